@@ -1,0 +1,1 @@
+"""Unroll: recurrent networks on character sequences, from five characters to whole books."""

@@ -1,0 +1,1 @@
+"""The recurrences, the readout, and the weights that move between them."""
