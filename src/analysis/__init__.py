@@ -1,0 +1,1 @@
+"""What the microscope draws: pure functions of tensors and arrays."""

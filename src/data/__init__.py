@@ -1,0 +1,1 @@
+"""The data room: texts, vocabularies and windows; it knows nothing of models, configuration or training."""

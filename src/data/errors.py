@@ -1,0 +1,20 @@
+"""What is wrong with a text, said in one or two lines: what came, what was expected, the remedy."""
+
+
+class DataError(ValueError):
+    """A text, a corpus or its options cannot be used as they are."""
+
+
+class UnknownCharacter(DataError):
+    """Characters that a vocabulary lacks: how many, which ones, where the first stands (offset in symbols)."""
+
+    def __init__(self, message: str, *, count: int, distinct: tuple[str, ...], first: int) -> None:
+        super().__init__(message)
+        self.count = count
+        self.distinct = distinct
+        self.first = first
+
+
+def shown(symbol: str) -> str:
+    """One character as a reader can tell it from its look-alikes: 'é' (U+00E9)."""
+    return f"{symbol!r} (U+{ord(symbol):04X})" if len(symbol) == 1 else repr(symbol)
