@@ -1,0 +1,108 @@
+# Two commands do everything on a machine with Python >= 3.11 (with venv) and make: `make train`, `make test`.
+# Each first makes .venv from its lock file, if .venv is missing or older than the lock; a second call installs nothing.
+# Another Python: make PYTHON=/path/to/python3.12 train. Words for the command behind a target: make train ARGS="seed=1".
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help train test check lint types tensorboard bench browser lock clean
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+ARGS ?=
+# Tests run side by side, one torch thread each: two processes of two threads on two cores are ten times slower.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadscope
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+train: $(VENV)/.installed-run  ## train the tutorial's network: python -m src.train $(ARGS)
+	@$(RUN) -m src.train $(ARGS)
+
+test: lint types  ## lint, types and every test
+	@$(PYTEST) $(ARGS)
+
+check: lint types  ## lint, types and the fast tests: what to run before each commit
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+lint: $(VENV)/.installed-test  ## ruff over everything
+	@$(RUN) -m ruff check .
+
+types: $(VENV)/.installed-test  ## mypy over src
+	@$(RUN) -m mypy
+
+tensorboard: $(VENV)/.installed-run  ## show the runs in the browser, at the address that it prints
+	@echo "TensorBoard reads runs/ and answers at http://localhost:6006 (another port: ARGS=--port=6007). Ctrl-C ends it."
+	@$(RUN) -m tensorboard.main --logdir runs $(ARGS)
+
+bench: $(VENV)/.installed-run  ## the speed table of this machine: python -m src.benchmark $(ARGS)
+	@$(RUN) -m src.benchmark $(ARGS)
+
+# A browser serves only the tests that look at TensorBoard, and they are skipped without it: whatever happens here, go on.
+browser:  ## install Debian's chromium, for the tests that look at TensorBoard
+	@if command -v chromium || command -v chromium-browser; then :; \
+	elif ! command -v apt-get >/dev/null; then \
+	  echo "browser: no apt-get here; install chromium by this system's own means, or the browser tests are skipped"; \
+	elif [ "$$(id -u)" != 0 ]; then \
+	  echo "browser: this needs root: sudo apt-get install chromium; without it the browser tests are skipped"; \
+	elif ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } >/dev/null 2>&1; then \
+	  echo "browser: apt-get could not install chromium; the browser tests are skipped"; \
+	else command -v chromium; fi
+
+# --- the virtual environment -----------------------------------------------------------------------------------------
+
+# pip tells what it downloads on a terminal (torch is large), and only what goes wrong in a file.
+PIP_INSTALL = $(RUN) -m pip install --disable-pip-version-check $$([ -t 1 ] || echo --quiet)
+# Without dependencies (the lock has them all) and without a build environment of its own (setuptools is in the lock too).
+PROJECT := --no-deps --no-build-isolation --editable .
+
+$(VENV)/.installed-run: requirements.lock $(VENV)/bin/python | $(VENV)/bin/pip
+	@echo "Installing what $< lists into $(VENV), once. torch alone may take minutes."
+	@$(PIP_INSTALL) -r $< && $(PIP_INSTALL) $(PROJECT)
+	@touch $@
+
+$(VENV)/.installed-test: requirements-test.lock requirements.lock $(VENV)/bin/python | $(VENV)/bin/pip
+	@echo "Installing what $< lists into $(VENV), once. torch alone may take minutes."
+	@$(PIP_INSTALL) -r $< && $(PIP_INSTALL) $(PROJECT)
+	@touch $(VENV)/.installed-run $@
+
+# python is a link, gone when the Python behind it is removed; pip comes last, so without it a venv is half-made.
+MAKE_VENV = @python=$$($(FIND_PYTHON)) && echo "Making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
+$(VENV)/bin/python: ; $(MAKE_VENV)
+$(VENV)/bin/pip: | $(VENV)/bin/python ; $(MAKE_VENV)
+
+# The first of PYTHON, else of the usual names, that is new enough and has venv; otherwise say what to install.
+FIND_PYTHON = without_venv=; \
+	if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; \
+	else set -- python3.11 python3.12 python3.13 python3.14 python3 python; fi; \
+	for name in "$$@"; do \
+	  "$$name" -c "import sys; sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1 || continue; \
+	  if "$$name" -c "import ensurepip, venv" >/dev/null 2>&1; then echo "$$name"; exit 0; fi; \
+	  without_venv=$${without_venv:-$$name}; \
+	done; \
+	if [ -n "$$without_venv" ]; then \
+	  echo "$$without_venv has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv), then call make again" >&2; \
+	else \
+	  echo "no Python >= 3.11 with venv among: $$*. Install one (Debian, Ubuntu: apt-get install python3 python3-venv)," >&2; \
+	  echo "or name it: make PYTHON=/path/to/python3.11 $(or $(MAKECMDGOALS),train)" >&2; \
+	fi; exit 1
+
+# --- upkeep ----------------------------------------------------------------------------------------------------------
+
+# The tests' set is resolved first and the running set within it, so that both locks name one version of everything.
+# A local build tag (torch's +cpu) is cut off and CUDA's own packages are left out: torch names them where they belong.
+lock:  ## resolve both lock files anew from pyproject.toml (with Python 3.11)
+	@set -e; python=$$($(FIND_PYTHON)); rm -rf build/lock; mkdir -p build/lock; \
+	resolve() { \
+	  "$$python" -m venv build/lock/venv --clear; \
+	  build/lock/venv/bin/python -m pip install --quiet torch==2.13.0 $$2; \
+	  build/lock/venv/bin/python -m pip check; \
+	  { grep '^#' $$1; build/lock/venv/bin/python -m pip list --format=freeze --exclude pip --exclude unroll-rnn \
+	    | sed 's/+[a-z0-9.]*$$//' | grep -Ev '^(nvidia-|cuda-|triton=)'; } >build/lock/$$1; \
+	}; \
+	resolve requirements-test.lock "-e .[test,joblib,search,export]"; \
+	resolve requirements.lock "-e . -c build/lock/requirements-test.lock"; \
+	mv build/lock/*.lock .; rm -rf build
+
+clean:  ## remove .venv, caches and build leftovers; never runs/
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find conf src tests -name __pycache__ -type d -prune -exec rm -rf {} +
