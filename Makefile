@@ -39,14 +39,14 @@ bench: $(VENV)/.installed-run  ## the speed table of this machine: python -m src
 
 # A browser serves only the tests that look at TensorBoard, and they are skipped without it: whatever happens here, go on.
 browser:  ## install Debian's chromium, for the tests that look at TensorBoard
-	@if command -v chromium || command -v chromium-browser; then :; \
+	@if browser=$$(command -v chromium || command -v chromium-browser); then echo "browser: $$browser"; \
 	elif ! command -v apt-get >/dev/null; then \
 	  echo "browser: no apt-get here; install chromium by this system's own means, or the browser tests are skipped"; \
 	elif [ "$$(id -u)" != 0 ]; then \
 	  echo "browser: this needs root: sudo apt-get install chromium; without it the browser tests are skipped"; \
 	elif ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } >/dev/null 2>&1; then \
 	  echo "browser: apt-get could not install chromium; the browser tests are skipped"; \
-	else command -v chromium; fi
+	else echo "browser: $$(command -v chromium)"; fi
 
 # --- the virtual environment -----------------------------------------------------------------------------------------
 
