@@ -1,0 +1,50 @@
+"""What the pages point to is there: every file that is linked, and the name that the link carries inside that file."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/**/*.md", "src/**/*.md", "experiments/**/*.md")
+    for page in ROOT.glob(pattern)
+)
+LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
+
+
+def links_of(text: str) -> list[tuple[int, str, str]]:
+    """(line, words, target) of every link of a page to a file; code blocks and addresses aside."""
+    text = re.sub(r"^```.*?^```", lambda block: re.sub(r"[^\n]", "", block[0]), text, flags=re.MULTILINE | re.DOTALL)
+    found = [(number, *link) for number, line in enumerate(text.splitlines(), start=1) for link in LINK.findall(line)]
+    return [link for link in found if not link[2].startswith(("http:", "https:", "#", "mailto:"))]
+
+
+def broken_links(page: Path) -> list[str]:
+    """`line: why` of every link of a page that leads nowhere, or to a file without the `name` that the link carries."""
+    told = []
+    for number, words, target in links_of(page.read_text(encoding="utf-8")):
+        file = page.parent / target.partition("#")[0]
+        name = re.fullmatch(r"`[\w.]*?(\w+)`", words)
+        if not file.exists():
+            told.append(f"{number}: there is no {target}")
+        elif name and file.suffix == ".py" and not re.search(rf"\b{name[1]}\b", f"{file.name} {file.read_text()}"):
+            told.append(f"{number}: {target} has no {name[1]}")
+    return told
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_of_a_page_leads_to_a_file_that_has_what_the_link_names(page):
+    assert broken_links(page) == []
+
+
+def test_a_link_to_a_lost_file_or_a_renamed_function_is_told_with_its_line(tmp_path):
+    (tmp_path / "cell.py").write_text("class CellRNN:\n    def forward(self): ...\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "[`CellRNN.forward`](cell.py) and [the cell](cell.py#L1)\n"
+        "```\n[code](is not a link.py)\n```\n"
+        "[`CellRNN.backward`](cell.py)\n[gone](gone.py)\n[elsewhere](https://example.org)\n"
+    )
+    assert broken_links(page) == ["5: cell.py has no backward", "6: there is no gone.py"]
