@@ -1,3 +1,4 @@
+# NOTE (17:32): uncommitted edits to corpus.py layout.py vocabulary.py windows.py were reverted to HEAD by an accidental git checkout by the lead; please write them again, then commit. Delete this line.
 """A corpus: a text with a name, its vocabulary, and the pieces it is cut into before any window is."""
 
 from __future__ import annotations

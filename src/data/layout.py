@@ -1,3 +1,4 @@
+# NOTE (17:32): uncommitted edits to corpus.py layout.py vocabulary.py windows.py were reverted to HEAD by an accidental git checkout by the lead; please write them again, then commit. Delete this line.
 """Where the windows of an epoch lie in a split. A plan knows how many there are and cuts any one of them.
 
     plan.count                        windows an epoch, the same in every epoch

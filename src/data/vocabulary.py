@@ -1,3 +1,4 @@
+# NOTE (17:32): uncommitted edits to corpus.py layout.py vocabulary.py windows.py were reverted to HEAD by an accidental git checkout by the lead; please write them again, then commit. Delete this line.
 """str or bytes <-> ids, and nothing else.
 
 The id of a symbol is its place in the vocabulary. Symbols are characters (code points) or, of kind `bytes`, byte values;

@@ -1,3 +1,4 @@
+# NOTE (17:32): uncommitted edits to corpus.py layout.py vocabulary.py windows.py were reverted to HEAD by an accidental git checkout by the lead; please write them again, then commit. Delete this line.
 """Windows of a text for truncated backpropagation through time.
 
 The text lies as `batch_size` parallel streams and is handed out `seq_len` steps at a time. Column i of one window

