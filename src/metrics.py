@@ -1,0 +1,47 @@
+"""What a cross-entropy in nats a character means, and how one is averaged: sum first, divide once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+def bits_per_character(cross_entropy: float) -> float:
+    """Nats to bits: H / ln 2."""
+    return cross_entropy / math.log(2)
+
+
+def perplexity(cross_entropy: float) -> float:
+    """exp(H): among how many equally likely characters the model might as well be choosing; inf where it overflows."""
+    return math.exp(cross_entropy) if cross_entropy < 700 else math.inf
+
+
+def four_metrics(prefix: str, cross_entropy: float, accuracy: float) -> dict[str, float]:
+    """Return the four that are always told together, under `<prefix>/...`."""
+    return {
+        f"{prefix}/cross_entropy": cross_entropy,
+        f"{prefix}/bits_per_character": bits_per_character(cross_entropy),
+        f"{prefix}/perplexity": perplexity(cross_entropy),
+        f"{prefix}/accuracy": accuracy,
+    }
+
+
+@dataclass
+class Tally:
+    """A mean over characters, not over windows: 100 characters at 1 nat and 3 at 3 nats are 1.06 nats a character."""
+
+    nats: float = 0.0
+    correct: float = 0.0
+    characters: int = 0
+
+    def add(self, nats: float, correct: float, characters: int) -> None:
+        """Add a window's sums."""
+        self.nats += nats
+        self.correct += correct
+        self.characters += characters
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """Return the four metrics of everything added, or none where nothing was."""
+        if not self.characters:
+            return {}
+        return four_metrics(prefix, self.nats / self.characters, self.correct / self.characters)
