@@ -1,0 +1,145 @@
+"""What a whole configuration must satisfy beyond its types: ranges, choices, and what does not go together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from src.data.options import check as check_data
+from src.mistakes import nearest
+
+CHOICES = {
+    "model.nonlinearity": ("tanh", "relu"),
+    "model.init": ("torch", "orthogonal", "identity"),
+    "model.readout": ("linear", "identity"),
+    "loss.over_time": ("sum", "mean"),
+    "optimizer.name": ("adam", "adamw", "sgd", "rmsprop"),
+    "scheduler.name": ("none", "cosine", "step", "plateau"),
+    "logger.name": ("tensorboard", "csv", "none"),
+    "checkpoint.mode": ("min", "max"),
+    "trainer.accelerator": ("cpu", "gpu", "cuda", "mps", "auto"),
+    "trainer.precision": ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64"),
+    "trainer.gradient_clip_algorithm": ("norm", "value"),
+    "trainer.strategy": ("auto", "ddp", "ddp_spawn"),
+}
+AT_LEAST = {
+    "model.num_layers": 1,
+    "model.hidden_size": 1,
+    "trainer.devices": 1,
+    "trainer.num_nodes": 1,
+    "trainer.max_epochs": 1,
+    "trainer.max_steps": -1,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.log_every_n_steps": 1,
+    "scheduler.warmup_steps": 0,
+    "scheduler.total_steps": 1,
+    "scheduler.step_size": 1,
+    "scheduler.patience": 0,
+    "checkpoint.every_n_steps": 1,
+    "early_stopping.patience": 1,
+    "early_stopping.min_delta": 0,
+    "optimizer.weight_decay": 0,
+    "seed": 0,
+}
+MORE_THAN_ZERO = (
+    "optimizer.lr",
+    "optimizer.eps",
+    "trainer.gradient_clip_val",
+    "trainer.val_check_interval",
+    "trainer.limit_train_batches",
+    "trainer.limit_val_batches",
+    "model.input_scale",
+    "scheduler.gamma",
+    "scheduler.factor",
+    "checkpoint.every_n_minutes",
+)
+FRACTIONS = {"model.dropout": "0 <= x < 1", "optimizer.momentum": "0 <= x < 1", "optimizer.alpha": "0 <= x < 1"}
+METRICS = tuple(
+    f"{stage}/{name}"
+    for stage in ("val", "train")
+    for name in ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
+)
+GATED = ("lstm", "gru")
+# Words of the optimizer group that each optimizer has, beside lr and weight_decay.
+OPTIMIZER_WORDS = {
+    "adam": ("betas", "eps"),
+    "adamw": ("betas", "eps"),
+    "sgd": ("momentum", "nesterov"),
+    "rmsprop": ("alpha", "eps", "momentum"),
+}
+
+
+def mistakes_in_config(config: Mapping[str, Any]) -> list[str]:
+    """Return everything that is wrong with a composed configuration, one text a mistake; no torch, no text opened."""
+    return [*_choices(config), *_ranges(config), *check_data(**config["data"]), *_together(config)]
+
+
+def _get(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _choices(config: Mapping[str, Any]) -> Iterator[str]:
+    for key, allowed in CHOICES.items():
+        value = _get(config, key)
+        if value is not None and str(value) not in allowed:
+            yield f"{key}={value}: expected one of {', '.join(allowed)}{nearest(str(value), allowed)}"
+    threads = str(config["trainer"]["threads"])
+    if threads != "auto" and not (threads.isdecimal() and int(threads) > 0):
+        yield f"trainer.threads={threads}: expected auto or a number of at least 1"
+    monitor = config["checkpoint"]["monitor"]
+    if monitor not in (*METRICS, "train/loss"):
+        there = ", ".join(METRICS[:4])
+        yield f"checkpoint.monitor={monitor}: expected one of {there}, train/loss{nearest(monitor, METRICS)}"
+    max_time = config["trainer"]["max_time"]
+    if max_time is not None and not re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", str(max_time)):
+        yield f"trainer.max_time={max_time}: expected HH:MM:SS or DD:HH:MM:SS"
+
+
+def _ranges(config: Mapping[str, Any]) -> Iterator[str]:
+    for key, least in AT_LEAST.items():
+        value = _get(config, key)
+        if value is not None and value < least:
+            yield f"{key}={value}: expected at least {least}"
+    for key in MORE_THAN_ZERO:
+        value = _get(config, key)
+        if value is not None and not value > 0:
+            yield f"{key}={value}: expected a number above 0"
+    for key, range_ in FRACTIONS.items():
+        value = _get(config, key)
+        if value is not None and not 0 <= value < 1:
+            yield f"{key}={value}: expected {range_}"
+    betas = config["optimizer"]["betas"]
+    if betas is not None and not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
+        yield f"optimizer.betas={betas}: expected two numbers, 0 <= beta < 1"
+
+
+def _together(config: Mapping[str, Any]) -> Iterator[str]:
+    model, optimizer, trainer = config["model"], config["optimizer"], config["trainer"]
+    if model["name"] in GATED:
+        for word, why in (
+            ("nonlinearity", "its gates are sigmoid and tanh"),
+            ("single_bias", "its gates need both biases"),
+        ):
+            if model[word]:
+                yield f"model.{word}={model[word]} means nothing for model={model['name']}: {why}; leave it out"
+    for word in ("betas", "eps", "momentum", "nesterov", "alpha"):
+        if optimizer[word] is not None and word not in OPTIMIZER_WORDS.get(optimizer["name"], (word,)):
+            has = ", ".join(("lr", "weight_decay", *OPTIMIZER_WORDS[optimizer["name"]]))
+            yield f"optimizer.{word} means nothing for optimizer={optimizer['name']}, which has {has}"
+    if optimizer["nesterov"] and not optimizer["momentum"]:
+        yield "optimizer.nesterov=true needs optimizer.momentum above 0"
+    if model["dropout"] > 0 and model["num_layers"] == 1:
+        yield f"model.dropout={model['dropout']} acts between layers, and there is one layer; use 2 or dropout 0"
+    symbols = config["data"]["symbols"]
+    if model["readout"] == "identity" and symbols is not None and len(symbols) != model["hidden_size"]:
+        yield (
+            f"model.readout=identity: the hidden state is the logits, so model.hidden_size={model['hidden_size']} "
+            f"must be the vocabulary's {len(symbols)}; set model.hidden_size={len(symbols)} or model.readout=linear"
+        )
+    if trainer["precision"] in ("16-mixed", "16-true") and trainer["accelerator"] == "cpu":
+        yield f"trainer.precision={trainer['precision']} needs a GPU; on a CPU use bf16-mixed or 32-true"

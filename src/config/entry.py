@@ -1,0 +1,132 @@
+"""How a command line becomes a checked configuration, and how a mistake in it is told: on stderr, exit code 2.
+
+    words -> literal values quoted -> each word checked -> Hydra composes (and sweeps) -> the whole checked -> the task
+
+Nothing here imports torch, so a mistake is answered in half a second.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from src.config.literals import quote_literals
+from src.config.sweeper import register
+from src.config.words import CONF, mistakes_in, overrides_in
+from src.mistakes import Mistake
+
+Plain = dict[str, Any]
+
+
+def compose_and_run(
+    config_name: str,
+    schema: type,
+    task: Callable[[Plain], None],
+    words: Iterable[str],
+    check: Callable[[Plain], list[str]],
+) -> None:
+    """Compose `conf/<config_name>.yaml` with the words of a command line, and run the task on the checked result.
+
+    Args:
+        config_name: the primary config; its schema is stored under the name that its defaults list gives.
+        schema: the dataclass of the whole configuration.
+        task: gets the configuration as plain data.
+        words: the command line, flags included.
+        check: what is wrong with a composed configuration, one text a mistake.
+
+    Raises:
+        Mistake: everything that is wrong, at once.
+    """
+    words = quote_literals(words)
+    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    wrong = mistakes_in(overrides_in(words), schema, config_folders(words))
+    if wrong:
+        sound = [word for word in overrides_in(words) if word not in wrong]
+        raise Mistake(*wrong.values(), *_what_else(config_name, sound, check))
+
+    composed: list[Plain] = []
+
+    def run(cfg: DictConfig) -> Any:
+        config = plain(cfg)
+        if in_a_sweep():
+            return task(config)
+        composed.append(config)  # a single run starts below, when Hydra has done its part
+        return None
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra would print and exit by itself; we tell it better
+    register(lambda cfg: check(plain(cfg)))
+    before, sys.argv = sys.argv, [sys.argv[0], *words]
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise Mistake(_first_lines(error)) from error
+    finally:
+        sys.argv = before
+    for config in composed:
+        found = check(config)
+        if found:
+            raise Mistake(*found)
+        task(config)
+
+
+def plain(cfg: DictConfig) -> Plain:
+    """Return a composed configuration as plain data, resolved, with its experiment's name and without Hydra's node."""
+    ours = cfg.copy()
+    with open_dict(ours):
+        hydra_node = ours.pop("hydra", None) or HydraConfig.get()
+        if "experiment" in ours and ours.experiment is None:
+            ours.experiment = hydra_node.runtime.choices.get("experiment")
+    config = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def in_a_sweep() -> bool:
+    """Whether the task that runs now is a job of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def config_folders(words: list[str]) -> list[Path]:
+    """Return where groups are looked for: conf/, and a folder given with --config-dir."""
+    given = [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("--config-dir", "-cd")]
+    return [CONF, *map(Path, given)]
+
+
+def exit_with(run: Callable[[], None]) -> NoReturn:
+    """Run an entry and leave with its exit code: 0, or 2 and the mistakes on stderr."""
+    try:
+        run()
+    except ValueError as error:
+        if not isinstance(error, Mistake) or os.environ.get("HYDRA_FULL_ERROR_SEEN"):
+            raise
+        for message in error.messages:
+            print(message, file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _what_else(config_name: str, words: list[str], check: Callable[[Plain], list[str]]) -> list[str]:
+    """Return what is wrong with the configuration that the sound words alone would make."""
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra.compose(config_name, words, return_hydra_config=False)
+            return check(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    except (HydraException, OmegaConfBaseException):
+        return []  # it does not even compose, and what keeps it from that is already in the list
+
+
+def _first_lines(error: Exception) -> str:
+    """Return what matters of Hydra's words, without its advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(line for line in lines[:2] if "append" not in line and "+" not in line)

@@ -1,0 +1,54 @@
+"""The key of a sweep's run: a short hash of everything in its configuration that can change its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# What cannot change the result: where things lie, what is written down and shown, and words about the sweep as a whole.
+# `data.path` names the text and so counts; `data.root` only says where a text of known checksum lies.
+CANNOT_MATTER = (
+    "name",
+    "experiment",
+    "runs",
+    "sweep",
+    "logger",
+    "callbacks",
+    "data.root",
+    "checkpoint.enabled",
+    "checkpoint.every_n_steps",
+    "checkpoint.every_n_minutes",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+)
+
+
+def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration without what cannot change the result."""
+    kept: dict[str, Any] = json.loads(json.dumps(config))
+    for key in CANNOT_MATTER:
+        *parents, leaf = key.split(".")
+        node = kept
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(leaf, None)
+    return kept
+
+
+def run_key(config: Mapping[str, Any]) -> str:
+    """Return the first 12 hexadecimal digits of the sha256 of what matters."""
+    text = json.dumps(what_matters(config), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_name(config: Mapping[str, Any]) -> str:
+    """Return what a run is called: by the user, else by its experiment, else by its text and model."""
+    return config["name"] or config["experiment"] or f"{config['data']['name']}_{config['model']['name']}"
+
+
+def sweep_folder(config: Mapping[str, Any]) -> Path:
+    """Return where a sweep's run with this configuration lies, now and at every start of the sweep to come."""
+    return Path(config["runs"]) / "sweeps" / run_name(config) / run_key(config)

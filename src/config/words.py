@@ -1,0 +1,176 @@
+"""The words of a command line, each held to the groups of conf/ and to the schema: all mistakes are told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.mistakes import nearest
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+FLAGS_WITH_A_VALUE = (
+    "--config-dir",
+    "-cd",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--package",
+    "-p",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+)
+
+
+def overrides_in(words: Iterable[str]) -> list[str]:
+    """Return the words that are not flags of Hydra's own, nor the values of such flags."""
+    found, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            skip = word in FLAGS_WITH_A_VALUE
+        else:
+            found.append(word)
+    return found
+
+
+def groups(folders: Iterable[Path] = (CONF,)) -> dict[str, list[str]]:
+    """Return our config groups and their options: the folders of conf/ and the files in them."""
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        for file in sorted(
+            folder.glob("*/[!_]*.yaml")
+        ):  # a leading underscore: a base of other options, not one itself
+            found.setdefault(file.parent.name, []).append(file.stem)
+    return found
+
+
+def keys(schema: type, prefix: str = "") -> Iterator[str]:
+    """Yield every key of the schema, dotted: `seed`, `data.seq_len`, `callbacks.predicted_string.enabled`."""
+    for name, value in OmegaConf.to_container(OmegaConf.structured(schema)).items():  # type: ignore[union-attr]
+        yield from _keys_of(str(name), value)
+
+
+def _keys_of(name: str, value: Any) -> Iterator[str]:
+    yield name
+    if isinstance(value, dict):
+        for child, below in value.items():
+            yield from _keys_of(f"{name}.{child}", below)
+
+
+def mistakes_in(words: Iterable[str], schema: type, folders: Iterable[Path] = (CONF,)) -> dict[str, str]:
+    """Return what is wrong with each word by itself, {word: message}; words of Hydra's own are left to it."""
+    options, known = groups(folders), list(keys(schema))
+    found = {}
+    for word in words:
+        message = _mistake(word, options, known, schema)
+        if message:
+            found[word] = message
+    return found
+
+
+def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema: type) -> str | None:
+    if "=" not in word:
+        if word.startswith("~"):
+            return f"{word}: nothing can be deleted; give the key another value ({word.lstrip('~')}=...)"
+        return f"{word}: expected key=value{nearest(word, known + list(options))}"
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except (OverrideParseException, HydraException) as error:
+        reason = str(error).splitlines()[0]
+        return f"{word}: Hydra cannot read this value ({reason}); put it in quotes: 'key=\"...\"'"
+    key = override.key_or_group
+    if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
+        return None
+    if override.is_delete():
+        return f"{word}: nothing can be deleted; give the key another value ({key}=...)"
+    values = list(_values(override))
+    if key in options:
+        return next((m for m in (_wrong_option(key, value, options[key]) for value in values) if m), None)
+    if key not in known and not _free(key, schema):
+        return f"{key}: there is no such key{_nearest_key(key, known, options)}"
+    return next((m for m in (_wrong_value(key, value, schema) for value in values) if m), None)
+
+
+def _values(override: Override) -> Iterator[Any]:
+    if override.is_sweep_override():
+        if override.is_discrete_sweep():
+            yield from override.sweep_iterator()
+        return
+    yield override.value()
+
+
+def _wrong_option(group: str, option: Any, allowed: list[str]) -> str | None:
+    if option is None or option in allowed:
+        return None
+    return f"{group}={option}: expected one of {', '.join(allowed)}{nearest(str(option), allowed)}"
+
+
+def _free(key: str, schema: type) -> bool:
+    """Whether the key lies in a mapping whose keys are the user's own (model.options)."""
+    parent = key.rpartition(".")[0]
+    node = OmegaConf.select(OmegaConf.structured(schema), parent) if parent else None
+    return parent == "model.options" and node is not None
+
+
+def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> str:
+    """Return the nearest right word; a bare last part (`hidden_size`, `lr`) is answered with the whole key."""
+    leaf = key.rpartition(".")[2]
+    whole = [k for k in known if k.rpartition(".")[2] == leaf]
+    if whole:
+        return f"; did you mean {' or '.join(whole[:3])}?"
+    match = difflib.get_close_matches(key, known + list(options), n=1, cutoff=0.6)
+    if not match:
+        leaves = {k.rpartition(".")[2]: k for k in known}
+        match = [leaves[m] for m in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
+    return f"; did you mean {match[0]}?" if match else f"; the groups are {', '.join(sorted(options))}"
+
+
+def _wrong_value(key: str, value: Any, schema: type) -> str | None:
+    config = OmegaConf.structured(schema)
+    if isinstance(value, str) and "${" in value:
+        return None  # an interpolation: its value is not known before composing
+    try:
+        OmegaConf.update(config, key, value, merge=True)
+    except OmegaConfBaseException:
+        return f"{key}={value!r}: expected {_type_of(key, schema)}"
+    return None
+
+
+def _type_of(key: str, schema: type) -> str:
+    """Return the type of a key in plain words."""
+    node: Any = schema
+    for part in key.split("."):
+        fields = {field.name: field.type for field in dataclasses.fields(node)}
+        kind = fields.get(part, "another value")
+        node = _dataclass_named(str(kind), node)
+        if node is None:
+            break
+    words = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "str": "a word",
+        "list[float]": "a list of numbers",
+    }
+    parts = [words.get(part.strip(), part.strip()) for part in str(kind).split("|")]
+    return " or ".join("null" if part == "None" else part for part in parts)
+
+
+def _dataclass_named(name: str, beside: type) -> type | None:
+    import sys
+
+    found = getattr(sys.modules[beside.__module__], name, None)
+    return found if dataclasses.is_dataclass(found) and isinstance(found, type) else None
