@@ -1,0 +1,65 @@
+"""The loaders, made where Lightning asks for them: only then does a process know its rank among several."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+
+from src.data.corpus import Corpus
+from src.data.windows import Windows, evaluation_windows
+
+
+class TextData(pl.LightningDataModule):
+    """The windows of a corpus: `train` as the configuration says, `val` in parallel streams.
+
+    Args:
+        corpus: an open corpus.
+        seq_len, batch_size, offset, reset: as in the `data` group.
+        evaluation_streams: parallel streams of a validation during training.
+        seed: of the offsets (the run's seed).
+        limit: windows an epoch, where fewer than all are wanted.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        seq_len: int,
+        batch_size: int,
+        offset: str,
+        reset: str,
+        evaluation_streams: int,
+        seed: int,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.corpus = corpus
+        self.seq_len, self.batch_size, self.offset, self.reset = seq_len, batch_size, offset, reset
+        self.evaluation_streams, self.seed, self.limit = evaluation_streams, seed, limit
+
+    def windows(self, rank: int = 0, world_size: int = 1) -> Windows:
+        """The training windows of one process."""
+        return Windows(
+            self.corpus.splits["train"],
+            self.seq_len,
+            self.batch_size,
+            offset=self.offset,
+            reset=self.reset,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            limit=self.limit,
+        )
+
+    def val_windows(self) -> Windows | None:
+        """The validation's windows, or None where the corpus has no val. Every process reads all of them."""
+        if "val" not in self.corpus.splits:
+            return None
+        return evaluation_windows(self.corpus.splits["val"], self.seq_len, self.evaluation_streams)
+
+    def train_dataloader(self) -> Windows:
+        """Lightning's hook."""
+        assert self.trainer is not None
+        return self.windows(self.trainer.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> Windows | list[Windows]:
+        """Lightning's hook; where there is nothing to validate on, the trainer is told not to ask."""
+        return self.val_windows() or []

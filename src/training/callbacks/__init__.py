@@ -1,0 +1,1 @@
+"""What watches a run, one idea a file. Nothing here may change what is trained."""

@@ -1,0 +1,67 @@
+"""What is drawn while training: the train scalars at their cadence, the validation's at each validation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from src.metrics import four_metrics
+from src.training.module import LanguageModule
+
+
+def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:
+    """Write scalars to every logger of the run; x is the number of optimizer steps made before."""
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(metrics), step)
+
+
+class Curves(Callback):
+    """Write the `train/...` scalars every `every_n_steps` optimizer steps, the first at step 0.
+
+    Nothing is written, and no number is fetched from the device, on the steps between.
+    A point tells the loss before the step at which it stands. Under gradient accumulation it is the last window's.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self.last_point: tuple[float, float, int] | None = None  # seconds, characters, step of the point before
+        self.latest: dict[str, float] = {}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Ask for the gradient's norm on the steps that are written."""
+        assert isinstance(pl_module, LanguageModule)
+        pl_module.norm_wanted = trainer.global_step % self.every_n_steps == 0
+        if self.last_point is None:
+            self.last_point = (time.perf_counter(), float(pl_module.characters), trainer.global_step)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Write a point if the optimizer has just made a step that is due."""
+        step = trainer.global_step - 1
+        if step % self.every_n_steps or trainer.fit_loop._should_accumulate():
+            return
+        assert isinstance(pl_module, LanguageModule)
+        self.latest = self._point(trainer, pl_module, step)
+        write_scalars(trainer, self.latest, step)
+
+    def _point(self, trainer: pl.Trainer, module: LanguageModule, step: int) -> dict[str, float]:
+        outcome, last = module.outcome, self.last_point
+        assert outcome is not None and last is not None
+        seconds, characters = time.perf_counter(), float(module.characters)
+        accuracy = float(outcome.hits()) / max(1, int(outcome.loss.characters))
+        point = {"train/loss": outcome.loss.minimised.item()}
+        point |= four_metrics("train", float(outcome.loss.mean()), accuracy)
+        if isinstance(module.grad_norm, Tensor):
+            point["train/grad_norm"] = float(module.grad_norm)
+        if trainer.gradient_clip_val is not None:
+            point["train/clip_rate"] = float(module.clipped_steps) / max(1, step + 1 - last[2])
+            module.clipped_steps = 0.0
+        rate = (characters - last[1]) / max(1e-9, seconds - last[0])
+        point["train/characters_per_second"] = rate * trainer.world_size
+        point["optimizer/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        self.last_point = (seconds, characters, step + 1)
+        return point

@@ -1,0 +1,124 @@
+"""metrics.jsonl: one line a validation (an epoch, where the corpus has no val), and the best of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from src.metrics import bits_per_character, four_metrics
+from src.training.callbacks.curves import write_scalars
+from src.training.module import LanguageModule
+
+log = logging.getLogger(__name__)
+
+
+class History(Callback):
+    """Write the lines, say each in plain words, and remember the best by the monitored metric.
+
+    Args:
+        path: metrics.jsonl in the run's folder.
+        monitor, mode: which metric is watched, and whether it is better as `min` or as `max`.
+        quiet: write the file and say nothing (the tutorial's lines stand alone).
+    """
+
+    def __init__(self, path: Path, monitor: str, mode: str, quiet: bool = False) -> None:
+        self.path = path
+        self.monitor, self.mode, self.quiet = monitor, mode, quiet
+        self.best: dict[str, Any] | None = None
+        self.final: dict[str, float] = {}
+        self.improved = False  # by the last line
+        self.seconds_before = 0.0  # of earlier processes of this run
+        self.started = time.perf_counter()
+        self.mark = (0.0, 0)  # nats and characters at the last line
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, validations included, the time between an end and a resume left out."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A validation in training makes a line."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            assert isinstance(pl_module, LanguageModule)
+            metrics = pl_module.val_tally.metrics("val")
+            write_scalars(trainer, metrics, trainer.global_step)
+            self._line(trainer, pl_module, metrics)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Where there is nothing to validate on, an epoch makes a line."""
+        if not trainer.fit_loop.epoch_loop._should_check_val_epoch():
+            assert isinstance(pl_module, LanguageModule) and pl_module.outcome is not None
+            outcome = pl_module.outcome
+            accuracy = float(outcome.hits()) / max(1, int(outcome.loss.characters))
+            metrics = {"train/loss": outcome.loss.minimised.item()}
+            self._line(trainer, pl_module, metrics | four_metrics("train", float(outcome.loss.mean()), accuracy))
+
+    def _line(self, trainer: pl.Trainer, module: LanguageModule, metrics: dict[str, float]) -> None:
+        nats, characters = float(module.nats), int(module.characters)
+        if "train/cross_entropy" not in metrics and characters > self.mark[1]:
+            metrics["train/cross_entropy"] = (nats - self.mark[0]) / (characters - self.mark[1])
+        self.mark = (nats, characters)
+        where = {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "characters": characters * trainer.world_size,
+        }
+        self.final = metrics
+        self._compare(metrics, where)
+        if trainer.is_global_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(where | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
+        if not self.quiet:
+            log.info(self._in_words(trainer, where, metrics))
+
+    def _compare(self, metrics: dict[str, float], where: dict[str, int]) -> None:
+        value = metrics.get(self.monitor, math.nan)
+        better = self.best is None or (value < self.best["value"] if self.mode == "min" else value > self.best["value"])
+        self.improved = math.isfinite(value) and better
+        if self.improved:
+            self.best = {"monitor": self.monitor, "mode": self.mode, "value": value, **where, **metrics}
+
+    def _in_words(self, trainer: pl.Trainer, where: dict[str, int], metrics: dict[str, float]) -> str:
+        stage = "val" if "val/cross_entropy" in metrics else "train"
+        nats = metrics[f"{stage}/cross_entropy"]
+        train = (
+            f"train {metrics['train/cross_entropy']:.4f}  "
+            if stage == "val" and "train/cross_entropy" in metrics
+            else ""
+        )
+        return (
+            f"epoch {where['epoch'] + 1}/{trainer.max_epochs}  step {where['step']}  {train}{stage} {nats:.4f} nats "
+            f"= {bits_per_character(nats):.4f} bits a character  {self.seconds:.0f} s{' best' if self.improved else ''}"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on from; plain numbers."""
+        return {"best": self.best, "final": self.final, "seconds": self.seconds, "mark": list(self.mark)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self.best, self.final, self.seconds_before = state_dict["best"], state_dict["final"], state_dict["seconds"]
+        self.mark = (state_dict["mark"][0], state_dict["mark"][1])
+        self.started = time.perf_counter()
+
+
+def trim(path: Path, step: int) -> None:
+    """Drop the lines that lie behind a checkpoint: the resumed run writes them again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf  # a line torn by a kill

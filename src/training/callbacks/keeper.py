@@ -1,0 +1,74 @@
+"""When a checkpoint is written: only at moments from which a resumed run goes on to the bit."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from src.training.callbacks.history import History
+
+
+class Keeper(Callback):
+    """Write `last.ckpt` at the end of an epoch and at a cadence between, `best.ckpt` when a validation was the best.
+
+    Between two epochs a checkpoint is written only after a step that no validation follows: Lightning's loops take up
+    exactly there, and a validation is never skipped or repeated on the way.
+
+    Args:
+        folder: checkpoints/ in the run's folder.
+        history: knows whether the last validation was the best.
+        every_n_steps, every_n_minutes: the cadence between epochs; None for neither.
+    """
+
+    def __init__(
+        self, folder: Path, history: History, every_n_steps: int | None, every_n_minutes: float | None
+    ) -> None:
+        self.folder, self.history = folder, history
+        self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+        self.wanted = False  # somebody asked for a checkpoint at the next good moment (a signal, say)
+        self.last_save = time.monotonic()
+        self.last_step = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Save if it is due, or as soon after as the moment is good."""
+        if self._due(trainer.global_step):
+            self.wanted = True
+        if self.wanted and good_moment(trainer):
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save; and keep the best where the epoch itself was the validation."""
+        self.save(trainer)
+        if self.history.improved and not trainer.fit_loop.epoch_loop._should_check_val_epoch():
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the best."""
+        if trainer.state.fn == "fit" and self.history.improved:
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write `last.ckpt`; the one before it becomes `previous.ckpt`."""
+        for logger in trainer.loggers:
+            logger.save()  # what a curve shows up to here must survive a kill, as the checkpoint does
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        self.wanted, self.last_save, self.last_step = False, time.monotonic(), trainer.global_step
+
+    def _due(self, step: int) -> bool:
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self.last_step:
+            return True
+        return self.every_n_minutes is not None and time.monotonic() - self.last_save > 60 * self.every_n_minutes
+
+
+def good_moment(trainer: pl.Trainer) -> bool:
+    """Whether, at the end of a batch, neither a validation nor the end of the epoch nor more accumulation follows."""
+    loop = trainer.fit_loop.epoch_loop
+    if loop._num_ready_batches_reached() or trainer.fit_loop._should_accumulate():
+        return False
+    every = trainer.val_check_batch
+    validates = loop._should_check_val_epoch() and every is not None and every != float("inf")
+    return not (validates and (loop.batch_idx + 1) % int(every or 1) == 0)

@@ -1,0 +1,106 @@
+"""One training run: text, model, folder, trainer; and whatever happens, a record that says how it ended."""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.data.corpus import Corpus
+from src.training.callbacks.curves import write_scalars
+from src.training.callbacks.signals import Interrupted
+from src.training.logs import logging_to
+from src.training.prepare import Prepared, prepare
+from src.training.run import Record, new_folder, now, provenance, write_atomically
+from src.training.tell import say_end, say_start
+from src.training.trainer import Watched, build_trainer
+
+log = logging.getLogger(__name__)
+
+
+def fit(config: dict[str, Any], command: Mapping[str, Any], folder: Path | None = None) -> Path:
+    """Train a new run and return its folder; everything that can be wrong is found before the folder exists.
+
+    Args:
+        config: the whole configuration, checked, plain data.
+        command: entries for the record: `command`, `overrides`, `key`.
+        folder: the run's folder, which is made; None makes a new one under `config["runs"]`.
+
+    Raises:
+        Mistake, DataError: see `prepare`.
+        Interrupted: a signal stopped the run, and its state is saved.
+    """
+    prepared = prepare(config)
+    if folder is None:
+        folder = new_folder(Path(config["runs"]) / config["name"])
+    else:
+        folder.mkdir(parents=True)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    record = Record(folder, {"status": "running", **describe(config, prepared), **command, **provenance()})
+    with logging_to(folder):
+        return train(prepared, config, folder, record)
+
+
+def train(prepared: Prepared, config: dict[str, Any], folder: Path, record: Record) -> Path:
+    """Run the trainer, and write into the record how it ended."""
+    watched = build_trainer(config, folder, prepared.corpus)
+    record.update()
+    say_start(record, prepared.corpus)
+    try:
+        floor = {f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()}
+        write_scalars(watched.trainer, floor, 0)
+        watched.trainer.fit(prepared.module, datamodule=prepared.data)
+    except (Interrupted, KeyboardInterrupt):
+        finish(record, "stopped", prepared, watched)
+        raise
+    except BaseException as error:
+        finish(record, "failed", prepared, watched, {"type": type(error).__name__, "message": str(error)})
+        log.error("%s", traceback.format_exc().rstrip())
+        raise
+    finish(record, "done", prepared, watched)
+    say_end(record)
+    return folder
+
+
+def describe(config: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
+    """Return what the record says of a run before its first step."""
+    trained = sum(p.numel() for p in prepared.module.parameters() if p.requires_grad)
+    return {
+        "name": config["name"],
+        "experiment": config["experiment"],
+        "model": config["model"]["name"],
+        "data": config["data"]["name"],
+        "seed": config["seed"],
+        "parameters": trained,
+        "vocab_size": len(prepared.corpus.vocabulary),
+        "baselines": floor(prepared.corpus),
+        "data_provenance": prepared.corpus.provenance,
+        "error": None,
+    }
+
+
+def floor(corpus: Corpus) -> dict[str, float]:
+    """Return what is to beat, in bits a character on `val`: a uniform guess, and n-grams where there is a `val`."""
+    return {"uniform": math.log2(len(corpus.vocabulary))}
+
+
+def finish(
+    record: Record, status: str, prepared: Prepared, watched: Watched, error: Mapping[str, str] | None = None
+) -> None:
+    """Write how the run ended, and what it had reached."""
+    trainer, history = watched.trainer, watched.history
+    record.update(
+        status=status,
+        finished=now(),
+        seconds=round(history.seconds, 3),
+        steps=trainer.global_step,
+        epochs=trainer.fit_loop.epoch_progress.current.completed,
+        characters=int(prepared.module.characters) * trainer.world_size,
+        metrics={"final": {**watched.curves.latest, **history.final}, "best": history.best},
+        error=error,
+    )

@@ -1,0 +1,76 @@
+"""Where lines go: plain on the console, with their time in the run's train.log, each once. No adverts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+ADVERTS = ("Tip", "GPU available", "TPU available", "IPU available", "HPU available", "You are using the plain", "💡")
+# Lightning's own words for what our lines already say.
+SAID_BETTER = (
+    "`Trainer.fit` stopped",
+    "`Trainer(",
+    "Restoring states from",
+    "Restored all states",
+    "Detected ",
+    "Starting with v2",
+)
+
+
+class NoAdverts(logging.Filter):
+    """Drop lines that a user can do nothing about."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep everything else."""
+        text = record.getMessage()
+        return not any(text.lstrip().startswith(start) for start in ADVERTS + SAID_BETTER)
+
+
+class Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """The terminal: whatever `sys.stdout` is at the moment of a line (a progress bar and tests replace it)."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write to the present stdout; warnings to stderr."""
+        self.stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        super().emit(record)
+
+
+@contextlib.contextmanager
+def logging_to(folder: Path | None) -> Iterator[None]:
+    """While it lasts, send all lines to the console and, where there is a folder, to its train.log."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    handlers: list[logging.Handler] = [Console()]
+    if folder is not None:
+        file = logging.FileHandler(folder / "train.log", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append(file)
+    for handler in handlers:
+        handler.addFilter(NoAdverts())
+    root.handlers[:] = handlers
+    root.setLevel(logging.INFO)
+    for name in [
+        name for name in logging.root.manager.loggerDict if name.startswith(("lightning", "pytorch_lightning"))
+    ]:
+        lightning = logging.getLogger(name)
+        lightning.handlers.clear()
+        lightning.propagate = True
+    logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", message=".*(treespec|LeafSpec|isinstance\\(treespec).*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for handler in handlers[1:]:
+            handler.close()
+        root.handlers[:] = before
+        root.setLevel(level)

@@ -1,0 +1,52 @@
+"""What only the machine can say: whether it has the accelerator that was asked for, and how many threads to use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from src.mistakes import Mistake
+
+SMALL = 128  # up to this hidden size one thread is as fast as two: its products are too small to be worth a barrier
+
+
+def available_accelerators() -> dict[str, int]:
+    """Return how many devices of each kind torch sees here."""
+    counts = {"cpu": os.cpu_count() or 1}
+    if torch.cuda.is_available():
+        counts["gpu"] = torch.cuda.device_count()
+    if torch.backends.mps.is_available():
+        counts["mps"] = 1
+    return counts
+
+
+def check_machine(trainer: Mapping[str, Any]) -> None:
+    """Raise Mistake where `trainer` asks for what this machine lacks, with what would work."""
+    here = available_accelerators()
+    asked = {"cuda": "gpu"}.get(trainer["accelerator"], trainer["accelerator"])
+    if asked != "auto" and asked not in here:
+        raise Mistake(
+            f"trainer.accelerator={trainer['accelerator']}, but torch sees none on this machine; "
+            f"here would work: trainer.accelerator={' or '.join(here)}"
+        )
+    if asked in here and trainer["devices"] > here[asked] and asked != "cpu":
+        raise Mistake(f"trainer.devices={trainer['devices']}, but this machine has {here[asked]} {asked}")
+    if trainer["precision"].startswith("16") and (asked == "cpu" or "gpu" not in here):
+        raise Mistake(f"trainer.precision={trainer['precision']} needs a GPU; on a CPU use bf16-mixed or 32-true")
+
+
+def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:
+    """Return how many threads this process uses.
+
+    Args:
+        threads: `auto` or a number.
+        hidden_size: of the model; small layers are as fast on one thread.
+        share: how many processes share the machine (jobs side by side, ranks).
+    """
+    if threads != "auto":
+        return int(threads)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return 1 if hidden_size <= SMALL else max(1, cores // share)

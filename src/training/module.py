@@ -1,0 +1,163 @@
+"""The Lightning module: one window is one batch is one optimizer step, and the state between windows is owned here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from src.data.windows import Window
+from src.metrics import Tally
+from src.models.language_model import LanguageModel, State, detached, moved
+from src.training.checkpoint import random_state, set_random_state
+from src.training.loss import WindowLoss, window_loss
+from src.training.optimizers import Schedule, build_optimizer
+
+
+@dataclass
+class Outcome:
+    """The window just trained on, for whoever watches: its logits (time, batch, vocab), detached, and its loss."""
+
+    window: Window
+    logits: Tensor
+    loss: WindowLoss
+
+    def hits(self) -> Tensor:
+        """Return how many characters were the model's first guess, as a scalar."""
+        return (self.logits.argmax(-1) == self.window.targets).sum()
+
+
+class LanguageModule(pl.LightningModule):
+    """Truncated backpropagation through time.
+
+    The model stores no state. There is one state a stage here, detached after each window, so that a validation in
+    mid-epoch cannot disturb training. It starts from zeros where the window says so (`window.starts`).
+
+    Args:
+        model: ids in, logits out.
+        over_time: `sum` or `mean`; see `window_loss`.
+        optimizer, scheduler: those groups of conf/.
+        run_steps: optimizer steps of the whole run, the horizon of a schedule.
+        monitor, mode: the metric that scheduler=plateau watches, and whether it is better as `min` or as `max`.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        over_time: str,
+        optimizer: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        run_steps: int,
+        monitor: str = "val/cross_entropy",
+        mode: str = "min",
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.over_time = over_time
+        self.optimizer_words = optimizer
+        self.schedule = Schedule(scheduler, run_steps, mode)
+        self.monitor = monitor
+        self.identity: dict[str, Any] = {}  # format, config, vocabulary: what makes a checkpoint a model
+        self.random_state: Mapping[str, Any] | None = None  # of a checkpoint, until the first batch takes it
+        self.states: dict[str, State] = {"train": None, "val": None}
+        self.characters: Tensor | int = 0  # predicted in training so far, by this process
+        self.nats: Tensor | float = 0.0  # what they cost; whoever reports a mean takes differences of the two
+        self.val_tally = Tally()
+        self.outcome: Outcome | None = None
+        self.grad_norm: Tensor | None = None  # of the last step, before clipping; None where nobody asked
+        self.clipped_steps: Tensor | float = 0.0  # since whoever logs it took it
+        self.norm_wanted = False
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
+        """Set the learning rate of the step to come; after a resume the generators too, now that nothing else draws."""
+        if self.random_state is not None:
+            set_random_state(self.random_state)
+            self.random_state = None
+        factor = self.schedule.factor(self.trainer.global_step)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.optimizer_words["lr"] * factor
+
+    def training_step(self, batch: Window, batch_idx: int) -> Tensor:
+        """Run a window from the state that the window before it left behind."""
+        logits, state = self.model(batch.inputs, None if batch.starts else self.states["train"])
+        self.states["train"] = detached(state)
+        loss = window_loss(logits, batch.targets, self.over_time)
+        self.outcome = Outcome(batch, logits.detach(), loss)
+        self.characters = self.characters + loss.characters
+        self.nats = self.nats + loss.losses.double().sum()
+        return loss.minimised
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip, and keep the norm from before: clipping by norm computes it anyway."""
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        if gradient_clip_val is not None and gradient_clip_algorithm == "norm":
+            self.grad_norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            self.clipped_steps = self.clipped_steps + (self.grad_norm > gradient_clip_val)
+            return
+        self.grad_norm = None
+        if self.norm_wanted:
+            self.grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if gradient_clip_val is not None:
+            clipped = torch.stack([p.grad.abs().max() > gradient_clip_val for p in parameters if p.grad is not None])
+            self.clipped_steps = self.clipped_steps + clipped.any()
+            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Lightning asks for the optimizer; the rate is ours to move (`on_train_batch_start`)."""
+        return build_optimizer(self.parameters(), self.optimizer_words)
+
+    # -- validation ---------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Each validation reads its text from the first character."""
+        self.states["val"] = None
+        self.val_tally = Tally()
+
+    def validation_step(self, batch: Window, batch_idx: int) -> None:
+        """Count a window's nats and hits, the state carried from the window before it."""
+        logits, state = self.model(batch.inputs, None if batch.starts else self.states["val"])
+        self.states["val"] = detached(state)
+        loss = window_loss(logits, batch.targets, "mean")
+        hits = Outcome(batch, logits, loss).hits()
+        self.val_tally.add(float(loss.losses.double().sum()), float(hits), int(loss.characters))
+
+    def on_validation_epoch_end(self) -> None:
+        """Hand the means to Lightning, where callbacks that monitor a metric look for them."""
+        metrics = self.val_tally.metrics("val")
+        self.log_dict(metrics, logger=False)
+        if self.monitor in metrics:
+            self.schedule.after_validation(metrics[self.monitor])
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what makes the file a model, and what makes a resume exact; plain data only."""
+        progress = {
+            "states": self.states,
+            "characters": int(self.characters),
+            "nats": float(self.nats),
+            "clipped_steps": float(self.clipped_steps),
+            "schedule": self.schedule.state_dict(),
+            "random": random_state(),
+        }
+        checkpoint["unroll"] = {**self.identity, "progress": progress}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the progress back."""
+        progress = checkpoint["unroll"]["progress"]
+        self.states = {stage: moved(state, self.device) for stage, state in progress["states"].items()}
+        self.characters, self.nats = progress["characters"], progress["nats"]
+        self.clipped_steps = progress["clipped_steps"]
+        self.schedule.load_state_dict(progress["schedule"])
+        self.random_state = progress["random"]

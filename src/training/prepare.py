@@ -1,0 +1,67 @@
+"""Everything a run needs before it has a folder: the machine asked, the text opened, the model built."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from src.data.corpus import Corpus, open_corpus
+from src.data.datamodule import TextData
+from src.models.build import build_model
+from src.training.checkpoint import FORMAT
+from src.training.machine import check_machine, threads_for
+from src.training.module import LanguageModule
+
+WINDOW_WORDS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
+
+
+class Prepared(NamedTuple):
+    """Everything a run needs and no folder yet."""
+
+    corpus: Corpus
+    data: TextData
+    module: LanguageModule
+
+
+def prepare(config: dict[str, Any]) -> Prepared:
+    """Open the text and build the model. A seed that is None is drawn here and written into `config`.
+
+    Raises:
+        Mistake, DataError: the machine lacks what was asked for, or the text cannot be used.
+    """
+    check_machine(config["trainer"])
+    if config["seed"] is None:
+        config["seed"] = secrets.randbelow(2**31)
+    words = config["data"]
+    corpus = open_corpus(**{key: value for key, value in words.items() if key not in WINDOW_WORDS})
+    windows_as = {key: words[key] for key in WINDOW_WORDS}
+    data = TextData(corpus, **windows_as, seed=config["seed"])
+    data.limit = windows_an_epoch(config["trainer"], len(data.windows()))
+    torch.set_num_threads(threads_for(config["trainer"]["threads"], config["model"]["hidden_size"]))
+    torch.manual_seed(config["seed"])
+    model = build_model(config["model"], len(corpus.vocabulary))  # nothing draws from torch's generator before it
+    steps = run_steps(config["trainer"], data.limit)
+    watched = {key: config["checkpoint"][key] for key in ("monitor", "mode")}
+    module = LanguageModule(
+        model, config["loss"]["over_time"], config["optimizer"], config["scheduler"], steps, **watched
+    )
+    module.identity = {"format": FORMAT, "config": config, "vocabulary": corpus.vocabulary.to_plain()}
+    return Prepared(corpus, data, module)
+
+
+def windows_an_epoch(trainer: Mapping[str, Any], windows: int) -> int:
+    """Return how many windows an epoch has under Lightning's limits: a whole number counts, a fraction is a share."""
+    for limit in (trainer["limit_train_batches"], trainer["overfit_batches"] or 1.0):
+        share = int(limit) if limit > 1 or isinstance(limit, int) else int(windows * limit)
+        windows = max(1, min(windows, share))
+    return windows
+
+
+def run_steps(trainer: Mapping[str, Any], windows: int) -> int:
+    """Return how many optimizer steps the run will make."""
+    steps = trainer["max_epochs"] * math.ceil(windows / trainer["accumulate_grad_batches"])
+    return steps if trainer["max_steps"] < 0 else min(steps, trainer["max_steps"])

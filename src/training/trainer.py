@@ -1,0 +1,87 @@
+"""Lightning's trainer, from the configuration: the loggers, what watches, and where checkpoints go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from src.data.corpus import Corpus
+from src.training.callbacks.curves import Curves
+from src.training.callbacks.history import History
+from src.training.callbacks.keeper import Keeper
+from src.training.callbacks.predicted_string import PredictedString
+from src.training.callbacks.signals import StopOnSignal
+from src.training.checkpoint import AtomicCheckpointIO
+from src.training.tensorboard import RunTensorBoard
+
+# Words of the `trainer` group that are not handed to Lightning's Trainer as they are.
+OURS = ("threads", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches")
+
+
+@dataclass
+class Watched:
+    """A trainer, and the two callbacks whose knowledge goes into the run's record."""
+
+    trainer: pl.Trainer
+    history: History
+    curves: Curves
+
+
+def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, resumed_step: int | None = None) -> Watched:
+    """Build the trainer of a run.
+
+    Args:
+        config: the whole configuration.
+        folder: the run's folder.
+        corpus: whose vocabulary reads predictions back.
+        resumed_step: optimizer steps made before, for a run that goes on.
+    """
+    words, callbacks = config["trainer"], config["callbacks"]
+    says_lines = callbacks["predicted_string"]["enabled"]
+    monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
+    history = History(folder / "metrics.jsonl", monitor, mode, quiet=says_lines)
+    curves = Curves(words["log_every_n_steps"])
+    watching: list[Callback] = [StopOnSignal(), curves, history]
+    if says_lines:
+        watching.append(PredictedString(corpus.vocabulary.decode))
+    if config["early_stopping"]["enabled"]:
+        stopping = {key: config["early_stopping"][key] for key in ("patience", "min_delta")}
+        watching.append(EarlyStopping(monitor, mode=mode, check_finite=False, **stopping))
+    if config["checkpoint"]["enabled"]:
+        cadence = {key: config["checkpoint"][key] for key in ("every_n_steps", "every_n_minutes")}
+        watching.append(Keeper(folder / "checkpoints", history, **cadence))
+    bar = words["enable_progress_bar"] and sys.stdout.isatty() and not says_lines
+    if bar:
+        watching.append(TQDMProgressBar(refresh_rate=50))  # a redraw at every step would cost a tenth of a small one
+    given = {key: value for key, value in words.items() if key not in OURS}
+    if "val" not in corpus.splits:
+        given["limit_val_batches"] = 0
+    trainer = pl.Trainer(
+        **given | {"enable_progress_bar": bar},
+        gradient_clip_val=words["gradient_clip_val"],
+        gradient_clip_algorithm=words["gradient_clip_algorithm"],
+        callbacks=watching,
+        logger=_loggers(config["logger"]["name"], folder, resumed_step),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+    return Watched(trainer, history, curves)
+
+
+def _loggers(name: str, folder: Path, resumed_step: int | None) -> list[Logger]:
+    if name == "tensorboard":
+        return [RunTensorBoard(folder, purge_step=resumed_step)]
+    if name == "csv":
+        return [CSVLogger(folder, name="", version="")]
+    return []
