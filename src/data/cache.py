@@ -59,7 +59,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def _name(handle: int, path: Path) -> None:
-    """Give the nameless open file its name; os.link follows the /proc entry only where a directory handle comes along."""
+    """Give the nameless open file its name; os.link follows the /proc entry only where a directory handle is given."""
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         while True:

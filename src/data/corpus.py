@@ -1,71 +1,170 @@
-# NOTE (17:32): uncommitted edits to corpus.py layout.py vocabulary.py windows.py were reverted to HEAD by an accidental git checkout by the lead; please write them again, then commit. Delete this line.
 """A corpus: a text with a name, its vocabulary, and the pieces it is cut into before any window is."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from fractions import Fraction
-from pathlib import Path
+import json
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from src.data import lines, named
+from src.data.build import Part, build
+from src.data.encoded import FORMAT, find, find_or_write
 from src.data.errors import DataError
-from src.data.splits import PairSplit, Splits, TextSplit
+from src.data.options import Options, complete, pair_of
+from src.data.scan import remembered
+from src.data.splits import LineSplit, PairSplit, Split, Splits, TextSplit
+from src.data.text_files import Source
+from src.data.text_files import find as find_files
 from src.data.vocabulary import Vocabulary
 
-TINY_SHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+NAMES = ("train", "val", "test")
+OWN_SHARES = (0.9, 0.1)  # of a text without a standard split
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """What a run trains on: `splits` by name, the `vocabulary` they are encoded in, and where all of it comes from."""
+    """What a run trains on.
+
+    splits      by name; one that the corpus lacks is refused with those it has
+    provenance  plain data for run.json: files, checksums, conventions, counts
+    key         names content and options: two corpora of one key are the same ids
+    notes       what a user should be told at the start, a line each
+    boundary    the symbol before, between and behind items, where the text is a list
+    """
 
     name: str
     vocabulary: Vocabulary
     splits: Splits
     provenance: dict[str, Any]
     key: str
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     boundary: str | None = None
 
 
-def open_corpus(*, name: str, vocabulary: Vocabulary | None = None, **options: Any) -> Corpus:
-    """The corpus that the keys of the `data` config group describe."""
-    if name == "hello":
-        return pair(vocabulary, **{key: options.get(key) for key in ("input", "target", "symbols")})
-    if name == "text":
-        if not options.get("path"):
-            raise DataError("data=text needs a text: data.path=FILE")
-        path = Path(options["path"])
-    else:
-        path = Path(options.get("root") or ".") / "tinyshakespeare" / "input.txt"
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if name == "tiny_shakespeare" and digest != TINY_SHAKESPEARE:
-        raise DataError(f"{path} has sha256 {digest}, expected {TINY_SHAKESPEARE}; fetch the file again")
-    text = content.decode("utf-8")
-    names, sizes = ("train", "val", "test"), options.get("split") or [0.9, 0.1]
-    edges = [int(sum(Fraction(str(size)) for size in sizes[:count]) * len(text)) for count in range(len(sizes) + 1)]
-    vocabulary = vocabulary or Vocabulary.from_text(text[: edges[1]])
+def open_corpus(*, vocabulary: Vocabulary | None = None, **options: Any) -> Corpus:
+    """The corpus that the keys of the `data` group describe (src.data.options.Options).
+
+    `vocabulary`: encode with this one (a run's own) instead of one made from the training split; `unknown` then says
+    what becomes of characters that it lacks. Raises DataError, one or two lines a mistake (UnknownCharacter is one).
+    """
+    wanted = complete(options)
+    if wanted.name == "hello":
+        return _pair(wanted, vocabulary)
+    parts = _parts(wanted)
+    sources = [source for part in parts for source in part.sources]
+    if digests := remembered(sources):
+        for source, digest in zip(sources, digests, strict=True):
+            named.check(source, digest)
+        key = _key(wanted, parts, digests, vocabulary)
+        if found := find(key):
+            return _corpus(wanted, key, *found, parts)
+    text = build(wanted, parts, vocabulary)
+    key = _key(wanted, parts, text.digests, vocabulary)
+    return _corpus(wanted, key, *find_or_write(key, text.write), parts)
+
+
+def _parts(options: Options) -> list[Part]:
+    """The files of a corpus and how they are cut. Raises DataError where one is missing."""
+    if options.name == "pydoc":
+        shares = options.split or OWN_SHARES
+        return [Part(NAMES[: len(shares)], [_pydoc()], shares)]
+    if options.name in named.CORPORA:
+        known = named.CORPORA[options.name]
+        sources = named.sources(options.name, options.root)
+        if known.split is None:
+            return [Part((name,), [source]) for name, source in zip(NAMES, sources, strict=True)]
+        shares = options.split or known.split
+        return [Part(NAMES[: len(shares)], sources, shares)]
+    held_out = [(name, path) for name, path in (("val", options.val_path), ("test", options.test_path)) if path]
+    shares = (1.0,) if held_out else options.split or OWN_SHARES
+    parts = [Part(NAMES[: len(shares)], find_files(str(options.path)), shares)]
+    return parts + [Part((name,), find_files(path, f"{name}_path")) for name, path in held_out]
+
+
+def _pydoc() -> Source:
+    """The help texts that ship inside CPython, in order of their topics."""
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise DataError("this Python comes without pydoc_data; use another text (data=text data.path=...)") from error
+    return Source("pydoc_data.topics", content="\n".join(topics[topic] for topic in sorted(topics)).encode())
+
+
+def _key(options: Options, parts: list[Part], digests: list[str], vocabulary: Vocabulary | None) -> str:
+    """What the ids depend on, and nothing else: content, rules, cuts, vocabulary; not where the files lie."""
+    content = {
+        "format": FORMAT,
+        "digests": digests,
+        "parts": [[part.names, len(part.sources), part.shares] for part in parts],
+        "rules": options.rules.plain(),
+        "items": options.split_seed if options.items else None,
+        "unknown": options.unknown,
+        "published": options.name if options.name in named.CORPORA and named.CORPORA[options.name].alphabet else None,
+        "vocabulary": vocabulary.to_plain() if vocabulary else None,
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _corpus(options: Options, key: str, ids: np.ndarray, facts: dict[str, Any], parts: list[Part]) -> Corpus:
+    """An encoded text as a corpus."""
+    vocabulary = Vocabulary.from_plain(facts["vocabulary"])
     splits = Splits()
-    for index in range(len(sizes)):
-        piece = text[edges[index] : edges[index + 1]]
-        splits[names[index]] = TextSplit(names[index], vocabulary.encode(piece))
-    provenance = {"sha256": digest, "bytes": len(content), "characters": {key: len(split) for key, split in splits.items()}}
-    return Corpus(name, vocabulary, splits, provenance, digest)
+    for name in NAMES:
+        if name in facts["spans"]:
+            piece = ids[slice(*facts["spans"][name])]
+            split: Split = TextSplit(name, piece)
+            if options.items:
+                split = LineSplit(name, piece, int(vocabulary.encode(lines.BOUNDARY)[0]))
+            splits[name] = split
+    notes = [*facts["notes"]]
+    if where := facts.get("unkept"):
+        notes.append(f"the cache folder {where} cannot be written: the text was encoded for this process only")
+    record = _provenance(options, key, facts, parts, splits)
+    boundary = lines.BOUNDARY if options.items else None
+    return Corpus(options.name, vocabulary, splits, record, key, tuple(notes), boundary)
 
 
-def pair(vocabulary: Vocabulary | None, input: str | None, target: str | None, symbols: str | None) -> Corpus:
+def _provenance(options: Options, key: str, facts: dict[str, Any], parts: list[Part], splits: Splits) -> dict[str, Any]:
+    sources = [source for part in parts for source in part.sources]
+    digests = facts["digests"]
+    record: dict[str, Any] = {
+        "sha256": digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        "bytes": sum(facts["sizes"]),
+        "files": [
+            {"path": source.name, "sha256": digest, "bytes": size, "address": source.address}
+            for source, digest, size in zip(sources[:20], digests, facts["sizes"], strict=False)
+        ],
+        "file_count": len(sources),
+        "key": key,
+        "characters": {name: len(split) for name, split in splits.items()},
+        "transitions": {name: split.transitions for name, split in splits.items()},
+        "split": [list(part.shares) for part in parts] if len(parts) > 1 else list(parts[0].shares),
+        "unused": facts["unused"],
+        "rules": options.rules.plain(),
+        "cleaned": facts["cleaned"],
+        "unknown": options.unknown,
+        "mapped": facts["mapped"],
+    }
+    if options.name == "ptb":
+        record["convention"] = options.convention
+    if options.name == "pydoc":
+        record["python"] = ".".join(map(str, sys.version_info[:3]))
+    if options.items:
+        record["split_seed"] = options.split_seed
+        record["items"] = {name: len(split.starts) for name, split in splits.items() if isinstance(split, LineSplit)}
+    return record
+
+
+def _pair(options: Options, vocabulary: Vocabulary | None) -> Corpus:
     """The tutorial's one sequence: an input, the target of each step, and the vocabulary in the order given."""
-    input, target, symbols = input or "hello", target or "ohlol", symbols or "ehlo"
-    if len(input) != len(target):
-        raise DataError(f"data.input has {len(input)} characters and data.target {len(target)}; each step needs one target")
+    word, target, symbols = pair_of(options.input, options.target, options.symbols)
     vocabulary = vocabulary or Vocabulary.of(symbols)
-    inputs, targets = (vocabulary.encode(text).astype(np.int64) for text in (input, target))
-    key = hashlib.sha256(repr((input, target, vocabulary.codes)).encode()).hexdigest()
-    provenance = {"input": input, "target": target, "characters": {"train": len(input)}}
-    return Corpus("hello", vocabulary, Splits(train=PairSplit("train", inputs, targets)), provenance, key)
+    inputs, targets = (vocabulary.encode(text).astype(np.int64) for text in (word, target))
+    plain = json.dumps([word, target, vocabulary.to_plain()]).encode()
+    record = {"input": word, "target": target, "symbols": symbols, "characters": {"train": len(word)}}
+    splits = Splits(train=PairSplit("train", inputs, targets))
+    return Corpus("hello", vocabulary, splits, record, hashlib.sha256(plain).hexdigest()[:32])

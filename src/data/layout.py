@@ -1,11 +1,10 @@
-# NOTE (17:32): uncommitted edits to corpus.py layout.py vocabulary.py windows.py were reverted to HEAD by an accidental git checkout by the lead; please write them again, then commit. Delete this line.
 """Where the windows of an epoch lie in a split. A plan knows how many there are and cuts any one of them.
 
-    plan.count                        windows an epoch, the same in every epoch
-    plan.dropped                      transitions that no window holds, so that columns are equally long
-    plan.cut(epoch, index, columns)   inputs, targets (time, batch), int64; targets are -100 where nothing is predicted
-    plan.begins(index)                True where a window's text does not continue that of the window before it
-    plan.fresh                        True where no text ever continues over the end of an epoch (items, pairs)
+plan.count                        windows an epoch, the same in every epoch
+plan.dropped                      transitions that no window holds, so that columns are equally long
+plan.cut(epoch, index, columns)   inputs, targets (time, batch), int64; targets are -100 where nothing is predicted
+plan.begins(index)                True where a window's text does not continue that of the window before it
+plan.fresh                        True where no text ever continues over the end of an epoch (items, pairs)
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ Cut = tuple[np.ndarray, np.ndarray]
 
 
 class Plan(Protocol):
+    """The windows of an epoch, by number."""
+
     count: int
     dropped: int
     fresh: bool
@@ -50,7 +51,7 @@ class StreamPlan:
         self.dropped = split.transitions - self.length * batch_size
         used = split.ids[: self.length * batch_size + 1]
         step = used.strides[0]
-        # (batch, L + 1) without a copy: a row's last id is the first of the next row, for it is predicted here, read there
+        # (batch, L + 1) without a copy: a row's last id, predicted there, is the next row's first, read here
         self.rows = np.lib.stride_tricks.as_strided(
             used, (batch_size, self.length + 1), (self.length * step, step), writeable=False
         )
@@ -58,8 +59,8 @@ class StreamPlan:
         self.drawn: tuple[int, int] | None = None  # epoch and its first window's length
         self.count, self.firsts = -(-self.length // seq_len), (seq_len, seq_len)
         if offset == "random":
-            # The first window's length may be from `last` to seq_len and leave the count as it is, or from 1 to last - 1
-            # and add one window; the choice with more freedom is taken, so that every epoch has the same count.
+            # The first window may be `last` to seq_len long and leave the count as it is, or 1 to last - 1 and add a
+            # window. The choice with more freedom is taken for good, so that every epoch has the same count.
             last = self.length - (self.count - 1) * seq_len
             if seq_len - last >= last - 1:
                 self.firsts = (last, seq_len)
@@ -159,5 +160,6 @@ def plan(split: Split, seq_len: int, batch_size: int, offset: str, seed: int) ->
     """The plan that fits the kind of split."""
     if isinstance(split, PairSplit):
         return PairPlan(split)
-    kind = StreamPlan if isinstance(split, TextSplit) else LinePlan
-    return kind(split, seq_len, batch_size, offset, seed)
+    if isinstance(split, LineSplit):
+        return LinePlan(split, seq_len, batch_size, offset, seed)
+    return StreamPlan(split, seq_len, batch_size, offset, seed)

@@ -82,7 +82,7 @@ class Counts:
     leading_blanks: int = 0
 
 
-def find(path: str) -> list[Source]:
+def find(path: str, key: str = "path") -> list[Source]:
     """The files of a path: itself, those of a folder (all levels, none hidden) or a glob, in order of their paths."""
     place = Path(path).expanduser()
     if place.is_file():
@@ -94,7 +94,7 @@ def find(path: str) -> list[Source]:
         files = [Path(name) for name in glob.glob(str(place), recursive=True) if Path(name).is_file()]
     if not files:
         what = "the folder has no files" if place.is_dir() else "there is no such file or folder, no glob matches"
-        raise DataError(f"data.path={path}: {what} (relative paths start at {Path.cwd()})")
+        raise DataError(f"data.{key}={path}: {what} (relative paths start at {Path.cwd()})")
     return [Source(str(file), file) for file in sorted(files)]
 
 

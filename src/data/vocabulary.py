@@ -1,9 +1,8 @@
-# NOTE (17:32): uncommitted edits to corpus.py layout.py vocabulary.py windows.py were reverted to HEAD by an accidental git checkout by the lead; please write them again, then commit. Delete this line.
 """str or bytes <-> ids, and nothing else.
 
-The id of a symbol is its place in the vocabulary. Symbols are characters (code points) or, of kind `bytes`, byte values;
-those of a training text stand in the order of their code points, so that the same text always gives the same ids.
-An optional last symbol stands for every character that is not in the vocabulary; without it such a character is an error.
+The id of a symbol is its place in the vocabulary. Symbols are characters (code points) or, of kind `bytes`, byte
+values; those of a training text stand in order of their codes, so that the same text always gives the same ids.
+An optional symbol stands for every character that is not in the vocabulary; without it such a character is an error.
 """
 
 from __future__ import annotations
@@ -19,12 +18,14 @@ from src.data.errors import UnknownCharacter, shown
 
 Kind = Literal["characters", "bytes"]
 UNKNOWN = "<unknown>"  # longer than one character, so no text can contain it
+REMEDY = "leave them out, or train with data.unknown=map (one symbol for all of them)"
 NO_CODE = 0xFFFFFFFF  # the code of the unknown symbol: no code point, no byte
 
 
 def codes_of(text: str | bytes, kind: Kind) -> np.ndarray:
-    """The code points of a str (uint32) or the byte values of bytes (uint8); a str of kind `bytes` counts as its UTF-8."""
+    """The code points of a str (uint32) or the byte values of bytes (uint8); a str of kind `bytes` is its UTF-8."""
     if kind == "bytes":
+        # surrogateescape: how Python holds a byte of a command line that is not UTF-8
         return np.frombuffer(text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text, np.uint8)
     if isinstance(text, bytes):
         text = text.decode("utf-8")
@@ -67,7 +68,8 @@ class Vocabulary:
         """One label an id: the character; a byte below 128 as its ASCII character, above as \\xNN; `<unknown>`."""
         wide = self.kind == "bytes"
         return tuple(
-            UNKNOWN if code == NO_CODE else f"\\x{code:02x}" if wide and code > 127 else chr(code) for code in self.codes
+            UNKNOWN if code == NO_CODE else f"\\x{code:02x}" if wide and code > 127 else chr(code)
+            for code in self.codes
         )
 
     @property
@@ -77,7 +79,7 @@ class Vocabulary:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """code -> id as an array, one place longer than the largest code; -1 (or the unknown id) where there is no symbol."""
+        """code -> id, one place longer than the largest code; -1 (or the unknown id) where there is no symbol."""
         known = [code for code in self.codes if code != NO_CODE]
         size = 256 if self.kind == "bytes" else max(known, default=0) + 2
         unknown = self.unknown_id
@@ -105,7 +107,7 @@ class Vocabulary:
         """The text of ids as bytes (UTF-8 for characters); the unknown symbol reads as U+FFFD, or `?` among bytes."""
         ids = np.asarray(ids, dtype=np.int64).reshape(-1)
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(self):
-            raise ValueError(f"ids reach from {ids.min()} to {ids.max()}, but the vocabulary has ids 0 to {len(self) - 1}")
+            raise ValueError(f"ids from {ids.min()} to {ids.max()}; the vocabulary has those from 0 to {len(self) - 1}")
         codes = np.asarray(self.codes, np.uint32)
         if self.kind == "bytes":
             return np.where(codes == NO_CODE, ord("?"), codes)[ids].astype(np.uint8).tobytes()
@@ -128,7 +130,9 @@ class Vocabulary:
         """As `extend`, by code points or byte values."""
         return Vocabulary((*self.codes, *sorted(set(codes) - set(self.codes))), self.kind)
 
-    def unknown_error(self, codes: Iterable[int], count: int, first: int, where: str = "the text") -> UnknownCharacter:
+    def unknown_error(
+        self, codes: Iterable[int], count: int, first: int, where: str = "the text", remedy: str = REMEDY
+    ) -> UnknownCharacter:
         """The error for `count` occurrences of `codes` that the vocabulary lacks, the first at offset `first`."""
         codes = list(codes)
         distinct = tuple(chr(code) if self.kind == "characters" else f"\\x{code:02x}" for code in codes)
@@ -136,7 +140,7 @@ class Vocabulary:
         more = f" and {len(distinct) - 5} more" if len(distinct) > 5 else ""
         message = (
             f"{where} has {count:,} {self.kind} that the vocabulary of {len(self)} lacks: {names}{more}, the first at "
-            f"offset {first:,}; leave them out, or train with data.unknown=map (one symbol for all of them)"
+            f"offset {first:,}; {remedy}"
         )
         return UnknownCharacter(message, count=count, distinct=distinct, first=first)
 

@@ -1,4 +1,3 @@
-# NOTE (17:32): uncommitted edits to corpus.py layout.py vocabulary.py windows.py were reverted to HEAD by an accidental git checkout by the lead; please write them again, then commit. Delete this line.
 """Windows of a text for truncated backpropagation through time.
 
 The text lies as `batch_size` parallel streams and is handed out `seq_len` steps at a time. Column i of one window
@@ -20,7 +19,7 @@ from src.data.splits import Split
 
 
 class Window(NamedTuple):
-    """Ids and next ids (time, batch), int64; targets are -100 where nothing is predicted. `starts`: from a zero state."""
+    """Ids and next ids (time, batch), int64; targets are -100 where nothing is predicted. starts: from a zero state."""
 
     inputs: Tensor
     targets: Tensor
@@ -30,7 +29,7 @@ class Window(NamedTuple):
 class Windows:
     """The windows of a split, epoch after epoch; one of them is one batch and one optimizer step.
 
-    offset  "fixed": window borders are the same in each epoch (lines: so is their order); "random": drawn from (seed, epoch)
+    offset  "fixed": the same window borders (lines: the same order) in each epoch; "random": drawn from (seed, epoch)
     reset   "epoch": each epoch starts from a zero state; "never": only the first one does
     rank    of world_size R processes sees columns [rank B/R, (rank + 1) B/R) of the B that one process would see
     limit   windows an epoch gives, where fewer than all are wanted
@@ -57,8 +56,8 @@ class Windows:
             batch_size = world_size  # one sequence: every process sees it whole
         if batch_size % world_size:
             raise DataError(
-                f"batch_size={batch_size} does not divide among {world_size} processes; make data.batch_size a multiple "
-                f"of {world_size}"
+                f"batch_size={batch_size} does not divide among {world_size} processes; "
+                f"make data.batch_size a multiple of {world_size}"
             )
         share = batch_size // world_size
         self.columns = slice(rank * share, (rank + 1) * share)
