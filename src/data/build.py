@@ -108,11 +108,10 @@ def _spans(parts: list[Part], scans: list[Scan]) -> tuple[dict[str, list[int]], 
         edges = lines.cuts(found.characters, list(part.shares))
         for name, (low, high) in zip(part.names, pairwise(edges), strict=True):
             spans[name] = [start + low, start + high]
-            if low == high:
-                whose = part.sources[0].name
+            if high - low < 2:
                 raise DataError(
-                    f"{whose} is too short: of its {found.characters:,} characters the split {name} gets none; "
-                    "use a longer text or other shares in data.split"
+                    f"{part.sources[0].name} is too short: of its {found.characters:,} characters the split {name} "
+                    f"gets {high - low}, and it takes one to read and one to predict; use a longer text"
                 )
         unused += found.characters - edges[-1]
         start += found.characters

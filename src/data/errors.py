@@ -1,7 +1,14 @@
 """What is wrong with a text, said in one or two lines: what came, what was expected, the remedy."""
 
+from __future__ import annotations
 
-class DataError(ValueError):
+from functools import partial
+from typing import Any
+
+from src.mistakes import Mistake
+
+
+class DataError(Mistake):
     """A text, a corpus or its options cannot be used as they are."""
 
 
@@ -13,6 +20,10 @@ class UnknownCharacter(DataError):
         self.count = count
         self.distinct = distinct
         self.first = first
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes."""
+        return partial(UnknownCharacter, count=self.count, distinct=self.distinct, first=self.first), self.messages
 
 
 def shown(symbol: str) -> str:

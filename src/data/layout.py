@@ -3,7 +3,7 @@
 plan.count                        windows an epoch, the same in every epoch
 plan.dropped                      transitions that no window holds, so that columns are equally long
 plan.cut(epoch, index, columns)   inputs, targets (time, batch), int64; targets are -100 where nothing is predicted
-plan.begins(index)                True where a window's text does not continue that of the window before it
+plan.begins(epoch, index)         True where a window's text does not continue that of the window before it
 plan.fresh                        True where no text ever continues over the end of an epoch (items, pairs)
 """
 
@@ -28,7 +28,7 @@ class Plan(Protocol):
     fresh: bool
 
     def cut(self, epoch: int, index: int, columns: slice) -> Cut: ...
-    def begins(self, index: int) -> bool: ...
+    def begins(self, epoch: int, index: int) -> bool: ...
 
 
 class StreamPlan:
@@ -80,7 +80,7 @@ class StreamPlan:
         block = self.rows[columns, start : stop + 1].T.astype(np.int64, order="C")
         return block[:-1], block[1:]
 
-    def begins(self, index: int) -> bool:
+    def begins(self, epoch: int, index: int) -> bool:
         return index == 0
 
 
@@ -136,8 +136,8 @@ class LinePlan:
         inputs = np.where(real, ids[place], self.split.boundary).astype(np.int64)
         return inputs, np.where(real, ids[np.where(real, place + 1, 0)], IGNORED).astype(np.int64)
 
-    def begins(self, index: int) -> bool:
-        _, places = self.order(0 if self.orders is None else self.orders[0])
+    def begins(self, epoch: int, index: int) -> bool:
+        _, places = self.order(epoch)
         return places[index][1] == 0
 
 
@@ -152,7 +152,7 @@ class PairPlan:
     def cut(self, epoch: int, index: int, columns: slice) -> Cut:
         return self.split.ids[:, None].astype(np.int64), self.split.targets[:, None].astype(np.int64)
 
-    def begins(self, index: int) -> bool:
+    def begins(self, epoch: int, index: int) -> bool:
         return True
 
 

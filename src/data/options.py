@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,6 +10,7 @@ from src.data.errors import DataError
 from src.data.named import CORPORA
 from src.data.text_files import Rules
 from src.data.vocabulary import Kind
+from src.mistakes import nearest
 
 OWN = ("hello", "text", "lines", "pydoc")  # the corpora that have no address
 CHOICES = {
@@ -58,18 +58,12 @@ class Options:
 
 
 def complete(options: dict[str, Any]) -> Options:
-    """The options, checked. Raises DataError with all their mistakes."""
+    """The options, checked, without those of windows. Raises DataError with all their mistakes."""
     if mistakes := check(**options):
-        raise DataError("\n".join(mistakes))
+        raise DataError(*mistakes)
     if options.get("split") is not None:
         options = options | {"split": tuple(float(share) for share in options["split"])}
-    return Options(**options)
-
-
-def nearest(word: object, words: tuple[str, ...]) -> str:
-    """`; did you mean X?`, where something is near."""
-    near = difflib.get_close_matches(str(word), words, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return Options(**{key: value for key, value in options.items() if key in Options.__dataclass_fields__})
 
 
 def check(**options: Any) -> list[str]:
@@ -79,12 +73,15 @@ def check(**options: Any) -> list[str]:
     mistakes = [f"data.{key} is no option of a corpus{nearest(key, known)}" for key in options if key not in known]
     name = options.get("name")
     if name not in names:
-        return [*mistakes, f"data={name}: there is no such corpus; there are {', '.join(names)}{nearest(name, names)}"]
+        return [
+            *mistakes,
+            f"data={name}: there is no such corpus; there are {', '.join(names)}{nearest(str(name), names)}",
+        ]
     for key, allowed in CHOICES.items():
         if key in options and options[key] not in allowed:
             words = tuple("null" if word is None else word for word in allowed)
             mistakes.append(
-                f"data.{key}={options[key]}: it must be one of {', '.join(words)}{nearest(options[key], words)}"
+                f"data.{key}={options[key]}: it must be one of {', '.join(words)}{nearest(str(options[key]), words)}"
             )
     for key in COUNTS:
         if key in options and (not isinstance(options[key], int) or isinstance(options[key], bool) or options[key] < 1):

@@ -25,8 +25,15 @@ NO_CODE = 0xFFFFFFFF  # the code of the unknown symbol: no code point, no byte
 def codes_of(text: str | bytes, kind: Kind) -> np.ndarray:
     """The code points of a str (uint32) or the byte values of bytes (uint8); a str of kind `bytes` is its UTF-8."""
     if kind == "bytes":
-        # surrogateescape: how Python holds a byte of a command line that is not UTF-8
-        return np.frombuffer(text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text, np.uint8)
+        if isinstance(text, str):
+            try:
+                text = text.encode("utf-8", "surrogateescape")  # how Python holds an odd byte of a command line
+            except UnicodeEncodeError as error:
+                message = f"a lone surrogate at offset {error.start:,} has no bytes; leave it out"
+                raise UnknownCharacter(
+                    message, count=1, distinct=(error.object[error.start],), first=error.start
+                ) from None
+        return np.frombuffer(text, np.uint8)
     if isinstance(text, bytes):
         text = text.decode("utf-8")
     # surrogatepass: a lone surrogate (an odd byte of a command line) must reach the lookup and be called unknown there

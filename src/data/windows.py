@@ -15,7 +15,7 @@ from torch import Tensor
 
 from src.data.errors import DataError
 from src.data.layout import PairPlan, plan
-from src.data.splits import Split
+from src.data.splits import Split, TextSplit
 
 
 class Window(NamedTuple):
@@ -51,6 +51,11 @@ class Windows:
         world_size: int = 1,
         limit: int | None = None,
     ) -> None:
+        if isinstance(split, TextSplit) and seq_len > split.transitions:
+            raise DataError(
+                f"{split.name}: a text of {len(split):,} characters has {split.transitions:,} transitions to predict, "
+                f"fewer than seq_len={seq_len}; lower data.seq_len or use a longer text"
+            )
         self.plan = plan(split, seq_len, batch_size, offset, seed)
         if isinstance(self.plan, PairPlan):
             batch_size = world_size  # one sequence: every process sees it whole
@@ -89,7 +94,9 @@ class Windows:
         """Window `index` of an epoch."""
         inputs, targets = self.plan.cut(epoch, index, self.columns)
         continues = self.carries and epoch > 0 and index == 0 and not self.plan.fresh
-        return Window(torch.from_numpy(inputs), torch.from_numpy(targets), self.plan.begins(index) and not continues)
+        return Window(
+            torch.from_numpy(inputs), torch.from_numpy(targets), self.plan.begins(epoch, index) and not continues
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the next window, in plain data; Lightning stores it in the checkpoint."""
@@ -108,4 +115,5 @@ class Windows:
 def evaluation_windows(split: Split, seq_len: int, streams: int = 1, *, rank: int = 0, world_size: int = 1) -> Windows:
     """Every transition of a split in at most `streams` columns, from a zero state; one stream drops none."""
     streams = max(world_size, min(streams, split.transitions) // world_size * world_size)
+    seq_len = max(1, min(seq_len, split.transitions))
     return Windows(split, seq_len, streams, reset="epoch", rank=rank, world_size=world_size)
