@@ -99,8 +99,9 @@ def report(given: Sequence[str]) -> str:
 def understand(given: Sequence[str]) -> argparse.Namespace:
     """The options; all that can be known to be wrong before any run is read, at once."""
     made = parser()
-    options, unknown = made.parse_known_args(given)
-    words = [word.partition("=")[0] for word in unknown]
+    options, unknown = made.parse_known_intermixed_args(given)  # options may stand between paths
+    # What follows an unknown option is unknown too, and no mistake of its own.
+    words = [word.partition("=")[0] for word in unknown if word.startswith("-")]
     mistakes = [f"there is no option {word}{suggestion(word, OPTIONS)}" for word in words]
     if not options.paths:
         mistakes.append("no path given; for example: python -m src.report runs (--help tells the options)")

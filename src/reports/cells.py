@@ -10,6 +10,8 @@ from src.reports.settings import BUNDLES, label, short_names, show
 from src.reports.table import Row, Table
 
 DASH = "-"
+# A random search has no pairs at all, and its runs are in the table already.
+FIRST_ALONE = 10
 
 
 def figure(value: float | None) -> str:
@@ -85,6 +87,11 @@ def places(table: Table) -> list[str]:
     return result
 
 
+def nothing_yet(table: Table) -> str:
+    """A sentence where no run is finished; blank where one is."""
+    return "" if any(row.group for row in table.rows) else f"no finished run has {table.metric.name} yet"
+
+
 def headline(table: Table) -> str:
     """`12 runs: 10 counted, 1 failed, 1 running`: every run is in one of the numbers."""
     counted = sum(len(group.counted) for group in table.groups)
@@ -157,5 +164,10 @@ def comparison_title(table: Table, comparisons: Comparisons) -> str:
 
 
 def alone_lines(table: Table, comparisons: Comparisons) -> list[str]:
-    """The counted runs that no pair contains."""
-    return [f"without a partner: {value}, {table.label_of(run)}: {run.folder}" for run, value in comparisons.alone]
+    """The counted runs that no pair contains: how many, and the first of them."""
+    if not comparisons.alone:
+        return []
+    first = [f"  {table.label_of(run)}: {run.folder}" for run in comparisons.alone[:FIRST_ALONE]]
+    more = len(comparisons.alone) - len(first)
+    title = f"without a partner of equal seed and settings: {len(comparisons.alone)}"
+    return [title, *first, *([f"  and {more} more"] if more else [])]

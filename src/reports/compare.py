@@ -74,7 +74,7 @@ class Comparisons:
     key: str
     overall: list[Comparison]
     by_setting: list[Comparison]
-    alone: list[tuple[Run, str]]
+    alone: list[Run]
 
     @property
     def number(self) -> int:
@@ -141,8 +141,7 @@ def compare(table: Table, key: str) -> Comparisons:
         by_setting += parts if len(parts) > 1 else []
     for comparisons in (overall, by_setting):
         _test(comparisons)
-    counted = [(run, group) for group in table.groups for run, _ in group.counted]
-    alone = [(run, show(group.settings.get(key))) for run, group in counted if id(run) not in paired]
+    alone = [run for group in table.groups for run, _ in group.counted if id(run) not in paired]
     return Comparisons(key, overall, by_setting, alone)
 
 
@@ -164,13 +163,14 @@ def _parts(
     for group in others:
         partners.setdefault(_rest(group, key, without_meaning), []).append(group)
     matches = [(one, other) for one in ones for other in partners.get(_rest(one, key, without_meaning), [])]
-    names = [name for name in telling([one.settings for one, _ in matches])[0] if name not in (key, "experiment")]
+    both = [({**other.settings, **one.settings}, one, other) for one, other in matches]
+    names = [name for name in telling([settings for settings, _, _ in both])[0] if name not in (key, "experiment")]
     parts: list[Comparison] = []
-    for one, other in sorted(matches, key=lambda match: [in_order(match[0].settings.get(name)) for name in names]):
+    for settings, one, other in sorted(both, key=lambda match: [in_order(match[0].get(name)) for name in names]):
         seeds = {run.seed: (run, value) for run, value in other.counted}
         pairs = [(run, value, *seeds[run.seed]) for run, value in one.counted if run.seed in seeds]
         if pairs:
-            parts.append(Comparison(show(first), show(second), label(one.settings, names), pairs, metric.mode))
+            parts.append(Comparison(show(first), show(second), label(settings, names), pairs, metric.mode))
     return parts
 
 

@@ -14,12 +14,12 @@ def render(table: Table, comparisons: Comparisons | None = None) -> str:
     """The whole report as Markdown, a newline at its end."""
     lead = [cells.headline(table), table.metric.describe()]
     blocks = [". ".join(_escape(part) for part in [*lead, cells.in_common(table)] if part) + "."]
+    if none := cells.nothing_yet(table):
+        blocks.append(_escape(none) + ".")
     if table.rows:
         places = cells.places(table)
         body = [cells.cells(table, place, row) for place, row in zip(places, table.rows, strict=True)]
         blocks.append(grid(cells.headers(table), body, figures_from=1 + len(table.columns)))
-    else:
-        blocks.append(_escape(f"No finished run has {table.metric.name} yet."))
     blocks += [f"- {_escape(line)}" for line in cells.brought_along(table)]
     if comparisons is not None:
         blocks.append(_escape(cells.comparison_title(table, comparisons)) + ":")

@@ -31,8 +31,10 @@ def render(table: Table, comparisons: Comparisons | None = None, command: str = 
         sections.append(f"<p>{escape(common)}</p>")
     sections.append(_chart(table, curves, y_name) if curves else '<p class="dim">No run has a curve to draw.</p>')
     sections.append("<h2>Runs, best first</h2>")
-    none = f"<p>No finished run has {escape(table.metric.name)} yet.</p>"
-    sections.append(_runs(table, curves) if table.rows else none)
+    if none := cells.nothing_yet(table):
+        sections.append(f"<p>{escape(none)}</p>")
+    if table.rows:
+        sections.append(_runs(table, curves))
     sections += [f'<p class="dim">{escape(line)}</p>' for line in cells.brought_along(table)]
     if comparisons is not None:
         sections.append(_comparison(table, comparisons))
@@ -75,7 +77,8 @@ def _chart(table: Table, curves: dict[int, tuple[int, Curve]], y_name: str) -> s
         f"<h2>{escape(y_name)} during training</h2>\n"
         f'<div class="wide">{chart.draw(curves, lines, y_name, CURVES_AT_FIRST)}</div>\n'
         '<p class="dim">Lines are means over seeds, bands one standard deviation to each side; the number at a line\'s '
-        f"end is its place in the table, whose boxes show and hide lines. A steep beginning leaves the picture at its top.{more}</p>"
+        "end is its place in the table, whose boxes show and hide lines. A steep beginning leaves the picture at its "
+        f"top.{more}</p>"
     )
 
 

@@ -148,10 +148,10 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def show(value: Value | None) -> str:
-    """A setting as a person would type it; a missing one as a dash."""
+    """A setting for a person's eye, numbers to six digits (CSV has them all); a missing one as a dash."""
     if value is None:
         return "-"
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def in_order(value: Value | None) -> tuple[int, float, str]:

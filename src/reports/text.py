@@ -15,12 +15,12 @@ def render(table: Table, comparisons: Comparisons | None = None) -> str:
     blocks = [[cells.headline(table), table.metric.describe()]]
     if common := cells.in_common(table):
         blocks[0].append(common)
+    if none := cells.nothing_yet(table):
+        blocks.append([none])
     if table.rows:
         places = cells.places(table)
         body = [cells.cells(table, place, row) for place, row in zip(places, table.rows, strict=True)]
         blocks.append(columns(cells.headers(table), body))
-    else:
-        blocks.append([f"no finished run has {table.metric.name} yet"])
     blocks.append(cells.brought_along(table))
     if comparisons is not None:
         blocks.append(comparison(table, comparisons))

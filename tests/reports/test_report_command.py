@@ -1,0 +1,205 @@
+"""`python -m src.report` as a user meets it: what it prints, writes and refuses, in a process of its own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fabricated import fabricate
+
+from src.reports import plain_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def report(*arguments, cwd, **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    return subprocess.run(
+        [sys.executable, "-m", "src.report", *map(str, arguments)],
+        cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    for model, shift in (("manual", 0.0), ("cell", 0.1)):
+        for seed in range(3):
+            value = 1.5 + shift + seed / 100
+            fabricate(
+                tmp_path / "runs" / f"{model}{seed}", value, seed=seed, model=model, evaluations={"test": value + 1}
+            )
+    fabricate(tmp_path / "runs" / "bad", None, seed=3, status="failed",
+              record={"error": {"type": "ValueError", "message": "no such layer"}})  # fmt: skip
+    return tmp_path
+
+
+def test_the_table_the_comparison_and_the_files_in_one_call(sweep):
+    done = report("runs", "--compare", "model", "--csv", "t.csv", "--markdown", "t.md", "--html", "t.html", cwd=sweep)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "7 runs: 6 counted, 1 failed" in done.stdout
+    assert "ValueError: no such layer" in done.stdout
+    assert "more than noise: manual is better" in done.stdout
+    assert "--split test compares the 6 evaluated on test" in done.stdout
+    lines = list(csv.DictReader((sweep / "t.csv").read_text(encoding="utf-8").splitlines()))
+    first = lines[0]
+    assert (first["model"], first["n"], first["seeds"]) == ("manual", "3", "0 1 2")
+    assert float(first["mean"]) == pytest.approx(1.51)
+    assert "| 1 | manual | 1.5100 | 0.0100 |" in (sweep / "t.md").read_text(encoding="utf-8")
+    assert (sweep / "t.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert sorted(path.name for path in sweep.iterdir()) == ["runs", "t.csv", "t.html", "t.md"]
+
+
+def test_evaluations_of_a_split_are_reported(sweep):
+    done = report("runs", "--split", "test", "--metric", "cross_entropy", "--csv", "-", cwd=sweep)
+    assert done.returncode == 0
+    rows = [line for line in csv.DictReader(done.stdout.splitlines()) if line["kind"] == "runs"]
+    assert [(row["model"], round(float(row["mean"]), 9)) for row in rows] == [("manual", 2.51), ("cell", 2.61)]
+
+
+def test_neither_torch_nor_hydra_nor_matplotlib_is_imported(sweep):
+    code = (
+        "import sys; from src.report import main; code = main(['runs', '--html', 't.html', '--compare', 'model']);"
+        "heavy = {'torch', 'hydra', 'omegaconf', 'lightning', 'matplotlib', 'numpy', 'tensorboard'} & set(sys.modules);"
+        "print(code, sorted(heavy), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=sweep, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
+    assert done.stderr.strip() == "0 []"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "no path given; for example: python -m src.report runs"),
+        (["rnus"], "rnus does not exist; did you mean runs?"),
+        (["runs", "empty"], "no run below empty"),
+        (["t.txt"], "t.txt is a file"),
+        (
+            ["runs", "--metric", "val/cross_entrpy"],
+            "no run has a metric val/cross_entrpy; did you mean val/cross_entropy?",
+        ),
+        (
+            ["runs", "--compare", "modle"],
+            "--compare modle: no setting of these runs has that name; did you mean model?",
+        ),
+        (["runs", "--split", "tset"], "invalid choice: 'tset'"),
+        (["runs", "--metrci", "val/loss"], "there is no option --metrci; did you mean --metric?"),
+        (["runs", "--csv", "nowhere/t.csv"], "--csv nowhere/t.csv: there is no folder nowhere"),
+        (["runs", "--html", "empty"], "--html empty is a folder"),
+        (["runs", "--html", "-", "--csv", "-"], "only one of --csv, --markdown and --html"),
+        (["runs", "--split", "val"], "no run has an evaluation_val.json"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line_with_exit_code_2(sweep, arguments, told):
+    (sweep / "empty").mkdir()
+    (sweep / "t.txt").write_text("")
+    before = sorted(sweep.rglob("*"))
+    done = report(*arguments, cwd=sweep)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(sweep.rglob("*")) == before
+
+
+def test_options_may_stand_between_paths(sweep):
+    done = report("runs/manual0", "--metric", "seconds", "runs/cell1", cwd=sweep)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "2 runs: 2 counted")
+
+
+def test_all_mistakes_are_told_at_once(sweep):
+    done = report("runs", "--metric", "perplexty", "--compare", "modle", cwd=sweep)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)
+    done = report("a", "b", cwd=sweep)
+    assert (done.returncode, done.stderr.splitlines()) == (2, ["a does not exist", "b does not exist"])
+
+
+def test_a_closed_pipe_is_no_traceback(sweep):
+    command = [sys.executable, "-m", "src.report", "runs"]
+    process = subprocess.Popen(command, cwd=sweep, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()  # before anything is written: `| head -0`
+    told = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(60), told) == (0, b"")
+
+
+def test_a_terminal_without_chinese_and_names_that_would_break_lines(sweep):
+    fabricate(sweep / "runs" / "书", 1.7, seed=0, data="红楼梦 | *x*")
+    fabricate(sweep / "runs" / "raised", None, status="failed", seed=9,
+              record={"error": {"type": "Error", "message": "red \x1b[31m\nline"}})  # fmt: skip
+    done = report("runs", cwd=sweep, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u7ea2" in done.stdout
+    assert "\x1b" not in done.stdout
+    done = report("runs", "--markdown", "-", cwd=sweep, env={"PYTHONIOENCODING": "utf-8"})
+    assert "红楼梦 \\| \\*x\\*" in done.stdout
+
+
+def test_only_unfinished_runs_is_an_answer_not_an_error(tmp_path):
+    fabricate(tmp_path / "runs" / "a", None, status="running")
+    done = report("runs", "--html", "t.html", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "no finished run has val/cross_entropy yet" in done.stdout
+    assert "not counted (1)" in done.stdout
+
+
+def test_nothing_that_was_read_is_changed(sweep):
+    def contents():
+        return {path: path.read_bytes() for path in (sweep / "runs").rglob("*") if path.is_file()}
+
+    before = contents()
+    assert report("runs", "--compare", "model", "--html", "t.html", cwd=sweep).returncode == 0
+    assert contents() == before
+
+
+def test_the_fast_reading_of_yaml_is_the_slow_one():
+    import yaml
+    from fabricated import CONFIG
+
+    filled = CONFIG.format(seed=3, runs="r", hidden_size=8, nonlinearity="", model="gru", lr=0.1, threads=1,
+                           log_every_n_steps=1, data="x")  # fmt: skip
+    texts = [
+        filled,
+        "# a comment\na: 1\nb:\n  - 1\n  - {c: 2}\n",
+        "a:\n- 1\n- b: 2\nc: |\n  d: 1\n\n  e\nf: 'it''s: x'\n",
+        "a: &x {b: 1}\nc: *x\n",
+        "---\na: 1\n",
+        "{a: 1, b: [2]}",
+        'a: "one\nb: two"\n',
+        "a: x\nb: y\na: z\n",
+        "'quoted key': 1\nplain: 2\n",
+        "a: 1\r\nb: 2\r\n",
+        "url: http://x.y/z?a=b\ntime: 12:30\nno_value:\n",
+    ]
+    for content in texts:
+        assert plain_yaml.parse(content) == yaml.safe_load(content), content
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_are_all_accounted_for(tmp_path):
+    curve = [(step, 1.5 + 100 / (step + 100)) for step in range(0, 5000, 100)]
+    for i in range(1000):
+        model, hidden, seed = ("cell", "stacked", "manual", "lstm", "gru")[i % 5], 64 * (1 + i // 5 % 10), i // 50
+        status = "failed" if i % 97 == 0 else "done"
+        fabricate(tmp_path / "runs" / str(i), 1.5 + i / 1e4, seed=seed, model=model, hidden_size=hidden, curve=curve,
+                  status=status)  # fmt: skip
+    start = time.perf_counter()
+    done = report(
+        "runs", "--compare", "model", "--html", "t.html", "--csv", "t.csv", "--markdown", "t.md", cwd=tmp_path
+    )
+    print(f"\n1,000 runs: table, comparison, csv, markdown and html in {time.perf_counter() - start:.2f} s")
+    assert done.returncode == 0, done.stderr
+    assert "1000 runs: 989 counted, 11 failed" in done.stdout
+    lines = list(csv.DictReader((tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()))
+    groups = [line for line in lines if line["kind"] == "runs"]
+    assert len(groups) == 50
+    assert sum(int(line["n"]) for line in groups) == 989
+    assert sum(line["kind"] == "not counted" for line in lines) == 11
+    assert json.loads((tmp_path / "runs" / "0" / "run.json").read_text())["status"] == "failed"

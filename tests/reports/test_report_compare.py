@@ -1,0 +1,159 @@
+"""A paired comparison: which runs are pairs, the figures by hand, and what is said in words."""
+
+import math
+
+import pytest
+from fabricated import fabricate
+
+from src.reports import markdown, text
+from src.reports.compare import compare, resolve_key
+from src.reports.metric import Metric
+from src.reports.mistake import Mistake
+from src.reports.runs import find_runs
+from src.reports.table import build
+
+NATS = Metric("val/cross_entropy")
+T_OF_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
+
+
+def compared(root, key="model", metric=NATS, ignored=()):
+    runs = find_runs([str(root)])
+    table = build(runs, metric, ignored, kept=resolve_key(key, runs))
+    return table, compare(table, resolve_key(key, runs))
+
+
+def two_models(root, manual, cell, **settings):
+    for name, values in (("manual", manual), ("cell", cell)):
+        for seed, value in values.items():
+            fabricate(
+                root / f"{name}{seed}{'_'.join(map(str, settings.values()))}", value, seed=seed, model=name, **settings
+            )
+
+
+def test_difference_interval_and_p_are_those_of_a_hand_computation(tmp_path):
+    # The seeds move both models alike: unpaired, 1.1 +- 0.5 against 1.3 +- 0.5 would tell nothing.
+    two_models(tmp_path, {0: 0.6, 1: 1.1, 2: 1.6}, {0: 0.7, 1: 1.3, 2: 1.9})
+    _, comparisons = compared(tmp_path)
+    (one,) = comparisons.overall
+    assert (one.first, one.second, one.summary.n) == ("manual", "cell", 3)
+    assert one.summary.mean == pytest.approx(-0.2)  # differences -0.1, -0.2, -0.3: sd 0.1
+    assert one.summary.high == pytest.approx(-0.2 + T_OF_2 * 0.1 / math.sqrt(3))
+    assert one.p == pytest.approx(1 - math.sqrt(12 / 14))  # t = 2 sqrt 3, p = 1 - t / sqrt(2 + t^2) = 0.0742
+    assert one.p_holm == one.p  # a single test needs no adjustment
+    assert one.verdict.startswith("not more than noise: 3 pairs")
+    assert comparisons.alone == []
+
+
+def test_a_difference_beyond_noise_is_called_one_and_says_who_is_better(tmp_path):
+    two_models(tmp_path, {0: 1.0, 1: 1.1, 2: 1.2}, {0: 1.2, 1: 1.3, 2: 1.41})
+    _, comparisons = compared(tmp_path)
+    assert comparisons.overall[0].verdict == "more than noise: manual is better"
+    runs = find_runs([str(tmp_path)])
+    accuracy = Metric("val/cross_entropy", mode="max")  # the same figures, were higher better
+    assert compare(build(runs, accuracy, kept="model"), "model").overall[0].verdict == "more than noise: cell is better"
+
+
+def test_only_equal_seeds_are_pairs_and_the_others_are_named(tmp_path):
+    two_models(tmp_path, {0: 1.0, 1: 1.1, 7: 1.2}, {0: 1.2, 1: 1.3, 8: 1.41})
+    table, comparisons = compared(tmp_path)
+    assert len(comparisons.overall[0].pairs) == 2
+    assert sorted(run.seed for run in comparisons.alone) == [7, 8]
+    for shown in (text.render(table, comparisons), markdown.render(table, comparisons)):
+        assert "without a partner of equal seed and settings: 2" in shown
+        assert "manual7" in shown
+
+
+def test_one_pair_is_not_a_comparison(tmp_path):
+    two_models(tmp_path, {0: 1.0}, {0: 1.2})
+    _, comparisons = compared(tmp_path)
+    assert comparisons.overall[0].p is None
+    assert "run more seeds" in comparisons.overall[0].verdict
+
+
+def test_equal_numbers_are_called_equal(tmp_path):
+    two_models(tmp_path, {0: 1.0, 1: 1.1}, {0: 1.0, 1: 1.1 + 1e-12})
+    _, comparisons = compared(tmp_path)
+    assert comparisons.overall[0].verdict == "the same to 9 digits in every pair"
+
+
+def test_pairs_are_made_within_equal_other_settings_only(tmp_path):
+    two_models(tmp_path, {0: 1.0, 1: 1.1}, {0: 1.2, 1: 1.4}, hidden_size=64)
+    two_models(tmp_path, {0: 0.5, 1: 0.6}, {0: 0.8, 1: 1.1}, hidden_size=128)
+    _, comparisons = compared(tmp_path)
+    (one,) = comparisons.overall
+    assert sorted(round(b - a, 9) for _, a, _, b in one.pairs) == [0.2, 0.3, 0.3, 0.5]
+    assert [(part.at, round(part.summary.mean, 9)) for part in comparisons.by_setting] == [
+        ("hidden_size 64", -0.25),
+        ("hidden_size 128", -0.4),
+    ]
+
+
+def test_without_equal_other_settings_there_is_no_pair_and_the_reason_is_told(tmp_path):
+    fabricate(tmp_path / "a", model="manual", lr=0.1)
+    fabricate(tmp_path / "b", model="cell", lr=0.2)
+    table, comparisons = compared(tmp_path)
+    told = "no pair: no two runs are equal in all else; also different: optimizer.lr (--ignore optimizer.lr"
+    assert comparisons.overall[0].verdict.startswith(told)
+    assert told in text.render(table, comparisons)
+    _, comparisons = compared(tmp_path, ignored=["optimizer.lr"])
+    assert len(comparisons.overall[0].pairs) == 1
+
+
+def test_a_setting_that_one_side_does_not_know_does_not_part_a_pair(tmp_path):
+    for seed in range(3):
+        fabricate(tmp_path / f"a{seed}", 1.5, seed=seed, model="manual")
+        fabricate(tmp_path / f"b{seed}", 1.4 + seed / 100, seed=seed, model="lstm")  # has no nonlinearity
+    _, comparisons = compared(tmp_path)
+    assert len(comparisons.overall[0].pairs) == 3
+
+
+def test_where_one_run_has_several_partners_they_are_not_thrown_together(tmp_path):
+    for seed in range(2):
+        for nonlinearity in ("tanh", "relu"):
+            fabricate(tmp_path / f"{nonlinearity}{seed}", 1.5 + seed, seed=seed, nonlinearity=nonlinearity)
+        fabricate(tmp_path / f"lstm{seed}", 1.2 + seed, seed=seed, model="lstm")
+    _, comparisons = compared(tmp_path)
+    assert comparisons.overall[0].pairs == []
+    assert "several partners" in comparisons.overall[0].verdict
+    assert [(part.at, len(part.pairs)) for part in comparisons.by_setting] == [
+        ("nonlinearity relu", 2),
+        ("nonlinearity tanh", 2),
+    ]
+
+
+def test_several_comparisons_allow_for_their_number(tmp_path):
+    for name, shift in (("cell", 0.0), ("stacked", 0.1), ("manual", 0.2)):
+        for seed in range(3):
+            fabricate(tmp_path / f"{name}{seed}", 1 + shift + 0.012 * seed * shift * 10, seed=seed, model=name)
+    table, comparisons = compared(tmp_path)
+    assert [(one.first, one.second) for one in comparisons.overall] == [
+        ("cell", "stacked"), ("cell", "manual"), ("stacked", "manual")]  # fmt: skip
+    assert all(one.tests == 3 and one.p_holm >= one.p for one in comparisons.overall)
+    assert "p (Holm)" in text.render(table, comparisons)
+
+
+def test_any_setting_can_be_compared_by_a_part_of_its_name_or_although_it_is_not_grouped_by(tmp_path):
+    for seed in range(2):
+        fabricate(tmp_path / f"a{seed}", 1.5, seed=seed, hidden_size=64, threads=1)
+        fabricate(tmp_path / f"b{seed}", 1.4, seed=seed, hidden_size=128, threads=2)
+    runs = find_runs([str(tmp_path)])
+    assert resolve_key("hidden_size", runs) == "model.hidden_size"
+    table = build(runs, Metric("seconds"), ignored=["model.hidden_size"], kept="trainer.threads")
+    assert [one.verdict for one in compare(table, "trainer.threads").overall] == ["the same to 9 digits in every pair"]
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("modle", "did you mean model"),
+        ("model.hiden_size", "did you mean model.hidden_size"),
+        ("seed", "paired by their seed"),
+        ("optimizer.lr", "all runs have optimizer.lr = 0.002; what differs: model, model.hidden_size"),
+        ("enabled", "it may be checkpoint.enabled or early_stopping.enabled"),
+    ],
+)
+def test_a_key_that_cannot_be_compared_is_answered(tmp_path, key, told):
+    fabricate(tmp_path / "a", hidden_size=64, model="cell")
+    fabricate(tmp_path / "b", hidden_size=128)
+    with pytest.raises(Mistake, match=told):
+        resolve_key(key, find_runs([str(tmp_path)]))
