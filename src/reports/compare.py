@@ -25,8 +25,9 @@ from src.reports.table import Group, Table
 SIGNIFICANT = 0.05
 # Up to this many values each is compared with each; more are compared with the best only.
 ALL_PAIRS_UP_TO = 6
-# Implementations of one equation differ in the last digits; a difference beyond this many digits has no meaning.
-SAME_DIGITS = 9
+# Implementations of one equation differ in the last digits of float32, and may do so always to one side: a difference
+# beyond this many digits means nothing, whatever its p.
+SAME_DIGITS = 6
 
 
 @dataclass

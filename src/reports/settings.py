@@ -118,13 +118,15 @@ def followers(keys: Sequence[str], rows: Sequence[Mapping[str, Value]], many: in
     changes a dozen sizes and rates; beyond `many` keys those that say nothing new are followers too.
     """
     found: dict[str, str] = {}
-    for leader in (key for key in BUNDLES if key in keys):
+    missing = {key for key in keys if any(key not in row for row in rows)}
+    leaders = [key for key in BUNDLES if key in keys and key not in missing]
+    for leader in leaders:
         if leader in found:
             continue
         for key in keys:
-            if key == leader or key in found or (key in BUNDLES and BUNDLES.index(key) < BUNDLES.index(leader)):
+            if key in found or key in leaders[: leaders.index(leader) + 1]:
                 continue
-            own = key.startswith(f"{leader}.") and any(key not in row for row in rows)
+            own = key.startswith(f"{leader}.") and key in missing
             if not own and len(keys) <= many:
                 continue
             pairs = {(row.get(leader), row.get(key)) for row in rows}

@@ -1,0 +1,164 @@
+"""What a run folder says, and that no folder is dropped: found, read, counted or listed with its reason."""
+
+import csv
+import io
+import json
+import math
+import platform
+
+import pytest
+from fabricated import fabricate
+
+from src.reports import metric as metrics
+from src.reports import sheet, text
+from src.reports.metric import Metric
+from src.reports.mistake import Mistake
+from src.reports.runs import find_runs
+from src.reports.table import build
+
+NATS = Metric("val/cross_entropy")
+
+
+def table_of(root, metric=NATS, **options):
+    return build(find_runs([str(root)]), metric, **options)
+
+
+def runs_of(table):
+    return [row for row in table.rows if row.group is not None]
+
+
+def reasons_of(table):
+    return {one.run.folder.name: one.reason for one in table.left_out}
+
+
+def test_every_run_that_is_not_counted_is_listed_with_its_reason(tmp_path):
+    fabricate(tmp_path / "fine", 1.5)
+    fabricate(tmp_path / "raised", None, status="failed", model="cell",
+              record={"error": {"type": "ValueError", "message": "no\nsuch layer"}})  # fmt: skip
+    fabricate(tmp_path / "killed", None, status="stopped", seed=1)
+    fabricate(tmp_path / "going", None, status="running", seed=2, curve=[(0, 4.0), (100, 3.25)])
+    fabricate(tmp_path / "diverged", float("nan"), seed=3, curve=[(0, 4.0)])
+    fabricate(tmp_path / "silent", None, seed=4)
+    (tmp_path / "garbled").mkdir()
+    (tmp_path / "garbled" / "run.json").write_text('{"status": "do')
+    fabricate(tmp_path / "half", seed=5)
+    (tmp_path / "half" / "config.yaml").unlink()
+    fabricate(tmp_path / "lost", seed=6)
+    (tmp_path / "lost" / "run.json").unlink()
+    fabricate(tmp_path / "future", seed=7, record={"format": 2})
+    table = table_of(tmp_path)
+    assert reasons_of(table) == {
+        "raised": "failed",
+        "killed": "stopped",
+        "going": "running",
+        "diverged": "not finite",
+        "silent": "no value",
+        "garbled": "unreadable",
+        "half": "unreadable",
+        "lost": "unreadable",
+        "future": "unreadable",
+    }
+    (row,) = runs_of(table)
+    assert (row.summary.n, row.summary.mean) == (1, 1.5)
+    why = {one.run.folder.name: one.why for one in table.left_out}
+    assert why["raised"] == "ValueError: no such layer"
+    assert "format 2" in why["future"]
+    assert {one.run.folder.name: one.so_far for one in table.left_out}["going"] == 3.25
+    shown = text.render(table)
+    assert "10 runs: 1 counted, 1 failed, 4 unreadable, 1 not finite, 1 stopped, 1 running, 1 no value" in shown
+    assert all(str(tmp_path / name) in shown for name in reasons_of(table))
+    assert "1 of 5" in shown  # seeds 0 to 4 share the settings; one counts
+    kinds = [line["kind"] for line in csv.DictReader(io.StringIO(sheet.render(table)))]
+    assert kinds.count("not counted") == 9
+
+
+def test_the_same_settings_and_seed_twice_count_once_and_the_newest(tmp_path):
+    fabricate(tmp_path / "old", 9.0, record={"started": "2026-01-01T00:00:00+00:00"})
+    fabricate(tmp_path / "new", 1.5, record={"started": "2026-01-02T00:00:00+00:00"})
+    table = table_of(tmp_path)
+    (row,) = runs_of(table)
+    assert (row.summary.n, row.summary.mean, row.summary.sd) == (1, 1.5, None)
+    assert reasons_of(table) == {"old": "repeated"}
+    assert "9 here, 1.5 there" in table.left_out[0].why
+
+
+def test_a_run_whose_process_is_gone_is_interrupted(tmp_path):
+    gone = {"pid": 2**22 + 7, "boot": None, "host": platform.node()}
+    rebooted = {"pid": 1, "boot": "another boot", "host": platform.node()}
+    fabricate(tmp_path / "gone", status="running", record={"process": gone})
+    fabricate(tmp_path / "rebooted", status="running", seed=1, record={"process": rebooted})
+    fabricate(tmp_path / "elsewhere", status="running", seed=2)
+    fabricate(tmp_path / "done", seed=3)
+    assert reasons_of(table_of(tmp_path)) == {"gone": "interrupted", "rebooted": "interrupted", "elsewhere": "running"}
+
+
+def test_the_best_value_stands_beside_the_final_one_and_can_be_asked_for(tmp_path):
+    fabricate(tmp_path / "a", 1.8, best=1.5, seed=0, curve=[(100, 1.9), (200, 1.5), (300, 1.8)])
+    fabricate(tmp_path / "b", 1.6, best=1.3, seed=1, curve=[(100, 1.9), (200, 1.3), (300, 1.6)])
+    (row,) = runs_of(table_of(tmp_path))
+    assert (row.summary.mean, row.best) == (pytest.approx(1.7), pytest.approx(1.4))
+    (row,) = runs_of(table_of(tmp_path, Metric("val/cross_entropy", at_best=True)))
+    assert row.summary.mean == pytest.approx(1.4)
+    # another metric at the best checkpoint is read from the line of its step
+    (row,) = runs_of(table_of(tmp_path, Metric("val/bits_per_character", at_best=True)))
+    assert row.summary.mean == pytest.approx(1.4 / math.log(2))
+
+
+def test_evaluations_are_compared_on_their_split(tmp_path):
+    fabricate(tmp_path / "a", 1.0, evaluations={"test": 1.7})
+    fabricate(tmp_path / "b", 1.1, seed=1, evaluations={"test": 1.9})
+    fabricate(tmp_path / "c", 0.9, seed=2)
+    runs = find_runs([str(tmp_path)])
+    for name, split in ((None, "test"), ("cross_entropy", "test"), ("test/cross_entropy", None)):
+        table = build(runs, metrics.resolve(name, split, None, runs))
+        (row,) = runs_of(table)
+        assert (row.summary.mean, row.summary.n) == (pytest.approx(1.8), 2)
+        assert reasons_of(table) == {"c": "no value"}
+        assert any(row.name == "5-gram" for row in table.rows)
+
+
+def test_a_text_without_validation_is_compared_on_what_it_was_trained_on(tmp_path):
+    final = {"train/loss": 3.4, "train/cross_entropy": 0.68}
+    fabricate(tmp_path / "hello", data="hello", record={"metrics": {"final": final, "best": None}})
+    runs = find_runs([str(tmp_path)])
+    assert metrics.resolve(None, None, None, runs).name == "train/cross_entropy"
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "at", "told"),
+    [
+        ("val/cross_entrpy", None, None, "did you mean val/cross_entropy"),
+        ("bits_per_char", None, None, "did you mean val/bits_per_character"),
+        ("nonsense", None, None, "known: val/cross_entropy"),
+        ("cross_entropi", "test", None, "did you mean cross_entropy"),
+        (None, "train", None, "src.evaluate run=DIR split=train"),
+        (None, "test", "best", "--at does not go with --split"),
+    ],
+)
+def test_a_metric_that_no_run_has_is_answered_with_the_nearest(tmp_path, name, split, at, told):
+    fabricate(tmp_path / "a", evaluations={"test": 1.7})
+    runs = find_runs([str(tmp_path)])
+    with pytest.raises(Mistake, match=told.replace("(", "\\(")):
+        metrics.resolve(name, split, at, runs)
+
+
+def test_a_run_is_found_once_however_often_it_is_named(tmp_path, monkeypatch):
+    fabricate(tmp_path / "runs" / "sweep" / "a")
+    monkeypatch.chdir(tmp_path)
+    given = ["runs", "runs/sweep", str(tmp_path / "runs/sweep/a"), "runs/sweep/a/run.json"]
+    assert [str(run.folder) for run in find_runs(given)] == ["runs/sweep/a"]
+
+
+def test_odd_values_in_a_record_do_not_stop_the_report(tmp_path):
+    for i, record in enumerate(({"metrics": None}, {"metrics": {"final": [], "best": "no"}}, {"baselines": [1]},
+                                {"seed": "zero", "error": "text", "process": 3})):  # fmt: skip
+        fabricate(tmp_path / str(i), seed=i, record=record)
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "run.json").write_text("[]")
+    for i, content in enumerate(("- a\n- b\n", "a: [", "", "\x00")):
+        folder = fabricate(tmp_path / f"yaml{i}", config=content)
+        assert json.loads((folder / "run.json").read_text())["status"] == "done"
+    table = table_of(tmp_path)
+    assert sorted(name for name, reason in reasons_of(table).items() if reason == "unreadable") == [
+        "list", "yaml0", "yaml1", "yaml2", "yaml3"]  # fmt: skip
+    assert text.render(table)
