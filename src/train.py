@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from src.config.checks import mistakes_in_config
 from src.config.entry import compose_and_run, exit_with, in_a_sweep
 from src.config.key import run_name, sweep_folder
 from src.config.schema import Config
+from src.config.start import heavy_imports
+from src.config.stored import changes_in, stored_config, take
 
 
 def train(config: dict[str, Any]) -> None:
-    """Train one run from a checked configuration."""
-    from src.config.start import heavy_imports
-
+    """Train one new run from a checked configuration."""
     folder = sweep_folder(config) if in_a_sweep() else None
     config["name"] = run_name(config)
-    with heavy_imports():  # torch and lightning, from here on and not before
+    with heavy_imports():
         from src.training.fit import fit
-    fit(config, {"command": "python -m src.train " + " ".join(sys.argv[1:]), "overrides": sys.argv[1:]}, folder)
+    fit(
+        config, {"command": shlex.join(["python", "-m", "src.train", *sys.argv[1:]]), "overrides": sys.argv[1:]}, folder
+    )
+
+
+def go_on(folder: Path, words: list[str]) -> None:
+    """Go on with a run in its folder; the words may extend it or move it, and no more."""
+    changes = changes_in(words, stored_config(folder))
+    with heavy_imports():
+        from src.training.resume import resume
+    resume(folder, changes)
 
 
 def main() -> None:
-    """Answer the command line."""
-    exit_with(lambda: compose_and_run("train", Config, train, sys.argv[1:], mistakes_in_config))
+    """Answer the command line. A stored run is taken up before Hydra starts: it has its configuration already."""
+    words = sys.argv[1:]
+    old, rest = take(("resume", "rerun"), words)
+    if "resume" in old:
+        go_on(Path(old["resume"]), rest)
+    elif "rerun" in old:
+        train(stored_config(Path(old["rerun"]), rest))
+    else:
+        compose_and_run("train", Config, train, words, mistakes_in_config)
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -65,6 +65,8 @@ def witten_bell(
         )
         place = _place(found.grams, scored)
         seen = scored >= 0
+        # A context that ends the training text was followed by nothing: it says nothing, and the shorter one stands
+        seen[seen] = found.context_counts[scored_context[seen]] > 0
         h = scored_context[seen]
         count = np.where(place[seen] >= 0, found.counts[place[seen]], 0)
         kinds = found.context_kinds[h]

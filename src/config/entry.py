@@ -27,6 +27,7 @@ from src.config.words import CONF, mistakes_in, overrides_in
 from src.mistakes import Mistake
 
 Plain = dict[str, Any]
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's wish; below we set it for ourselves
 
 
 def compose_and_run(
@@ -107,12 +108,19 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
     """Run an entry and leave with its exit code: 0, or 2 and the mistakes on stderr."""
     try:
         run()
-    except ValueError as error:
-        if not isinstance(error, Mistake) or os.environ.get("HYDRA_FULL_ERROR_SEEN"):
+    except Mistake as error:
+        if TRACEBACKS:
             raise
         for message in error.messages:
             print(message, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:  # a full or read-only disk, a file that vanished: not ours to mend, and no bug
+        if TRACEBACKS:
+            raise
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)
 
 

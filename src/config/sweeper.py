@@ -1,4 +1,4 @@
-"""A Hydra sweeper that checks every job before the first one starts and gives each its keyed folder.
+"""A Hydra sweeper that checks every job before the first one starts, and leaves the rest to whoever knows the jobs.
 
 Expansion, composition and launching are Hydra's own: this stands between its basic sweeper and the chosen launcher.
 """
@@ -8,22 +8,60 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from src.config.composing import ComposedOnce
 from src.mistakes import Mistake
 
-Check = Callable[[DictConfig], list[str]]
-_checks: list[Check] = []  # Hydra makes the sweeper, so the check cannot come through its constructor
+Plain = dict[str, Any]
+
+
+class Composed(NamedTuple):
+    """A job of a sweep: its words, and the configuration that they make."""
+
+    words: list[str]
+    config: Plain
+
+
+class Engine(NamedTuple):
+    """A launcher of Hydra's: its name in `hydra/launcher`, its words, and how it is started.
+
+    `launch(words of each job, task)` returns when all jobs have ended; what it raises ends the sweep.
+    """
+
+    name: str
+    settings: Plain
+    launch: Callable[[Sequence[Sequence[str]], TaskFunction], Sequence[JobReturn]]
+
+
+class RunJobs(Protocol):
+    """What an entry makes of a sweep's jobs, all of them checked; returns the exit code."""
+
+    def __call__(self, jobs: list[Composed], engine: Engine) -> int: ...
+
+
+@dataclass
+class Sweep:
+    """What the sweeper must know; Hydra makes it, so this cannot come through its constructor."""
+
+    plain: Callable[[DictConfig], Plain]
+    check: Callable[[Plain], list[str]]
+    run_jobs: RunJobs | None
+    exit_code: int = 0
+
+
+_sweeps: list[Sweep] = []
 
 
 class CheckedSweeper(Sweeper):
@@ -32,42 +70,67 @@ class CheckedSweeper(Sweeper):
     __module__ = "hydra_plugins.unroll"  # see `register`
 
     def __init__(self) -> None:
-        self.hydra_context: HydraContext | None = None
+        self.context: HydraContext | None = None
         self.config: DictConfig | None = None
-        self.launcher: Any = None
+        self.task: TaskFunction | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's hook: make the launcher."""
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        """Hydra's hook."""
+        loader = ComposedOnce(hydra_context.config_loader)  # type: ignore[arg-type]  # Hydra has no other loader
+        self.context = HydraContext(config_loader=loader, callbacks=hydra_context.callbacks)
+        self.config, self.task = config, task_function
 
-    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+    def sweep(self, arguments: list[str]) -> None:
         """Expand, check all, launch.
 
         Raises:
             Mistake: what is wrong with any job, each text once.
         """
-        assert self.hydra_context is not None and self.config is not None
-        overrides = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
-        jobs = [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
-        wrong: dict[str, None] = {}
-        for job in jobs:
-            cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
-            wrong |= dict.fromkeys(message for check in _checks for message in check(cfg))
+        assert self.context is not None and self.config is not None and self.task is not None
+        sweep, loader = _sweeps[0], self.context.config_loader
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+        jobs, wrong = [], {}
+        for words in (list(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch):
+            job = Composed(words, sweep.plain(loader.load_sweep_config(self.config, words)))
+            wrong |= dict.fromkeys(sweep.check(job.config))
+            jobs.append(job)
         if wrong:
             raise Mistake(*wrong)
-        return list(self.launcher.launch([list(job) for job in jobs], initial_job_idx=0))
+        _forget(type(self))
+        engine = Engine(
+            self.config.hydra.runtime.choices["hydra/launcher"],
+            OmegaConf.to_container(self.config.hydra.launcher, resolve=False),  # type: ignore[arg-type]
+            self._launch,
+        )
+        sweep.exit_code = sweep.run_jobs(jobs, engine) if sweep.run_jobs else run_each(jobs, engine, self.task)
+
+    def _launch(self, jobs: Sequence[Sequence[str]], task: TaskFunction) -> Sequence[JobReturn]:
+        assert self.context is not None and self.config is not None
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=task, config=self.config
+        )
+        return launcher.launch([list(job) for job in jobs], initial_job_idx=0)
 
 
-def register(check: Check) -> None:
-    """Make `hydra/sweeper: checked` known to Hydra, with the check that its jobs must pass.
+def run_each(jobs: list[Composed], engine: Engine, task: TaskFunction) -> int:
+    """Run jobs that keep no record of their own; what went wrong is said at the end."""
+    failed = 0
+    for job, outcome in zip(jobs, engine.launch([job.words for job in jobs], task), strict=True):
+        if outcome.status != JobStatus.COMPLETED:
+            failed += 1
+            error = outcome._return_value
+            told = str(error) if isinstance(error, Mistake) else f"{type(error).__name__}: {error}"
+            print(f"failed: {' '.join(job.words)}: {told}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def register(sweep: Sweep) -> None:
+    """Make `hydra/sweeper: checked` known to Hydra.
 
     Hydra takes plugins from the package `hydra_plugins` only, and a top level is not ours to add: so this module is
     known there under a second name.
     """
-    _checks[:] = [check]
+    _sweeps[:] = [sweep]
     try:
         package = importlib.import_module("hydra_plugins")
     except ModuleNotFoundError:  # none of Hydra's launchers is installed
@@ -77,3 +140,15 @@ def register(check: Check) -> None:
     Plugins.instance().register(CheckedSweeper)
     target = f"{CheckedSweeper.__module__}.{CheckedSweeper.__qualname__}"
     ConfigStore.instance().store(group="hydra/sweeper", name="checked", node={"_target_": target})
+
+
+def _forget(sweeper: type[Sweeper]) -> None:
+    """Take the sweeper out of Hydra's list of plugins, now that it is made.
+
+    Launchers send that list to their workers, where our second name in `hydra_plugins` is not known.
+    """
+    plugins = Plugins.instance()
+    plugins.class_name_to_class.pop(f"{sweeper.__module__}.{sweeper.__qualname__}", None)
+    for classes in plugins.plugin_type_to_plugin_subclass_list.values():
+        if sweeper in classes:
+            classes.remove(sweeper)

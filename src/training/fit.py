@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
+from src.analysis.ngram import baselines
 from src.data.corpus import Corpus
 from src.training.callbacks.curves import write_scalars
 from src.training.callbacks.signals import Interrupted
-from src.training.logs import logging_to
+from src.training.logs import ONLY_IN_THE_FILE, logging_to
 from src.training.prepare import Prepared, prepare
-from src.training.run import Record, new_folder, now, provenance, write_atomically
+from src.training.run import Record, locked, new_folder, now, provenance, write_atomically
 from src.training.tell import say_end, say_start
 from src.training.trainer import Watched, build_trainer
 
@@ -42,25 +43,31 @@ def fit(config: dict[str, Any], command: Mapping[str, Any], folder: Path | None 
         folder.mkdir(parents=True)
     write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     record = Record(folder, {"status": "running", **describe(config, prepared), **command, **provenance()})
-    with logging_to(folder):
+    with locked(folder), logging_to(folder):
         return train(prepared, config, folder, record)
 
 
-def train(prepared: Prepared, config: dict[str, Any], folder: Path, record: Record) -> Path:
-    """Run the trainer, and write into the record how it ended."""
-    watched = build_trainer(config, folder, prepared.corpus)
+def train(
+    prepared: Prepared, config: dict[str, Any], folder: Path, record: Record, checkpoint: Path | None = None
+) -> Path:
+    """Run the trainer, from the start or from a checkpoint, and write into the record how it ended."""
+    watched = build_trainer(config, folder, prepared.corpus, prepared.steps_an_epoch)
     record.update()
     say_start(record, prepared.corpus)
     try:
-        floor = {f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()}
-        write_scalars(watched.trainer, floor, 0)
-        watched.trainer.fit(prepared.module, datamodule=prepared.data)
-    except (Interrupted, KeyboardInterrupt):
+        if checkpoint is None:
+            floor = {f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()}
+            write_scalars(watched.trainer, floor, 0)
+        watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
+    except (Interrupted, KeyboardInterrupt) as why:
         finish(record, "stopped", prepared, watched)
+        log.info("stopped at step %d; to go on: python -m src.train resume=%s", record.entries["steps"], folder)
+        if isinstance(why, Interrupted) and why.exit_code == 0:
+            return folder
         raise
     except BaseException as error:
         finish(record, "failed", prepared, watched, {"type": type(error).__name__, "message": str(error)})
-        log.error("%s", traceback.format_exc().rstrip())
+        log.error("%s", traceback.format_exc().rstrip(), extra=ONLY_IN_THE_FILE)  # the console gets it from Python
         raise
     finish(record, "done", prepared, watched)
     say_end(record)
@@ -85,8 +92,11 @@ def describe(config: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
 
 
 def floor(corpus: Corpus) -> dict[str, float]:
-    """Return what is to beat, in bits a character on `val`: a uniform guess, and n-grams where there is a `val`."""
-    return {"uniform": math.log2(len(corpus.vocabulary))}
+    """Return what is to beat, in bits a character: a uniform guess, and counted n-grams where there is a `val`."""
+    if "val" not in corpus.splits:
+        return {"uniform": math.log2(len(corpus.vocabulary))}
+    known = baselines(corpus)
+    return {name: known[name] for name in ("uniform", "unigram", "ngram_5") if name in known}
 
 
 def finish(

@@ -21,6 +21,9 @@ SAID_BETTER = (
 )
 
 
+ONLY_IN_THE_FILE = {"only_in_the_file": True}  # `extra` of a line that the console shows by other means
+
+
 class NoAdverts(logging.Filter):
     """Drop lines that a user can do nothing about."""
 
@@ -39,6 +42,8 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic in th
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write to the present stdout; warnings to stderr."""
+        if getattr(record, "only_in_the_file", False):
+            return
         self.stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         super().emit(record)
 

@@ -142,22 +142,28 @@ class LanguageModule(pl.LightningModule):
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what makes the file a model, and what makes a resume exact; plain data only."""
-        progress = {
-            "states": self.states,
+        """Add what makes the file a model, and what makes a resume exact; plain data only. Every process takes part."""
+        mine = {
+            "states": {stage: moved(state, torch.device("cpu")) for stage, state in self.states.items()},
             "characters": int(self.characters),
             "nats": float(self.nats),
             "clipped_steps": float(self.clipped_steps),
-            "schedule": self.schedule.state_dict(),
             "random": random_state(),
         }
+        ranks = [mine]
+        if self.trainer.world_size > 1:
+            ranks = [{}] * self.trainer.world_size
+            torch.distributed.all_gather_object(ranks, mine)
+        progress = {"ranks": ranks, "schedule": self.schedule.state_dict(), "threads": torch.get_num_threads()}
         checkpoint["unroll"] = {**self.identity, "progress": progress}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the progress back."""
+        """Take the progress back; each process its own."""
         progress = checkpoint["unroll"]["progress"]
-        self.states = {stage: moved(state, self.device) for stage, state in progress["states"].items()}
-        self.characters, self.nats = progress["characters"], progress["nats"]
-        self.clipped_steps = progress["clipped_steps"]
+        mine = progress["ranks"][self.trainer.global_rank]
+        self.states = {
+            stage: moved(state, self.trainer.strategy.root_device) for stage, state in mine["states"].items()
+        }
+        self.characters, self.nats, self.clipped_steps = mine["characters"], mine["nats"], mine["clipped_steps"]
+        self.random_state = mine["random"]
         self.schedule.load_state_dict(progress["schedule"])
-        self.random_state = progress["random"]

@@ -25,10 +25,15 @@ class Prepared(NamedTuple):
     corpus: Corpus
     data: TextData
     module: LanguageModule
+    steps_an_epoch: int
 
 
-def prepare(config: dict[str, Any]) -> Prepared:
+def prepare(config: dict[str, Any], threads: int | None = None) -> Prepared:
     """Open the text and build the model. A seed that is None is drawn here and written into `config`.
+
+    Args:
+        config: the whole configuration, checked, plain data.
+        threads: how many threads a run that goes on had; None chooses.
 
     Raises:
         Mistake, DataError: the machine lacks what was asked for, or the text cannot be used.
@@ -41,16 +46,18 @@ def prepare(config: dict[str, Any]) -> Prepared:
     windows_as = {key: words[key] for key in WINDOW_WORDS}
     data = TextData(corpus, **windows_as, seed=config["seed"])
     data.limit = windows_an_epoch(config["trainer"], len(data.windows()))
-    torch.set_num_threads(threads_for(config["trainer"]["threads"], config["model"]["hidden_size"]))
+    torch.set_num_threads(threads or threads_for(config["trainer"]["threads"], config["model"]["hidden_size"]))
     torch.manual_seed(config["seed"])
     model = build_model(config["model"], len(corpus.vocabulary))  # nothing draws from torch's generator before it
-    steps = run_steps(config["trainer"], data.limit)
+    steps_an_epoch = math.ceil(data.limit / config["trainer"]["accumulate_grad_batches"])
+    steps = run_steps(config["trainer"], steps_an_epoch)
     watched = {key: config["checkpoint"][key] for key in ("monitor", "mode")}
     module = LanguageModule(
         model, config["loss"]["over_time"], config["optimizer"], config["scheduler"], steps, **watched
     )
-    module.identity = {"format": FORMAT, "config": config, "vocabulary": corpus.vocabulary.to_plain()}
-    return Prepared(corpus, data, module)
+    vocabulary = corpus.vocabulary.to_plain()
+    module.identity = {"format": FORMAT, "config": config, "vocabulary": vocabulary, "corpus": corpus.key}
+    return Prepared(corpus, data, module, steps_an_epoch)
 
 
 def windows_an_epoch(trainer: Mapping[str, Any], windows: int) -> int:
@@ -61,7 +68,7 @@ def windows_an_epoch(trainer: Mapping[str, Any], windows: int) -> int:
     return windows
 
 
-def run_steps(trainer: Mapping[str, Any], windows: int) -> int:
+def run_steps(trainer: Mapping[str, Any], steps_an_epoch: int) -> int:
     """Return how many optimizer steps the run will make."""
-    steps = trainer["max_epochs"] * math.ceil(windows / trainer["accumulate_grad_batches"])
+    steps = int(trainer["max_epochs"]) * steps_an_epoch
     return steps if trainer["max_steps"] < 0 else min(steps, trainer["max_steps"])

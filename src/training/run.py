@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import json
 import os
 import platform
 import secrets
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from src.mistakes import Mistake
 
 FORMAT = 1
 VERSIONS_OF = ("torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
@@ -41,6 +45,21 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        Mistake: another process trains in it.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Mistake(f"{folder}: another process is training in it; wait for it, or stop it first") from error
+        yield
 
 
 class Record:

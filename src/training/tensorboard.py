@@ -1,4 +1,4 @@
-"""The one module that talks to TensorBoard: events straight in the run's folder, one clean curve after a resume."""
+"""The one module that talks to TensorBoard: events straight in the run's folder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ class RunTensorBoard(TensorBoardLogger):
 
     Args:
         folder: the run's folder.
-        purge_step: points from this step on belong to what a resumed run writes again; None for a new run.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False, purge_step=purge_step)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
 
     def save(self) -> None:
         """Bring to the disk what was written so far."""

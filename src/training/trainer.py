@@ -9,20 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
 
 from src.data.corpus import Corpus
 from src.training.callbacks.curves import Curves
+from src.training.callbacks.early_stopping import StopEarly
 from src.training.callbacks.history import History
 from src.training.callbacks.keeper import Keeper
 from src.training.callbacks.predicted_string import PredictedString
 from src.training.callbacks.signals import StopOnSignal
 from src.training.checkpoint import AtomicCheckpointIO
+from src.training.csv_log import RunCSV
 from src.training.tensorboard import RunTensorBoard
 
 # Words of the `trainer` group that are not handed to Lightning's Trainer as they are.
-OURS = ("threads", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches")
+OURS = (
+    "threads",
+    "max_time",
+    "log_every_n_steps",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "limit_train_batches",
+    "overfit_batches",
+)
 
 
 @dataclass
@@ -34,29 +44,32 @@ class Watched:
     curves: Curves
 
 
-def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, resumed_step: int | None = None) -> Watched:
+def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps_an_epoch: int) -> Watched:
     """Build the trainer of a run.
 
     Args:
         config: the whole configuration.
         folder: the run's folder.
         corpus: whose vocabulary reads predictions back.
-        resumed_step: optimizer steps made before, for a run that goes on.
+        steps_an_epoch: optimizer steps.
     """
     words, callbacks = config["trainer"], config["callbacks"]
     says_lines = callbacks["predicted_string"]["enabled"]
     monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
     history = History(folder / "metrics.jsonl", monitor, mode, quiet=says_lines)
-    curves = Curves(words["log_every_n_steps"])
-    watching: list[Callback] = [StopOnSignal(), curves, history]
+    curves = Curves(min(words["log_every_n_steps"], steps_an_epoch))  # a short epoch too has its point
+    keeper = None
+    if config["checkpoint"]["enabled"]:
+        cadence = {key: config["checkpoint"][key] for key in ("every_n_steps", "every_n_minutes")}
+        keeper = Keeper(folder / "checkpoints", history, **cadence)
+    watching: list[Callback] = [StopOnSignal(keeper, words["max_time"]), curves, history]
     if says_lines:
         watching.append(PredictedString(corpus.vocabulary.decode))
     if config["early_stopping"]["enabled"]:
         stopping = {key: config["early_stopping"][key] for key in ("patience", "min_delta")}
-        watching.append(EarlyStopping(monitor, mode=mode, check_finite=False, **stopping))
-    if config["checkpoint"]["enabled"]:
-        cadence = {key: config["checkpoint"][key] for key in ("every_n_steps", "every_n_minutes")}
-        watching.append(Keeper(folder / "checkpoints", history, **cadence))
+        watching.append(StopEarly(monitor, mode=mode, **stopping))
+    if keeper is not None:
+        watching.append(keeper)  # last: what the others know by then goes into the checkpoint
     bar = words["enable_progress_bar"] and sys.stdout.isatty() and not says_lines
     if bar:
         watching.append(TQDMProgressBar(refresh_rate=50))  # a redraw at every step would cost a tenth of a small one
@@ -68,9 +81,10 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, resum
         gradient_clip_val=words["gradient_clip_val"],
         gradient_clip_algorithm=words["gradient_clip_algorithm"],
         callbacks=watching,
-        logger=_loggers(config["logger"]["name"], folder, resumed_step),
+        logger=_loggers(config["logger"]["name"], folder),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
+        log_every_n_steps=1,  # Lightning's own cadence; ours is that of `Curves`
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -79,9 +93,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, resum
     return Watched(trainer, history, curves)
 
 
-def _loggers(name: str, folder: Path, resumed_step: int | None) -> list[Logger]:
+def _loggers(name: str, folder: Path) -> list[Logger]:
     if name == "tensorboard":
-        return [RunTensorBoard(folder, purge_step=resumed_step)]
-    if name == "csv":
-        return [CSVLogger(folder, name="", version="")]
-    return []
+        return [RunTensorBoard(folder)]
+    return [RunCSV(folder)] if name == "csv" else []

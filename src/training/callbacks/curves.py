@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -20,6 +21,16 @@ def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) 
         logger.log_metrics(dict(metrics), step)
 
 
+def mean_over_ranks(trainer: pl.Trainer, values: list[float]) -> list[float]:
+    """Return the mean of each number over the processes of the run, whose windows are of one size."""
+    if trainer.world_size == 1:
+        return values
+    mine = torch.tensor(values, dtype=torch.float64, device=trainer.strategy.root_device)
+    reduced = trainer.strategy.reduce(mine, reduce_op="mean")
+    assert isinstance(reduced, Tensor)
+    return reduced.tolist()
+
+
 class Curves(Callback):
     """Write the `train/...` scalars every `every_n_steps` optimizer steps, the first at step 0.
 
@@ -30,6 +41,7 @@ class Curves(Callback):
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
         self.last_point: tuple[float, float, int] | None = None  # seconds, characters, step of the point before
+        self.since = 0
         self.latest: dict[str, float] = {}
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -37,7 +49,7 @@ class Curves(Callback):
         assert isinstance(pl_module, LanguageModule)
         pl_module.norm_wanted = trainer.global_step % self.every_n_steps == 0
         if self.last_point is None:
-            self.last_point = (time.perf_counter(), float(pl_module.characters), trainer.global_step)
+            self.last_point = (time.perf_counter(), float(pl_module.characters), self.since)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Write a point if the optimizer has just made a step that is due."""
@@ -48,13 +60,23 @@ class Curves(Callback):
         self.latest = self._point(trainer, pl_module, step)
         write_scalars(trainer, self.latest, step)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Since which step the clip rate is counted; the clock starts anew."""
+        return {"since": self.last_point[2] if self.last_point else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self.since = state_dict["since"]
+
     def _point(self, trainer: pl.Trainer, module: LanguageModule, step: int) -> dict[str, float]:
         outcome, last = module.outcome, self.last_point
         assert outcome is not None and last is not None
         seconds, characters = time.perf_counter(), float(module.characters)
         accuracy = float(outcome.hits()) / max(1, int(outcome.loss.characters))
-        point = {"train/loss": outcome.loss.minimised.item()}
-        point |= four_metrics("train", float(outcome.loss.mean()), accuracy)
+        loss, nats, accuracy = mean_over_ranks(
+            trainer, [outcome.loss.minimised.item(), float(outcome.loss.mean()), accuracy]
+        )
+        point = {"train/loss": loss, **four_metrics("train", nats, accuracy)}
         if isinstance(module.grad_norm, Tensor):
             point["train/grad_norm"] = float(module.grad_norm)
         if trainer.gradient_clip_val is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from src.metrics import bits_per_character, four_metrics
@@ -17,6 +18,13 @@ from src.training.callbacks.curves import write_scalars
 from src.training.module import LanguageModule
 
 log = logging.getLogger(__name__)
+
+
+def total(trainer: pl.Trainer, value: float) -> float:
+    """Return the sum of a number over all processes of the run."""
+    if trainer.world_size == 1:
+        return value
+    return float(trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64), reduce_op="sum"))
 
 
 class History(Callback):
@@ -61,14 +69,14 @@ class History(Callback):
             self._line(trainer, pl_module, metrics | four_metrics("train", float(outcome.loss.mean()), accuracy))
 
     def _line(self, trainer: pl.Trainer, module: LanguageModule, metrics: dict[str, float]) -> None:
-        nats, characters = float(module.nats), int(module.characters)
+        nats, characters = total(trainer, float(module.nats)), round(total(trainer, float(module.characters)))
         if "train/cross_entropy" not in metrics and characters > self.mark[1]:
             metrics["train/cross_entropy"] = (nats - self.mark[0]) / (characters - self.mark[1])
         self.mark = (nats, characters)
         where = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
-            "characters": characters * trainer.world_size,
+            "characters": characters,
         }
         self.final = metrics
         self._compare(metrics, where)
@@ -107,18 +115,3 @@ class History(Callback):
         self.best, self.final, self.seconds_before = state_dict["best"], state_dict["final"], state_dict["seconds"]
         self.mark = (state_dict["mark"][0], state_dict["mark"][1])
         self.started = time.perf_counter()
-
-
-def trim(path: Path, step: int) -> None:
-    """Drop the lines that lie behind a checkpoint: the resumed run writes them again."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step_of(line) <= step]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return math.inf  # a line torn by a kill

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from src.training.appended import lengths
 from src.training.callbacks.history import History
 
 
@@ -32,6 +33,7 @@ class Keeper(Callback):
         self.wanted = False  # somebody asked for a checkpoint at the next good moment (a signal, say)
         self.last_save = time.monotonic()
         self.last_step = -1
+        self.lengths: dict[str, int] = {}  # of the files that only grow, at the last checkpoint
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Save if it is due, or as soon after as the moment is good."""
@@ -55,8 +57,13 @@ class Keeper(Callback):
         """Write `last.ckpt`; the one before it becomes `previous.ckpt`."""
         for logger in trainer.loggers:
             logger.save()  # what a curve shows up to here must survive a kill, as the checkpoint does
+        self.lengths = lengths(self.folder.parent)
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
         self.wanted, self.last_save, self.last_step = False, time.monotonic(), trainer.global_step
+
+    def state_dict(self) -> dict[str, Any]:
+        """To what length a resume cuts the files that only grow."""
+        return {"lengths": self.lengths}
 
     def _due(self, step: int) -> bool:
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self.last_step:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
+import subprocess
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -12,28 +16,46 @@ from lightning.pytorch.callbacks import Callback
 
 from src.training.callbacks.keeper import Keeper
 
+log = logging.getLogger(__name__)
+
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop, and its state is saved.
+    """A signal, or the end of the time that was given, asked the run to stop, and its state is saved.
 
     Not an Exception: nobody on the way may take it for a failure.
+
+    Args:
+        signum: the signal; None for `trainer.max_time`.
     """
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int | None) -> None:
         super().__init__(signum)
         self.signum = signum
 
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal, as a shell counts; 0 where the time was up as planned."""
+        return 0 if self.signum is None else 128 + self.signum
+
 
 class StopOnSignal(Callback):
-    """Note a signal when it comes and act at the next moment at which a checkpoint is exact.
+    """Note a signal when it comes, and act when a checkpoint is exact.
 
-    Must stand before `Keeper` in the list of callbacks; it asks it for a checkpoint and raises `Interrupted` at the
-    beginning of the next batch (or epoch), when that is written.
+    Must stand before `Keeper` in the list of callbacks: it asks it for a checkpoint at the end of a batch, and raises
+    `Interrupted` at the beginning of the next one, when that is written. A run that was in its last batch is done.
+
+    Args:
+        keeper: writes the checkpoints; None where the run keeps none.
+        max_time: `[DD:]HH:MM:SS` that this process may train, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keeper: Keeper | None, max_time: str | None = None) -> None:
+        self.keeper = keeper
+        self.max_seconds = seconds_in(max_time) if max_time else None
+        self.started = time.monotonic()
+        self.stop = False
         self.received: int | None = None
-        self.usr1 = False
+        self.preempted = False
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -44,27 +66,28 @@ class StopOnSignal(Callback):
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGUSR1:
-            self.usr1 = True
+            self.preempted = True
         elif signum == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            self.received = signum
+            self.stop, self.received = True, signum
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Have a checkpoint written at this batch's end or at the next good one."""
-        keeper = self._keeper(trainer)
-        if keeper is not None and (self.usr1 or self.received is not None):
-            keeper.wanted, self.usr1 = True, False
+        """Have a checkpoint written at this batch's end, or at the next good one."""
+        if self.max_seconds is not None and time.monotonic() - self.started > self.max_seconds:
+            self.stop = True
+        if self.keeper is not None and (self.stop or self.preempted):
+            self.keeper.wanted = True
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Stop, once the checkpoint that was asked for is there."""
-        keeper = self._keeper(trainer)
-        if self.received is not None and (keeper is None or keeper.last_step == trainer.global_step):
+        """Stop, or hand the job back to the queue, once the checkpoint that was asked for is there."""
+        saved = self.keeper is None or self.keeper.last_step == trainer.global_step
+        if self.preempted and saved:
+            self.preempted = False
+            if requeue():
+                raise Interrupted(signal.SIGUSR1)
+        if self.stop and saved:
             raise Interrupted(self.received)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop after the last epoch too: what was asked to stop is not done."""
-        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -72,6 +95,18 @@ class StopOnSignal(Callback):
             signal.signal(number, handler)
         self.before.clear()
 
-    @staticmethod
-    def _keeper(trainer: pl.Trainer) -> Keeper | None:
-        return next((callback for callback in trainer.callbacks if isinstance(callback, Keeper)), None)  # type: ignore[attr-defined]
+
+def requeue() -> bool:
+    """Under SLURM, put the job back into the queue; return whether that was done."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return False
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    log.info("preempted: saved; scontrol requeue %s: %s", job, done.stderr.strip() or "done")
+    return done.returncode == 0
+
+
+def seconds_in(text: str) -> int:
+    """Return the seconds in `[DD:]HH:MM:SS`."""
+    parts = [int(part) for part in text.split(":")]
+    return sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False))

@@ -1,0 +1,101 @@
+"""The configuration that a run has stored, and the words that change it: `resume=DIR key=value`, `rerun=DIR ...`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from src.config.checks import mistakes_in_config
+from src.config.literals import quote_literals, split_word
+from src.config.schema import Config
+from src.config.words import groups, mistakes_in, overrides_in
+from src.mistakes import Mistake
+
+
+def take(keys: Sequence[str], words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Split a command line into the literal values of `keys` and all other words.
+
+    Raises:
+        Mistake: two of the keys, or one of them twice.
+    """
+    taken: dict[str, str] = {}
+    rest = []
+    for word in words:
+        literal = split_word(word)
+        if literal is None or literal[0] not in keys:
+            rest.append(word)
+        elif taken:
+            raise Mistake(
+                f"{word}: one stored run at a time, and {'='.join(next(iter(taken.items())))} is given already"
+            )
+        else:
+            taken[literal[0]] = literal[1]
+    return taken, rest
+
+
+def stored_config(folder: Path, words: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the configuration of a run, with the words' changes; checked as a whole.
+
+    Raises:
+        Mistake: the folder is no run, or a word is wrong.
+    """
+    path = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Mistake(f"{folder} is no run: there is no {path.name} in it") from error
+    except yaml.YAMLError as error:
+        raise Mistake(f"{path} is not the configuration of a run: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise Mistake(f"{path} is not the configuration of a run")
+    whole = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), _escaped(config)), resolve=True)
+    for key, value in changes_in(words, config).items():
+        node: Any = whole
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = value
+    wrong = mistakes_in_config(whole)  # type: ignore[arg-type]  # a container of a structured config has string keys
+    if wrong:
+        raise Mistake(*wrong)
+    return whole  # type: ignore[return-value]
+
+
+def changes_in(words: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:
+    """Return {dotted key: value} of the words that change a stored configuration.
+
+    Raises:
+        Mistake: what is wrong with any of them; a group, whose other keys are stored already.
+    """
+    flags = [word for word in words if word.startswith("-")]
+    quoted = quote_literals(overrides_in(words))
+    wrong = list(mistakes_in(quoted, Config).values())
+    wrong += [f"{flag}: a stored run is taken as it is; sweeps and Hydra's flags belong to new runs" for flag in flags]
+    changes: dict[str, Any] = {}
+    if not wrong:
+        for override in OverridesParser.create().parse_overrides(quoted):
+            key = override.key_or_group
+            if key in groups() or override.is_sweep_override():
+                wrong.append(f"{override.input_line}: a stored run is changed key by key ({key}.KEY=value)")
+            else:
+                changes[key] = override.value()
+    if wrong:
+        raise Mistake(*wrong)
+    typed = OmegaConf.structured(Config)
+    for key, value in changes.items():
+        OmegaConf.update(typed, key, value)
+    return {key: OmegaConf.select(typed, key) for key in changes}
+
+
+def _escaped(value: Any) -> Any:
+    """Return stored data so that OmegaConf reads no interpolation into it: it was resolved when it was stored."""
+    if isinstance(value, dict):
+        return {key: _escaped(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_escaped(below) for below in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value

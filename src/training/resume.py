@@ -1,0 +1,142 @@
+"""`resume=RUN_DIR`: go on in the same folder, from the last sound checkpoint, to the bit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.mistakes import Mistake
+from src.training.appended import cut_back
+from src.training.checkpoint import newest_sound
+from src.training.fit import train
+from src.training.logs import logging_to
+from src.training.prepare import Prepared, prepare
+from src.training.run import Record, locked, now, provenance, write_atomically
+
+log = logging.getLogger(__name__)
+
+# What a run may change on its way: where things lie, what is shown and kept, how long it goes. Nothing else: another
+# size, text, rate or seed would make it another run.
+MAY_CHANGE = (
+    "runs",
+    "callbacks",
+    "logger",
+    "checkpoint.every_n_steps",
+    "checkpoint.every_n_minutes",
+    "data.path",
+    "data.val_path",
+    "data.test_path",
+    "data.root",
+    "early_stopping",
+    "sweep",
+    "trainer.accelerator",
+    "trainer.enable_progress_bar",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.min_epochs",
+    "trainer.threads",
+)
+
+
+def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
+    """Go on with a run in its folder; one that is done and asked for no more is left as it is.
+
+    Args:
+        folder: the run's folder.
+        changes: dotted key -> new value, of the keys in MAY_CHANGE.
+
+    Raises:
+        Mistake: no run there, another process on it, a key that may not change, a text that has changed, no sound
+            checkpoint left.
+        Interrupted: a signal stopped the run again, and its state is saved.
+    """
+    record, config = read_run(folder)
+    changes = dict(changes or {})
+    check_changes(changes)
+    for key, value in changes.items():
+        put(config, key, value)
+    with locked(folder), logging_to(folder):
+        path, checkpoint = sound_checkpoint(folder)
+        if not changes and record.entries["status"] == "done":
+            log.info("%s is done; to go on: resume=%s trainer.max_epochs=N", folder, folder)
+            return folder
+        progress = checkpoint["unroll"]["progress"] if checkpoint else None
+        same_threads = progress is not None and config["trainer"]["threads"] == "auto"
+        prepared = prepare(config, progress["threads"] if progress and same_threads else None)
+        if checkpoint:
+            check_same(prepared, checkpoint, path)
+        was = {key: record.entries[key] for key in ("status", "started", "process", "git")}
+        step = checkpoint["global_step"] if checkpoint else 0
+        cut_back(folder, lengths_in(checkpoint) if checkpoint else {})
+        write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        earlier = [
+            *record.entries.get("resumed", []),
+            {"from_step": step, "at": now(), "changes": changes, "before": was},
+        ]
+        record.entries.update(**provenance(), started=was["started"], resumed=earlier, status="running", error=None)
+        changed = "".join(f"; {key} is now {value}" for key, value in changes.items())
+        log.info("going on from %s at step %d%s", path.name if path else "the start", step, changed)
+        return train(prepared, config, folder, record, path)
+
+
+def read_run(folder: Path) -> tuple[Record, dict[str, Any]]:
+    """Return the record and the configuration of a run.
+
+    Raises:
+        Mistake: the folder is no run.
+    """
+    if not folder.is_dir():
+        raise Mistake(f"{folder}: there is no such folder")
+    try:
+        return Record.read(folder), yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise Mistake(f"{folder} is no run: expected run.json and config.yaml in it ({error})") from error
+
+
+def check_changes(changes: Mapping[str, Any]) -> None:
+    """Raise Mistake for keys that would make the run another one."""
+    refused = [key for key in changes if not any(key == free or key.startswith(free + ".") for free in MAY_CHANGE)]
+    if refused:
+        raise Mistake(
+            *(
+                f"{key} cannot change in a run that goes on; a new run can start from its weights: init_from=RUN {key}=..."
+                for key in refused
+            )
+        )
+
+
+def check_same(prepared: Prepared, checkpoint: Mapping[str, Any], path: Path | None) -> None:
+    """Raise Mistake where the text is not the one that the run was trained on."""
+    for what in ("vocabulary", "corpus"):
+        if prepared.module.identity[what] != checkpoint["unroll"][what]:
+            raise Mistake(
+                f"the {what} is not the one in {path}: the text has changed since; "
+                "put the old text back, or start a new run with init_from="
+            )
+
+
+def sound_checkpoint(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """Return the newest whole checkpoint, or None for a run that was stopped before its first."""
+    checkpoints = folder / "checkpoints"
+    if not any((checkpoints / name).exists() for name in ("last.ckpt", "previous.ckpt")):
+        return None, None
+    return newest_sound(checkpoints)
+
+
+def lengths_in(checkpoint: Mapping[str, Any]) -> dict[str, int]:
+    """Return how long the files that only grow were when the checkpoint was written."""
+    known = (state["lengths"] for name, state in checkpoint["callbacks"].items() if name.startswith("Keeper"))
+    return next(known, {})
+
+
+def put(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key."""
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        config = config[parent]
+    config[leaf] = value

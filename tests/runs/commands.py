@@ -1,0 +1,66 @@
+"""Whole commands as a user gives them: processes started, watched and killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+def environment(**more: str) -> dict[str, str]:
+    """One thread each: several processes with several threads stall one another."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+
+
+def start(*words: str, cwd: Path, module: str = "src.train", **more: str) -> subprocess.Popen[str]:
+    """Start `python -m <module> words...` in a folder, its output piped."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *words],
+        cwd=cwd,
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*words: str, cwd: Path, module: str = "src.train", code: int = 0, timeout: float = 120, **more: str) -> str:
+    """Run a command to its end, hold it to its exit code, and return what it printed on stdout."""
+    process = start(*words, cwd=cwd, module=module, **more)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{out}\n{err}"
+    return out
+
+
+def refused(*words: str, cwd: Path, module: str = "src.train", code: int = 2) -> list[str]:
+    """Run a command that must be refused, and return the lines it printed on stderr: no traceback among them."""
+    process = start(*words, cwd=cwd, module=module)
+    try:
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{err}"
+    assert "Traceback" not in err
+    return err.splitlines()
+
+
+def only_run(folder: Path) -> Path:
+    """The one run below a folder."""
+    (record,) = folder.rglob("run.json")
+    return record.parent
+
+
+def scalars(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads back: {tag: [(step, value), ...]}."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

@@ -1,0 +1,106 @@
+"""A run that is killed at any moment and resumed ends as one that was never interrupted, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs.commands import only_run, run, scalars, start
+
+# Everything that a resume could get wrong: dropout, random offsets, a schedule, validations in mid-epoch, a carried
+# state, checkpoints between two steps of an epoch.
+WORDS = [
+    "data=text",
+    "data.path=text.txt",
+    "data.seq_len=7",
+    "data.batch_size=3",
+    "data.offset=random",
+    "data.reset=never",
+    "model=stacked",
+    "model.num_layers=2",
+    "model.hidden_size=8",
+    "model.dropout=0.3",
+    "scheduler=cosine",
+    "scheduler.warmup_steps=5",
+    "trainer.max_epochs=3",
+    "trainer.val_check_interval=0.4",
+    "trainer.log_every_n_steps=1",
+    "checkpoint.every_n_steps=5",
+]
+KILLS = int(os.environ.get("UNROLL_KILLS", "20"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the text and the run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    letters = random.Random(0)
+    (folder / "text.txt").write_text("".join(letters.choice("abcdefgh ,.\n") for _ in range(2200)))
+    run(*WORDS, cwd=folder)
+    return folder
+
+
+def final_state(run_folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def same_end(one: Path, other: Path) -> None:
+    """Weights bitwise, every scalar but throughput to the bit, every line of metrics.jsonl but its seconds."""
+    for (name, a), (_, b) in zip(final_state(one).items(), final_state(other).items(), strict=True):
+        assert torch.equal(a, b), name
+    curves, curves_other = scalars(one), scalars(other)
+    curves.pop("train/characters_per_second")
+    curves_other.pop("train/characters_per_second")
+    assert {tag: [(s, v.hex()) for s, v in points] for tag, points in curves.items()} == {
+        tag: [(s, v.hex()) for s, v in points] for tag, points in curves_other.items()
+    }
+    lines, lines_other = (
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in text.splitlines()]
+        for text in ((one / "metrics.jsonl").read_text(), (other / "metrics.jsonl").read_text())
+    )
+    assert lines == lines_other
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_nothing_had_happened(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    moments = random.Random(1)
+    text = tmp_path / "text.txt"
+    shutil.copy(uninterrupted / "text.txt", text)
+    words = [word.replace("text.txt", str(text)) for word in WORDS]
+    kills = 0
+    while kills < KILLS:
+        folder = tmp_path / f"after_{kills}"
+        folder.mkdir()
+        process = start(*words, cwd=folder)
+        while True:
+            wait_for_training(process, folder)
+            if kills < KILLS:
+                time.sleep(moments.uniform(0.0, 1.0))
+                process.send_signal(signal.SIGKILL)
+                kills += process.poll() is None
+            process.communicate()
+            record = only_run(folder)
+            if json.loads((record / "run.json").read_text())["status"] == "done":
+                break
+            process = start(f"resume={record}", cwd=folder)
+        same_end(only_run(uninterrupted), only_run(folder))
+    assert kills == KILLS
+
+
+def wait_for_training(process, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    """Until this process writes its record: what is killed before is no run yet."""
+    while process.poll() is None:
+        for record in folder.rglob("run.json"):
+            if json.loads(record.read_text())["process"]["pid"] == process.pid:
+                return
+        time.sleep(0.02)
