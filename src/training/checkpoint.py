@@ -7,10 +7,7 @@ random generators, the schedule's counters. Nothing in it needs a class, so it l
 
 from __future__ import annotations
 
-import logging
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,9 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from src.mistakes import Mistake
+from src.training.reading import FORMAT, newest_sound, read_checkpoint
 
-FORMAT = 1
-log = logging.getLogger(__name__)
+__all__ = ["FORMAT", "AtomicCheckpointIO", "newest_sound", "random_state", "read_checkpoint", "set_random_state"]
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -53,55 +49,6 @@ class AtomicCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a file."""
         Path(path).unlink(missing_ok=True)
-
-
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Return a checkpoint's contents.
-
-    Raises:
-        Mistake: no such file, a torn or altered one, a file of another program, a newer format.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise Mistake(f"{path}: no such checkpoint")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            torn = archive.testzip()  # torch.load itself accepts a file with a flipped byte
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise Mistake(f"{path} is no checkpoint, or only a part of one ({error})") from error
-    if torn is not None:
-        raise Mistake(f"{path} is damaged: {torn} in it does not have the checksum it was written with")
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise Mistake(
-            f"{path} holds more than plain data, or something else than a checkpoint; it was not loaded"
-        ) from error
-    ours = checkpoint.get("unroll") if isinstance(checkpoint, dict) else None
-    if not isinstance(ours, dict) or "format" not in ours:
-        raise Mistake(f"{path} was not written by this program: it has no config and no vocabulary inside")
-    if ours["format"] != FORMAT:
-        raise Mistake(f"{path} has format {ours['format']}; this version reads format {FORMAT}")
-    return checkpoint
-
-
-def newest_sound(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the last checkpoint of a run that is whole: `last.ckpt`, or the one before it, which is said.
-
-    Raises:
-        Mistake: there is none, or none is whole.
-    """
-    troubles: list[str] = []
-    for name in ("last.ckpt", "previous.ckpt"):
-        path = folder / name
-        if not path.exists():
-            continue
-        try:
-            return path, read_checkpoint(path)
-        except Mistake as trouble:
-            troubles.extend(trouble.messages)
-            log.warning("%s; trying the one before it", trouble)
-    raise Mistake(*troubles) if troubles else Mistake(f"{folder} holds no last.ckpt and no previous.ckpt")
 
 
 def random_state() -> dict[str, Any]:
