@@ -101,8 +101,10 @@ def draw(curves: Mapping[int, tuple[int, Curve]], lines: Mapping[str, float], y_
     for name, value in lines.items():
         if low <= value <= high:
             parts.append(f'<path class="baseline" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>')
-            parts.append(f'<text class="baseline" x="{LEFT + 6}" y="{y(value) - 5:.1f}">'
-                         f"{escape(name)} {figure(value)}</text>")  # fmt: skip
+            # Curves fall from the upper left to the lower right: a name is out of their way on the other side.
+            above = y(value) < HEIGHT / 2
+            place = f'x="{WIDTH - RIGHT - 6}" text-anchor="end"' if above else f'x="{LEFT + 6}"'
+            parts.append(f'<text {place} y="{y(value) - 5:.1f}">{escape(name)} {figure(value)}</text>')
     for order, (index, (place, curve)) in enumerate(curves.items()):
         hidden = " hidden" if order >= shown else ""
         parts.append(f'<g data-row="{index}"{hidden}>' + _curve(place, curve, x, y) + "</g>")

@@ -151,6 +151,7 @@ def _legend(command: str) -> str:
         "can change a result; their seeds are folded into mean, sd (standard deviation with n - 1) and n. The 95 % "
         "interval is Student's t interval of the mean: where two of them do not overlap, seeds alone hardly explain "
         "the difference; a paired comparison (<code>--compare</code>) sees smaller ones. Baselines, in italics, know "
-        "only frequencies: what lies above the uniform guess has learnt nothing, and what does not beat the 5-gram "
-        f"uses no more than four characters of context.</p>{made}</div>"
+        "only frequencies: what is no better than the uniform guess has learnt nothing, and what does not beat the "
+        "5-gram, which sees four characters, has yet to show that it remembers more.</p>"
+        f"{made}</div>"
     )
