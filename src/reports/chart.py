@@ -103,8 +103,8 @@ def draw(curves: Mapping[int, tuple[int, Curve]], lines: Mapping[str, float], y_
             parts.append(f'<path class="baseline" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>')
             # Curves fall from the upper left to the lower right: a name is out of their way on the other side.
             above = y(value) < HEIGHT / 2
-            place = f'x="{WIDTH - RIGHT - 6}" text-anchor="end"' if above else f'x="{LEFT + 6}"'
-            parts.append(f'<text {place} y="{y(value) - 5:.1f}">{escape(name)} {figure(value)}</text>')
+            where = f'x="{WIDTH - RIGHT - 6}" text-anchor="end"' if above else f'x="{LEFT + 6}"'
+            parts.append(f'<text {where} y="{y(value) - 5:.1f}">{escape(name)} {figure(value)}</text>')
     for order, (index, (place, curve)) in enumerate(curves.items()):
         hidden = " hidden" if order >= shown else ""
         parts.append(f'<g data-row="{index}"{hidden}>' + _curve(place, curve, x, y) + "</g>")
