@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from src.config.checks import mistakes_in_config
-from src.config.entry import compose_and_run, exit_with, in_a_sweep
-from src.config.key import run_name, sweep_folder
+from src.config.entry import compose_and_run, exit_with
+from src.config.key import run_name
 from src.config.schema import Config
 from src.config.start import heavy_imports
 from src.config.stored import changes_in, stored_config, take
+from src.mistakes import Mistake
+from src.sweeps.sweep import run_sweep
 
 
 def train(config: dict[str, Any]) -> None:
     """Train one new run from a checked configuration."""
-    folder = sweep_folder(config) if in_a_sweep() else None
+    if config["sweep"]["dry_run"]:
+        raise Mistake("sweep.dry_run=true shows the plan of a sweep, and this is a single run: add -m")
     config["name"] = run_name(config)
     with heavy_imports():
         from src.training.fit import fit
-    fit(
-        config, {"command": shlex.join(["python", "-m", "src.train", *sys.argv[1:]]), "overrides": sys.argv[1:]}, folder
-    )
+    fit(config, {"command": shlex.join(["python", "-m", "src.train", *sys.argv[1:]]), "overrides": sys.argv[1:]})
 
 
 def go_on(folder: Path, words: list[str]) -> None:
@@ -43,7 +45,7 @@ def main() -> None:
     elif "rerun" in old:
         train(stored_config(Path(old["rerun"]), rest))
     else:
-        compose_and_run("train", Config, train, words, mistakes_in_config)
+        compose_and_run("train", Config, train, words, mistakes_in_config, partial(run_sweep, command=words))
 
 
 if __name__ == "__main__":

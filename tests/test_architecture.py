@@ -23,6 +23,7 @@ FLOORS = {
     "training": 2,
     "__init__": 2,  # `from src import load`, lazily
     "config": 3,
+    "sweeps": 3,
 } | dict.fromkeys(ENTRIES, 3)
 
 

@@ -30,7 +30,7 @@ class ComposedOnce(ConfigLoaderImpl):
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the configuration of the job with these words."""
         words = OverridesParser.create(config_loader=self).parse_overrides(sweep_overrides)
-        groups = tuple(word.input_line for word in words if self._is_of_a_group(word))
+        groups = tuple(str(word.input_line) for word in words if self._is_of_a_group(word))
         if groups not in self.composed:
             self.composed[groups] = super().load_sweep_config(master_config, list(groups))
         cfg = copy.deepcopy(self.composed[groups])

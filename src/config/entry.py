@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.literals import quote_literals
-from src.config.sweeper import register
+from src.config.sweeper import RunJobs, Sweep, register
 from src.config.words import CONF, mistakes_in, overrides_in
 from src.mistakes import Mistake
 
@@ -36,6 +36,7 @@ def compose_and_run(
     task: Callable[[Plain], None],
     words: Iterable[str],
     check: Callable[[Plain], list[str]],
+    run_jobs: RunJobs | None = None,
 ) -> None:
     """Compose `conf/<config_name>.yaml` with the words of a command line, and run the task on the checked result.
 
@@ -45,9 +46,11 @@ def compose_and_run(
         task: gets the configuration as plain data.
         words: the command line, flags included.
         check: what is wrong with a composed configuration, one text a mistake.
+        run_jobs: what becomes of a sweep's jobs; None runs each of them.
 
     Raises:
         Mistake: everything that is wrong, at once.
+        SystemExit: a sweep in which something was not done.
     """
     words = quote_literals(words)
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
@@ -66,7 +69,7 @@ def compose_and_run(
         return None
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra would print and exit by itself; we tell it better
-    register(lambda cfg: check(plain(cfg)))
+    register(sweep := Sweep(plain, check, run_jobs))
     before, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
@@ -74,6 +77,8 @@ def compose_and_run(
         raise Mistake(_first_lines(error)) from error
     finally:
         sys.argv = before
+    if sweep.exit_code:
+        sys.exit(sweep.exit_code)
     for config in composed:
         found = check(config)
         if found:

@@ -89,7 +89,8 @@ class CheckedSweeper(Sweeper):
         assert self.context is not None and self.config is not None and self.task is not None
         sweep, loader = _sweeps[0], self.context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
-        jobs, wrong = [], {}
+        jobs: list[Composed] = []
+        wrong: dict[str, None] = {}
         for words in (list(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch):
             job = Composed(words, sweep.plain(loader.load_sweep_config(self.config, words)))
             wrong |= dict.fromkeys(sweep.check(job.config))
@@ -149,6 +150,6 @@ def _forget(sweeper: type[Sweeper]) -> None:
     """
     plugins = Plugins.instance()
     plugins.class_name_to_class.pop(f"{sweeper.__module__}.{sweeper.__qualname__}", None)
-    for classes in plugins.plugin_type_to_plugin_subclass_list.values():
+    for classes in plugins.plugin_type_to_subclass_list.values():
         if sweeper in classes:
             classes.remove(sweeper)

@@ -14,6 +14,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.config.launchers import mistake_in_launcher
 from src.mistakes import nearest
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -92,6 +93,8 @@ def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema:
         reason = str(error).splitlines()[0]
         return f"{word}: Hydra cannot read this value ({reason}); put it in quotes: 'key=\"...\"'"
     key = override.key_or_group
+    if key == "hydra/launcher" and not override.is_delete():
+        return mistake_in_launcher(str(override.value()))
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return None
     if override.is_delete():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -111,6 +112,7 @@ def boot_id() -> str:
         return ""
 
 
+@functools.cache
 def processor() -> str:
     """Return the processor's name where the system tells it."""
     try:
@@ -122,6 +124,7 @@ def processor() -> str:
     )
 
 
+@functools.cache  # of the code that this process has loaded
 def git_state() -> dict[str, Any]:
     """Return the commit of the source tree and whether it differs from it; None for both where git cannot say."""
     root = Path(__file__).resolve().parents[2]
@@ -137,6 +140,7 @@ def git_state() -> dict[str, Any]:
     return {"commit": commit, "dirty": any(not line.startswith("#") for line in status)}
 
 
+@functools.cache
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)

@@ -1,0 +1,133 @@
+"""One job of a sweep, in whatever process a launcher runs it: look, act, and leave a record whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import socket
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from src.config.key import run_key, run_name, sweep_folder
+from src.config.start import heavy_imports
+from src.mistakes import Mistake
+from src.sweeps.aside import claimed, move_aside
+from src.sweeps.plan import ACTIONS
+from src.sweeps.record import is_stopping
+from src.sweeps.signals import Caught
+from src.sweeps.state import record_of, state_of
+from src.training.run import Record, now, provenance, write_atomically
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class JobRunner:
+    """The task that Hydra's launchers are given; it travels to other processes and machines.
+
+    Args:
+        record: the sweep's record, which says whether the sweep is being stopped.
+        command: the sweep's command line.
+        side_by_side: how many jobs share a machine.
+        where: the folder in which the user stands; relative paths begin there.
+        started_by: process and machine of the sweep itself.
+        caught: the signals that the sweep's own process has had.
+    """
+
+    record: Path
+    command: list[str]
+    side_by_side: int
+    where: Path
+    started_by: tuple[int, str]
+    caught: Caught
+
+    def __call__(self, cfg: DictConfig) -> dict[str, str]:
+        """Run one job; return its words, its folder and what became of it.
+
+        A job that raises is recorded and does not raise here. In the sweep's own process a signal does.
+        """
+        from src.config.entry import plain
+
+        here = (os.getpid(), socket.gethostname()) == self.started_by
+        if not here and self.where.is_dir():
+            os.chdir(self.where)  # some engines start their workers elsewhere
+        config = plain(cfg)
+        folder = sweep_folder(config)
+        outcome = {"folder": str(folder), "status": "not run"}
+        if not here and is_stopping(self.record):
+            return outcome
+        os.environ["UNROLL_SIDE_BY_SIDE"] = str(self.side_by_side)
+        try:
+            with claimed(folder) as mine:
+                if mine:
+                    self._act(config, folder)
+            self.caught.raise_if_any(here)  # one that came in a run's last step, which ended it as done
+        except SystemExit:
+            raise  # an engine that hands its job back to the queue leaves in this way
+        except BaseException:  # a signal; anything that a run raises is an Exception, and recorded
+            if here:
+                raise
+        return outcome | {"status": str(record_of(folder).get("status", "not run"))}
+
+    def _act(self, config: dict[str, Any], folder: Path) -> None:
+        action = ACTIONS[state_of(folder, config).status]
+        if action in ("skip", "wait"):
+            return
+        command = {
+            "command": shlex.join(self.command),
+            "overrides": self.command[3:],
+            "key": run_key(config),
+        }
+        try:
+            if action == "resume" and self._resumed(folder):
+                return
+            if folder.exists():
+                log.info("%s: the earlier attempt lies in %s now", folder, move_aside(folder))
+            config = config | {"name": run_name(config)}
+            with heavy_imports():
+                from src.training.fit import fit
+            fit(config, command, folder)
+        except Exception as error:
+            leave_record(folder, config, command, error)
+
+    def _resumed(self, folder: Path) -> bool:
+        """Go on with an interrupted run; False where it cannot go on and must start again."""
+        with heavy_imports():
+            from src.training.resume import resume
+        try:
+            resume(folder, None)
+        except Mistake as mistake:
+            print(f"{folder} cannot go on and starts again: {mistake}")
+            return False
+        return True
+
+
+def leave_record(folder: Path, config: dict[str, Any], command: dict[str, Any], error: Exception) -> None:
+    """See to it that a failed job has its traceback in its own train.log and its error in its run.json."""
+    entries = record_of(folder)
+    told = {"type": type(error).__name__, "message": str(error)}
+    print(f"failed: {folder}: {told['type']}: {told['message']}")
+    if entries.get("status") == "failed" and entries.get("error") == told:
+        return  # the run itself has seen to it
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.yaml").exists():
+        write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    with (folder / "train.log").open("a", encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    known = {
+        "name": run_name(config),
+        "experiment": config["experiment"],
+        "model": config["model"]["name"],
+        "data": config["data"]["name"],
+        "seed": config["seed"],
+        "metrics": {"final": {}, "best": None},
+        "seconds": 0.0,
+    }
+    known |= command | provenance() | entries
+    Record(folder, known).update(status="failed", finished=now(), error=told)

@@ -1,0 +1,52 @@
+"""What only the texts and the machine can say about a sweep, before its first job; without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from src.config.sweeper import Engine
+from src.data.corpus import Corpus, open_corpus
+from src.data.layout import plan
+from src.mistakes import Mistake
+
+NOT_THE_TEXT = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
+
+
+def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what is wrong with the texts of jobs: one that is missing, or too short for its windows; each text once."""
+    texts: dict[str, Corpus | None] = {}
+    looked: set[str] = set()
+    wrong: dict[str, None] = {}
+    for config in configs:
+        data = config["data"]
+        if (whole := json.dumps(data, sort_keys=True)) in looked:
+            continue
+        looked.add(whole)
+        text = {key: value for key, value in data.items() if key not in NOT_THE_TEXT}
+        name = json.dumps(text, sort_keys=True)
+        try:
+            if name not in texts:
+                texts[name] = None
+                texts[name] = open_corpus(**text)
+            corpus = texts[name]
+            if corpus is not None:
+                plan(corpus.splits["train"], data["seq_len"], data["batch_size"], data["offset"], 0)
+        except Mistake as mistake:
+            wrong |= dict.fromkeys(mistake.messages)
+    return list(wrong)
+
+
+def side_by_side(engine: Engine, jobs: int) -> int:
+    """Return how many jobs share a machine: what `trainer.threads=auto` divides its cores by."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    if engine.name == "joblib":
+        wanted = int(engine.settings.get("n_jobs") or 1)
+        return max(1, min(jobs, wanted if wanted > 0 else cores + 1 + wanted))
+    if engine.name == "submitit_local":
+        return max(1, jobs)  # it starts all of them at once
+    if engine.name == "ray":
+        return cores  # a job is given one core unless it asks for more
+    return 1
