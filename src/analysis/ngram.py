@@ -51,7 +51,7 @@ def witten_bell(
     train, held_out = (np.asarray(ids, np.int64) for ids in (train_ids, held_out_ids))
     if len(train) < 1 or len(held_out) < 2:
         raise ValueError(f"{len(train)} characters to count and {len(held_out)} to score: it takes 1 and 2 at least")
-    reach, scored_reach = _context_length(train, boundary, max_order), _context_length(held_out, boundary, max_order)
+    reach = _context_length(train, boundary, max_order)
     # Rank of the context that ends before each character; order 1 has one context, the empty one
     context, scored_context = np.zeros(len(train), np.int64), np.zeros(len(held_out), np.int64)
     ranks = 1
@@ -60,12 +60,10 @@ def witten_bell(
     for order in range(1, max_order + 1):
         grams = np.where(reach >= order - 1, context * vocab_size + train, -1)
         found = _count(grams, vocab_size, ranks)
-        scored = np.where(
-            (scored_reach >= order - 1) & (scored_context >= 0), scored_context * vocab_size + held_out, -1
-        )
+        scored = np.where(scored_context >= 0, scored_context * vocab_size + held_out, -1)
         place = _place(found.grams, scored)
         seen = scored >= 0
-        # A context that ends the training text was followed by nothing: it says nothing, and the shorter one stands
+        # A context that ends the training text, or an item, was followed by nothing: the shorter one stands
         seen[seen] = found.context_counts[scored_context[seen]] > 0
         h = scored_context[seen]
         count = np.where(place[seen] >= 0, found.counts[place[seen]], 0)

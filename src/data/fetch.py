@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -123,6 +124,6 @@ def unpack(archive: Path, member: str, place: Path) -> Path:
             with opened.open(member) as packed, whole(place) as stream:
                 while piece := packed.read(1 << 20):
                     stream.write(piece)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
         raise FetchError(f"{archive} is no sound zip ({error}); delete it and fetch it again") from error
     return place

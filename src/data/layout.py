@@ -132,9 +132,8 @@ class LinePlan:
         times = np.arange(part * self.seq_len, min(int(lengths.max()), (part + 1) * self.seq_len))[:, None]
         real = times < lengths[columns]
         place = np.where(real, starts[columns] + times, 0)
-        ids = self.split.ids
-        inputs = np.where(real, ids[place], self.split.boundary).astype(np.int64)
-        return inputs, np.where(real, ids[np.where(real, place + 1, 0)], IGNORED).astype(np.int64)
+        here, after = (self.split.ids[at].astype(np.int64) for at in (place, np.where(real, place + 1, 0)))
+        return np.where(real, here, self.split.boundary), np.where(real, after, IGNORED)
 
     def begins(self, epoch: int, index: int) -> bool:
         _, places = self.order(epoch)

@@ -1,0 +1,114 @@
+import math
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.analysis import ngram
+from src.analysis.ngram import baselines, basis, witten_bell
+from src.data.corpus import open_corpus
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+ids = st.lists(st.integers(0, 3), min_size=2, max_size=40)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
+
+
+def slow(train, held_out, vocab_size, order, boundary=None):
+    """The recursion as it is written, with dictionaries, one character at a time."""
+    follow = defaultdict(Counter)
+
+    def contexts(text, at):
+        for length in range(order):
+            context = tuple(text[at - length : at]) if at >= length else None
+            if context is None or (boundary is not None and boundary in context[1:]):
+                return
+            yield context
+
+    for at, character in enumerate(train):
+        for context in contexts(train, at):
+            follow[context][character] += 1
+    nats = []
+    for at in range(1, len(held_out)):
+        p = 1 / vocab_size
+        for context in contexts(held_out, at):
+            if seen := follow[context]:
+                p = (seen[held_out[at]] + len(seen) * p) / (seen.total() + len(seen))
+        nats.append(-math.log(p))
+    return sum(nats) / len(nats)
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(ids, ids, st.sampled_from([None, 0]))
+def test_sorting_gives_what_the_recursion_gives(train, held_out, boundary):
+    fast = witten_bell(np.array(train, np.uint8), np.array(held_out, np.uint8), 4, 4, boundary)
+    expected = [slow(train, held_out, 4, order, boundary) for order in range(1, 5)]
+    np.testing.assert_allclose(fast, expected, rtol=1e-12)
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(ids, st.lists(st.integers(0, 3), min_size=0, max_size=5))
+def test_the_probabilities_of_all_next_characters_add_up_to_one(train, context):
+    for order in range(1, 5):
+        total = 0.0
+        for character in range(4):
+            text = np.array([0, *context, character], np.uint8)
+            nats = witten_bell(np.array(train, np.uint8), text, 4, order)[-1]
+            before = witten_bell(np.array(train, np.uint8), text[:-1], 4, order)[-1] if len(text) > 2 else 0.0
+            total += math.exp(-(nats * (len(text) - 1) - before * (len(text) - 2)))
+        assert total == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.fixture
+def tiny_shakespeare():
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the corpora in {SHARED}")
+    return open_corpus(name="tiny_shakespeare", root=str(SHARED))
+
+
+def test_tiny_shakespeares_validation_costs_what_it_is_known_to_cost(tiny_shakespeare):
+    floors = baselines(tiny_shakespeare)
+    names = ["unigram", *(f"ngram_{order}" for order in range(2, 8))]
+    nats = [floors[name] * math.log(2) for name in names]
+    np.testing.assert_allclose(nats, [3.347, 2.486, 2.049, 1.774, 1.669, 1.698, 1.779], atol=0.005)
+    assert floors["uniform"] == math.log2(65)
+    assert basis(tiny_shakespeare) is None
+    before = time.perf_counter()
+    assert baselines(tiny_shakespeare) == floors  # out of the cache
+    assert time.perf_counter() - before < 0.1
+
+
+def test_the_unknown_symbol_is_counted_by_the_uniform_guess(tmp_path):
+    (tmp_path / "t.txt").write_text("ab" * 45 + "abcdccabab")
+    corpus = open_corpus(name="text", path=str(tmp_path / "t.txt"))
+    assert baselines(corpus)["uniform"] == math.log2(3)
+
+
+def test_a_pair_has_the_uniform_guess_alone():
+    assert baselines(open_corpus(name="hello"), "train") == {"uniform": 2.0}
+
+
+def test_items_are_counted_one_by_one(tmp_path):
+    (tmp_path / "t.txt").write_text("ab\nab\nba\nab\nab\nba\nab\nab\nab\nab\n")
+    corpus = open_corpus(name="lines", path=str(tmp_path / "t.txt"), split=[0.5, 0.5])
+    train, val = (corpus.splits[name].ids.tolist() for name in ("train", "val"))
+    expected = slow(train, val, 3, 3, boundary=corpus.splits["train"].boundary)
+    assert baselines(corpus)["ngram_3"] == pytest.approx(expected / math.log(2), rel=1e-12)
+
+
+def test_of_a_very_long_text_a_part_is_counted_and_said_so(tmp_path, monkeypatch):
+    (tmp_path / "t.txt").write_text("abcab" * 200)
+    corpus = open_corpus(name="text", path=str(tmp_path / "t.txt"))
+    whole = baselines(corpus)
+    monkeypatch.setattr(ngram, "MOST_TRAIN", 20)
+    monkeypatch.setattr(ngram, "MOST_SCORED", 10)
+    part = baselines(corpus)
+    assert part["ngram_5"] > whole["ngram_5"]
+    assert basis(corpus) == "n-grams counted on the last 20 of 900 characters, scored on the first 10 of 99"

@@ -1,0 +1,204 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.data import encoded
+from src.data.corpus import open_corpus
+
+OPEN = """
+import hashlib, sys
+from src.data.corpus import open_corpus
+corpus = open_corpus(name="text", path=sys.argv[1], encoding=sys.argv[2])
+status = dict(line.split(":") for line in open("/proc/self/status"))
+peak = status["VmHWM"].split()[0]  # KiB so far; ru_maxrss would remember the process that forked
+print(hashlib.sha256(corpus.splits["train"].ids.tobytes()).hexdigest(), peak)
+"""
+
+
+@pytest.fixture
+def text(tmp_path):
+    place = tmp_path / "text.txt"
+    place.write_text("the quick brown fox jumps over the lazy dog\n" * 2000)
+    return place
+
+
+def age(place):
+    """Make a file look as if it had been there for a while: only such files are remembered."""
+    os.utime(place, ns=(0, time.time_ns() - 10**10))
+
+
+def files(cache):
+    return sorted(place for place in Path(cache).rglob("*") if place.is_file())
+
+
+def entries(cache):
+    return [place for place in files(cache) if place.suffix == ".ids"]
+
+
+def test_a_text_is_read_once_and_then_found_by_its_path_size_and_time(text, cache, monkeypatch):
+    age(text)
+    first = open_corpus(name="text", path=str(text))
+    monkeypatch.setattr("src.data.corpus.build", lambda *_: pytest.fail("read again"))
+    again = open_corpus(name="text", path=str(text))
+    np.testing.assert_array_equal(first.splits["val"].ids, again.splits["val"].ids)
+    assert again.vocabulary == first.vocabulary
+    assert again.provenance == first.provenance
+
+
+def test_a_text_that_changed_is_read_again_even_at_the_same_size(text):
+    age(text)
+    before = open_corpus(name="text", path=str(text)).key
+    text.write_text(text.read_text().replace("fox", "cat"))
+    assert open_corpus(name="text", path=str(text)).key != before
+
+
+def test_a_file_written_a_moment_ago_is_not_remembered(text, cache):
+    open_corpus(name="text", path=str(text))
+    assert not (cache / "remembered").exists()
+
+
+def test_each_set_of_options_has_its_own_entry(text, cache):
+    for options in ({}, {"lowercase": True}, {"encoding": "bytes"}, {"split": [0.5, 0.5]}, {}):
+        open_corpus(name="text", path=str(text), **options)
+    assert len(entries(cache)) == 4
+
+
+@pytest.mark.parametrize("harm", ["truncate", "overwrite", "append", "empty"])
+def test_an_entry_that_something_else_has_written_to_is_not_trusted_but_made_again(text, cache, harm):
+    good = open_corpus(name="text", path=str(text)).splits["train"].ids.copy()
+    (entry,) = entries(cache)
+    content = entry.read_bytes()
+    spoilt = {
+        "truncate": content[:-100],
+        "overwrite": b"\xff" * 50 + content[50:],
+        "append": content + b"x",
+        "empty": b"",
+    }
+    entry.write_bytes(spoilt[harm])
+    np.testing.assert_array_equal(open_corpus(name="text", path=str(text)).splits["train"].ids, good)
+    assert entry.read_bytes() == content
+
+
+def test_ids_cannot_be_written_to(text):
+    with pytest.raises(ValueError, match="read-only"):
+        open_corpus(name="text", path=str(text)).splits["train"].ids[0] = 1
+
+
+def test_processes_that_start_together_write_one_sound_entry(text, cache):
+    slow = """
+import time
+from src.data import build
+original = build.write_ids
+def slow(*arguments):
+    print("encodes")
+    time.sleep(0.5)
+    return original(*arguments)
+build.write_ids = slow
+"""
+    command = [sys.executable, "-c", slow + OPEN, str(text), "characters"]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = [process.communicate(timeout=60)[0].split() for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert len({answer[-2] for answer in answers}) == 1
+    assert sum("encodes" in answer for answer in answers) == 1  # the others waited for it
+    assert len(files(cache)) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="only Linux has files without a name")
+def test_an_encoder_that_is_killed_leaves_nothing(text, cache):
+    code = """
+import sys, time
+from src.data import build
+original = build.write_ids
+def slow(stream, pieces, vocabulary):
+    count = original(stream, pieces, vocabulary)
+    stream.flush()
+    print("half-way", flush=True)
+    time.sleep(60)
+    return count
+build.write_ids = slow
+from src.data.corpus import open_corpus
+open_corpus(name="text", path=sys.argv[1])
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, str(text)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "half-way\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert files(cache) == []
+    assert len(open_corpus(name="text", path=str(text)).splits["train"]) == 79_200  # and nothing is locked
+
+
+def test_without_nameless_files_a_failure_leaves_nothing_either(text, cache, monkeypatch):
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+
+    def fail(*_):
+        raise RuntimeError("in the middle")
+
+    monkeypatch.setattr("src.data.build.write_ids", fail)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        open_corpus(name="text", path=str(text))
+    assert files(cache) == []
+    monkeypatch.undo()
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    monkeypatch.setenv("UNROLL_CACHE", str(cache))
+    assert len(open_corpus(name="text", path=str(text)).splits["train"]) == 79_200
+    assert len(files(cache)) == 1
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_next_start(text, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "file" / "cache"))
+    corpus = open_corpus(name="text", path=str(text))
+    assert len(corpus.splits["train"]) == 79_200
+    assert "cannot be written" in corpus.notes[-1]
+
+
+def test_a_full_disk_is_told_with_the_way_out(text, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("src.data.build.write_ids", full)
+    with pytest.raises(OSError, match="set UNROLL_CACHE to a folder on a larger disk") as caught:
+        open_corpus(name="text", path=str(text))
+    assert caught.value.errno == 28
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
+@pytest.mark.parametrize("encoding", ["characters", "bytes"])
+def test_memory_does_not_grow_with_the_text(tmp_path, encoding):
+    used = []
+    for megabytes in (2, 40):
+        place = tmp_path / f"{megabytes}.txt"
+        place.write_bytes(("naïve façade, 你好\n".encode() * 50_000)[:999_990] * megabytes)
+        place.write_bytes(place.read_bytes().decode("utf-8", "ignore").encode())
+        answer = subprocess.run(
+            [sys.executable, "-c", OPEN, str(place), encoding], capture_output=True, text=True, check=True
+        )
+        used.append(int(answer.stdout.split()[1]) / 1024)
+    assert used[1] - used[0] < 20  # MiB, for 38 MB more text
+
+
+def test_more_symbols_take_a_wider_type(tmp_path):
+    place = tmp_path / "wide.txt"
+    place.write_text("".join(map(chr, range(0x4E00, 0x4E00 + 300))) * 5)
+    corpus = open_corpus(name="text", path=str(place), split=[0.5, 0.5])
+    assert corpus.splits["train"].ids.dtype == np.uint16
+    assert corpus.vocabulary.decode(corpus.splits["val"].ids) == place.read_text()[750:]
+
+
+def test_a_text_that_changes_while_it_is_read_is_noticed(text, monkeypatch):
+    original = encoded.translation
+
+    def grow(vocabulary):
+        text.write_text(text.read_text() + "more")
+        return original(vocabulary)
+
+    monkeypatch.setattr("src.data.encoded.translation", grow)
+    with pytest.raises(ValueError, match="changed while it was read"):
+        open_corpus(name="text", path=str(text))

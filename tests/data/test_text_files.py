@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.data import text_files
+from src.data.errors import DataError
+from src.data.scan import FirstOccurrences
+from src.data.text_files import Counts, Rules, Source, find, pieces
+
+
+def read(*contents, counts=None, block=None, **rules):
+    """The symbols of texts in memory as one str (characters) or bytes, read `block` bytes at a time."""
+    before, text_files.BLOCK = text_files.BLOCK, block or text_files.BLOCK
+    try:
+        sources = [Source(f"file{index}", content=content) for index, content in enumerate(contents)]
+        parts = list(pieces(sources, Rules(**rules), counts or Counts(), lambda index, block: None))
+    finally:
+        text_files.BLOCK = before
+    if rules.get("encoding") == "bytes":
+        return b"".join(parts)
+    return "".join(
+        part.decode("ascii") if isinstance(part, bytes) else "".join(map(chr, part.tolist())) for part in parts
+    )
+
+
+def slow_rules(content, lowercase, errors):
+    """The stated rules, all at once and one after the other: what the piecewise reading must equal."""
+    text = content.decode("utf-8-sig", errors).replace("\r\n", "\n")
+    if errors == "replace":
+        text = text.replace("\0", "\ufffd")
+    return "".join(lower if len(lower := c.lower()) == 1 else c for c in text) if lowercase else text
+
+
+@given(
+    st.text(st.sampled_from("aZ\r\n \u00e9\u0130\u03a3\u4f60\U0001f600\ufeff"), max_size=40),
+    st.booleans(),
+    st.integers(1, 9),
+)
+def test_reading_in_pieces_of_any_size_is_reading_at_once(text, lowercase, block):
+    content = text.encode()
+    assert read(content, block=block, lowercase=lowercase) == slow_rules(content, lowercase, "strict")
+
+
+@given(st.binary(max_size=40), st.integers(1, 9))
+def test_replacing_what_is_invalid_does_not_depend_on_the_pieces_either(content, block):
+    whole = content.decode("utf-8", "replace")
+    pieced = read(content, block=block, errors="replace")
+    assert pieced == slow_rules(content, False, "replace")
+    assert ("\ufffd" in pieced) == ("\ufffd" in whole or "\0" in whole)
+
+
+@given(st.binary(max_size=40), st.integers(1, 9))
+def test_bytes_stay_as_they_are(content, block):
+    assert read(content, block=block, encoding="bytes") == content
+
+
+@given(st.text(st.sampled_from("ab\n\u00e9\u4f60"), max_size=60), st.integers(1, 9))
+def test_first_occurrences_are_where_str_find_finds_them(text, block):
+    before, text_files.BLOCK = text_files.BLOCK, block
+    try:
+        seen = FirstOccurrences()
+        for piece in pieces([Source("t", content=text.encode())], Rules(), Counts(), lambda index, block: None):
+            seen.add(piece)
+    finally:
+        text_files.BLOCK = before
+    assert seen.first == {ord(c): text.find(c) for c in set(text)}
+    assert seen.place == len(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ab\xffcd", r"invalid UTF-8 \(0xff\) at byte 2"),
+        (b"ab" * 600_000 + b"\xff", r"invalid UTF-8 \(0xff\) at byte 1,200,000"),
+        (b"\xef\xbb\xbfa\x80", r"invalid UTF-8 \(0x80\) at byte 4"),
+        (b"caf\xc3", r"invalid UTF-8 \(0xc3\) at byte 3"),
+        (b"ab\xed\xa0\x80", "a lone surrogate, which is not UTF-8, at byte 2"),
+        (b"abcdef\0", "a NUL byte at byte 6"),
+        ("hi".encode("utf-16"), r"UTF-16 text .*at byte"),
+        ("hi".encode("utf-16-le"), "UTF-16 text at byte 1"),
+    ],
+)
+def test_what_is_no_text_is_told_with_its_byte_and_both_ways_out(content, message):
+    with pytest.raises(DataError, match=f"file0: {message}.*data.errors=replace.*data.encoding=bytes"):
+        read(content)
+
+
+def test_replacing_is_counted():
+    counts = Counts()
+    assert read(b"\xef\xbb\xbfa\r\nb\0\xff\xef\xbf\xbd", errors="replace", counts=counts) == "a\nb\ufffd\ufffd\ufffd"
+    assert (counts.byte_order_marks, counts.crlf, counts.nul, counts.invalid) == (1, 1, 1, 1)
+
+
+def test_a_lone_carriage_return_stays_and_a_pair_becomes_a_newline():
+    assert read(b"a\rb\r\nc\r\r\nd\r") == "a\rb\nc\r\nd\r"
+
+
+def test_lower_case_is_taken_character_by_character():
+    # A final sigma and the dotted capital I have a lower case that depends on context or is two characters long
+    assert read("ΑΣ İ ÉA".encode(), lowercase=True) == "ασ İ éa"
+    assert read("ÉA".encode(), lowercase=True, encoding="bytes") == "É".encode() + b"a"
+
+
+def test_files_are_joined_by_the_separator_and_never_inside_a_character():
+    assert read(b"one", "zw\u00f6lf".encode(), separator="\u00a7") == "one\u00a7zw\u00f6lf"
+    assert read(b"one", b"two", separator="") == "onetwo"
+    assert read(b"a\xc3", b"\xa9b", encoding="bytes", separator="|") == b"a\xc3|\xa9b"
+    with pytest.raises(DataError, match="file0: invalid UTF-8"):
+        read(b"a\xc3", b"\xa9b", separator="")
+
+
+def test_one_leading_blank_a_line_is_dropped_where_asked():
+    content = b" no it was n't \n  two blanks \n\n no <unk> \n"
+    for block in range(1, 12):
+        assert read(content, leading_blank=True, block=block) == "no it was n't \n two blanks \n\nno <unk> \n"
+
+
+def test_a_folder_is_all_its_files_in_order_and_a_glob_those_that_match(tmp_path):
+    for name in ("b.txt", "a.txt", "sub/c.txt", ".hidden", ".git/config", "d.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    names = [source.path.relative_to(tmp_path).as_posix() for source in find(str(tmp_path))]
+    assert names == ["a.txt", "b.txt", "d.md", "sub/c.txt"]
+    assert [source.path.name for source in find(str(tmp_path / "*.txt"))] == ["a.txt", "b.txt"]
+    assert [source.path.name for source in find(str(tmp_path / "**/*.txt"))] == ["a.txt", "b.txt", "c.txt"]
+    (tmp_path / "odd[1]*.txt").write_text("a name that looks like a glob")
+    assert [source.path.name for source in find(str(tmp_path / "odd[1]*.txt"))] == ["odd[1]*.txt"]
+
+
+def test_a_path_without_files_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"data.path=no.txt: there is no such file.*relative paths start at .*"):
+        find("no.txt")
+    with pytest.raises(DataError, match="the folder has no files"):
+        find(".")
+    with pytest.raises(DataError, match=r"data.val_path=\*.md"):
+        find("*.md", "val_path")
+
+
+def test_every_character_is_lowered_as_python_lowers_it_alone():
+    text = "".join(map(chr, [*range(1, 0xD800), *range(0xE000, 0x11000)]))
+    assert read(text.encode(), lowercase=True) == slow_rules(text.encode(), True, "strict")
+
+
+def test_a_piece_of_ascii_is_bytes_and_any_other_is_code_points():
+    sources = [Source("t", content=b"ab"), Source("u", content="\u00e9".encode())]
+    parts = list(pieces(sources, Rules(separator=""), Counts(), lambda index, block: None))
+    assert parts[0] == b"ab"
+    np.testing.assert_array_equal(parts[1], np.array([0xE9], np.uint32))

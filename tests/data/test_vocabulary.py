@@ -1,0 +1,119 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.data.errors import UnknownCharacter
+from src.data.vocabulary import Vocabulary
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+@given(texts)
+def test_decoding_what_was_encoded_gives_the_text_back(text):
+    vocabulary = Vocabulary.from_text(text)
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+@given(st.binary(max_size=60))
+def test_bytes_come_back_as_they_were(content):
+    vocabulary = Vocabulary.from_text(content)
+    assert vocabulary.decode_bytes(vocabulary.encode(content)) == content
+
+
+@given(texts, texts)
+def test_an_unknown_character_never_becomes_another_one_silently(text, other):
+    vocabulary = Vocabulary.from_text(text)
+    unknown = [at for at, character in enumerate(other) if character not in set(text)]
+    if not unknown:
+        assert vocabulary.decode(vocabulary.encode(other)) == other
+        return
+    with pytest.raises(UnknownCharacter) as caught:
+        vocabulary.encode(other)
+    assert caught.value.count == len(unknown)
+    assert caught.value.first == unknown[0]
+    assert set(caught.value.distinct) == {other[at] for at in unknown}
+    mapped = vocabulary.with_unknown()
+    expected = [mapped.unknown_id if at in unknown else text_id(vocabulary, other[at]) for at in range(len(other))]
+    assert mapped.encode(other).tolist() == expected
+
+
+def text_id(vocabulary, character):
+    return vocabulary.symbols.index(character)
+
+
+@given(texts, texts)
+def test_extending_keeps_every_id_that_was(text, more):
+    vocabulary = Vocabulary.from_text(text)
+    extended = vocabulary.extend(more)
+    assert extended.symbols[: len(vocabulary)] == vocabulary.symbols
+    assert extended.decode(extended.encode(text + more)) == text + more
+
+
+def test_symbols_stand_in_order_of_their_code_points_whatever_the_order_of_the_text():
+    assert Vocabulary.from_text("b\nüa你b").symbols == ("\n", "a", "b", "ü", "你")
+    assert Vocabulary.of("ehlo").symbols == ("e", "h", "l", "o")
+    assert Vocabulary.of("ehlo").encode("hello").tolist() == [1, 0, 2, 2, 3]
+
+
+def test_ids_are_of_the_smallest_type_that_holds_them():
+    sizes = {256: np.uint8, 257: np.uint16, 65536: np.uint16, 65537: np.uint32}
+    for size, dtype in sizes.items():
+        vocabulary = Vocabulary(tuple(range(0x10000, 0x10000 + size)))
+        ids = vocabulary.encode(chr(0x10000 + size - 1))
+        assert ids.dtype == dtype
+        assert ids.tolist() == [size - 1]
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        Vocabulary.of("ehlo"),
+        Vocabulary.from_text(b"\x00\xff\r\n"),
+        Vocabulary.from_text("naïve").with_unknown().extend("x"),
+    ],
+)
+def test_a_vocabulary_survives_plain_json_and_other_processes(vocabulary):
+    assert Vocabulary.from_plain(json.loads(json.dumps(vocabulary.to_plain()))) == vocabulary
+    assert pickle.loads(pickle.dumps(vocabulary)) == vocabulary
+
+
+def test_the_unknown_symbol_keeps_its_place_when_the_vocabulary_grows():
+    vocabulary = Vocabulary.of("ab").with_unknown()
+    grown = vocabulary.extend("c")
+    assert (vocabulary.unknown_id, grown.unknown_id, len(grown)) == (2, 2, 4)
+    assert grown.encode("caz").tolist() == [3, 0, 2]
+    assert grown.decode([3, 0, 2]) == "ca\N{REPLACEMENT CHARACTER}"
+
+
+def test_the_error_names_count_characters_offset_and_remedy():
+    with pytest.raises(UnknownCharacter, match=r"2 characters .*'é' \(U\+00E9\).*offset 1; .*data.unknown=map"):
+        Vocabulary.of("ab").encode("aéé")
+
+
+def test_a_lone_surrogate_is_an_unknown_character_not_a_crash():
+    with pytest.raises(UnknownCharacter):
+        Vocabulary.of("ab").encode("a\udcff")
+    with pytest.raises(UnknownCharacter, match="lone surrogate at offset 1"):
+        Vocabulary.from_text(b"ab").encode("a\ud800")
+    assert Vocabulary.from_text(b"a\xff").encode("a\udcff").tolist() == [0, 1]
+
+
+def test_ids_outside_the_vocabulary_are_refused():
+    with pytest.raises(ValueError, match="ids from -1 to 1; the vocabulary has those from 0 to 1"):
+        Vocabulary.of("ab").decode([-1, 1])
+
+
+def test_an_error_arrives_whole_in_another_process():
+    with pytest.raises(UnknownCharacter) as caught:
+        Vocabulary.of("ab").encode("abc")
+    twin = pickle.loads(pickle.dumps(caught.value))
+    assert (str(twin), twin.count, twin.distinct, twin.first) == (str(caught.value), 1, ("c",), 2)
+
+
+def test_a_symbol_may_stand_in_a_vocabulary_only_once():
+    with pytest.raises(ValueError, match="3 symbols has only 2 distinct"):
+        Vocabulary.of("aba")

@@ -1,0 +1,202 @@
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.data.corpus import open_corpus
+from src.data.errors import DataError
+from src.data.splits import PairSplit, TextSplit
+from src.data.windows import Windows, evaluation_windows
+
+sizes = st.integers(2, 200)
+steps = st.integers(1, 30)
+streams = st.integers(1, 9)
+offsets = st.sampled_from(["fixed", "random"])
+
+
+def text(length):
+    """A text whose every character is its own place, so that nothing can be mixed up unseen."""
+    return TextSplit("train", np.arange(length, dtype=np.uint16))
+
+
+def fits(length, seq_len, batch_size):
+    return length - 1 >= max(seq_len, batch_size)
+
+
+@given(sizes, steps, streams, offsets, st.integers(0, 3))
+def test_windows_cover_every_transition_once_up_to_the_stated_remainder(length, seq_len, batch_size, offset, epoch):
+    if not fits(length, seq_len, batch_size):
+        return
+    windows = Windows(text(length), seq_len, batch_size, offset=offset, seed=7)
+    for _ in range(epoch):
+        list(windows)
+    found = list(windows)
+    assert len(found) == len(windows)
+    pairs = [
+        pair for w in found for pair in zip(w.inputs.flatten().tolist(), w.targets.flatten().tolist(), strict=True)
+    ]
+    assert all(after == before + 1 for before, after in pairs)  # never the wrapped-around first character
+    assert windows.dropped < batch_size
+    assert len(pairs) == length - 1 - windows.dropped
+    assert sorted(before for before, _ in pairs) == list(range(length - 1 - windows.dropped))
+
+
+@given(sizes, steps, streams, offsets)
+def test_each_column_continues_where_the_window_before_it_ended(length, seq_len, batch_size, offset):
+    if not fits(length, seq_len, batch_size):
+        return
+    found = list(Windows(text(length), seq_len, batch_size, offset=offset, seed=3))
+    for before, after in pairwise(found):
+        assert torch.equal(before.targets[-1], after.inputs[0])
+    assert [w.starts for w in found] == [True] + [False] * (len(found) - 1)
+    for w in found:
+        assert w.inputs.shape == w.targets.shape
+        assert 1 <= w.inputs.shape[0] <= seq_len
+        assert w.inputs.shape[1] == batch_size
+        assert w.inputs.dtype == w.targets.dtype == torch.int64
+        assert w.inputs.is_contiguous()
+        assert w.targets.is_contiguous()
+
+
+@given(sizes, steps, st.integers(1, 4), st.integers(1, 3), offsets)
+def test_the_shards_of_all_ranks_side_by_side_are_what_one_process_sees(length, seq_len, share, world_size, offset):
+    batch_size = share * world_size
+    if not fits(length, seq_len, batch_size):
+        return
+    one = Windows(text(length), seq_len, batch_size, offset=offset, seed=5)
+    ranks = [
+        Windows(text(length), seq_len, batch_size, offset=offset, seed=5, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    for _ in range(2):
+        for whole, *shards in zip(one, *ranks, strict=True):
+            assert torch.equal(whole.inputs, torch.cat([shard.inputs for shard in shards], dim=1))
+            assert torch.equal(whole.targets, torch.cat([shard.targets for shard in shards], dim=1))
+            assert {shard.starts for shard in shards} == {whole.starts}
+
+
+def plain(window):
+    return (window.inputs.tolist(), window.targets.tolist(), window.starts)
+
+
+def endless(windows, count):
+    """The next `count` windows, over epoch borders."""
+    found = []
+    while len(found) < count:
+        for window in windows:
+            found.append(plain(window))
+            if len(found) == count:
+                break
+    return found
+
+
+@pytest.mark.parametrize("reset", ["never", "epoch"])
+@pytest.mark.parametrize("offset", ["fixed", "random"])
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_loader_goes_on_exactly_wherever_its_state_was_taken(reset, offset, limit):
+    def new():
+        return Windows(text(120), 5, 4, offset=offset, reset=reset, seed=1, limit=limit)
+
+    epoch = len(new())
+    expected = endless(new(), 4 * epoch)
+    for taken in range(2 * epoch + 1):  # within an epoch, at its very end, and before anything
+        first = new()
+        endless(first, taken)
+        state = json.loads(json.dumps(first.state_dict()))
+        second = new()
+        second.load_state_dict(state)
+        rest = epoch - taken % epoch
+        assert endless(second, rest + epoch) == expected[taken : taken + rest + epoch]
+
+
+def test_an_epoch_left_early_is_followed_by_the_next_one_from_its_start():
+    windows = Windows(text(100), 5, 4, reset="epoch")
+    next(iter(windows))
+    again = next(iter(windows))
+    assert again.starts
+    assert again.inputs[0].tolist() == [0, 24, 48, 72]
+    assert windows.state_dict()["epoch"] == 1
+
+
+def test_the_state_starts_from_zero_once_or_in_each_epoch():
+    for reset, expected in (("never", [True, False]), ("epoch", [True, True])):
+        windows = Windows(text(50), 5, 2, reset=reset)
+        assert [next(iter(list(windows))).starts for _ in range(2)] == expected
+
+
+def test_random_offsets_move_from_epoch_to_epoch_and_are_the_seeds():
+    def firsts(seed):
+        windows = Windows(text(500), 16, 3, offset="random", seed=seed)
+        return [len(next(iter(windows)).inputs) for _ in range(20)], len(windows)
+
+    assert firsts(0) == firsts(0)
+    assert firsts(0) != firsts(1)
+    assert len(set(firsts(0)[0])) > 5
+
+
+def test_nothing_is_drawn_from_torchs_generator():
+    before = torch.get_rng_state()
+    list(Windows(text(100), 7, 3, offset="random"))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_state_taken_inside_an_epoch_of_other_windows_is_refused():
+    windows = Windows(text(100), 5, 4)
+    next(iter(windows))
+    with pytest.raises(DataError, match=r"other windows \(seq_len 5 -> 10, windows an epoch 5 -> 3\)"):
+        Windows(text(100), 10, 4).load_state_dict(windows.state_dict())
+    list(windows)
+    Windows(text(100), 10, 4).load_state_dict(windows.state_dict())  # between two epochs anything may change
+
+
+def test_too_short_a_text_is_refused_with_the_arithmetic():
+    with pytest.raises(DataError, match="a text of 4 characters has 3 transitions to predict, fewer than batch_size=8"):
+        Windows(text(4), 2, 8)
+    with pytest.raises(DataError, match="a text of 9 characters has 8 transitions to predict, fewer than seq_len=64"):
+        Windows(text(9), 64, 2)
+    with pytest.raises(DataError, match="batch_size=5 does not divide among 2 processes"):
+        Windows(text(100), 5, 5, rank=0, world_size=2)
+
+
+@given(sizes, steps, st.integers(1, 40))
+def test_an_evaluation_drops_less_than_its_streams_and_in_one_stream_nothing(length, seq_len, streams):
+    windows = evaluation_windows(text(length), seq_len, streams)
+    scored = sum(window.targets.numel() for window in windows)
+    assert scored + windows.dropped == length - 1
+    assert windows.dropped < max(streams, 1)
+    assert evaluation_windows(text(length), seq_len, 1).dropped == 0
+    assert [w.starts for w in windows] == [True] + [False] * (len(windows) - 1)
+
+
+def test_a_pair_is_one_window_from_a_zero_state_in_each_epoch():
+    split = open_corpus(name="hello").splits["train"]
+    assert isinstance(split, PairSplit)
+    for reset in ("never", "epoch"):
+        windows = Windows(split, 64, 32, reset=reset, offset="random")
+        for _ in range(3):
+            (window,) = windows
+            assert window.inputs.tolist() == [[1], [0], [2], [2], [3]]
+            assert window.targets.tolist() == [[3], [1], [2], [3], [2]]
+            assert window.starts
+    assert len(windows) == 1
+    assert windows.state_dict()["position"] == 0
+
+
+def test_carrying_the_state_over_windows_equals_one_pass_over_their_union():
+    torch.manual_seed(0)
+    network = torch.nn.RNN(7, 5, num_layers=2, dtype=torch.float64)
+    ids = np.random.default_rng(0).integers(0, 7, 200).astype(np.uint8)
+    windows = list(Windows(TextSplit("train", ids), 9, 4, offset="random"))
+    one_hot = torch.eye(7, dtype=torch.float64)
+    start = torch.randn(2, 4, 5, dtype=torch.float64)
+    state, carried = start, []
+    for window in windows:
+        hidden, state = network(one_hot[window.inputs], state)
+        carried.append(hidden)
+    whole, last = network(one_hot[torch.cat([window.inputs for window in windows])], start)
+    torch.testing.assert_close(torch.cat(carried), whole, rtol=0, atol=1e-10)
+    torch.testing.assert_close(state, last, rtol=0, atol=1e-10)
