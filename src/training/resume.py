@@ -78,7 +78,8 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
             *record.entries.get("resumed", []),
             {"from_step": step, "at": now(), "changes": changes, "before": was},
         ]
-        record.entries.update(**provenance(), started=was["started"], resumed=earlier, status="running", error=None)
+        again = {"started": was["started"], "resumed": earlier, "status": "running", "error": None}
+        record.entries.update(provenance() | again)
         changed = "".join(f"; {key} is now {value}" for key, value in changes.items())
         log.info("going on from %s at step %d%s", path.name if path else "the start", step, changed)
         return train(prepared, config, folder, record, path)
