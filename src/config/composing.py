@@ -1,19 +1,28 @@
 """Composing many jobs: Hydra's own loader, which keeps what jobs have in common.
 
-A job of a sweep is composed from its words. Only its groups (`model=cell`) need the files of conf/ read and merged, 0.15 s;
-its values (`seed=3`) are then set on the result, as Hydra does it, 0.01 s. So one composition serves all jobs of the same
-groups.
+A job of a sweep is composed from its words. Only its groups (`model=cell`) need the files of conf/ read and merged,
+0.15 s; its values (`seed=3`) are then set on the result, as Hydra does it, 0.01 s. So one composition serves all jobs
+of the same groups.
 """
 
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
+
+
+def presets_shadow_plugins() -> None:
+    """Keep Hydra silent about conf/hydra/launcher/: each preset stands before a plugin's of the same name, on purpose.
+
+    Hydra 1.3 holds such a file to the plugin's own types, which is welcome, and calls that deprecated at each start.
+    """
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
 class ComposedOnce(ConfigLoaderImpl):
@@ -26,6 +35,11 @@ class ComposedOnce(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoaderImpl) -> None:
         self.__dict__.update(loader.__dict__)
         self.composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in another process."""
+        self.__dict__.update(state)
+        presets_shadow_plugins()
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the configuration of the job with these words."""

@@ -21,7 +21,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.composing import ComposedOnce
+from src.config.composing import ComposedOnce, presets_shadow_plugins
 from src.mistakes import Mistake
 
 Plain = dict[str, Any]
@@ -132,6 +132,7 @@ def register(sweep: Sweep) -> None:
     known there under a second name.
     """
     _sweeps[:] = [sweep]
+    presets_shadow_plugins()
     try:
         package = importlib.import_module("hydra_plugins")
     except ModuleNotFoundError:  # none of Hydra's launchers is installed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.config.key import run_key, run_name, sweep_folder
@@ -23,8 +23,6 @@ from src.sweeps.record import is_stopping
 from src.sweeps.signals import Caught
 from src.sweeps.state import record_of, state_of
 from src.training.run import Record, now, provenance, write_atomically
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -81,14 +79,14 @@ class JobRunner:
             return
         command = {
             "command": shlex.join(self.command),
-            "overrides": self.command[3:],
+            "overrides": list(HydraConfig.get().overrides.task),
             "key": run_key(config),
         }
         try:
             if action == "resume" and self._resumed(folder):
                 return
             if folder.exists():
-                log.info("%s: the earlier attempt lies in %s now", folder, move_aside(folder))
+                print(f"{folder}: the earlier attempt lies in {move_aside(folder)} now")
             config = config | {"name": run_name(config)}
             with heavy_imports():
                 from src.training.fit import fit

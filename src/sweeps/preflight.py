@@ -16,7 +16,7 @@ NOT_THE_TEXT = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams"
 
 
 def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what is wrong with the texts of jobs: one that is missing, or too short for its windows; each text once."""
+    """Return what is wrong with the texts of jobs: one is missing, or too short for its windows; each text once."""
     texts: dict[str, Corpus | None] = {}
     looked: set[str] = set()
     wrong: dict[str, None] = {}
