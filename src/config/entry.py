@@ -54,6 +54,7 @@ def compose_and_run(
     """
     words = quote_literals(words)
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    register(sweep := Sweep(plain, check, run_jobs))
     wrong = mistakes_in(overrides_in(words), schema, config_folders(words))
     if wrong:
         sound = [word for word in overrides_in(words) if word not in wrong]
@@ -69,7 +70,6 @@ def compose_and_run(
         return None
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra would print and exit by itself; we tell it better
-    register(sweep := Sweep(plain, check, run_jobs))
     before, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
@@ -77,6 +77,8 @@ def compose_and_run(
         raise Mistake(_first_lines(error)) from error
     finally:
         sys.argv = before
+        if not TRACEBACKS:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
     if sweep.exit_code:
         sys.exit(sweep.exit_code)
     for config in composed:

@@ -134,11 +134,18 @@ def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> s
     whole = [k for k in known if k.rpartition(".")[2] == leaf]
     if whole:
         return f"; did you mean {' or '.join(whole[:3])}?"
-    match = difflib.get_close_matches(key, known + list(options), n=1, cutoff=0.6)
+    match = difflib.get_close_matches(key, known + list(options), n=2, cutoff=0.6)
+    if len(match) == 2 and likeness(key, match[1]) < likeness(key, match[0]):
+        match.pop()  # the second is named only where it is as near
     if not match:
         leaves = {k.rpartition(".")[2]: k for k in known}
         match = [leaves[m] for m in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
-    return f"; did you mean {match[0]}?" if match else f"; the groups are {', '.join(sorted(options))}"
+    return f"; did you mean {' or '.join(match)}?" if match else f"; the groups are {', '.join(sorted(options))}"
+
+
+def likeness(one: str, other: str) -> float:
+    """Return how alike two words are, 0 to 1, as `difflib` counts."""
+    return difflib.SequenceMatcher(None, other, one).ratio()
 
 
 def _wrong_value(key: str, value: Any, schema: type) -> str | None:

@@ -13,7 +13,7 @@ import yaml
 
 from src.analysis.ngram import baselines
 from src.data.corpus import Corpus
-from src.training.callbacks.curves import write_scalars
+from src.training.callbacks.lines import BaselineLines
 from src.training.callbacks.signals import Interrupted
 from src.training.logs import ONLY_IN_THE_FILE, logging_to
 from src.training.prepare import Prepared, prepare
@@ -55,14 +55,12 @@ def train(
     record.update()
     say_start(record, prepared.corpus)
     try:
-        if checkpoint is None:
-            floor = {f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()}
-            write_scalars(watched.trainer, floor, 0)
+        watched.trainer.callbacks.insert(0, BaselineLines(record.entries["baselines"]))  # type: ignore[attr-defined]
         watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
     except (Interrupted, KeyboardInterrupt) as why:
         finish(record, "stopped", prepared, watched)
         log.info("stopped at step %d; to go on: python -m src.train resume=%s", record.entries["steps"], folder)
-        if isinstance(why, Interrupted) and why.exit_code == 0:
+        if isinstance(why, Interrupted) and why.signum is None:
             return folder
         raise
     except BaseException as error:

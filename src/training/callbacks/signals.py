@@ -19,23 +19,18 @@ from src.training.callbacks.keeper import Keeper
 log = logging.getLogger(__name__)
 
 
-class Interrupted(BaseException):
+class Interrupted(SystemExit):
     """A signal, or the end of the time that was given, asked the run to stop, and its state is saved.
 
-    Not an Exception: nobody on the way may take it for a failure.
+    Python leaves with its exit code, and nobody on the way takes it for a failure.
 
     Args:
         signum: the signal; None for `trainer.max_time`.
     """
 
     def __init__(self, signum: int | None) -> None:
-        super().__init__(signum)
+        super().__init__(0 if signum is None else 128 + signum)  # as a shell counts; 0: the time was up as planned
         self.signum = signum
-
-    @property
-    def exit_code(self) -> int:
-        """128 + the signal, as a shell counts; 0 where the time was up as planned."""
-        return 0 if self.signum is None else 128 + self.signum
 
 
 class StopOnSignal(Callback):

@@ -1,0 +1,51 @@
+"""Literal values reach the program to the letter, through Hydra's grammar and out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from src.config.literals import LITERAL_KEYS, quote, quote_literals, split_word
+from tests.runs.commands import run
+
+HARD = [",'\"(){}=$", "a\nb", "中文再见", r"\${x}", "${x}", "${oc.env:HOME}", r"a\\'b", "a\\", "it's"]
+HARD += ["true", "null", "1e3", "  lead ", "", "#x"]  # words that mean something to YAML or to Hydra
+
+
+def through_hydra(value: str, folder: Path) -> str:
+    (folder / "c.yaml").write_text("data: {path: null}\n")
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        cfg = hydra.compose("c", quote_literals([f"data.path={value}"]))
+        return OmegaConf.to_container(cfg, resolve=True)["data"]["path"]  # type: ignore[index,call-overload,return-value]
+
+
+@pytest.mark.parametrize("value", HARD)
+def test_a_hard_value_stays_as_it_was_typed(value: str, tmp_path: Path) -> None:
+    assert through_hydra(value, tmp_path) == value
+
+
+@settings(deadline=None, max_examples=50)
+@given(value=st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"), max_size=12))
+def test_any_value_stays_as_it_was_typed(value: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert through_hydra(value, tmp_path_factory.mktemp("conf")) == value
+
+
+@pytest.mark.parametrize("key", LITERAL_KEYS)
+def test_every_key_of_the_list_is_literal(key: str) -> None:
+    word = "it's"
+    assert split_word(f"{key}=a=b,c") == (key, "a=b,c")
+    assert quote_literals([f"{key}=it's", "seed=1,2"]) == [f"{key}={quote(word)}", "seed=1,2"]
+
+
+@pytest.mark.slow
+def test_a_file_with_an_awful_name_is_trained_on_in_a_sweep_too(tmp_path: Path) -> None:
+    name = "it's {a},b=${c} 中文.txt"
+    (tmp_path / name).write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    small = ["trainer.max_epochs=1", "data.batch_size=2", "model.hidden_size=4"]
+    run("-m", "data=text", f"data.path={name}", "seed=0,1", *small, cwd=tmp_path)
+    assert len(list(tmp_path.rglob("run.json"))) == 2

@@ -1,0 +1,144 @@
+"""Every mistake is told in words: exit code 2, the right word, no traceback, no folder, no advice to add a plus."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src import train
+from src.config.entry import exit_with
+from tests.runs.commands import environment
+
+# A command line, and what its answer must name.
+MISTAKES = [
+    # groups and options that do not exist
+    ("model=cel", "cell"),
+    ("model=Stacked", "stacked"),
+    ("model=_rnn", "stacked"),
+    ("data=tinyshakespeare", "tiny_shakespeare"),
+    ("optimizer=adm", "adam"),
+    ("optimizer=AdamW", "adamw"),
+    ("scheduler=cosin", "cosine"),
+    ("logger=tensorbord", "tensorboard"),
+    ("trainer=gpu", "default"),
+    ("experiment=tutoral", "tutorial"),
+    ("debug=quick", "fast"),
+    ("callbacks=al", "default"),
+    ("modle=cell", "model"),
+    # keys that do not exist
+    ("model.hiden_size=3", "model.hidden_size"),
+    ("+model.hiden_size=3", "model.hidden_size"),
+    ("++model.hiden_size=3", "model.hidden_size"),
+    ("hidden_size=3", "model.hidden_size"),
+    ("lr=0.1", "optimizer.lr"),
+    ("optimizer.learning_rate=0.1", "optimizer"),
+    ("trainer.epochs=3", "trainer.max_epochs"),
+    ("trainer.max_epoch=3", "trainer.max_epochs"),
+    ("data.seqlen=9", "data.seq_len"),
+    ("batch_size=9", "data.batch_size"),
+    ("sead=3", "seed"),
+    ("~model.dropout", "model.dropout"),
+    ("resume", "resume"),
+    ("stacked", "key=value"),
+    # wrong types
+    ("model.num_layers=two", "a whole number"),
+    ("model.num_layers=1.5", "a whole number"),
+    ("model.single_bias=maybe", "true or false"),
+    ("optimizer.lr=fast", "a number"),
+    ("seed=abc", "a whole number"),
+    ("trainer.max_epochs=[1,2]", "a whole number"),
+    # out of range, or no such choice
+    ("model.num_layers=0", "at least 1"),
+    ("model.hidden_size=-4", "at least 1"),
+    ("model.dropout=1.5 model.num_layers=2", "0 <= x < 1"),
+    ("model.nonlinearity=sigmoid", "tanh, relu"),
+    ("model.init=orthogonl", "orthogonal"),
+    ("model.readout=linaer", "linear"),
+    ("loss.over_time=avg", "sum, mean"),
+    ("optimizer.lr=0", "above 0"),
+    ("optimizer.lr=-1", "above 0"),
+    ("trainer.max_epochs=0", "at least 1"),
+    ("trainer.precision=bf16", "bf16-mixed"),
+    ("trainer.accelerator=gpuu", "gpu"),
+    ("trainer.threads=many", "auto"),
+    ("trainer.max_time=soon", "HH:MM:SS"),
+    ("trainer.gradient_clip_val=0", "above 0"),
+    ("trainer.gradient_clip_algorithm=max", "norm, value"),
+    ("checkpoint.monitor=val/los", "cross_entropy"),
+    ("checkpoint.mode=low", "min, max"),
+    ("seed=-1", "at least 0"),
+    ("data.batch_size=0", "batch_size"),
+    ("data.seq_len=0", "seq_len"),
+    ("data.unknown=ignore data=text data.path=x", "map"),
+    ("data.offset=rand data=text data.path=x", "random"),
+    # what does not go together
+    ("model=lstm model.nonlinearity=relu", "nonlinearity"),
+    ("model=gru model.single_bias=true", "single_bias"),
+    ("model.dropout=0.1", "layers"),
+    ("optimizer=adam optimizer.momentum=0.9", "momentum"),
+    ("optimizer=sgd optimizer.betas=[0.9,0.9]", "betas"),
+    ("optimizer=sgd optimizer.momentum=0 optimizer.nesterov=true", "optimizer.momentum"),
+    ("model.hidden_size=7", "model.hidden_size=4"),
+    ("trainer.precision=16-mixed", "bf16-mixed"),
+    ("data=text", "data.path"),
+    # what only the machine or the text can tell
+    ("trainer.accelerator=gpu", "trainer.accelerator=cpu"),
+    ("data=text data.path=nowhere.txt", "nowhere.txt"),
+    # stored runs
+    ("resume=nowhere", "nowhere"),
+    ("rerun=nowhere", "nowhere"),
+    ("resume=a rerun=b", "one stored run"),
+    # a sweep: before job 0
+    ("-m model=cell,stackd", "stacked"),
+    ("-m trainer.max_epochs=1,0", "at least 1"),
+    ("-m model.num_layers=1,two", "a whole number"),
+]
+
+
+@pytest.fixture
+def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+
+    def of(words: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["train", *words.split()])
+        with pytest.raises(SystemExit) as ended:
+            exit_with(train.main)
+        assert ended.value.code == 2
+        assert list(tmp_path.iterdir()) == [], "a mistake leaves nothing behind"
+        return capsys.readouterr().err.splitlines()
+
+    return of
+
+
+@pytest.mark.parametrize(("words", "right"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_a_mistake_is_answered_with_the_right_word(words: str, right: str, answer) -> None:  # type: ignore[no-untyped-def]
+    lines = answer(words)
+    assert 1 <= len(lines) <= 4
+    assert right in " ".join(lines)
+    assert "Traceback" not in " ".join(lines)
+    assert "append" not in " ".join(lines)
+    assert "use +" not in " ".join(lines).lower()
+
+
+def test_all_mistakes_are_told_at_once(answer) -> None:  # type: ignore[no-untyped-def]
+    lines = answer("model.hiden_size=3 data=helo trainer.max_epochs=0 optimizer.lr=x model.init=zero")
+    for right in ("model.hidden_size", "hello", "at least 1", "a number", "orthogonal"):
+        assert any(right in line for line in lines), right
+
+
+def test_an_answer_does_not_import_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['train', 'model.hiden_size=3', 'trainer.max_epochs=0']\n"
+        "from src import train\n"
+        "from src.config.entry import exit_with\n"
+        "try: exit_with(train.main)\n"
+        "except SystemExit as ended: assert ended.code == 2\n"
+        "heavy = {'torch', 'lightning', 'matplotlib', 'tensorboard'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 2

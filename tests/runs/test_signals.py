@@ -1,0 +1,144 @@
+"""Signals: what was asked to stop has saved, says so, and can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs.commands import only_run, refused, run, start
+from tests.runs.test_resume import WORDS, same_end
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 60)
+    return tmp_path
+
+
+def started(folder: Path, *words: str):  # type: ignore[no-untyped-def]
+    """A run that is under way: it has written a line of metrics."""
+    process = start(*WORDS, *words, cwd=folder)
+    deadline = time.monotonic() + 60
+    while not list(folder.rglob("metrics.jsonl")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def status(folder: Path) -> str:
+    return str(json.loads((only_run(folder) / "run.json").read_text())["status"])
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(text: Path, signum: int, code: int) -> None:
+    process = started(text, "trainer.max_epochs=100")
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert f"resume={only_run(text).relative_to(text)}" in out
+    assert status(text) == "stopped"
+    step = json.loads((only_run(text) / "run.json").read_text())["steps"]
+    assert step > 0
+    assert f"at step {step}" in run(f"resume={only_run(text)}", "trainer.max_time=00:00:01", cwd=text)
+
+
+def test_the_time_given_ends_a_run_with_status_stopped_and_no_error(text: Path) -> None:
+    run(*WORDS, "trainer.max_epochs=5000", "trainer.max_time=00:00:01", cwd=text)
+    assert status(text) == "stopped"
+
+
+def test_a_second_process_on_one_folder_is_refused(text: Path) -> None:
+    process = started(text, "trainer.max_epochs=5000")
+    (message,) = refused(f"resume={only_run(text)}", cwd=text)
+    assert "another process" in message
+    process.kill()
+    process.communicate()
+
+
+def test_a_preempted_run_saves_and_goes_on(text: Path) -> None:
+    process = started(text, "trainer.max_epochs=5000", "checkpoint.every_n_steps=null")
+    last = only_run(text) / "checkpoints" / "last.ckpt"
+    before = last.stat().st_mtime_ns if last.exists() else 0
+    process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 30
+    while not last.exists() or last.stat().st_mtime_ns == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert process.poll() is None
+    assert status(text) == "running"
+    process.kill()
+    process.communicate()
+
+
+def test_a_torn_checkpoint_is_told_and_the_one_before_it_is_used(text: Path) -> None:
+    run(*WORDS, cwd=text)
+    folder = only_run(text)
+    last = folder / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    for torn in (whole[: len(whole) // 2], bytes([*whole[:5000], whole[5000] ^ 1, *whole[5001:]])):
+        last.write_bytes(torn)
+        process = start(f"resume={folder}", cwd=text)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert "last.ckpt" in err
+        assert "going on from previous.ckpt" in out
+
+
+@pytest.mark.parametrize(
+    "words", [("model=lstm", "trainer.val_check_interval=0.25"), ("model=cell", "model.dropout=0.2")]
+)
+def test_validating_more_often_leaves_the_trained_weights_bit_identical(text: Path, words: tuple[str, ...]) -> None:
+    weights = []
+    for interval in ("1.0", "0.25"):
+        folder = text / interval
+        folder.mkdir()
+        path = f"data.path={text / 'text.txt'}"
+        run(*WORDS, path, *words, f"trainer.val_check_interval={interval}", cwd=folder)
+        last = only_run(folder) / "checkpoints" / "last.ckpt"
+        weights.append(torch.load(last, weights_only=True)["state_dict"])
+    assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
+
+
+def test_extending_a_finished_run_equals_one_that_was_longer_from_the_start(text: Path) -> None:
+    constant = [word for word in WORDS if not word.startswith("scheduler")]
+    long, short = text / "long", text / "short"
+    for folder, epochs in ((long, 4), (short, 2)):
+        folder.mkdir()
+        run(*constant, f"data.path={text / 'text.txt'}", f"trainer.max_epochs={epochs}", cwd=folder)
+    printed = run(f"resume={only_run(short)}", "trainer.max_epochs=4", cwd=short)
+    assert "trainer.max_epochs is now 4" in printed
+    same_end(only_run(long), only_run(short))
+
+
+def test_what_must_not_change_is_refused(text: Path) -> None:
+    run(*WORDS, "trainer.max_epochs=1", cwd=text)
+    folder = only_run(text)
+    for word in ("model.hidden_size=9", "data.seq_len=8", "seed=1", "optimizer.lr=0.5", "data.encoding=bytes"):
+        (message,) = refused(f"resume={folder}", word, cwd=text)
+        assert message.startswith(f"{word.partition('=')[0]} cannot change")
+    (text / "text.txt").write_text("another text altogether, of other letters. " * 60)
+    assert "the text has changed" in " ".join(refused(f"resume={folder}", "trainer.max_epochs=2", cwd=text))
+    assert os.listdir(folder / "checkpoints")
+
+
+def test_a_run_moves_to_another_place(text: Path) -> None:
+    run(*WORDS, "trainer.max_epochs=1", cwd=text)
+    moved, folder = text / "moved", only_run(text)
+    moved.mkdir()
+    folder.rename(moved / "run")
+    (text / "text.txt").rename(moved / "other name.txt")
+    words = (f"data.path={moved / 'other name.txt'}", "trainer.max_epochs=2")
+    run(f"resume={moved / 'run'}", *words, cwd=moved)
+    assert status(moved) == "done"
