@@ -12,7 +12,7 @@ import numpy as np
 
 from src.data import lines, named
 from src.data.encoded import Facts, write_ids
-from src.data.errors import DataError
+from src.data.errors import DataError, counted
 from src.data.options import Options
 from src.data.scan import Scan, remember, scan
 from src.data.text_files import Counts, Piece, Rules, Source, pieces
@@ -149,10 +149,10 @@ def _decide(
         raise vocabulary.unknown_error(codes, count, first, f"{options.name}: {name}", remedy)
     if rule == "extend":
         added = sorted({code for _, _, codes in missing.values() for code in codes})
-        note = f"vocabulary: {len(added)} {kind} added to the {len(vocabulary)} it had"
+        note = f"vocabulary: {counted(len(added), kind)} added to the {len(vocabulary)} it had"
         return vocabulary.extend_codes(added), [note], {}
     notes = [
-        f"{name}: {count:,} {kind} ({len(codes)} distinct) are not in the vocabulary; "
+        f"{name}: {counted(count, kind)} ({len(codes)} distinct) not in the vocabulary; "
         "one unknown symbol stands for them, and the uniform guess counts it"
         for name, (count, _, codes) in missing.items()
     ]

@@ -29,3 +29,8 @@ class UnknownCharacter(DataError):
 def shown(symbol: str) -> str:
     """One character as a reader can tell it from its look-alikes: 'é' (U+00E9)."""
     return f"{symbol!r} (U+{ord(symbol):04X})" if len(symbol) == 1 else repr(symbol)
+
+
+def counted(count: int, things: str) -> str:
+    """1 character, 2 characters."""
+    return f"{count:,} {things if count != 1 else things.removesuffix('s')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import socket
 import ssl
 import sys
 import time
@@ -57,9 +58,11 @@ def fetch(address: str, place: Path, sha256: str, *, progress: Progress | None =
                 if error.code < 500 or attempt == TRIES - 1:
                     raise FetchError(f"{address} answers {error.code} {error.reason}") from error
             except CONNECTION as error:
-                if attempt == TRIES - 1:
-                    reason = getattr(error, "reason", None) or error
-                    raise FetchError(f"{address} cannot be fetched ({reason}); tried {TRIES} times") from error
+                reason = getattr(error, "reason", None) or error
+                nameless = isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME  # no network here
+                if nameless or attempt == TRIES - 1:
+                    times = f"; tried {attempt + 1} times" if attempt else ""
+                    raise FetchError(f"{address} cannot be fetched ({reason}){times}") from error
         if (came := digest_of(stream)) != sha256:
             raise FetchError(
                 f"what came from {address} has sha256 {came}, expected {sha256}: "

@@ -123,29 +123,37 @@ CORPORA: dict[str, Named] = {
 def sources(name: str, root: str | None) -> list[Source]:
     """The files of a named corpus from `root`, else from the cache, else from their addresses, checked as they come.
 
-    A plain file's checksum is left to whoever reads it (Source.sha256). Raises DataError with the address, the checksum
-    and the place to put the file by hand, where it is neither here nor to be fetched.
+    A plain file's checksum is left to whoever reads it (Source.sha256). Raises DataError with address, checksum and the
+    place to put the file by hand, for each that is neither here nor to be fetched.
     """
-    return [_source(name, file, root) for file in CORPORA[name].files]
+    files = CORPORA[name].files
+    try:
+        return [_source(file, root) for file in files]
+    except FetchError as error:
+        by_hand = [
+            f"fetch {file.address} (sha256 {file.sha256}) by hand and put it at {_places(file, root)[0]}"
+            for file in files
+            if not any(place.is_file() for place in _places(file, root))
+        ]
+        raise DataError("\n".join([f"{name} is not here: {error}", *by_hand])) from error
+    except OSError as error:
+        raise DataError(f"{name} cannot be kept in {cache.folder()}: {error.strerror}; set UNROLL_CACHE") from error
 
 
-def _source(name: str, file: File, root: str | None) -> Source:
+def _places(file: File, root: str | None) -> list[Path]:
+    """Where a file is looked for, in this order; the last place is where it is fetched to."""
     kept = cache.folder() / "corpora" / file.place
-    places = [*([Path(root).expanduser() / file.place] if root else []), kept]
-    found = next((place for place in places if place.is_file()), None)
-    unpacked = kept.parent / file.sha256[:16] / (file.member or "")  # only ever made from a zip of this checksum
+    return [Path(root).expanduser() / file.place, kept] if root else [kept]
+
+
+def _source(file: File, root: str | None) -> Source:
+    places = _places(file, root)
+    # Only ever made from a zip of this checksum, so it need not be checked again
+    unpacked = places[-1].parent / file.sha256[:16] / (file.member or "")
     if file.member and unpacked.is_file():
         return Source(str(unpacked), unpacked, address=file.address)
-    if found is None:
-        try:
-            found = fetch(file.address, kept, file.sha256)
-        except FetchError as error:
-            raise DataError(
-                f"{name} is not here, and {error}\n"
-                f"fetch {file.address} (sha256 {file.sha256}) by hand and put it at {places[0]}"
-            ) from error
-        except OSError as error:
-            raise DataError(f"{name} cannot be kept at {kept}: {error.strerror}; set UNROLL_CACHE") from error
+    found = next((place for place in places if place.is_file()), None)
+    found = found or fetch(file.address, places[-1], file.sha256)
     plain = Source(str(found), found, sha256=file.sha256, address=file.address)
     if not file.member:
         return plain

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from src.data.errors import UnknownCharacter, shown
+from src.data.errors import UnknownCharacter, counted, shown
 
 Kind = Literal["characters", "bytes"]
 UNKNOWN = "<unknown>"  # longer than one character, so no text can contain it
@@ -146,8 +146,8 @@ class Vocabulary:
         names = ", ".join(shown(symbol) if self.kind == "characters" else f"byte {symbol}" for symbol in distinct[:5])
         more = f" and {len(distinct) - 5} more" if len(distinct) > 5 else ""
         message = (
-            f"{where} has {count:,} {self.kind} that the vocabulary of {len(self)} lacks: {names}{more}, the first at "
-            f"offset {first:,}; {remedy}"
+            f"{where} has {counted(count, self.kind)} that the vocabulary of {len(self)} lacks: "
+            f"{names}{more}, the first at offset {first:,}; {remedy}"
         )
         return UnknownCharacter(message, count=count, distinct=distinct, first=first)
 

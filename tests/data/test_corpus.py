@@ -3,6 +3,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from src.data.corpus import open_corpus
 from src.data.errors import DataError, UnknownCharacter
 from src.data.named import File, Named
 from src.data.vocabulary import Vocabulary
+
+ROOT = Path(__file__).parents[2]
 
 
 def text_of(corpus, split):
@@ -166,7 +169,7 @@ def test_the_vocabulary_is_that_of_the_training_split_alone(tmp_path):
     assert corpus.vocabulary.symbols == ("a", "b", "<unknown>")
     assert corpus.provenance["mapped"] == {"val": 4}
     assert corpus.notes == (
-        "val: 4 characters (2 distinct) are not in the vocabulary; "
+        "val: 4 characters (2 distinct) not in the vocabulary; "
         "one unknown symbol stands for them, and the uniform guess counts it",
     )
     with pytest.raises(UnknownCharacter, match=r"text: val has 4 characters .*'c'.*'d'.* offset 2; data.unknown=map"):
@@ -210,7 +213,7 @@ def test_opening_a_corpus_does_not_import_torch():
     code = (
         "import sys; from src.data.corpus import open_corpus; open_corpus(name='hello'); print('torch' in sys.modules)"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout.strip() == "False"
 
 

@@ -11,6 +11,8 @@ import pytest
 from src.data import encoded
 from src.data.corpus import open_corpus
 
+ROOT = Path(__file__).parents[2]
+
 OPEN = """
 import hashlib, sys
 from src.data.corpus import open_corpus
@@ -102,7 +104,7 @@ def slow(*arguments):
 build.write_ids = slow
 """
     command = [sys.executable, "-c", slow + OPEN, str(text), "characters"]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)]
     answers = [process.communicate(timeout=60)[0].split() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len({answer[-2] for answer in answers}) == 1
@@ -126,7 +128,7 @@ build.write_ids = slow
 from src.data.corpus import open_corpus
 open_corpus(name="text", path=sys.argv[1])
 """
-    process = subprocess.Popen([sys.executable, "-c", code, str(text)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code, str(text)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout.readline() == "half-way\n"
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
@@ -178,7 +180,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, encoding):
         place.write_bytes(("naïve façade, 你好\n".encode() * 50_000)[:999_990] * megabytes)
         place.write_bytes(place.read_bytes().decode("utf-8", "ignore").encode())
         answer = subprocess.run(
-            [sys.executable, "-c", OPEN, str(place), encoding], capture_output=True, text=True, check=True
+            [sys.executable, "-c", OPEN, str(place), encoding], capture_output=True, text=True, check=True, cwd=ROOT
         )
         used.append(int(answer.stdout.split()[1]) / 1024)
     assert used[1] - used[0] < 20  # MiB, for 38 MB more text

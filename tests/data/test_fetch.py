@@ -1,6 +1,8 @@
 import hashlib
 import io
+import socket
 import threading
+import urllib.error
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -105,10 +107,37 @@ def test_a_server_that_is_down_is_told_with_address_checksum_and_place(monkeypat
         open_corpus(name="time_machine")
     message = str(caught.value)
     assert len(message.splitlines()) == 2
+    assert message.startswith("time_machine is not here: ")
     for part in ("http://127.0.0.1:9/input.txt", "refused", SHA256, str(cache / "corpora" / "play" / "input.txt")):
         assert part in message
     with pytest.raises(DataError, match=f"put it at {tmp_path / 'mine' / 'play' / 'input.txt'}"):
         open_corpus(name="time_machine", root=str(tmp_path / "mine"))
+    assert nothing_in(tmp_path)
+
+
+def test_of_several_files_each_that_is_missing_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(fetch, "WAIT", 0.01)
+    (tmp_path / "ptb").mkdir()
+    (tmp_path / "ptb" / "ptb.valid.txt").write_bytes(b" here \n")
+    files = tuple(
+        File(f"ptb/ptb.{part}.txt", f"http://127.0.0.1:9/{part}", SHA256) for part in ("train", "valid", "test")
+    )
+    monkeypatch.setitem(named.CORPORA, "ptb", Named(files, None))
+    with pytest.raises(DataError) as caught:
+        open_corpus(name="ptb", root=str(tmp_path))
+    assert [line.split(" by hand")[0] for line in str(caught.value).splitlines()[1:]] == [
+        f"fetch http://127.0.0.1:9/{part} (sha256 {SHA256})" for part in ("train", "test")
+    ]
+
+
+def test_a_name_that_no_one_knows_is_asked_for_once(monkeypatch, tmp_path):
+    def unknown(*_, **__):
+        raise urllib.error.URLError(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+
+    monkeypatch.setattr(fetch.urllib.request, "urlopen", unknown)
+    monkeypatch.setattr(fetch.time, "sleep", lambda _: pytest.fail("tried again"))
+    with pytest.raises(FetchError, match=r"cannot be fetched \(.*Name or service not known\)$"):
+        fetch.fetch("http://nowhere.invalid/x", tmp_path / "x", SHA256)
     assert nothing_in(tmp_path)
 
 
