@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -148,8 +149,14 @@ def likeness(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, other, one).ratio()
 
 
+@functools.cache
+def _typed(schema: type) -> Any:
+    """Return a configuration to try values on; making one costs more than trying a hundred."""
+    return OmegaConf.structured(schema)
+
+
 def _wrong_value(key: str, value: Any, schema: type) -> str | None:
-    config = OmegaConf.structured(schema)
+    config = _typed(schema)
     if isinstance(value, str) and "${" in value:
         return None  # an interpolation: its value is not known before composing
     try:

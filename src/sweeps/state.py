@@ -17,6 +17,7 @@ import yaml
 from src.config.key import what_matters
 from src.training.run import boot_id
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast; a sweep may have a thousand jobs
 SILENT = 15 * 60  # seconds: a run writes a checkpoint every five minutes; one of another machine that does not is gone
 
 
@@ -62,7 +63,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 def same(folder: Path, config: Mapping[str, Any]) -> bool:
     """Whether the stored configuration is the job's in everything that can change the result."""
     try:
-        stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        stored = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER)
         mine, theirs = what_matters(config), what_matters(stored)
     except (OSError, yaml.YAMLError, TypeError, AttributeError):
         return False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from src.training.appended import lengths
@@ -45,8 +47,9 @@ class Keeper(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; and keep the best where the epoch itself was the validation."""
         self.save(trainer)
-        if self.history.improved and not trainer.fit_loop.epoch_loop._should_check_val_epoch():
-            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
+        best = self.history.improved and not trainer.fit_loop.epoch_loop._should_check_val_epoch()
+        if best and trainer.is_global_zero:
+            link(self.folder / "last.ckpt", self.folder / "best.ckpt")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the best."""
@@ -57,6 +60,8 @@ class Keeper(Callback):
         """Write `last.ckpt`; the one before it becomes `previous.ckpt`."""
         for logger in trainer.loggers:
             logger.save()  # what a curve shows up to here must survive a kill, as the checkpoint does
+        if not all(bool(torch.isfinite(p).all()) for p in trainer.lightning_module.parameters()):
+            return  # the last step has spoilt the weights: the checkpoint before it stays, and the next loss ends the run
         self.lengths = lengths(self.folder.parent)
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
         self.wanted, self.last_save, self.last_step = False, time.monotonic(), trainer.global_step
@@ -69,6 +74,14 @@ class Keeper(Callback):
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self.last_step:
             return True
         return self.every_n_minutes is not None and time.monotonic() - self.last_save > 60 * self.every_n_minutes
+
+
+def link(there: Path, path: Path) -> None:
+    """Let `path` be, at once, another name of a file that is only ever replaced: the same bytes, not written twice."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    os.link(there, temporary)
+    os.replace(temporary, path)
 
 
 def good_moment(trainer: pl.Trainer) -> bool:
