@@ -22,6 +22,10 @@ class Mistake(ValueError):
         return type(self), self.messages
 
 
+class Failure(RuntimeError):
+    """A run that cannot go on for a reason that words tell better than a traceback. Exit code 1."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean X?` for the allowed word most like `word`, or nothing where none is like it."""
     matches = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)

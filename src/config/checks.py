@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from src.config.callbacks import mistakes_in_callbacks
 from src.data.options import check as check_data
 from src.mistakes import nearest
 
@@ -73,7 +74,8 @@ OPTIMIZER_WORDS = {
 
 def mistakes_in_config(config: Mapping[str, Any]) -> list[str]:
     """Return everything that is wrong with a composed configuration, one text a mistake; no torch, no text opened."""
-    return [*_choices(config), *_ranges(config), *check_data(**config["data"]), *_together(config)]
+    found = [*_choices(config), *_ranges(config), *check_data(**config["data"]), *_together(config)]
+    return found + list(mistakes_in_callbacks(config["callbacks"]))
 
 
 def _get(config: Mapping[str, Any], key: str) -> Any:

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.config.literals import quote_literals
 from src.config.sweeper import RunJobs, Sweep, register
 from src.config.words import CONF, mistakes_in, overrides_in
-from src.mistakes import Mistake
+from src.mistakes import Failure, Mistake
 
 Plain = dict[str, Any]
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's wish; below we set it for ourselves
@@ -123,10 +123,10 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:  # a full or read-only disk, a file that vanished: not ours to mend, and no bug
+    except (Failure, OSError) as error:  # a full or read-only disk, a file that vanished: not ours to mend, and no bug
         if TRACEBACKS:
             raise
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(error if isinstance(error, Failure) else f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
 

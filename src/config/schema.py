@@ -95,7 +95,7 @@ class SchedulerConfig:
 
 @dataclass
 class TrainerConfig:
-    """Lightning's words, those that mean something here, and ours: `threads`."""
+    """Lightning's words, those that mean something here, and ours: `threads`, `profile`."""
 
     accelerator: str = "cpu"
     devices: int = 1
@@ -110,14 +110,15 @@ class TrainerConfig:
     gradient_clip_val: float | None = None
     gradient_clip_algorithm: str = "norm"
     accumulate_grad_batches: int = 1
-    val_check_interval: float = 1.0
+    val_check_interval: int | float = 1.0
     check_val_every_n_epoch: int = 1
-    limit_train_batches: float = 1.0
-    limit_val_batches: float = 1.0
-    overfit_batches: float = 0.0
+    limit_train_batches: int | float = 1.0
+    limit_val_batches: int | float = 1.0
+    overfit_batches: int | float = 0.0
     log_every_n_steps: int = 50
     deterministic: bool = False
     detect_anomaly: bool = False
+    profile: bool = False
     enable_progress_bar: bool = True
 
 

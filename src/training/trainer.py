@@ -13,12 +13,15 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
 from src.data.corpus import Corpus
+from src.training.callbacks.build import watchers
 from src.training.callbacks.curves import Curves
 from src.training.callbacks.early_stopping import StopEarly
 from src.training.callbacks.history import History
 from src.training.callbacks.keeper import Keeper
+from src.training.callbacks.non_finite import StopOnNonFinite
 from src.training.callbacks.predicted_string import PredictedString
 from src.training.callbacks.signals import StopOnSignal
+from src.training.callbacks.trace import Trace
 from src.training.checkpoint import AtomicCheckpointIO
 from src.training.csv_log import RunCSV
 from src.training.tensorboard import RunTensorBoard
@@ -26,6 +29,7 @@ from src.training.tensorboard import RunTensorBoard
 # Words of the `trainer` group that are not handed to Lightning's Trainer as they are.
 OURS = (
     "threads",
+    "profile",
     "max_time",
     "log_every_n_steps",
     "gradient_clip_val",
@@ -62,9 +66,12 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
     if config["checkpoint"]["enabled"]:
         cadence = {key: config["checkpoint"][key] for key in ("every_n_steps", "every_n_minutes")}
         keeper = Keeper(folder / "checkpoints", history, **cadence)
-    watching: list[Callback] = [StopOnSignal(keeper, words["max_time"]), curves, history]
+    watching: list[Callback] = [StopOnSignal(keeper, words["max_time"]), StopOnNonFinite(), curves, history]
     if says_lines:
         watching.append(PredictedString(corpus.vocabulary.decode))
+    watching += watchers(config, folder, corpus, history)
+    if words["profile"]:
+        watching.append(Trace(folder / "trace.json"))
     if config["early_stopping"]["enabled"]:
         stopping = {key: config["early_stopping"][key] for key in ("patience", "min_delta")}
         watching.append(StopEarly(monitor, mode=mode, **stopping))

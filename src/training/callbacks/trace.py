@@ -1,0 +1,49 @@
+"""debug=profile: a chrome trace of a few steps, for ui.perfetto.dev or chrome://tracing."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+log = logging.getLogger(__name__)
+
+
+class Trace(Callback):
+    """Record `steps` training steps after the first `warm_up`, and say where the trace lies.
+
+    Args:
+        path: the file to write, JSON.
+        warm_up: steps before, in which allocators and caches settle.
+        steps: steps recorded; fewer where the run ends before.
+    """
+
+    def __init__(self, path: Path, warm_up: int = 10, steps: int = 20) -> None:
+        self.path, self.warm_up, self.steps = path, warm_up, steps
+        self.profiler: torch.profiler.profile | None = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Start when the caches are warm, or at once in a run too short for that."""
+        first = min(self.warm_up, max(0, trainer.estimated_stepping_batches - self.steps))
+        if self.profiler is None and trainer.global_step == first and trainer.is_global_zero:
+            self.profiler = torch.profiler.profile()
+            self.profiler.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Stop after the last recorded step."""
+        if self.profiler is not None and trainer.global_step >= self.warm_up + self.steps:
+            self._write()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what there is."""
+        self._write()
+
+    def _write(self) -> None:
+        if self.profiler is not None and not self.path.exists():
+            self.profiler.stop()
+            self.profiler.export_chrome_trace(str(self.path))
+            log.info("a trace for ui.perfetto.dev: %s", self.path)
