@@ -68,6 +68,7 @@ class LanguageModule(pl.LightningModule):
         self.nats: Tensor | float = 0.0  # what they cost; whoever reports a mean takes differences of the two
         self.val_tally = Tally()
         self.outcome: Outcome | None = None
+        self.val_outcome: Outcome | None = None
         self.grad_norm: Tensor | None = None  # of the last step, before clipping; None where nobody asked
         self.clipped_steps: Tensor | float = 0.0  # since whoever logs it took it
         self.norm_wanted = False
@@ -129,7 +130,8 @@ class LanguageModule(pl.LightningModule):
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["val"])
         self.states["val"] = detached(state)
         loss = window_loss(logits, batch.targets, "mean")
-        hits = Outcome(batch, logits, loss).hits()
+        self.val_outcome = Outcome(batch, logits, loss)
+        hits = self.val_outcome.hits()
         self.val_tally.add(float(loss.losses.double().sum()), float(hits), int(loss.characters))
 
     def on_validation_epoch_end(self) -> None:

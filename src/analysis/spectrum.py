@@ -1,0 +1,54 @@
+"""The recurrent matrix W: its eigenvalues, their largest modulus, its singular values.
+
+A signal that travels k steps is multiplied by W k times (and shrunk by f' <= 1 at each): along an eigenvector it grows
+or fades as |eigenvalue|^k. Singular values bound one step, |W h| <= sigma_max |h|; eigenvalues tell the long run.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+SQUARINGS = 10  # W^1024: what the norm adds to the radius has shrunk to its 512th root
+
+
+def eigenvalues(W: Tensor) -> Tensor:
+    """Return the eigenvalues of W (hidden, hidden), complex (hidden,), the largest modulus first."""
+    found = torch.linalg.eigvals(_plain(W))
+    return found[found.abs().argsort(descending=True)]
+
+
+def singular_values(W: Tensor) -> Tensor:
+    """Return the singular values of W (hidden, hidden), (hidden,), the largest first."""
+    return torch.linalg.svdvals(_plain(W))
+
+
+def spectral_radius(W: Tensor) -> float:
+    """Return the largest modulus of an eigenvalue of W, by Gelfand's formula, rho = lim |W^k|^(1/k).
+
+    W is squared ten times. With the ratio |W^1024| / |W^512| = rho^512 the constant in front of rho^k cancels, so an
+    orthogonal W gives 1 to the last digits and any other is right to about 1e-3. For hidden = 512 this is a tenth of
+    what the eigenvalues cost. Not a number where W is not finite.
+    """
+    A = _plain(W)
+    if not bool(torch.isfinite(A).all()):
+        return math.nan
+    log_norm = 0.0  # log |W^k|, kept apart: W^1024 itself would overflow
+    for squaring in range(SQUARINGS + 1):
+        norm = float(torch.linalg.matrix_norm(A))
+        if norm == 0.0:
+            return 0.0  # W^k = 0: every eigenvalue is zero
+        before, log_norm = log_norm, 2 * log_norm + math.log(norm)
+        A = A / norm
+        if squaring < SQUARINGS:
+            A = A @ A
+    # log_norm is log |W^1024|, and `before` log |W^512|
+    return math.exp((log_norm - before) / 2 ** (SQUARINGS - 1))
+
+
+def _plain(W: Tensor) -> Tensor:
+    """Return W detached, on the CPU, in single precision at least: LAPACK has no half."""
+    W = W.detach().cpu()
+    return W.to(torch.promote_types(W.dtype, torch.float32))

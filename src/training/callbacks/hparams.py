@@ -1,0 +1,85 @@
+"""The table HParams: one row a run, named so that a person can tell it apart, with its best and final metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from src.training.callbacks.curves import write_scalars
+from src.training.callbacks.history import History
+from src.training.tensorboard import writers
+
+# Groups and keys that say where and how a run is shown, not what was trained.
+LEFT_OUT = (
+    "name", "runs", "sweep", "callbacks", "logger", "checkpoint", "early_stopping", "data.root", "model._target_",
+)  # fmt: skip
+# Numbers that may be left out: written as words, so that a key has one type in all runs, None being the word "None".
+MAY_BE_NONE = (
+    "seed",
+    "optimizer.eps",
+    "optimizer.momentum",
+    "optimizer.nesterov",
+    "optimizer.alpha",
+    "scheduler.total_steps",
+    "trainer.gradient_clip_val",
+    "trainer.min_epochs",
+)
+FOUR = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
+
+
+class HParams(Callback):
+    """Open the row at the start, close it at the end, with `best/...` and `final/...` of the metrics.
+
+    Args:
+        config: the whole configuration.
+        folder: the run's folder, whose name makes the row's unique.
+        history: knows the best and the final metrics.
+    """
+
+    def __init__(self, config: Mapping[str, Any], folder: Path, history: History) -> None:
+        self.config, self.folder, self.history = config, folder, history
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the words of the configuration."""
+        for writer in writers(trainer.loggers):
+            writer.started(row_name(self.config, self.folder), dict(flat(self.config)))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the metrics and close the row."""
+        best = self.history.best or {}
+        point = {f"final/{name}": value for name, value in self.history.final.items() if name.split("/")[-1] in FOUR}
+        point |= {f"best/{name}": best[name] for name in best if str(name).split("/")[-1] in FOUR}
+        write_scalars(trainer, point, trainer.global_step)
+        for writer in writers(trainer.loggers):
+            writer.ended(well=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the row of a run that failed; one that was stopped goes on some day."""
+        if isinstance(exception, Exception):
+            for writer in writers(trainer.loggers):
+                writer.ended(well=False)
+
+
+def row_name(config: Mapping[str, Any], folder: Path) -> str:
+    """Return what a run is called in the table: what is mostly compared, and its folder's name."""
+    model, optimizer = config["model"], config["optimizer"]
+    size = f"{model['num_layers']}x{model['hidden_size']}"
+    return f"{model['name']} {size} {optimizer['name']} lr={optimizer['lr']:g} seed={config['seed']} {folder.name}"
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
+    """Yield dotted key, value, for every key that says what was trained; each key always with the same type."""
+    for key, value in config.items():
+        name = prefix + str(key)
+        if name in LEFT_OUT:
+            continue
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{name}.")
+        elif isinstance(value, bool | int | float) and name not in MAY_BE_NONE:
+            yield name, value
+        else:
+            yield name, str(value)

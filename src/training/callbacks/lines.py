@@ -1,0 +1,61 @@
+"""What stands beside the curves: the baselines as constant lines, and which curves share a chart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from src.training.callbacks.curves import write_scalars
+from src.training.tensorboard import writers
+
+CHARTS = {
+    "learning": {
+        "bits a character: train, val and what to beat": [
+            r"^(train|val)/bits_per_character$",
+            r"^baseline/(uniform|unigram|ngram_5)$",
+        ],
+        "accuracy": [r"^(train|val)/accuracy$"],
+        "a fresh state against the carried one, nats a character": [r"^window/cross_entropy_(carried|fresh)$"],
+    },
+    "the recurrent matrix": {
+        "spectral radius of W": [r"^recurrent/spectral_radius/layer_\d+$"],
+        "share of saturated units": [r"^recurrent/saturated/layer_\d+$"],
+    },
+    "the step": {
+        "norm of the gradient, before clipping": [r"^train/grad_norm$"],
+        "share of steps clipped": [r"^train/clip_rate$"],
+        "learning rate": [r"^optimizer/learning_rate$"],
+    },
+}
+
+
+class BaselineLines(Callback):
+    """Write `baseline/<name>` as a line: a point at the first step and one at the last.
+
+    Args:
+        baselines: name -> bits a character.
+    """
+
+    def __init__(self, baselines: Mapping[str, float]) -> None:
+        self.points = {f"baseline/{name}": bits for name, bits in baselines.items()}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The first point; a run that goes on has it."""
+        if trainer.global_step == 0:
+            write_scalars(trainer, self.points, 0)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last point."""
+        if trainer.global_step:
+            write_scalars(trainer, self.points, trainer.global_step)
+
+
+class Layout(Callback):
+    """Tell TensorBoard's page Custom Scalars what to draw together: train against val, and the baselines with them."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Once, before the first step."""
+        for writer in writers(trainer.loggers):
+            writer.layout(CHARTS)

@@ -1,0 +1,69 @@
+"""Where in the window it is bad: what a character costs by its place, with the carried state and from a fresh one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+from src.analysis.positions import Positions
+from src.training.callbacks.probe import View
+from src.training.callbacks.watcher import Watcher
+from src.training.module import LanguageModule
+
+MOST_READ = 32_768  # characters compared: about a tenth of a bit of noise at each place, the same in both curves
+
+
+class LossByPosition(Watcher):
+    """Draw `window/loss_by_position`, and `window/cross_entropy_carried|fresh` as curves.
+
+    With the carried state the first windows of a validation are counted as they go by. From fresh states they are read
+    once more, so that both curves are about the same characters.
+    """
+
+    name = "loss_by_position"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.carried = Positions.none()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count anew."""
+        self.carried = Positions.none()
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Count a window that was validated on."""
+        assert isinstance(pl_module, LanguageModule)
+        if self.active and pl_module.val_outcome is not None and not enough(self.carried):
+            loss = pl_module.val_outcome.loss
+            self.carried = self.carried.plus(loss.losses, loss.real)
+
+    def draw(self, view: View) -> None:
+        """Read some windows from fresh states, and draw both."""
+        from src.analysis.pictures import loss_by_position
+
+        carried = self.carried if len(self.carried.nats) else positions(view, carry=True)
+        fresh = positions(view, carry=False)
+        overall = (carried.overall(), fresh.overall())
+        figure = loss_by_position(view.step, carried.mean(), fresh.mean(), overall)
+        self.gallery.figure(view.trainer, "window/loss_by_position", figure, view.step)
+        curves = {f"window/cross_entropy_{name}": x for name, x in zip(("carried", "fresh"), overall, strict=True)}
+        self.gallery.scalars(view.trainer, curves, view.step)
+
+
+def enough(found: Positions) -> bool:
+    """Return whether no more windows are wanted."""
+    return bool(found.characters.sum() >= MOST_READ)
+
+
+def positions(view: View, carry: bool) -> Positions:
+    """Return the losses of a text's first windows, the state carried from one to the next or always zero."""
+    found, state, windows = Positions.none(), None, view.windows()
+    for index in range(len(windows)):
+        window = windows.window(0, index)
+        _, loss, ended = view.read(window, None if window.starts else state)
+        found = found.plus(loss.losses, loss.real)
+        state = ended if carry else None
+        if enough(found):
+            break
+    return found

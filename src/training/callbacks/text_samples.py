@@ -1,0 +1,72 @@
+"""What the network writes, at several temperatures."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from src.data.corpus import Corpus
+from src.data.splits import LineSplit, PairSplit
+from src.models.generation import Generation
+from src.models.sampling import Choice
+from src.training.callbacks.gallery import Gallery
+from src.training.callbacks.probe import View
+from src.training.callbacks.watcher import Watcher
+
+
+class TextSamples(Watcher):
+    """Write `samples/temperature_<x>` at every moment, shown as it is.
+
+    The same random numbers at every moment, from generators of its own: what changes from sample to sample is the
+    network.
+
+    Args:
+        gallery, every_n_steps: see `Watcher`.
+        corpus: whose vocabulary reads ids back.
+        temperatures: one text each.
+        length: characters of each.
+        prompt: what it goes on from; None for a newline (in a list the boundary, else the training text's first
+            character).
+    """
+
+    name = "text_samples"
+
+    def __init__(
+        self, gallery: Gallery, every_n_steps: int | None, corpus: Corpus, temperatures: Sequence[float], length: int,
+        prompt: str | None,
+    ) -> None:  # fmt: skip
+        super().__init__(gallery, every_n_steps)
+        self.corpus, self.temperatures, self.length, self.prompt = corpus, tuple(temperatures), length, prompt
+
+    def means_something(self, view: View) -> bool:
+        """The tutorial's pair names another character than the next one: what it writes is no text."""
+        return not isinstance(self.corpus.splits["train"], PairSplit)
+
+    def look(self, view: View) -> None:
+        """Write a text at each temperature."""
+        if view.step == 0:
+            return  # noise, whatever the model
+        model = view.model
+        first = next(model.parameters())
+        if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
+            model = copy.deepcopy(model).cpu().float()  # characters one by one are fastest on a CPU
+        split = self.corpus.splits["train"]
+        boundary = split.boundary if isinstance(split, LineSplit) else None
+        for temperature in self.temperatures:
+            drawn = Generation(model, self._start(), Choice(temperature), [0], boundary)
+            ids = [int(next(drawn)[0]) for _ in range(self.length)]
+            text = (self.prompt or "") + self.corpus.vocabulary.decode(ids)
+            self.gallery.text(view.trainer, f"samples/temperature_{float(temperature)}", text, view.step)
+
+    def _start(self) -> np.ndarray:
+        """Return the ids to go on from."""
+        split, vocabulary = self.corpus.splits["train"], self.corpus.vocabulary
+        if self.prompt:
+            return vocabulary.encode(self.prompt)
+        if isinstance(split, LineSplit):
+            return np.array([split.boundary])
+        newline = [i for i, symbol in enumerate(vocabulary.symbols) if symbol == "\n"]
+        return np.array(newline or [int(split.ids[0])])
