@@ -1,0 +1,231 @@
+"""`model=manual`: torch.nn.RNN's manners over a forward and backward through time that is written out (bptt.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from src.models.bptt import recurrence, reference, split
+from src.models.initialisation import check_init, initialise_, uniform_layer
+from src.models.manners import check_words, time_first
+
+
+class ManualLayer(nn.Module):
+    """One layer's parameters: weight = [U W] (hidden, input + hidden), bias (hidden,), and the reverse direction's."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool, suffixes: tuple[str, ...], like: Tensor) -> None:
+        super().__init__()
+        for suffix in suffixes:
+            weight = like.new_empty(hidden_size, input_size + hidden_size)
+            self.register_parameter(f"weight{suffix}", nn.Parameter(weight))
+            self.register_parameter(f"bias{suffix}", nn.Parameter(like.new_empty(hidden_size)) if bias else None)
+
+
+class ManualRNN(nn.Module):
+    """A drop-in for `torch.nn.RNN`: the same numbers, faster on a CPU, every delta visible, ids welcome as inputs.
+
+        h_t^l = f(U^l h_t^{l-1} + W^l h_{t-1}^l + b^l),   h_t^0 = x_t,   weight = [U W],   f = tanh or relu
+
+    Args:
+        input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype:
+            as in `torch.nn.RNN`; one bias a layer, b = b_ih + b_hh.
+        init: `torch`, `orthogonal` or `identity`; see initialisation.py.
+        input_scale: the first layer's U is multiplied by it at the start.
+
+    Parameters: `layers.<l>.weight`, `layers.<l>.bias`; of the other direction `weight_reverse`, `bias_reverse`.
+
+    The backward pass reads the output: change a copy of it in place, not itself (else autograd complains). Second
+    derivatives, torch.compile, tracing and torch.func go through the slow reference.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        init: str = "torch",
+        input_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_words(input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout)
+        check_init(init)
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.nonlinearity, self.bias, self.batch_first = nonlinearity, bias, batch_first
+        self.dropout, self.bidirectional = float(dropout), bidirectional
+        self.init, self.input_scale = init, input_scale
+        self._suffixes = ("", "_reverse") if bidirectional else ("",)
+        self._deltas: list[Tensor | None] | None = None
+        like = torch.empty(0, device=device, dtype=dtype)
+        sizes = [input_size] + [hidden_size * len(self._suffixes)] * (num_layers - 1)
+        self.layers = nn.ModuleList(ManualLayer(size, hidden_size, bias, self._suffixes, like) for size in sizes)
+        self.reset_parameters()
+
+    def directions(self) -> list[tuple[nn.Parameter, nn.Parameter | None]]:
+        """(weight, bias) of every layer and direction, in the order of h_n: the first layer's two directions first."""
+        return [
+            (getattr(layer, f"weight{suffix}"), getattr(layer, f"bias{suffix}"))
+            for layer in self.layers
+            for suffix in self._suffixes
+        ]
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw all weights: what `torch.nn.RNN` would draw from the same seed, then `init` and `input_scale`."""
+        for weight, bias in self.directions():
+            input_size = weight.shape[1] - self.hidden_size
+            U, W, *biases = uniform_layer(input_size, self.hidden_size, self.bias, weight.device, weight.dtype)
+            _assign(weight, bias, U, W, biases)
+        for i, (weight, bias) in enumerate(self.directions()):
+            U, W = split(weight)
+            initialise_(U, W, [bias], self.init, self.input_scale if i < len(self._suffixes) else 1.0)
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: here for programs that call it on torch's RNN."""
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run a window: (output, h_n).
+
+        `input`: features (time, batch, input), or ids (time, batch) of an integer type; (batch, time, ...) under
+        `batch_first`; without batch (time, input) or (time,). `hx`: (num_layers * directions, batch, hidden), without
+        batch (num_layers * directions, hidden); None is zeros. output: (time, batch, directions * hidden), laid out as
+        the input; h_n as `hx`. Under autocast both are in its dtype.
+
+        Raises TypeError, ValueError, RuntimeError where torch.nn.RNN does, IndexError for an id out of range.
+        """
+        parameters, directions = self.directions(), len(self._suffixes)
+        x, h_0, batched = time_first(
+            input, hx, parameters[0][0], self.input_size, (len(parameters), self.hidden_size), self.batch_first
+        )
+        starts = [None] * len(parameters) if h_0 is None else h_0.unbind(0)
+        ends: list[Tensor] = []
+        outputs: list[Tensor] = []
+        for i, (weight, bias) in enumerate(parameters):
+            reverse = i % directions == 1
+            if i and not reverse:
+                x = outputs[0] if directions == 1 else torch.cat(outputs, dim=2)
+                x = nn.functional.dropout(x, self.dropout, self.training) if self.dropout else x
+                outputs.clear()
+            if _needs_plain_torch():
+                hidden, h_n = reference(x, weight, bias, starts[i], self.nonlinearity, reverse)
+            else:
+                hidden, h_n = recurrence(
+                    x,
+                    weight,
+                    bias,
+                    starts[i],
+                    self.nonlinearity,
+                    reverse,
+                    on_deltas=self._recorder(i),
+                    spend_grad=i < len(parameters) - directions,  # but for the last layer, hidden stays in here
+                )
+            outputs.append(hidden)
+            ends.append(h_n)
+        output = outputs[0] if directions == 1 else torch.cat(outputs, dim=2)
+        h_n = torch.stack(ends)
+        if not batched:
+            return output.squeeze(1), h_n.squeeze(1)
+        return output.transpose(0, 1) if self.batch_first else output, h_n
+
+    def load_torch_rnn(self, rnn: nn.RNN) -> ManualRNN:
+        """Copy the weights of a `torch.nn.RNN` in, b = b_ih + b_hh, and return self.
+
+        Raises TypeError for another kind of module, ValueError for one of other sizes, nonlinearity or biases.
+        """
+        if not isinstance(rnn, nn.RNN):
+            raise TypeError(f"load_torch_rnn takes a torch.nn.RNN, got {type(rnn).__name__}")
+        words = "input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "bidirectional"
+        theirs, mine = ({word: getattr(model, word) for word in words} for model in (rnn, self))
+        wrong = [f"{word}={theirs[word]} (here {mine[word]})" for word in words if theirs[word] != mine[word]]
+        if wrong:
+            raise ValueError(f"this torch.nn.RNN has {', '.join(wrong)}; build a ManualRNN with the same words")
+        with torch.no_grad():
+            for (weight, bias), (U, W, *biases) in zip(self.directions(), rnn.all_weights, strict=True):
+                _assign(weight, bias, U, W, biases)
+        return self
+
+    def to_torch_rnn(self) -> nn.RNN:
+        """A `torch.nn.RNN` that computes the same: b in b_ih, zeros in b_hh; in the same mode, dtype and place."""
+        weight, _ = self.directions()[0]
+        rnn = nn.utils.skip_init(  # draws nothing: the generator is the caller's
+            nn.RNN,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            nonlinearity=self.nonlinearity,
+            bias=self.bias,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+            bidirectional=self.bidirectional,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        with torch.no_grad():
+            for (weight, bias), (U, W, *biases) in zip(self.directions(), rnn.all_weights, strict=True):
+                for target, source in zip((U, W), split(weight), strict=True):
+                    target.copy_(source)
+                if bias is not None:
+                    biases[0].copy_(bias)
+                    biases[1].zero_()
+        return rnn.train(self.training)
+
+    def extra_repr(self) -> str:
+        """What differs from the default words, as torch.nn.RNN tells it."""
+        words = {"num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False, "dropout": 0.0}
+        words |= {"bidirectional": False, "init": "torch", "input_scale": 1.0}
+        told = [f"{word}={getattr(self, word)}" for word, usual in words.items() if getattr(self, word) != usual]
+        return ", ".join([str(self.input_size), str(self.hidden_size), *told])
+
+    def _recorder(self, index: int) -> Callable[[Tensor], None] | None:
+        """What the backward pass of one layer and direction does with its deltas; None when nobody asks."""
+        if (deltas := self._deltas) is None:
+            return None
+
+        def keep(delta: Tensor) -> None:
+            deltas[index] = delta
+
+        return keep
+
+
+@contextmanager
+def record_deltas(rnn: ManualRNN) -> Iterator[list[Tensor | None]]:
+    """The deltas of windows run inside the block: a list that every backward pass of such a window fills.
+
+        with record_deltas(rnn) as deltas:
+            output, h_n = rnn(inputs, h_0)
+            loss(output).backward()
+        deltas[l]  # dL/dz_t^l of all t: (time, batch, hidden), time first whatever batch_first says
+
+    One entry a layer and direction, in the order of h_n. The backward pass computes them anyway and hands them over;
+    a window run outside such a block keeps nothing.
+    """
+    before, rnn._deltas = rnn._deltas, [None] * len(rnn.directions())
+    try:
+        yield rnn._deltas
+    finally:
+        rnn._deltas = before
+
+
+def _assign(weight: Tensor, bias: Tensor | None, U: Tensor, W: Tensor, biases: Sequence[Tensor | None]) -> None:
+    """weight = [U W], b = b_ih + b_hh, in place."""
+    weight.copy_(torch.cat([U, W], dim=1))
+    if bias is not None:
+        bias.copy_(torch.stack([b for b in biases if b is not None]).sum(0))
+
+
+def _needs_plain_torch() -> bool:
+    """Whether someone records or transforms the operations, and must see each of them."""
+    return bool(torch.jit.is_tracing() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())

@@ -1,0 +1,127 @@
+"""The operations of which every step of a recurrence is made, each in the fastest form measured on a CPU.
+
+    z_t = c_t + a M              `Affine`: M is W^T on the way forward and W on the way back, one for the whole window
+    h_t = f(z_t)                 `Activation`
+    delta_t = f'(z_t) * g_t      `activation_backward`
+
+Beside every fast form stands a plain one, for other devices and precisions. Which is taken depends on sizes, dtype and
+device alone, never on a clock, so that equal runs stay equal bit by bit.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NONLINEARITIES = ("tanh", "relu")
+
+
+def _plain_memory(tensor: Tensor) -> bool:
+    """Whether numpy and oneDNN may reach into this tensor: no subclass, in main memory."""
+    return type(tensor) is Tensor and tensor.device.type == "cpu"
+
+
+def pays_to_pack(M: Tensor, rows: int) -> bool:
+    """Whether oneDNN, with M laid out in blocks beforehand, multiplies (rows, n) by M (n, n) faster than addmm.
+
+    Without it MKL lays M out anew at every step. Microseconds of a step of 64 rows on two AVX-512 cores, addmm and
+    packed: float32, H = 256: 56, 65; 384: 130, 110; 512: 233, 180; 1024: 1,190, 680. bfloat16, H = 128: 27, 26;
+    256: 46, 43; 512: 120, 105; 1024: 428, 370. Packing itself takes 700 (float32, H = 512), once a window.
+    """
+    if rows < 8 or not _plain_memory(M) or not torch.backends.mkldnn.is_available():
+        return False
+    if M.dtype is torch.bfloat16:
+        return min(M.shape) >= 128 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return M.dtype is torch.float32 and min(M.shape) >= 384
+
+
+class Affine:
+    """(c, a) -> c + a M for a fixed M (n, n), called `steps` times with c and a (rows, n)."""
+
+    def __init__(self, M: Tensor, rows: int, steps: int) -> None:
+        self.packed = steps >= 16 and pays_to_pack(M, rows)
+        if self.packed:
+            M = torch.ops.mkldnn._reorder_linear_weight(M.t(), rows)
+        elif steps >= 4:
+            M = M.contiguous()
+        self.M = M
+
+    def __call__(self, c: Tensor, a: Tensor, out: Tensor) -> Tensor:
+        """c + a M: in `out`, which may be c, or in a tensor of its own."""
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise.binary(a, c, self.M, None, "add")
+        return torch.addmm(c, a, self.M, out=out)
+
+
+def linear(x: Tensor, M: Tensor, b: Tensor | None = None) -> Tensor:
+    """x M^T + b: x (n, k) holds the rows of a whole window, M (m, k), b (m,)."""
+    if pays_to_pack(M, x.shape[0]):
+        return torch.ops.mkldnn._linear_pointwise(x, M, b, "none", [None], "")
+    out = x.new_empty(x.shape[0], M.shape[0])
+    # out= also keeps autocast away: the dtype was chosen once, by the caller
+    return torch.mm(x, M.t(), out=out) if b is None else torch.addmm(b, x, M.t(), out=out)
+
+
+class Activation:
+    """z -> f(z), written into `out`, which may be z; both (rows, n) as `like`.
+
+    tanh of 32,768 float32 numbers takes torch 86 us on one core and 47 on two, numpy 12 (off by at most 1.4 units in
+    the last place, torch by 0.5); in bfloat16 torch 56 and 31, numpy by way of float32 20.
+    """
+
+    def __init__(self, nonlinearity: str, like: Tensor) -> None:
+        self.relu = nonlinearity == "relu"
+        self.numpy = _plain_memory(like) and like.dtype in (torch.float32, torch.float64)
+        self.wide = None
+        if _plain_memory(like) and like.dtype in (torch.bfloat16, torch.float16):
+            self.wide = torch.empty(like.shape, dtype=torch.float32)
+
+    def __call__(self, z: Tensor, out: Tensor) -> None:
+        if self.relu:
+            torch.clamp_min(z, 0, out=out)
+        elif self.numpy:
+            rows = z.numpy()
+            np.tanh(rows, rows if z is out else out.numpy())
+        elif self.wide is not None:
+            wide = self.wide.copy_(z).numpy()
+            np.tanh(wide, wide)
+            out.copy_(self.wide)
+        else:
+            torch.tanh(z, out=out)
+
+
+def activation_backward(nonlinearity: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """(g, h, out) -> f'(z) * g, f' read off h = f(z): 1 - h^2 for tanh, h > 0 for relu; `out` may be g."""
+    if nonlinearity == "relu":
+        relu_backward = torch.ops.aten.threshold_backward.grad_input
+        return lambda g, h, out: relu_backward(g, h, 0, grad_input=out)
+    tanh_backward = torch.ops.aten.tanh_backward.grad_input
+    return lambda g, h, out: tanh_backward(g, h, grad_input=out)
+
+
+def input_share(inputs: Tensor, U: Tensor, b: Tensor | None) -> Tensor:
+    """U x_t + b of all steps (time, batch, hidden), in memory of its own."""
+    if inputs.is_floating_point():
+        share = linear(inputs.reshape(-1, U.shape[1]), U, b)
+    elif inputs.numel() < U.shape[1]:  # few ids: only their columns are read
+        share = torch.index_select(U.t(), 0, inputs.reshape(-1))
+        share = share if b is None else share.add_(b)
+    else:  # b is added once a column, not once a step
+        table = U.t() if b is None else U.t() + b
+        share = torch.index_select(table.contiguous(), 0, inputs.reshape(-1))
+    return share.view(*inputs.shape[:2], U.shape[0])
+
+
+def scatter(delta: Tensor, ids: Tensor, size: int) -> Tensor:
+    """sum_t x_t delta_t^T (size, hidden) for one-hot x_t: every delta is added to the row of its id.
+
+    In float32 at least: bfloat16 has 8 significant bits, and a sum of a few hundred deltas would come to a stand. It is
+    widened 16 steps at a time.
+    """
+    wide = torch.promote_types(delta.dtype, torch.float32)
+    columns = delta.new_zeros(size, delta.shape[2], dtype=wide)
+    chunk = delta.shape[0] if delta.dtype is wide else 16
+    for some, their_ids in zip(delta.split(chunk), ids.split(chunk), strict=True):
+        columns.index_add_(0, their_ids.reshape(-1), some.flatten(0, 1).to(wide))
+    return columns
