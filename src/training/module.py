@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from src.metrics import Tally
 from src.models.language_model import LanguageModel, State, detached, moved
 from src.training.checkpoint import random_state, set_random_state
 from src.training.loss import WindowLoss, window_loss
+from src.training.non_finite import failure
 from src.training.optimizers import Schedule, build_optimizer
 
 
@@ -69,6 +71,7 @@ class LanguageModule(pl.LightningModule):
         self.val_tally = Tally()
         self.outcome: Outcome | None = None
         self.val_outcome: Outcome | None = None
+        self.recent_norms: deque[tuple[int, Tensor]] = deque(maxlen=5)
         self.grad_norm: Tensor | None = None  # of the last step, before clipping; None where nobody asked
         self.clipped_steps: Tensor | float = 0.0  # since whoever logs it took it
         self.norm_wanted = False
@@ -90,6 +93,7 @@ class LanguageModule(pl.LightningModule):
         self.states["train"] = detached(state)
         loss = window_loss(logits, batch.targets, self.over_time)
         self.outcome = Outcome(batch, logits.detach(), loss)
+        self._must_be_finite("the loss", loss.minimised.detach())
         self.characters = self.characters + loss.characters
         self.nats = self.nats + loss.losses.double().sum()
         return loss.minimised
@@ -102,17 +106,27 @@ class LanguageModule(pl.LightningModule):
     ) -> None:
         """Clip, and keep the norm from before: clipping by norm computes it anyway."""
         parameters = [p for p in self.parameters() if p.grad is not None]
-        if gradient_clip_val is not None and gradient_clip_algorithm == "norm":
-            self.grad_norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
-            self.clipped_steps = self.clipped_steps + (self.grad_norm > gradient_clip_val)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        clips_norm = gradient_clip_val is not None and gradient_clip_algorithm == "norm"
+        self.grad_norm = torch.nn.utils.get_total_norm(gradients) if clips_norm or self.norm_wanted else None
+        if self.grad_norm is not None:
+            self.recent_norms.append((self.trainer.global_step, self.grad_norm))
+            self._must_be_finite("the gradient's norm", self.grad_norm)
+        if gradient_clip_val is None:
             return
-        self.grad_norm = None
-        if self.norm_wanted:
-            self.grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if gradient_clip_val is not None:
-            clipped = torch.stack([p.grad.abs().max() > gradient_clip_val for p in parameters if p.grad is not None])
+        if clips_norm:
+            assert self.grad_norm is not None
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
+            self.clipped_steps = self.clipped_steps + (self.grad_norm > gradient_clip_val)
+        else:
+            clipped = torch.stack([gradient.abs().max() > gradient_clip_val for gradient in gradients])
             self.clipped_steps = self.clipped_steps + clipped.any()
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+
+    def _must_be_finite(self, what: str, value: Tensor) -> None:
+        """Raise Failure for a nan or an inf; on a GPU only where a point is written, since a look waits for it."""
+        if (self.norm_wanted or value.device.type == "cpu") and not torch.isfinite(value):
+            raise failure(f"{what} is {float(value)}", self.trainer.global_step, self.recent_norms, self.model)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Lightning asks for the optimizer; the rate is ours to move (`on_train_batch_start`)."""

@@ -18,7 +18,6 @@ from src.training.callbacks.curves import Curves
 from src.training.callbacks.early_stopping import StopEarly
 from src.training.callbacks.history import History
 from src.training.callbacks.keeper import Keeper
-from src.training.callbacks.non_finite import StopOnNonFinite
 from src.training.callbacks.predicted_string import PredictedString
 from src.training.callbacks.signals import StopOnSignal
 from src.training.callbacks.trace import Trace
@@ -66,7 +65,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
     if config["checkpoint"]["enabled"]:
         cadence = {key: config["checkpoint"][key] for key in ("every_n_steps", "every_n_minutes")}
         keeper = Keeper(folder / "checkpoints", history, **cadence)
-    watching: list[Callback] = [StopOnSignal(keeper, words["max_time"]), StopOnNonFinite(), curves, history]
+    watching: list[Callback] = [StopOnSignal(keeper, words["max_time"]), curves, history]
     if says_lines:
         watching.append(PredictedString(corpus.vocabulary.decode))
     watching += watchers(config, folder, corpus, history)
