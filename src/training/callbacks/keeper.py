@@ -48,7 +48,7 @@ class Keeper(Callback):
         """Save; and keep the best where the epoch itself was the validation."""
         self.save(trainer)
         best = self.history.improved and not trainer.fit_loop.epoch_loop._should_check_val_epoch()
-        if best and trainer.is_global_zero:
+        if best and trainer.is_global_zero and self.last_step == trainer.global_step:
             link(self.folder / "last.ckpt", self.folder / "best.ckpt")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
