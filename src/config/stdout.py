@@ -1,0 +1,58 @@
+"""Writing to standard output and reading from standard input, in a pipe or on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from src.mistakes import Mistake
+
+
+@contextlib.contextmanager
+def pipe_may_close() -> Iterator[None]:
+    """A reader that closed the pipe (`| head`) has seen enough: the end, and no mistake."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")  # a terminal without Chinese still gets its text
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+
+
+def say(text: str) -> None:
+    """Write and let it be seen at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def from_standard_input(what: str) -> str:
+    """Everything that standard input has, to the letter; bytes that are no UTF-8 as Python holds those of a word."""
+    text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    if not text:
+        raise Mistake(f"{what}=- reads standard input, and it was empty")
+    return text
+
+
+def write_file(path: str, text: str) -> None:
+    """Write a file that the user named, in one move.
+
+    Raises:
+        Mistake: its folder is not there, or it cannot be written.
+    """
+    target = Path(path).expanduser()
+    if not target.parent.is_dir():
+        raise Mistake(f"output={path}: there is no folder {target.parent}")
+    if target.is_dir():
+        raise Mistake(f"output={path} is a folder; name a file in it")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise Mistake(f"output={path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,104 @@
+"""python -m src.sample: a trained model writes. See conf/sample.yaml for what can be set."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from src.config.entry import exit_with
+from src.config.stdout import from_standard_input, pipe_may_close, say
+from src.config.use import SampleConfig, mistakes_in_sample, opened, run, wanted
+from src.mistakes import Mistake
+from src.training.wanted import Writing
+
+if TYPE_CHECKING:
+    from src.training.trained import TrainedModel
+
+
+def sample(config: dict[str, Any]) -> None:
+    """Write as a checked configuration says."""
+    prompt = from_standard_input("prompt") if config["prompt"] == "-" else config["prompt"]
+    trained = opened(config)
+    writing = wanted(config)
+    with pipe_may_close():
+        if config["interactive"]:
+            return converse(trained, writing)
+        prompt = trained.start if prompt is None else prompt
+        if config["format"] == "json":
+            return say(as_json(trained, prompt, writing))
+        return stream(trained, prompt, writing)
+
+
+def stream(trained: TrainedModel, prompt: str, writing: Writing) -> None:
+    """Write the first sample as it comes, the others, which were written beside it, behind it."""
+    from src.training.writing import written
+
+    pieces = written(trained, prompt, writing)  # what is wrong is said before the first character
+    several = writing.num_samples > 1
+    say((heading(writing, 0) if several else "") + prompt)
+    steps = []
+    for step in pieces:
+        say(step[0])
+        steps.append(step)
+    whole = [prompt + "".join(own) for own in zip(*steps, strict=True)]
+    say("" if whole[0].endswith("\n") else "\n")
+    for index, text in enumerate(whole[1:], start=1):
+        say(heading(writing, index) + text + ("" if text.endswith("\n") else "\n"))
+
+
+def heading(writing: Writing, index: int) -> str:
+    """What stands above one of several samples."""
+    seed = "" if writing.seed is None else f", seed {writing.seed + index}"
+    return f"{'' if index == 0 else chr(10)}--- sample {index + 1} of {writing.num_samples}{seed} ---\n"
+
+
+def as_json(trained: TrainedModel, prompt: str, writing: Writing) -> str:
+    """All samples and what they were made from."""
+    from src.training.writing import seeded, written
+
+    writing = seeded(writing)
+    pieces = list(written(trained, prompt, writing))
+    samples = []
+    for index, own in enumerate(zip(*pieces, strict=True)):
+        text = "".join(own)
+        samples.append({"seed": (writing.seed or 0) + index, "text": prompt + text, "continuation": text})
+    choice = vars(writing.choice)
+    made = {"checkpoint": str(trained.path), "model": trained.config["model"]["name"], "prompt": prompt}
+    asked = {"length": writing.length, **choice, "seed": writing.seed, "stop": writing.stop}
+    return json.dumps({**made, **asked, "samples": samples}, ensure_ascii=False, indent=2) + "\n"
+
+
+def converse(trained: TrainedModel, writing: Writing) -> None:
+    """Read a prompt a line and write on from it; an empty line goes on where the last text ended."""
+    from src.training.writing import generation, pieces, seeded
+
+    terminal = sys.stdin.isatty()
+    seeds = count(seeded(writing).seed or 0)
+    going = None
+    while True:
+        say("> " if terminal else "")
+        line = sys.stdin.readline()
+        if not line:
+            return say("\n" if terminal else "")
+        prompt = line.removesuffix("\n")
+        try:
+            if prompt or going is None:
+                going = generation(trained, prompt or trained.start, replace(writing, seed=next(seeds)))
+            say(prompt)
+            for (piece,) in pieces(going, trained.vocabulary, writing):
+                say(piece)
+            say("\n")
+        except Mistake as mistake:
+            print(mistake, file=sys.stderr)
+
+
+def main() -> None:
+    """Answer the command line."""
+    run("sample", SampleConfig, sample, mistakes_in_sample, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,107 @@
+"""python -m src.score: the bits of every character of a text. See conf/score.yaml for what can be set."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from src.config.entry import exit_with
+from src.config.literals import split_word
+from src.config.stdout import from_standard_input, pipe_may_close, say, write_file
+from src.config.use import ScoreConfig, mistakes_in_score, opened, run
+from src.mistakes import Mistake
+
+if TYPE_CHECKING:
+    from src.analysis.surprisal import Score
+    from src.training.trained import TrainedModel
+
+
+def score(config: dict[str, Any], files: list[str]) -> None:
+    """Score as a checked configuration says; `files` has every file= of the command line."""
+    given = from_standard_input("text" if config["text"] == "-" else "file") if "-" in (config["text"], *files) else ""
+    trained = opened(config)
+    if config["text"] is not None:
+        scores = [trained.score(given if config["text"] == "-" else config["text"])]
+    else:
+        scores = sorted(scored_files(trained, files, given), key=lambda score: score.bits_per_character)
+    with pipe_may_close():
+        text = FORMATS[config["format"]](scores, trained)
+        if config["output"] is None:
+            return say(text)
+        write_file(config["output"], text)
+        say(f"written: {config['output']}\n")
+
+
+def scored_files(trained: TrainedModel, files: list[str], given: str) -> list[Score]:
+    """Score every file of these files, folders and globs, each read as the model's own text was.
+
+    Raises:
+        Mistake: of all files that cannot be scored, why.
+    """
+    from src.data.errors import DataError
+    from src.data.text_files import find
+    from src.training.scoring import score_ids, source_ids
+
+    try:
+        sources = [source for file in files if file != "-" for source in find(file, "file")]
+    except DataError as error:  # told in the words of the data group
+        raise Mistake(str(error).removeprefix("data.")) from error
+    scores = [trained.score(given, "-")] if "-" in files else []
+    wrong: list[str] = []
+    for source in sources:
+        try:
+            scores.append(score_ids(trained, source_ids(trained, source), source.name))
+        except Mistake as mistake:
+            wrong += mistake.messages
+    if wrong:
+        raise Mistake(*wrong)
+    return scores
+
+
+def as_text(scores: list[Score], trained: TrainedModel) -> str:
+    """One text: a line a character, then the whole. Several: a line each, the least surprising first."""
+    if len(scores) > 1:
+        width = max(len(score.name) for score in scores)
+        head = f"{'':{width}}  characters  bits a character  perplexity\n"
+        return head + "".join(
+            f"{one.name:{width}}{one.characters:12,}{one.bits_per_character:18.4f}{one.perplexity:12.3f}\n"
+            for one in scores
+        )
+    (one,) = scores
+    lines = "".join(
+        f"{'given' if bits is None else format(bits, '.3f'):>8}  {character!r}\n" for character, bits in one.readable()
+    )
+    return (
+        f"{lines}{one.characters:,} characters scored: {one.total:.2f} bits, {one.bits_per_character:.4f} bits a "
+        f"character, perplexity {one.perplexity:.3f}, {one.accuracy:.2%} guessed\n"
+    )
+
+
+def as_json(scores: list[Score], trained: TrainedModel) -> str:
+    """The object of one text, or a list of them, ranked."""
+    content: Any = [score.to_plain() for score in scores]
+    return json.dumps(content[0] if len(content) == 1 else content, ensure_ascii=False) + "\n"
+
+
+def as_html(scores: list[Score], trained: TrainedModel) -> str:
+    """A page with the texts coloured."""
+    from src.analysis.surprisal_page import render
+
+    return render(scores, f"{trained.config['model']['name']} on {trained.config['data']['name']}, {trained.path}")
+
+
+FORMATS = {"text": as_text, "json": as_json, "html": as_html}
+
+
+def main() -> None:
+    """Answer the command line. Hydra keeps the last of several file= words; we keep all."""
+    words = sys.argv[1:]
+    literals = [found for word in words if (found := split_word(word)) is not None]
+    files = [value for key, value in literals if key == "file"]
+    run("score", ScoreConfig, partial(score, files=files), mistakes_in_score, words)
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,63 @@
+"""From what a user names, a run's folder or a checkpoint, to the file to read. Paths alone; torch is not imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from src.mistakes import Mistake
+
+AT = ("best", "last")
+
+
+def locate(path: str | Path, at: str | None = None) -> Path:
+    """Return the checkpoint of a run's folder, or the file itself.
+
+    Args:
+        path: a run's folder, or a file (a checkpoint, or weights that `src.export` wrote).
+        at: `best` or `last`; None is the best where the run has one, else the last.
+
+    Raises:
+        Mistake: there is nothing, or nothing that could be a run, with what lies near.
+    """
+    place = Path(path).expanduser()
+    if place.name == "run.json":
+        place = place.parent
+    if place.is_file():
+        return place
+    if not place.exists():
+        raise Mistake(f"{path}: there is no such file or folder{_nearest_above(place)}")
+    folder = place / "checkpoints"
+    if not (place / "run.json").is_file() and not folder.is_dir():
+        raise Mistake(f"{path} is no run: it has no run.json and no checkpoints{_newest_below(place)}")
+    there = [name for name in AT if (folder / f"{name}.ckpt").is_file()]
+    if at is None and (folder / "previous.ckpt").is_file():
+        there.append("previous")
+    if not there:
+        raise Mistake(
+            f"{path} is a run without a checkpoint in {folder}: it ended before the first one was written, or was "
+            "trained with checkpoint.enabled=false; train it again (python -m src.train rerun=...) or name another"
+        )
+    if at is not None and at not in there:
+        raise Mistake(f"{path} has no {at}.ckpt; it has {' and '.join(there)}: at={there[0]}")
+    return folder / f"{at or there[0]}.ckpt"
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """Return the run's folder that a checkpoint lies in, or None where it was carried elsewhere."""
+    folder = checkpoint.resolve().parent
+    is_run = folder.name == "checkpoints" and (folder.parent / "run.json").is_file()
+    return checkpoint.parent.parent if is_run else None
+
+
+def _newest_below(place: Path) -> str:
+    """`; did you mean ...`: the newest run below a folder of runs, looked for where runs lie (two levels down)."""
+    records = [*place.glob("*/run.json"), *place.glob("*/*/run.json")]
+    if not records:
+        return "; name the folder of one run (python -m src.train makes one under runs/)"
+    return f"; did you mean {max(records, key=lambda record: record.stat().st_mtime).parent}?"
+
+
+def _nearest_above(place: Path) -> str:
+    """What there is, from the nearest folder above that exists."""
+    above = next((parent for parent in place.parents if parent.is_dir()), Path())
+    return _newest_below(above) if above != Path() else f" (relative paths start at {Path.cwd()})"
