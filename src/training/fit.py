@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.callbacks import Callback
 
 from src.analysis.ngram import baselines
 from src.data.corpus import Corpus
@@ -24,13 +25,16 @@ from src.training.trainer import Watched, build_trainer
 log = logging.getLogger(__name__)
 
 
-def fit(config: dict[str, Any], command: Mapping[str, Any], folder: Path | None = None) -> Path:
+def fit(
+    config: dict[str, Any], command: Mapping[str, Any], folder: Path | None = None, also: Sequence[Callback] = ()
+) -> Path:
     """Train a new run and return its folder; everything that can be wrong is found before the folder exists.
 
     Args:
         config: the whole configuration, checked, plain data.
         command: entries for the record: `command`, `overrides`, `key`.
         folder: the run's folder, which is made; None makes a new one under `config["runs"]`.
+        also: callbacks beside those of the configuration, called after them (a search's pruner).
 
     Raises:
         Mistake, DataError: see `prepare`.
@@ -44,17 +48,23 @@ def fit(config: dict[str, Any], command: Mapping[str, Any], folder: Path | None 
     write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     record = Record(folder, {"status": "running", **describe(config, prepared), **command, **provenance()})
     with locked(folder), logging_to(folder):
-        return train(prepared, config, folder, record)
+        return train(prepared, config, folder, record, also=also)
 
 
 def train(
-    prepared: Prepared, config: dict[str, Any], folder: Path, record: Record, checkpoint: Path | None = None
+    prepared: Prepared,
+    config: dict[str, Any],
+    folder: Path,
+    record: Record,
+    checkpoint: Path | None = None,
+    also: Sequence[Callback] = (),
 ) -> Path:
     """Run the trainer, from the start or from a checkpoint, and write into the record how it ended."""
     watched = build_trainer(config, folder, prepared.corpus, prepared.steps_an_epoch)
     record.update()
     say_start(record, prepared.corpus)
     try:
+        watched.trainer.callbacks.extend(also)  # type: ignore[attr-defined]
         watched.trainer.callbacks.insert(0, BaselineLines(record.entries["baselines"]))  # type: ignore[attr-defined]
         watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
     except (Interrupted, KeyboardInterrupt) as why:
