@@ -1,0 +1,155 @@
+"""Gradients by lag against truth: autograd's own, and the powers of r that a linear network must show."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from src.analysis.gradients import by_lag, explodes_at, in_words, vanishes_at
+from src.analysis.through_time import Layers, error_at_readout, window_deltas
+from src.models.build import build_model
+from src.models.convert import convert_
+from src.models.gated import GRU
+from src.models.language_model import LanguageModel
+
+TARGETS = {"cell": "src.models.cell.CellRNN", "stacked": "src.models.stacked.StackedRNN",
+           "manual": "src.models.manual.ManualRNN"}  # fmt: skip
+
+
+def network(name: str, vocab: int = 7, readout: str = "linear", **words: object) -> LanguageModel:
+    given = {"hidden_size": 5, "num_layers": 2, "nonlinearity": "tanh", **words}
+    torch.manual_seed(3)
+    return build_model({"_target_": TARGETS[name], "readout": readout, **given}, vocab).double()
+
+
+def window(time: int = 11, batch: int = 3, vocab: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    return tuple(torch.randint(vocab, (time, batch), generator=draw) for _ in range(2))
+
+
+def state_of(model: LanguageModel, batch: int = 3) -> torch.Tensor:
+    layers, hidden = model.recurrence.num_layers, model.recurrence.hidden_size
+    return torch.rand(layers, batch, hidden, generator=torch.Generator().manual_seed(2)).double() - 0.5
+
+
+def by_autograd(model, inputs, targets, state, last_alone):
+    """dL/dz_t of every layer, from a loop that keeps every z_t for autograd; each stream's loss by itself."""
+    layers = Layers.of(model.recurrence)
+    f = torch.tanh if layers.nonlinearity == "tanh" else torch.relu
+    h, z = list(state.unbind()), []
+    loss = 0.0
+    for t, ids in enumerate(inputs):
+        x_t = torch.nn.functional.one_hot(ids, 7).double()
+        for layer, (weight, b) in enumerate(zip(layers.weights, layers.biases, strict=True)):
+            z_t = (torch.cat([x_t, h[layer]], 1) @ weight.T + b).requires_grad_()
+            z.append(z_t)
+            x_t = h[layer] = f(z_t)
+        if t == len(inputs) - 1 or not last_alone:
+            loss = loss + torch.nn.functional.cross_entropy(model.readout(x_t), targets[t], reduction="sum")
+    found = torch.autograd.grad(loss, z, allow_unused=True)
+    count = len(layers.weights)
+    return [torch.stack(found[layer::count]) for layer in range(count)]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("last_alone", [True, False])
+def test_the_deltas_are_what_autograd_finds_from_a_state_that_is_not_zero(name, nonlinearity, last_alone):
+    model = network(name, nonlinearity=nonlinearity)
+    inputs, targets = window()
+    state = state_of(model)
+    found = window_deltas(model, inputs, targets, state, last_alone)
+    for layer, (mine, truth) in enumerate(zip(found, by_autograd(model, inputs, targets, state, last_alone), strict=True)):
+        torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12, msg=lambda text, l=layer: f"layer {l}: {text}")
+
+
+def test_an_identity_readout_is_read_without_a_matrix():
+    model = network("cell", readout="identity", hidden_size=7)
+    inputs, targets = window()
+    state = state_of(model)
+    for mine, truth in zip(window_deltas(model, inputs, targets, state, True),
+                           by_autograd(model, inputs, targets, state, True), strict=True):  # fmt: skip
+        torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("r", [0.8, 1.0, 1.1])
+def test_in_its_linear_regime_a_network_with_w_r_times_orthogonal_shows_r_to_the_k(r):
+    torch.manual_seed(0)
+    model = network("manual", hidden_size=16, num_layers=1, init="orthogonal", input_scale=1e-6)
+    layer = model.recurrence.layers[0]
+    with torch.no_grad():
+        layer.weight[:, -16:] *= r
+        layer.bias.zero_()  # h stays near zero, where tanh is a straight line
+    inputs, targets = window(time=40)
+    lags = by_lag(window_deltas(model, inputs, targets, None, last_alone=True))[0]
+    expected = lags[0] * r ** torch.arange(40)
+    assert lags == pytest.approx(expected, rel=0.01)
+
+
+def test_cell_stacked_and_manual_with_the_same_weights_have_the_same_map():
+    manual = network("manual", hidden_size=9, num_layers=3)
+    inputs, targets = window(time=17)
+    state = state_of(manual)
+    maps = []
+    for name in TARGETS:
+        model = network(name, hidden_size=9, num_layers=3)
+        convert_(model, manual)
+        maps.append(by_lag(window_deltas(model, inputs, targets, state, last_alone=True)))
+    assert maps[0].shape == (3, 17)
+    assert (maps[0] > 0).all()
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-10, atol=0)
+    torch.testing.assert_close(maps[2], maps[0], rtol=1e-10, atol=0)
+
+
+def test_a_look_changes_nothing_of_the_model():
+    model = network("manual")
+    before = copy.deepcopy(model.state_dict())
+    window_deltas(model, *window(), state_of(model), last_alone=False)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_step_without_a_target_sends_no_error_back():
+    model = network("manual")
+    inputs, targets = window()
+    targets[:, 1] = -100
+    error = error_at_readout(model, Layers.of(model.recurrence).hidden(inputs)[-1], targets, last_alone=False)
+    assert (error[:, 1] == 0).all()
+    assert (error[:, 0] != 0).any()
+
+
+def test_a_gated_model_is_refused_in_words():
+    with pytest.raises(TypeError, match="GRU"):
+        Layers.of(GRU(7, 5))
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+
+def test_a_gradient_that_halves_at_each_lag_vanishes_at_lag_ten():
+    curve = 0.5 ** torch.arange(20.0)
+    assert vanishes_at(curve) == 10  # 2^-9 > 0.001 > 2^-10
+    assert explodes_at(curve) is None
+    assert "layer 0" in in_words(curve[None])["vanishing"]
+    assert "lag k = 10" in in_words(curve[None])["vanishing"]
+
+
+def test_one_that_comes_back_has_not_vanished():
+    curve = torch.tensor([1.0, 1e-6, 1e-6, 0.5])
+    assert vanishes_at(curve) is None
+    assert in_words(curve[None]) == {}
+
+
+def test_a_growing_gradient_explodes_at_the_first_lag_beyond_ten_times_and_names_its_layer():
+    calm, wild = torch.ones(8), 2.0 ** torch.arange(8.0)
+    assert explodes_at(wild) == 4
+    said = in_words(torch.stack([calm, wild]))
+    assert set(said) == {"exploding"}
+    assert "layer 1" in said["exploding"]
+    assert "16.0 times" in said["exploding"]
+
+
+def test_a_gradient_that_is_no_number_counts_as_exploded():
+    assert explodes_at(torch.tensor([1.0, math.nan])) == 1
+    assert "nan" in in_words(torch.tensor([[1.0, math.nan]]))["exploding"]

@@ -1,0 +1,53 @@
+"""The spectral radius and the eigenvalues of W, against matrices whose answer a reader can do in the head."""
+
+import math
+
+import pytest
+import torch
+
+from src.analysis.spectrum import eigenvalues, singular_values, spectral_radius
+
+
+def turned(radius: float, angle: float = 0.7) -> torch.Tensor:
+    """A rotation times a length: both eigenvalues have that modulus, and no real direction is kept."""
+    c, s = radius * math.cos(angle), radius * math.sin(angle)
+    return torch.tensor([[c, -s], [s, c]])
+
+
+@pytest.mark.parametrize(
+    ("W", "radius"),
+    [
+        (torch.diag(torch.tensor([0.3, -0.9, 0.5])), 0.9),
+        (turned(2.0), 2.0),
+        (torch.tensor([[0.5, 100.0], [0.0, 0.3]]), 0.5),  # one step may multiply by 100, the long run halves
+        (torch.tensor([[0.0, 1.0], [0.0, 0.0]]), 0.0),  # W^2 = 0
+        (torch.zeros(3, 3), 0.0),
+    ],
+)
+def test_the_spectral_radius_of_a_known_matrix(W, radius):
+    assert spectral_radius(W) == pytest.approx(radius, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3, 17, 128])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_spectral_radius_is_the_largest_eigenvalue(size, scale):
+    W = scale * torch.randn(size, size, generator=torch.Generator().manual_seed(size)) / math.sqrt(size)
+    assert spectral_radius(W) == pytest.approx(float(eigenvalues(W)[0].abs()), rel=3e-3)
+
+
+def test_an_orthogonal_matrix_has_every_eigenvalue_on_the_unit_circle_and_every_singular_value_one():
+    torch.manual_seed(0)
+    W = torch.nn.init.orthogonal_(torch.empty(64, 64))
+    assert eigenvalues(W).abs() == pytest.approx(torch.ones(64), abs=1e-5)
+    assert singular_values(W) == pytest.approx(torch.ones(64), abs=1e-5)
+    assert spectral_radius(W) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_matrix_that_is_no_longer_finite_has_no_radius_and_raises_nothing():
+    assert math.isnan(spectral_radius(torch.tensor([[1.0, math.inf], [0.0, 1.0]])))
+
+
+def test_half_precision_is_widened_before_lapack_sees_it():
+    W = torch.diag(torch.tensor([0.5, 2.0])).to(torch.bfloat16)
+    assert eigenvalues(W).abs().tolist() == [2.0, 0.5]
+    assert spectral_radius(W) == pytest.approx(2.0)
