@@ -10,6 +10,7 @@ from typing import Any
 
 from src.config.checks import mistakes_in_config
 from src.config.entry import compose_and_run, exit_with
+from src.config.init_from import with_sizes_of_source
 from src.config.key import run_name
 from src.config.schema import Config
 from src.config.start import heavy_imports
@@ -45,7 +46,8 @@ def main() -> None:
     elif "rerun" in old:
         train(stored_config(Path(old["rerun"]), rest))
     else:
-        compose_and_run("train", Config, train, words, mistakes_in_config, partial(run_sweep, command=words))
+        new = with_sizes_of_source(words)
+        compose_and_run("train", Config, train, new, mistakes_in_config, partial(run_sweep, command=words))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import Callback
 
 from src.analysis.ngram import baselines
 from src.data.corpus import Corpus
-from src.training.callbacks.lines import BaselineLines
 from src.training.callbacks.signals import Interrupted
 from src.training.logs import ONLY_IN_THE_FILE, logging_to
 from src.training.prepare import Prepared, prepare
@@ -65,7 +64,7 @@ def train(
     say_start(record, prepared.corpus)
     try:
         watched.trainer.callbacks.extend(also)  # type: ignore[attr-defined]
-        watched.trainer.callbacks.insert(0, BaselineLines(record.entries["baselines"]))  # type: ignore[attr-defined]
+        watched.curves.constant = {f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()}
         watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
     except (Interrupted, KeyboardInterrupt) as why:
         finish(record, "stopped", prepared, watched)
@@ -95,6 +94,7 @@ def describe(config: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
         "vocab_size": len(prepared.corpus.vocabulary),
         "baselines": floor(prepared.corpus),
         "data_provenance": prepared.corpus.provenance,
+        "init_from": prepared.init_from,
         "error": None,
     }
 

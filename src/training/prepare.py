@@ -11,10 +11,12 @@ import torch
 
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
+from src.data.vocabulary import Vocabulary
 from src.models.build import build_model
 from src.training.checkpoint import FORMAT
 from src.training.machine import check_machine, threads_for
 from src.training.module import LanguageModule
+from src.training.starting import source_of, start_from
 
 WINDOW_WORDS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
 
@@ -26,14 +28,16 @@ class Prepared(NamedTuple):
     data: TextData
     module: LanguageModule
     steps_an_epoch: int
+    init_from: Mapping[str, Any] | None = None  # what the record says of the weights it started from
 
 
-def prepare(config: dict[str, Any], threads: int | None = None) -> Prepared:
+def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[str, Any] | None = None) -> Prepared:
     """Open the text and build the model. A seed that is None is drawn here and written into `config`.
 
     Args:
         config: the whole configuration, checked, plain data.
         threads: how many threads a run that goes on had; None chooses.
+        stored: what its checkpoint has under `unroll`; None for a run that begins, which reads `init_from`.
 
     Raises:
         Mistake, DataError: the machine lacks what was asked for, or the text cannot be used.
@@ -42,13 +46,18 @@ def prepare(config: dict[str, Any], threads: int | None = None) -> Prepared:
     if config["seed"] is None:
         config["seed"] = secrets.randbelow(2**31)
     words = config["data"]
-    corpus = open_corpus(**{key: value for key, value in words.items() if key not in WINDOW_WORDS})
+    source = source_of(config) if stored is None else None
+    start = stored.get("init_from") if stored else None
+    known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
+    corpus = open_corpus(vocabulary=known, **{key: value for key, value in words.items() if key not in WINDOW_WORDS})
     windows_as = {key: words[key] for key in WINDOW_WORDS}
     data = TextData(corpus, **windows_as, seed=config["seed"])
     data.limit = windows_an_epoch(config["trainer"], len(data.windows()))
     torch.set_num_threads(threads or threads_for(config["trainer"]["threads"], config["model"]["hidden_size"]))
     torch.manual_seed(config["seed"])
     model = build_model(config["model"], len(corpus.vocabulary))  # nothing draws from torch's generator before it
+    if source:
+        start = start_from(model, source, corpus.vocabulary)
     steps_an_epoch = math.ceil(data.limit / config["trainer"]["accumulate_grad_batches"])
     steps = run_steps(config["trainer"], steps_an_epoch)
     watched = {key: config["checkpoint"][key] for key in ("monitor", "mode")}
@@ -57,7 +66,8 @@ def prepare(config: dict[str, Any], threads: int | None = None) -> Prepared:
     )
     vocabulary = corpus.vocabulary.to_plain()
     module.identity = {"format": FORMAT, "config": config, "vocabulary": vocabulary, "corpus": corpus.key}
-    return Prepared(corpus, data, module, steps_an_epoch)
+    module.identity["init_from"] = start
+    return Prepared(corpus, data, module, steps_an_epoch, start)
 
 
 def windows_an_epoch(trainer: Mapping[str, Any], windows: int) -> int:

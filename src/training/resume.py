@@ -67,7 +67,8 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
             return folder
         progress = checkpoint["unroll"]["progress"] if checkpoint else None
         same_threads = progress is not None and config["trainer"]["threads"] == "auto"
-        prepared = prepare(config, progress["threads"] if progress and same_threads else None)
+        threads = progress["threads"] if progress and same_threads else None
+        prepared = prepare(config, threads, checkpoint["unroll"] if checkpoint else None)
         if checkpoint:
             check_same(prepared, checkpoint, path)
         was = {key: record.entries[key] for key in ("status", "started", "process", "git")}
