@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +42,8 @@ class CellRNN(nn.Module):
         super().__init__()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         sizes = [input_size] + [hidden_size] * (num_layers - 1)
-        self.cells = nn.ModuleList(nn.RNNCell(size, hidden_size, nonlinearity=nonlinearity) for size in sizes)
+        cells = nn.ModuleList(nn.RNNCell(size, hidden_size, nonlinearity=nonlinearity) for size in sizes)
+        self.cells = cast("Sequence[nn.RNNCell]", cells)  # torch's types forget what a ModuleList holds
         self.dropout = nn.Dropout(dropout)
         for layer, cell in enumerate(self.cells):
             biases = (cell.bias_ih, cell.bias_hh)
@@ -63,9 +67,9 @@ class CellRNN(nn.Module):
         return torch.stack(hidden), torch.stack(h)
 
 
-def keep_one_bias_(bias_ih: nn.Parameter, bias_hh: nn.Parameter) -> None:
+def keep_one_bias_(bias_ih: Tensor, bias_hh: Tensor) -> None:
     """Move the sum of both biases into the first and freeze the second at zero, in place."""
     with torch.no_grad():
-        bias_ih += bias_hh
+        bias_ih.add_(bias_hh)
         bias_hh.zero_()
     bias_hh.requires_grad_(False)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from src.models.bptt import split
 from src.models.cell import CellRNN
-from src.models.manual import ManualRNN
+from src.models.manual import ManualLayer, ManualRNN
 from src.models.stacked import StackedRNN
 
 
@@ -29,13 +30,7 @@ def read_layers(recurrence: nn.Module) -> list[Layer]:
         TypeError: a recurrence with other equations (a gated one, say), whose weights mean something else.
     """
     if isinstance(recurrence, ManualRNN):
-        pairs = [
-            (
-                layer.weight.split([layer.weight.size(1) - recurrence.hidden_size, recurrence.hidden_size], dim=1),
-                layer.bias,
-            )
-            for layer in recurrence.layers
-        ]
+        pairs = [(split(weight), bias) for weight, bias in _manual_layers(recurrence)]
         return [Layer(U.detach().clone(), W.detach().clone(), b.detach().clone()) for (U, W), b in pairs]
     layers = []
     for U, W, b_ih, b_hh in _torch_layers(recurrence):
@@ -59,9 +54,9 @@ def write_layers(recurrence: nn.Module, layers: list[Layer]) -> None:
         raise ValueError(f"weights of shapes {shapes} do not fit a model of shapes {expected}")
     with torch.no_grad():
         if isinstance(recurrence, ManualRNN):
-            for into, (U, W, b) in zip(recurrence.layers, layers, strict=True):
-                into.weight.copy_(torch.cat([U, W], dim=1))
-                into.bias.copy_(b)
+            for (weight, bias), layer in zip(_manual_layers(recurrence), layers, strict=True):
+                weight.copy_(torch.cat([layer.U, layer.W], dim=1))
+                bias.copy_(layer.b)
             return
         for (U, W, b_ih, b_hh), layer in zip(_torch_layers(recurrence), layers, strict=True):
             U.copy_(layer.U)
@@ -81,12 +76,25 @@ def convert_(into: nn.Module, source: nn.Module) -> None:
         write_layers(into, read_layers(source))
 
 
+def _manual_layers(recurrence: ManualRNN) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """Return (weight, bias) a layer.
+
+    Raises:
+        TypeError: two directions or no bias; such weights move to a torch.nn.RNN by `to_torch_rnn` alone.
+    """
+    layers = [layer for layer in recurrence.layers if isinstance(layer, ManualLayer)]
+    pairs = [(layer.weight, layer.bias) for layer in layers if layer.bias is not None]
+    if recurrence.bidirectional or len(pairs) < len(layers):
+        raise TypeError("a ManualRNN of two directions or without bias has no counterpart among cell and stacked")
+    return pairs
+
+
 def _torch_layers(recurrence: nn.Module) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     if isinstance(recurrence, CellRNN):
         return [(c.weight_ih, c.weight_hh, c.bias_ih, c.bias_hh) for c in recurrence.cells]
     rnn = recurrence.rnn if isinstance(recurrence, StackedRNN) else recurrence
     if isinstance(rnn, nn.RNN) and rnn.bias and not rnn.bidirectional:
-        return [tuple(layer) for layer in rnn.all_weights]
+        return [(U, W, b_ih, b_hh) for U, W, b_ih, b_hh in rnn.all_weights]
     raise TypeError(
         f"{type(recurrence).__name__} is none of cell, stacked, manual: its weights mean something else and cannot move"
     )

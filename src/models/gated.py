@@ -7,6 +7,8 @@ n_t = tanh(U x_t + b + r_t * (W h_{t-1} + b_hn)) and h_t = (1 - z_t) * n_t + z_t
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from src.models.initialisation import initialise_
@@ -44,7 +46,7 @@ class Gated(nn.Module):
 
     def forward(self, inputs: Tensor, state: GatedState | None = None) -> tuple[Tensor, GatedState]:
         """Run a window; shapes as in `CellRNN.forward`."""
-        hidden, state = self.rnn(as_features(inputs, self.input_size, self.rnn.weight_ih_l0), state)
+        hidden, state = self.rnn(as_features(inputs, self.input_size, cast("Tensor", self.rnn.weight_ih_l0)), state)
         return hidden, state
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from src.models.cell import keep_one_bias_
@@ -38,5 +40,5 @@ class StackedRNN(nn.Module):
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run a window; shapes as in `CellRNN.forward`."""
-        hidden, state = self.rnn(as_features(inputs, self.input_size, self.rnn.weight_ih_l0), state)
+        hidden, state = self.rnn(as_features(inputs, self.input_size, cast("Tensor", self.rnn.weight_ih_l0)), state)
         return hidden, state
