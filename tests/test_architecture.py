@@ -24,6 +24,7 @@ FLOORS = {
     "__init__": 2,  # `from src import load`, lazily
     "config": 3,
     "sweeps": 3,
+    "searching": 3,
 } | dict.fromkeys(ENTRIES, 3)
 
 

@@ -1,0 +1,125 @@
+"""The study on disk: a journal that several processes append to, and what becomes of trials whose process died."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from src.mistakes import Mistake
+from src.sweeps.state import is_alive
+from src.training.run import boot_id
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) -> optuna.Study:
+    """Open the study in a folder, or begin it.
+
+    Args:
+        folder: the study's; the journal lies in it.
+        name: the study's.
+        mode: `min` or `max`.
+        question: what must be the same whenever the study goes on: its space, the words of all trials.
+
+    Raises:
+        Mistake: the study in this folder asks another question.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
+    with locked(folder):
+        study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+        asked = json.loads(json.dumps(question))
+        before = study.user_attrs.get("question")
+        if before is None:
+            study.set_user_attr("question", asked)
+        elif before != asked:
+            changed = ", ".join(key for key in asked if before.get(key) != asked[key])
+            raise Mistake(
+                f"the study in {folder} was begun with other {changed}: its trials cannot be compared with new ones; "
+                "give the new study a name of its own: search.study=NAME"
+            )
+    return study
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time look at a study and act on what it saw."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def next_trial(study: optuna.Study, folder: Path, search: Mapping[str, Any]) -> optuna.Trial | None:
+    """Return a trial to run, with this process's name on it; None when as many as wanted are finished or running.
+
+    Trials whose process died are marked failed and queued again first. The sampler's seed follows from the trial's
+    number, so that a process that comes later, or again, does not propose what another has proposed.
+    """
+    with locked(folder):
+        queue_again(study)
+        trials = study.get_trials(deepcopy=False)
+        if sum(trial.state in (*FINISHED, TrialState.RUNNING) for trial in trials) >= search["trials"]:
+            return None
+        study.sampler = sampler(search["sampler"], len(trials))
+        trial = study.ask()
+        trial.set_user_attr("process", {"pid": os.getpid(), "boot": boot_id(), "host": socket.gethostname()})
+        return trial
+
+
+def queue_again(study: optuna.Study) -> None:
+    """Mark trials whose process died as failed, and queue their values again."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if is_gone(trial):
+            give_up(study, trial, "its process died")
+
+
+def is_gone(trial: FrozenTrial) -> bool:
+    """Whether a running trial's process is no more; one of another machine is believed."""
+    process = trial.user_attrs.get("process")
+    if process is None:  # it died between being made and being named, which happens under the lock
+        return True
+    if process["host"] != socket.gethostname():
+        return False
+    return process["boot"] != boot_id() or not is_alive(process["pid"])
+
+
+def give_up(study: optuna.Study, trial: FrozenTrial, why: str) -> None:
+    """Mark a trial as failed and queue its values again."""
+    study._storage.set_trial_user_attr(trial._trial_id, "note", why)
+    study.tell(trial.number, state=TrialState.FAIL)
+    study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+
+
+def sampler(words: Mapping[str, Any], number: int) -> optuna.samplers.BaseSampler:
+    """Return the sampler that proposes trial `number`."""
+    seed = words["seed"] + 1_000 * number
+    if words["name"] == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if words["name"] == "qmc":
+        return optuna.samplers.QMCSampler(seed=words["seed"], scramble=True)  # its points are numbered by the study
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=words["startup_trials"])
+
+
+def pruner(words: Mapping[str, Any]) -> optuna.pruners.BasePruner:
+    """Return the pruner."""
+    if words["name"] == "median":
+        return optuna.pruners.MedianPruner(words["startup_trials"], n_warmup_steps=words["warmup"])
+    if words["name"] == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, words["warmup"]))
+    if words["name"] == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=max(1, words["warmup"]))
+    return optuna.pruners.NopPruner()
