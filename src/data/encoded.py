@@ -13,13 +13,13 @@ import json
 import mmap
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from src.data.beside import Beside
 from src.data.cache import alone, folder, whole
 from src.data.text_files import Piece
 from src.data.vocabulary import NO_CODE, Vocabulary
@@ -46,19 +46,14 @@ def write_ids(stream: BinaryIO, pieces: Iterator[Piece], vocabulary: Vocabulary)
     table = translation(vocabulary)
     bytewise = table[:256].tobytes() if table.dtype == np.uint8 else b""
     written = 0
-    with ThreadPoolExecutor(1) as pool:
-        pending: Future[int] | None = None
+    with Beside() as beside:
         for piece in pieces:
             if isinstance(piece, bytes) and bytewise:
                 ids: bytes | memoryview = piece.translate(bytewise)
             else:
                 ids = table[np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece].data.cast("B")
-            if pending:
-                pending.result()
-            pending = pool.submit(stream.write, ids)
+            beside.call(stream.write, ids)
             written += len(piece)
-        if pending:
-            pending.result()
     return written
 
 

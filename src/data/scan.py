@@ -7,12 +7,12 @@ lies before the cut. Looking for symbols not yet seen is much faster than counti
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from src.data.beside import Beside
 from src.data.cache import folder, read_json, write_json
 from src.data.text_files import Counts, Piece, Rules, Source, pieces
 
@@ -58,18 +58,14 @@ class FirstOccurrences:
 
 
 def scan(sources: list[Source], rules: Rules) -> Scan:
-    """Read all sources once; the checksums are computed in a second thread (hashlib lets go of the interpreter)."""
+    """Read all sources once; the checksums are computed in a second thread."""
     found, seen = Scan(), FirstOccurrences()
     hashes = [hashlib.sha256() for _ in sources]
     found.sizes = [0] * len(sources)
-    with ThreadPoolExecutor(1) as pool:
-        pending: Future[None] | None = None
+    with Beside() as beside:
 
         def tee(index: int, block: bytes) -> None:
-            nonlocal pending
-            if pending:
-                pending.result()
-            pending = pool.submit(hashes[index].update, block)
+            beside.call(hashes[index].update, block)
             found.sizes[index] += len(block)
 
         for piece in pieces(sources, rules, found.counts, tee):
