@@ -170,7 +170,7 @@ def gradients(
     first, later, earlier = (delta[-1], delta[:-1], hidden[1:]) if reverse else (delta[0], delta[1:], hidden[:-1])
     dx = dweight = db = dh_0 = None
     if asked[0]:
-        dx = linear(rows, U.t()).view(inputs.shape)
+        dx = linear(delta, U.t())
     if asked[1]:
         dweight = torch.empty_like(weight)
         dU, dW = split(dweight)

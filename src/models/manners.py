@@ -44,7 +44,7 @@ def is_ids(input: Tensor) -> bool:
 
 
 def time_first(
-    input: Tensor, hx: Tensor | None, weight: Tensor, input_size: int, state_size: tuple[int, int], batch_first: bool
+    input: Any, hx: Tensor | None, weight: Tensor, input_size: int, state_size: tuple[int, int], batch_first: bool
 ) -> tuple[Tensor, Tensor | None, bool]:
     """Check a call and bring it into one form: input (time, batch, ...), state (layers, batch, hidden), was it batched?
 

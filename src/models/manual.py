@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import no_type_check
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from src.models.bptt import recurrence, reference, split
 from src.models.initialisation import check_init, initialise_, uniform_layer
@@ -44,6 +46,21 @@ class ManualRNN(nn.Module):
     derivatives, torch.compile, tracing and torch.func go through the slow reference.
     """
 
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    nonlinearity: str
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    init: str
+    input_scale: float
+    layers: nn.ModuleList
+    _suffixes: tuple[str, ...]
+    _deltas: list[Tensor | None] | None
+
+    @no_type_check  # a wrong word is answered by check_words with torch's exceptions, under a type checker as well
     def __init__(
         self,
         input_size: int,
@@ -68,13 +85,13 @@ class ManualRNN(nn.Module):
         self.dropout, self.bidirectional = float(dropout), bidirectional
         self.init, self.input_scale = init, input_scale
         self._suffixes = ("", "_reverse") if bidirectional else ("",)
-        self._deltas: list[Tensor | None] | None = None
+        self._deltas = None
         like = torch.empty(0, device=device, dtype=dtype)
         sizes = [input_size] + [hidden_size * len(self._suffixes)] * (num_layers - 1)
         self.layers = nn.ModuleList(ManualLayer(size, hidden_size, bias, self._suffixes, like) for size in sizes)
         self.reset_parameters()
 
-    def directions(self) -> list[tuple[nn.Parameter, nn.Parameter | None]]:
+    def directions(self) -> list[tuple[Tensor, Tensor | None]]:
         """(weight, bias) of every layer and direction, in the order of h_n: the first layer's two directions first."""
         return [
             (getattr(layer, f"weight{suffix}"), getattr(layer, f"bias{suffix}"))
@@ -96,7 +113,7 @@ class ManualRNN(nn.Module):
     def flatten_parameters(self) -> None:
         """Do nothing: here for programs that call it on torch's RNN."""
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run a window: (output, h_n).
 
         `input`: features (time, batch, input), or ids (time, batch) of an integer type; (batch, time, ...) under
@@ -160,19 +177,18 @@ class ManualRNN(nn.Module):
     def to_torch_rnn(self) -> nn.RNN:
         """A `torch.nn.RNN` that computes the same: b in b_ih, zeros in b_hh; in the same mode, dtype and place."""
         weight, _ = self.directions()[0]
-        rnn = nn.utils.skip_init(  # draws nothing: the generator is the caller's
-            nn.RNN,
+        rnn = nn.RNN(
             self.input_size,
             self.hidden_size,
             self.num_layers,
-            nonlinearity=self.nonlinearity,
-            bias=self.bias,
-            batch_first=self.batch_first,
-            dropout=self.dropout,
-            bidirectional=self.bidirectional,
-            device=weight.device,
+            self.nonlinearity,
+            self.bias,
+            self.batch_first,
+            self.dropout,
+            self.bidirectional,
+            device="meta",  # where nothing is drawn: the generator is the caller's
             dtype=weight.dtype,
-        )
+        ).to_empty(device=weight.device)
         with torch.no_grad():
             for (weight, bias), (U, W, *biases) in zip(self.directions(), rnn.all_weights, strict=True):
                 for target, source in zip((U, W), split(weight), strict=True):

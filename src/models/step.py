@@ -55,12 +55,18 @@ class Affine:
 
 
 def linear(x: Tensor, M: Tensor, b: Tensor | None = None) -> Tensor:
-    """x M^T + b: x (n, k) holds the rows of a whole window, M (m, k), b (m,)."""
-    if pays_to_pack(M, x.shape[0]):
+    """x M^T + b of a whole window: x (time, batch, k), M (m, k), b (m,), in memory of its own (time, batch, m)."""
+    rows = x.flatten(0, 1)
+    if pays_to_pack(M, rows.shape[0]):
         return torch.ops.mkldnn._linear_pointwise(x, M, b, "none", [None], "")
-    out = x.new_empty(x.shape[0], M.shape[0])
+    share = x.new_empty(*x.shape[:2], M.shape[0])
+    out = share.flatten(0, 1)
     # out= also keeps autocast away: the dtype was chosen once, by the caller
-    return torch.mm(x, M.t(), out=out) if b is None else torch.addmm(b, x, M.t(), out=out)
+    if b is None:
+        torch.mm(rows, M.t(), out=out)
+    else:
+        torch.addmm(b, rows, M.t(), out=out)
+    return share
 
 
 class Activation:
@@ -101,16 +107,20 @@ def activation_backward(nonlinearity: str) -> Callable[[Tensor, Tensor, Tensor],
 
 
 def input_share(inputs: Tensor, U: Tensor, b: Tensor | None) -> Tensor:
-    """U x_t + b of all steps (time, batch, hidden), in memory of its own."""
+    """U x_t + b of all steps (time, batch, hidden), in memory of its own. IndexError for an id without a column."""
     if inputs.is_floating_point():
-        share = linear(inputs.reshape(-1, U.shape[1]), U, b)
-    elif inputs.numel() < U.shape[1]:  # few ids: only their columns are read
-        share = torch.index_select(U.t(), 0, inputs.reshape(-1))
-        share = share if b is None else share.add_(b)
-    else:  # b is added once a column, not once a step
-        table = U.t() if b is None else U.t() + b
-        share = torch.index_select(table.contiguous(), 0, inputs.reshape(-1))
-    return share.view(*inputs.shape[:2], U.shape[0])
+        return linear(inputs, U, b)
+    share = U.new_empty(*inputs.shape, U.shape[0])
+    many = inputs.numel() >= U.shape[1]
+    table = U.t()  # a row an id
+    if many:  # b is added once an id, not once a step
+        table = (table if b is None else table + b).contiguous()
+    try:
+        torch.index_select(table, 0, inputs.reshape(-1), out=share.flatten(0, 1))
+    except IndexError:
+        came = f"{int(inputs.min())} to {int(inputs.max())}"
+        raise IndexError(f"ids from {came}, but there are columns for 0 to {len(table) - 1}") from None
+    return share if many or b is None else share.add_(b)
 
 
 def scatter(delta: Tensor, ids: Tensor, size: int) -> Tensor:

@@ -1,0 +1,228 @@
+"""The written-out backward pass against the slow reference and autograd, in float64 where equality is claimed."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from src.models import bptt, step
+from src.models.bptt import recurrence, reference, reference_backward, split
+
+INPUT, HIDDEN = 5, 4
+F64 = torch.float64
+
+
+def layer(time: int, batch: int, *, ids: bool = False, dtype: torch.dtype = F64, hidden: int = HIDDEN):
+    """Random inputs, weight, bias and h_0 of one layer; everything that can asks for its gradient."""
+    torch.manual_seed(time * 100 + batch)
+    weight = (torch.randn(hidden, INPUT + hidden, dtype=F64) / hidden**0.5).to(dtype).requires_grad_()
+    bias = torch.randn(hidden, dtype=dtype, requires_grad=True)
+    h_0 = torch.randn(batch, hidden, dtype=dtype, requires_grad=True)
+    if ids:
+        return torch.randint(INPUT, (time, batch)), weight, bias, h_0
+    return torch.randn(time, batch, INPUT, dtype=dtype, requires_grad=True), weight, bias, h_0
+
+
+def asking(leaves) -> list[Tensor]:
+    return [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
+
+
+def off(value: Tensor, truth: Tensor) -> float:
+    """The largest difference, as a share of the largest number of the truth."""
+    value, truth = value.detach().to(F64), truth.detach().to(F64)
+    return float((value - truth).abs().max() / truth.abs().max().clamp(min=1e-30))
+
+
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("with_h_0", [False, True])
+def test_values_and_every_gradient_equal_the_reference(ids, reverse, nonlinearity, with_bias, with_h_0):
+    for time, batch in itertools.product((1, 2, 7, 40), (1, 3)):
+        x, weight, bias, h_0 = layer(time, batch, ids=ids)
+        leaves = x, weight, bias if with_bias else None, h_0 if with_h_0 else None
+        fast = recurrence(*leaves, nonlinearity, reverse)
+        slow = reference(*leaves, nonlinearity, reverse)
+        pull = [torch.randn_like(value) for value in slow]
+        fast_grads = torch.autograd.grad(fast, asking(leaves), pull)
+        slow_grads = torch.autograd.grad(slow, asking(leaves), pull)
+        for value, truth in zip((*fast, *fast_grads), (*slow, *slow_grads), strict=True):
+            assert off(value, truth) < 1e-11
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_the_equations_written_one_a_line_are_what_autograd_finds(nonlinearity):
+    x, weight, bias, h_0 = layer(7, 3)
+    hidden, h_n = reference(x, weight, bias, h_0, nonlinearity)
+    pull = torch.randn_like(hidden), torch.randn_like(h_n)
+    dx, dweight, db, dh_0 = torch.autograd.grad((hidden, h_n), (x, weight, bias, h_0), pull)
+    into_hidden = pull[0].clone()
+    into_hidden[-1] += pull[1]
+    ours = reference_backward(x.detach(), weight.detach(), h_0.detach(), hidden.detach(), into_hidden, nonlinearity)
+    truth = {"x": dx, "U": split(dweight)[0], "W": split(dweight)[1], "b": db, "h_0": dh_0}
+    assert {name: off(ours[name], value) < 1e-12 for name, value in truth.items()} == dict.fromkeys(truth, True)
+
+
+def test_the_deltas_are_autograds_gradients_of_z():
+    x, weight, bias, h_0 = layer(7, 3)
+    U, W = split(weight)
+    h_t, zs, hidden = h_0, [], []
+    for x_t in x:
+        z_t = x_t @ U.T + h_t @ W.T + bias
+        h_t = torch.tanh(z_t)
+        zs.append(z_t)
+        hidden.append(h_t)
+    pull = torch.randn(7, 3, HIDDEN, dtype=F64)
+    truth = torch.stack(torch.autograd.grad(torch.stack(hidden), zs, pull))
+    seen: list[Tensor] = []
+    fast, _ = recurrence(x, weight, bias, h_0, on_deltas=seen.append)
+    fast.backward(pull)
+    assert len(seen) == 1
+    assert off(seen[0], truth) < 1e-12
+
+
+def test_gradcheck_and_the_second_derivative_pass():
+    leaves = layer(3, 2)
+    for nonlinearity, reverse in (("tanh", False), ("tanh", True), ("relu", False)):
+        assert torch.autograd.gradcheck(lambda *a, n=nonlinearity, r=reverse: recurrence(*a, n, r), leaves)
+    assert torch.autograd.gradgradcheck(recurrence, leaves)
+
+
+def test_deltas_under_create_graph_are_refused_in_words():
+    hidden, _ = recurrence(*layer(3, 2), on_deltas=lambda delta: None)
+    with pytest.raises(RuntimeError, match="create_graph"):
+        hidden.sum().backward(create_graph=True)
+
+
+class Products(TorchDispatchMode):
+    """Counts the matrix products that run inside."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "products"),
+    [("x", 4 + 1), ("weight", 4 + 3), ("h_0", 4 + 1), ("bias", 4), ("x weight bias h_0", 4 + 5)],
+)
+def test_only_the_gradients_that_are_asked_for_are_computed(asked, products):
+    """Five steps: four products with W, then one each for dx and dh_0, and for dU, dW and dW's share of h_0."""
+    leaves = dict(zip(("x", "weight", "bias", "h_0"), layer(5, 2), strict=True))
+    for name, leaf in leaves.items():
+        leaf.requires_grad_(name in asked.split())
+    hidden, h_n = recurrence(*leaves.values())
+    with Products() as seen:
+        (hidden.sum() + h_n.sum()).backward()
+    assert seen.count == products
+    assert {name for name, leaf in leaves.items() if leaf.grad is not None} == set(asked.split())
+
+
+def test_without_gradients_autograd_is_not_entered():
+    x, weight, bias, h_0 = layer(5, 2)
+    truth, _ = reference(x, weight, bias, h_0)
+    with torch.no_grad():
+        hidden, _ = recurrence(x, weight, bias, h_0)
+    assert hidden.grad_fn is None
+    assert off(hidden, truth) < 1e-12
+    with torch.inference_mode():
+        assert off(recurrence(x, weight, bias, h_0)[1], truth[-1]) < 1e-12
+
+
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.06)])
+def test_lower_precisions_stay_near_float64(ids, dtype, tolerance):
+    exact = layer(20, 8, ids=ids, hidden=32)
+    rounded = [x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x for x in exact]
+    truth, value = reference(*exact), recurrence(*rounded)
+    assert {v.dtype for v in value} == {dtype}
+    pull = torch.randn(20, 8, 32, dtype=F64) / 20
+    true_grads = torch.autograd.grad(truth[0], asking(exact), pull)
+    grads = torch.autograd.grad(value[0], asking(rounded), pull.to(dtype))
+    for mine, true in zip((*value, *grads), (*truth, *true_grads), strict=True):
+        assert mine.dtype is dtype
+        assert off(mine, true) < tolerance
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_autocast_multiplies_in_bfloat16_and_keeps_weights_and_gradients_in_float32(ids):
+    exact = layer(20, 8, ids=ids, hidden=32)
+    single = [x.detach().float().requires_grad_() if x.is_floating_point() else x for x in exact]
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden, h_n = recurrence(*single)
+    assert hidden.dtype is h_n.dtype is torch.bfloat16
+    truth, _ = reference(*exact)
+    pull = torch.randn_like(truth) / 20
+    grads = torch.autograd.grad(hidden, asking(single), pull.bfloat16())
+    for mine, true in zip((hidden, *grads), (truth, *torch.autograd.grad(truth, asking(exact), pull)), strict=True):
+        assert off(mine, true) < 0.06
+    assert {grad.dtype for grad in grads} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):  # a backward pass inside the block gives the same, to the bit
+        again = torch.autograd.grad(recurrence(*single)[0], asking(single), pull.bfloat16())
+    assert all(torch.equal(a, b) for a, b in zip(grads, again, strict=True))
+
+
+def test_a_sum_of_many_bfloat16_deltas_does_not_stand_still():
+    delta = torch.ones(1000, 1, 2, dtype=torch.bfloat16)  # in bfloat16, 256 + 1 = 256
+    columns = step.scatter(delta, torch.zeros(1000, 1, dtype=torch.long), 3)
+    assert columns.tolist() == [[1000.0, 1000.0], [0.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 384), (torch.bfloat16, 128)])
+def test_packed_weights_change_the_time_and_not_the_numbers(dtype, size, monkeypatch):
+    leaves = layer(16, 8, dtype=dtype, hidden=size)
+    if not step.Affine(split(leaves[1])[1], 8, 16).packed:
+        pytest.skip("this torch packs no weights on this machine")
+
+    def run() -> tuple[Tensor, ...]:
+        hidden, _ = recurrence(*leaves)
+        return hidden, *torch.autograd.grad(hidden.square().sum(), leaves)
+
+    packed, again = run(), run()
+    assert all(torch.equal(a, b) for a, b in zip(packed, again, strict=True))  # equal runs are equal bit by bit
+    monkeypatch.setattr(step, "pays_to_pack", lambda M, rows: False)
+    for value, plain in zip(packed, run(), strict=True):
+        assert off(value, plain) < (1e-5 if dtype is torch.float32 else 0.03)
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_on_the_meta_device_shapes_come_out(ids):
+    leaves = [leaf.detach().to("meta") for leaf in layer(20, 8, ids=ids)]
+    leaves[1].requires_grad_()
+    hidden, h_n = recurrence(*leaves)
+    hidden.sum().backward()
+    assert (hidden.shape, h_n.shape, leaves[1].grad.shape) == ((20, 8, HIDDEN), (8, HIDDEN), (HIDDEN, INPUT + HIDDEN))
+
+
+def test_spending_the_gradients_memory_changes_no_number():
+    x, weight, bias, h_0 = layer(7, 3)
+    grads = []
+    for spend in (False, True):
+        below, _ = recurrence(x, weight, bias, h_0, spend_grad=spend)
+        above, _ = recurrence(below, torch.cat([weight[:, :HIDDEN], weight[:, -HIDDEN:]], 1), bias)
+        grads.append(torch.autograd.grad(above.sin().sum(), (x, weight, bias, h_0)))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_the_gradient_that_the_caller_gave_is_left_as_it_was():
+    x, weight, bias, h_0 = layer(7, 3)
+    hidden, _ = recurrence(x, weight, bias, h_0)
+    pull = torch.randn_like(hidden)
+    before = pull.clone()
+    hidden.backward(pull)
+    assert torch.equal(pull, before)
+
+
+def test_an_id_without_a_column_is_named():
+    _, weight, bias, h_0 = layer(2, 1)
+    with pytest.raises(IndexError, match="ids from 1 to 5, but there are columns for 0 to 4"):
+        recurrence(torch.tensor([[1], [5]]), weight, bias, h_0)
+    with pytest.raises(IndexError, match="-1"):
+        bptt.forward_window(torch.full((9, 1), -1), weight.detach(), None, None, "tanh", False)

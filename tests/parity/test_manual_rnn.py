@@ -1,0 +1,374 @@
+"""ManualRNN against torch.nn.RNN: numbers, gradients, shapes, errors, and the ways between the two."""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from src.models.manual import ManualRNN, record_deltas
+
+INPUT, HIDDEN = 3, 5
+F64 = torch.float64
+
+
+def pair(num_layers: int = 2, **words) -> tuple[nn.RNN, ManualRNN]:
+    """A torch.nn.RNN in float64 and a ManualRNN with its weights."""
+    torch.manual_seed(num_layers)
+    theirs = nn.RNN(INPUT, HIDDEN, num_layers, dtype=F64, **words)
+    return theirs, ManualRNN(INPUT, HIDDEN, num_layers, dtype=F64, **words).load_torch_rnn(theirs)
+
+
+def off(value: Tensor, truth: Tensor) -> float:
+    value, truth = value.detach().to(F64), truth.detach().to(F64)
+    return float((value - truth).abs().max() / truth.abs().max().clamp(min=1e-30))
+
+
+def weight_gradients(ours: ManualRNN, their_grads: list[Tensor], per_direction: int) -> list[Tensor]:
+    """torch's gradients of U, W, b_ih, b_hh as those of [U W] and b: the one bias has the gradient of either."""
+    found = []
+    for i in range(0, len(their_grads), per_direction):
+        U, W, *biases = their_grads[i : i + per_direction]
+        found += [torch.cat([U, W], 1), *biases[:1]]
+    return found
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("time", [1, 2, 7, 50])
+def test_values_and_all_gradients_are_torchs(num_layers, bidirectional, time, nonlinearity, bias):
+    """Batches 1, 3, 32; h_0 none and random; gradients into output, into h_n, into both: under 1e-10."""
+    theirs, ours = pair(num_layers, bidirectional=bidirectional, nonlinearity=nonlinearity, bias=bias)
+    parameters = [p for weight_and_bias in ours.directions() for p in weight_and_bias if p is not None]
+    for batch, with_h_0 in itertools.product((1, 3, 32), (False, True)):
+        x = torch.randn(time, batch, INPUT, dtype=F64, requires_grad=True)
+        h_0 = torch.randn(num_layers * (1 + bidirectional), batch, HIDDEN, dtype=F64, requires_grad=True)
+        state = h_0 if with_h_0 else None
+        begin = [x, h_0] if with_h_0 else [x]
+        truth, value = theirs(x, state), ours(x, state)
+        pulls = [torch.randn_like(t) for t in truth]
+        assert max(off(v, t) for v, t in zip(value, truth, strict=True)) < 1e-10
+        for into in ([0], [1], [0, 1]):
+            pull = [pulls[i] for i in into]
+            true = torch.autograd.grad(
+                [truth[i] for i in into], [*begin, *theirs.parameters()], pull, retain_graph=True, allow_unused=True
+            )
+            mine = torch.autograd.grad(
+                [value[i] for i in into], [*begin, *parameters], pull, retain_graph=True, allow_unused=True
+            )
+            expected = [*true[: len(begin)], *weight_gradients(ours, list(true[len(begin) :]), 4 if bias else 2)]
+            for m, t in zip(mine, expected, strict=True):
+                assert off(m, t) < 1e-10
+
+
+def test_ids_are_one_hot_vectors_of_any_integer_type_and_layout():
+    theirs, ours = pair()
+    ids = torch.randint(INPUT, (7, 4))
+    truth, _ = theirs(one_hot(ids, INPUT).double())
+    for dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        assert off(ours(ids.to(dtype))[0], truth) < 1e-12
+    output, h_n = ours(ids[:, 0])
+    assert (output.shape, h_n.shape) == ((7, HIDDEN), (2, HIDDEN))
+    assert off(output, truth[:, 0]) < 1e-12
+    ours.batch_first = True
+    assert off(ours(ids.T)[0], truth.transpose(0, 1)) < 1e-12
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("shape", [(4, 2, INPUT), (4, INPUT), (1, 1, INPUT), (4, 0, INPUT)])
+def test_shapes_in_every_layout_are_torchs(shape, batch_first, bidirectional):
+    theirs, ours = pair(batch_first=batch_first, bidirectional=bidirectional)
+    x = torch.randn(shape, dtype=F64)
+    if batch_first and 0 in shape:
+        x = x.transpose(0, 1)
+    truth = theirs(x)
+    h_0 = torch.randn_like(truth[1])
+    for arguments in ((x,), (x, None), (x, h_0)):
+        for value, true in zip(ours(*arguments), theirs(*arguments), strict=True):
+            assert value.shape == true.shape
+            torch.testing.assert_close(value, true, rtol=1e-12, atol=1e-12)
+    assert torch.equal(ours(input=x, hx=h_0)[0], ours(x, h_0)[0])  # the names of torch's call
+
+
+def x_of(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=F64)
+
+
+WRONG_CALLS = {
+    "four axes": lambda rnn: rnn(x_of(5, 2, INPUT, 1)),
+    "one axis": lambda rnn: rnn(x_of(INPUT)),
+    "wrong features": lambda rnn: rnn(x_of(5, 2, INPUT + 1)),
+    "wrong features, unbatched": lambda rnn: rnn(x_of(5, INPUT + 1)),
+    "too few layers in hx": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(1, 2, HIDDEN)),
+    "another batch in hx": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, 3, HIDDEN)),
+    "another width in hx": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, 2, HIDDEN + 1)),
+    "batched hx, unbatched input": lambda rnn: rnn(x_of(5, INPUT), x_of(2, 1, HIDDEN)),
+    "unbatched hx, batched input": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, HIDDEN)),
+    "float32 input, float64 weights": lambda rnn: rnn(x_of(5, 2, INPUT).float()),
+    "float32 hx, float64 weights": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, 2, HIDDEN).float()),
+    "another device": lambda rnn: rnn(x_of(5, 2, INPUT).to("meta")),
+    "no steps": lambda rnn: rnn(x_of(0, 2, INPUT)),
+    "integers with three axes": lambda rnn: rnn(torch.ones(5, 2, INPUT, dtype=torch.long)),
+    "truth values": lambda rnn: rnn(torch.ones(5, 2, INPUT, dtype=torch.bool)),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_CALLS)
+def test_a_wrong_call_is_refused_as_torch_refuses_it(what):
+    theirs, ours = pair()
+    with pytest.raises(Exception, match=r".") as torchs:
+        WRONG_CALLS[what](theirs)
+    with pytest.raises(type(torchs.value), match=r"\d|got|device|larger") as mine:
+        WRONG_CALLS[what](ours)
+    assert type(mine.value) is type(torchs.value)
+
+
+WRONG_WORDS = [
+    {"input_size": 0}, {"input_size": 3.0}, {"hidden_size": 0}, {"hidden_size": "4"}, {"num_layers": 0},
+    {"num_layers": 1.5}, {"nonlinearity": "sigmoid"}, {"nonlinearity": None}, {"bias": 1}, {"batch_first": 1},
+    {"dropout": 2}, {"dropout": -0.1}, {"dropout": True}, {"dropout": "a"}, {"proj_size": 2}, {"device": "nowhere"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", WRONG_WORDS, ids=str)
+def test_a_wrong_word_is_refused_as_torch_refuses_it(words):
+    right = {"input_size": INPUT, "hidden_size": HIDDEN}
+    with pytest.raises(Exception, match=r".") as torchs:
+        nn.RNN(**(right | words))
+    expected = TypeError if "proj_size" in words else type(torchs.value)  # a word that only the LSTM has
+    with pytest.raises(expected, match=r"."):
+        ManualRNN(**(right | words))
+
+
+def test_an_unknown_init_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"'orthgonal'.*'orthogonal'"):
+        ManualRNN(INPUT, HIDDEN, init="orthgonal")
+
+
+def test_packed_sequences_are_refused_with_a_way_out():
+    packed = nn.utils.rnn.pack_sequence([x_of(4, INPUT), x_of(2, INPUT)])
+    with pytest.raises(TypeError, match=r"pad_packed_sequence.*to_torch_rnn"):
+        pair()[1](packed)
+
+
+def test_dropout_between_no_layers_is_warned_of():
+    with pytest.warns(UserWarning, match=r"num_layers=1.*dropout=0.5"):
+        ManualRNN(INPUT, HIDDEN, dropout=0.5)
+
+
+def test_dropout_drops_what_torch_drops_and_nothing_in_evaluation():
+    theirs, ours = pair(3, dropout=0.5)
+    x = x_of(7, 4, INPUT)
+    torch.manual_seed(1)
+    truth, _ = theirs(x)
+    torch.manual_seed(1)
+    assert off(ours(x)[0], truth) < 1e-12
+    assert off(ours(x)[0], truth) > 0.1  # another draw
+    assert off(ours.eval()(x)[0], theirs.eval()(x)[0]) < 1e-12
+
+
+@pytest.mark.parametrize("words", [{}, {"bias": False}, {"bidirectional": True, "batch_first": True}], ids=str)
+def test_the_way_to_torch_and_back_loses_nothing(words):
+    torch.manual_seed(0)
+    ours = ManualRNN(INPUT, HIDDEN, 2, nonlinearity="relu", dropout=0.25, dtype=F64, **words).eval()
+    generator = torch.get_rng_state()
+    theirs = ours.to_torch_rnn()
+    assert torch.equal(generator, torch.get_rng_state())  # nothing is drawn on the way
+    assert (theirs.training, theirs.dropout, theirs.batch_first) == (False, 0.25, ours.batch_first)
+    x = x_of(4, 2, INPUT)
+    assert off(theirs(x)[0], ours(x)[0]) < 1e-12
+    back = ManualRNN(INPUT, HIDDEN, 2, nonlinearity="relu", dtype=F64, **words).load_torch_rnn(theirs)
+    assert all(torch.equal(a, b) for a, b in zip(back.parameters(), ours.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "words", [{"num_layers": 1}, {"hidden_size": 6}, {"nonlinearity": "relu"}, {"bias": False}, {"bidirectional": True}]
+)
+def test_weights_of_another_kind_are_refused(words):
+    theirs = nn.RNN(**({"input_size": INPUT, "hidden_size": HIDDEN, "num_layers": 2} | words))
+    ours = ManualRNN(INPUT, HIDDEN, 2)
+    name, value = next(iter(words.items()))
+    with pytest.raises(ValueError, match=f"{name}={value} "):
+        ours.load_torch_rnn(theirs)
+    with pytest.raises(TypeError, match="LSTM"):
+        ours.load_torch_rnn(nn.LSTM(INPUT, HIDDEN, 2))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_one_seed_draws_torchs_weights_and_leaves_the_generator_where_torch_does(bidirectional):
+    torch.manual_seed(7)
+    theirs = nn.RNN(INPUT, HIDDEN, 3, bidirectional=bidirectional)
+    next_number = torch.rand(1)
+    torch.manual_seed(7)
+    ours = ManualRNN(INPUT, HIDDEN, 3, bidirectional=bidirectional)
+    assert torch.equal(torch.rand(1), next_number)
+    for (weight, bias), (U, W, b_ih, b_hh) in zip(ours.directions(), theirs.all_weights, strict=True):
+        assert torch.equal(weight, torch.cat([U, W], 1))
+        assert torch.equal(bias, b_ih + b_hh)
+
+
+def test_the_parameters_have_the_promised_names():
+    names = [name for name, _ in ManualRNN(INPUT, HIDDEN, 2).named_parameters()]
+    assert names == ["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"]
+    two_ways = dict(ManualRNN(INPUT, HIDDEN, 1, bidirectional=True, bias=False).named_parameters())
+    assert {n: tuple(p.shape) for n, p in two_ways.items()} == dict.fromkeys(
+        ["layers.0.weight", "layers.0.weight_reverse"], (HIDDEN, INPUT + HIDDEN)
+    )
+
+
+def test_init_and_input_scale_start_the_weights_as_they_say():
+    torch.manual_seed(0)
+    plain = ManualRNN(INPUT, HIDDEN, 2)
+    torch.manual_seed(0)
+    scaled = ManualRNN(INPUT, HIDDEN, 2, init="orthogonal", input_scale=3.0)
+    for layer, scale in ((0, 3.0), (1, 1.0)):
+        before, after = plain.layers[layer].weight, scaled.layers[layer].weight
+        W = after[:, -HIDDEN:]
+        assert torch.equal(after[:, :-HIDDEN], before[:, :-HIDDEN] * scale)
+        assert torch.allclose(W @ W.T, torch.eye(HIDDEN), atol=1e-6)
+    identity = ManualRNN(INPUT, HIDDEN, init="identity")
+    assert torch.equal(identity.layers[0].weight[:, -HIDDEN:], torch.eye(HIDDEN))
+    assert not identity.layers[0].bias.any()
+
+
+def test_a_copy_a_saved_and_a_converted_model_compute_the_same():
+    _, ours = pair()
+    x = x_of(4, 2, INPUT)
+    truth = ours(x)[0]
+    file = io.BytesIO()
+    torch.save(ours.state_dict(), file)
+    file.seek(0)
+    loaded = ManualRNN(INPUT, HIDDEN, 2, dtype=F64)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    for same in (copy.deepcopy(ours), loaded):
+        assert torch.equal(same(x)[0], truth)
+    single = copy.deepcopy(ours).float()
+    assert off(single(x.float())[0], truth) < 1e-6
+    assert torch.equal(single.double()(x)[0].float(), truth.float()) or off(single(x)[0], truth) < 1e-6
+    meta = ours.to("meta")
+    assert meta(x.to("meta"))[0].shape == truth.shape
+
+
+def test_one_step_at_a_time_is_the_window():
+    _, ours = pair()
+    ids = torch.randint(INPUT, (7, 4))
+    window, h_n = ours(ids)
+    state, steps = None, []
+    with torch.no_grad():
+        for t in range(7):
+            output, state = ours(ids[t : t + 1], state)
+            steps.append(output)
+    assert off(torch.cat(steps), window) < 1e-12
+    assert off(state, h_n) < 1e-12
+
+
+def autograds_deltas(ours: ManualRNN, ids: Tensor, h_0: Tensor, pull: Tensor) -> list[Tensor]:
+    """dL/dz of every layer, found by autograd through a loop over steps."""
+    x, zs = one_hot(ids, INPUT).double(), []
+    for (weight, bias), h_t in zip(ours.directions(), h_0, strict=True):
+        outputs, of_layer = [], []
+        for x_t in x:
+            of_layer.append(torch.cat([x_t, h_t], 1) @ weight.T + bias)
+            h_t = torch.tanh(of_layer[-1])
+            outputs.append(h_t)
+        x = torch.stack(outputs)
+        zs.append(of_layer)
+    found = torch.autograd.grad(x, [z for of_layer in zs for z in of_layer], pull)
+    return [torch.stack(found[i : i + len(ids)]) for i in range(0, len(found), len(ids))]
+
+
+def test_recorded_deltas_are_autograds_gradients_of_z():
+    _, ours = pair(3)
+    ids, h_0 = torch.randint(INPUT, (7, 4)), x_of(3, 4, HIDDEN)
+    pull = x_of(7, 4, HIDDEN)
+    pull[:-1] = 0  # the last step's loss alone, as in a picture of the gradient by lag
+    truth = autograds_deltas(ours, ids, h_0, pull)
+    with record_deltas(ours) as deltas:
+        output, _ = ours(ids, h_0)
+        assert deltas == [None] * 3
+        output.backward(pull)
+    assert max(off(mine, true) for mine, true in zip(deltas, truth, strict=True)) < 1e-12
+    assert deltas[0][0].norm() < deltas[0][-1].norm()
+
+
+def test_deltas_of_windows_outside_the_block_are_not_kept():
+    _, ours = pair()
+    ids = torch.randint(INPUT, (7, 4))
+    outside = ours(ids)[0].sum()
+    with record_deltas(ours) as deltas:
+        outside.backward()
+        late = ours(ids)[0].sum()
+    assert deltas == [None, None]
+    late.backward()  # a window of the block, differentiated after it
+    assert [tuple(d.shape) for d in deltas] == [(7, 4, HIDDEN)] * 2
+    assert ours._deltas is None
+
+
+def test_recording_changes_no_gradient():
+    _, ours = pair(bidirectional=True, dropout=0.0)
+    x = x_of(7, 4, INPUT)
+    plain = torch.autograd.grad(ours(x)[0].sum(), list(ours.parameters()))
+    with record_deltas(ours) as deltas:
+        recorded = torch.autograd.grad(ours(x)[0].sum(), list(ours.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(plain, recorded, strict=True))
+    assert all(off(d.sum((0, 1)), g) < 1e-12 for d, g in zip(deltas, recorded[1::2], strict=True))  # db = sum of deltas
+
+
+@pytest.mark.parametrize("state_dtype", [torch.float32, torch.bfloat16, None])
+def test_under_autocast_it_has_torchs_types(state_dtype):
+    theirs, ours = (model.float() for model in pair())
+    x = torch.randn(7, 4, INPUT)
+    h_0 = None if state_dtype is None else torch.randn(2, 4, HIDDEN, dtype=state_dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        truth, value = theirs(x, h_0), ours(x, h_0)
+    assert [v.dtype for v in value] == [t.dtype for t in truth]
+    assert off(value[0], truth[0]) < 0.05
+    value[0].float().square().sum().backward()
+    assert {p.grad.dtype for p in ours.parameters()} == {torch.float32}
+
+
+def test_per_example_gradients_by_torch_func_are_right():
+    _, ours = pair()
+    x = x_of(5, 3, INPUT)
+    weights = {name: p.detach() for name, p in ours.named_parameters()}
+
+    def loss(weights: dict[str, Tensor], one: Tensor) -> Tensor:
+        return torch.func.functional_call(ours, weights, (one[:, None],))[0].sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 1))(weights, x)
+    ours(x)[0].sum().backward()
+    for name, p in ours.named_parameters():
+        assert off(each[name].sum(0), p.grad) < 1e-12
+
+
+def test_a_gradient_penalty_trains_through_it_as_through_torch():
+    grads = []
+    for model in pair(1):
+        x = torch.linspace(-1, 1, 4 * 2 * INPUT, dtype=F64).view(4, 2, INPUT).requires_grad_()
+        (slope,) = torch.autograd.grad(model(x)[0].sum(), x, create_graph=True)
+        slope.square().sum().backward()
+        grads.append(torch.cat([p.grad for p in model.parameters() if p.dim() == 2], 1))
+    assert off(grads[1], grads[0]) < 1e-12
+
+
+def test_an_output_changed_in_place_is_noticed_and_not_differentiated_wrongly():
+    _, ours = pair()
+    output, _ = ours(x_of(4, 2, INPUT))
+    output += 1  # torch's own RNN gives a copy to change; here the deltas will read it
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+def test_repr_tells_the_words_that_differ():
+    with warnings.catch_warnings(action="error"):
+        told = repr(ManualRNN(INPUT, HIDDEN, 2, nonlinearity="relu", init="identity"))
+    assert told.splitlines()[1].strip() == "3, 5, num_layers=2, nonlinearity=relu, init=identity"
