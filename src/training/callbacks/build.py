@@ -16,13 +16,14 @@ from src.training.callbacks.hidden_states import HiddenStates
 from src.training.callbacks.history import History
 from src.training.callbacks.hparams import HParams
 from src.training.callbacks.input_vectors import InputVectors
-from src.training.callbacks.lines import Layout
+from src.training.callbacks.layout import Layout
 from src.training.callbacks.loss_by_position import LossByPosition
 from src.training.callbacks.recurrent_matrix import RecurrentMatrix
 from src.training.callbacks.recurrent_scalars import RecurrentScalars
 from src.training.callbacks.surprisal import Surprisal
 from src.training.callbacks.text_samples import TextSamples
 from src.training.callbacks.watcher import Watcher
+from src.training.callbacks.watching import Watching
 
 PLAIN: tuple[type[Watcher], ...] = (
     RecurrentScalars,
@@ -61,4 +62,4 @@ def watchers(config: Mapping[str, Any], folder: Path, corpus: Corpus, history: H
         found.append(Layout())
     if words["hparams"]["enabled"]:
         found.append(HParams(config, folder, history))
-    return found
+    return [Watching(found)] if found else []

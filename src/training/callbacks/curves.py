@@ -43,6 +43,17 @@ class Curves(Callback):
         self.last_point: tuple[float, float, int] | None = None  # seconds, characters, step of the point before
         self.since = 0
         self.latest: dict[str, float] = {}
+        self.constant: dict[str, float] = {}  # lines beside the curves: a point at the first step and one at the last
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the constant lines; in a run that goes on they have begun."""
+        if trainer.global_step == 0 and self.constant:
+            write_scalars(trainer, self.constant, 0)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End them."""
+        if trainer.global_step and self.constant:
+            write_scalars(trainer, self.constant, trainer.global_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Ask for the gradient's norm on the steps that are written."""

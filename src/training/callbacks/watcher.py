@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,8 +17,8 @@ class Watcher(Callback):
 
     A moment is step 0, each validation (the end of an epoch, where there is nothing to validate on) and the end; or,
     where `every_n_steps` is given, each multiple of it and the end. At every moment it measures (`look`). It draws
-    (`draw`) at validation 1, 4, 16, 64, ... and at the end, so that figures cost a long run no larger share than a short
-    one; with `every_n_steps` at every moment. Which those are depends on nothing but counts that a checkpoint keeps.
+    (`draw`) at validation 1, 4, 16, 64, ... and at the end, so that figures cost a long run no larger share than a
+    short one; with `every_n_steps` at every moment. Which those are depends on nothing but counts in the checkpoint.
 
     Under several processes the first one looks and the others go on; none waits, and no collective call is made.
 
@@ -36,7 +35,6 @@ class Watcher(Callback):
         self.active = True
         self.validations = 0
         self.looked_at = self.drawn_at = -1  # steps
-        self.seconds = 0.0  # what it has cost
 
     # -- for subclasses ----------------------------------------------------------------------------------------------
 
@@ -58,6 +56,10 @@ class Watcher(Callback):
         """Take it back."""
 
     # -- when --------------------------------------------------------------------------------------------------------
+
+    def listens(self, hook: str) -> bool:
+        """Return whether it wants to hear of a hook at all; of every step only where its cadence counts steps."""
+        return hook != "on_train_batch_start" or self.every_n_steps is not None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find out whether it means anything here."""
@@ -102,7 +104,6 @@ class Watcher(Callback):
     def _moment(self, view: View, draws: bool) -> None:
         if not self.active:
             return
-        started = time.perf_counter()
         with undisturbed(view.module):
             if self.looked_at != view.step:
                 self.looked_at = view.step
@@ -110,7 +111,6 @@ class Watcher(Callback):
             if draws:
                 self.drawn_at = view.step
                 self.draw(view)
-        self.seconds += time.perf_counter() - started
 
     @staticmethod
     def _view(trainer: pl.Trainer, module: pl.LightningModule) -> View:

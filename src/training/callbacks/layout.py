@@ -1,13 +1,10 @@
-"""What stands beside the curves: the baselines as constant lines, and which curves share a chart."""
+"""Which curves share a chart on TensorBoard's page Custom Scalars."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from src.training.callbacks.curves import write_scalars
 from src.training.tensorboard import writers
 
 CHARTS = {
@@ -29,27 +26,6 @@ CHARTS = {
         "learning rate": [r"^optimizer/learning_rate$"],
     },
 }
-
-
-class BaselineLines(Callback):
-    """Write `baseline/<name>` as a line: a point at the first step and one at the last.
-
-    Args:
-        baselines: name -> bits a character.
-    """
-
-    def __init__(self, baselines: Mapping[str, float]) -> None:
-        self.points = {f"baseline/{name}": bits for name, bits in baselines.items()}
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The first point; a run that goes on has it."""
-        if trainer.global_step == 0:
-            write_scalars(trainer, self.points, 0)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The last point."""
-        if trainer.global_step:
-            write_scalars(trainer, self.points, trainer.global_step)
 
 
 class Layout(Callback):
