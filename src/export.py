@@ -1,0 +1,34 @@
+"""python -m src.export: a trained model as a file for other programs. See conf/export.yaml for what can be set."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from src.config.entry import exit_with
+from src.config.stdout import pipe_may_close, say
+from src.config.use import ExportConfig, mistakes_in_export, opened, run
+
+
+def export(config: dict[str, Any]) -> None:
+    """Export as a checked configuration says, and print what was checked and where the files lie."""
+    trained = opened(config)
+    from src.training.exporting import export_to
+
+    files, difference = export_to(trained, config["format"], config["output"])
+    checked = {
+        "onnx": f"100 carried steps in onnxruntime differ from the model by {difference:.1e} at most",
+        "torch": f"100 carried steps of the loaded file differ from the model by {difference:.1e} at most",
+        "safetensors": "read back, every weight is the same to the bit",
+    }
+    with pipe_may_close():
+        say(f"{checked[config['format']]}\n" + "".join(f"{file}\n" for file in files))
+
+
+def main() -> None:
+    """Answer the command line."""
+    run("export", ExportConfig, export, mistakes_in_export, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    exit_with(main)
