@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,6 +77,16 @@ class LanguageModule(pl.LightningModule):
         self.clipped_steps: Tensor | float = 0.0  # since whoever logs it took it
         self.norm_wanted = False
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; one that is plain data already skips torch's search for parameters, buffers and modules.
+
+        Lightning sets an attribute around each of its hooks, some forty times a step: a twentieth of a small step.
+        """
+        if name in self.__dict__ and not isinstance(value, torch.nn.Module):
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     # -- training -----------------------------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
@@ -125,8 +136,8 @@ class LanguageModule(pl.LightningModule):
 
     def _must_be_finite(self, what: str, value: Tensor) -> None:
         """Raise Failure for a nan or an inf; on a GPU only where a point is written, since a look waits for it."""
-        if (self.norm_wanted or value.device.type == "cpu") and not torch.isfinite(value):
-            raise failure(f"{what} is {float(value)}", self.trainer.global_step, self.recent_norms, self.model)
+        if (self.norm_wanted or value.device.type == "cpu") and not math.isfinite(value.item()):
+            raise failure(f"{what} is {value.item()}", self.trainer.global_step, self.recent_norms, self.model)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Lightning asks for the optimizer; the rate is ours to move (`on_train_batch_start`)."""
