@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.config.key import run_key, run_name, sweep_folder
 from src.config.start import heavy_imports
@@ -79,7 +79,7 @@ class JobRunner:
             return
         command = {
             "command": shlex.join(self.command),
-            "overrides": list(HydraConfig.get().overrides.task),
+            "overrides": OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False),
             "key": run_key(config),
         }
         try:

@@ -1,0 +1,38 @@
+"""A cell that makes trouble where a test asks for it: it raises, it kills its process, it takes its time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from src.models.cell import CellRNN
+
+
+class Troublesome(CellRNN):
+    """The plain cell; `raises` and `kills` name files: while there is no such file, the trouble is there."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        number: int = 0,
+        raises: str = "",
+        kills: str = "",
+        seconds: float = 0.0,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        self.number, self.raises, self.kills, self.seconds = number, raises, kills, seconds
+        self.steps = 0
+
+    def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.steps += 1
+        time.sleep(self.seconds)
+        if self.number in (3, 7) and self.raises and not Path(self.raises).exists():
+            raise RuntimeError(f"cell {self.number} is broken\nin two lines")
+        if self.number == 1 and self.kills and self.steps > 3 and not Path(self.kills).exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(inputs, state)

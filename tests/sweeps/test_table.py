@@ -1,0 +1,93 @@
+"""What is told at the end of a sweep, and what is told on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.config.sweeper import Engine
+from src.sweeps.plan import Job
+from src.sweeps.preflight import side_by_side
+from src.sweeps.progress import Watch
+from src.sweeps.table import result_in_words, summary, table
+
+
+def job(folder: Path, label: str, action: str = "run") -> Job:
+    return Job([label], label, {}, "hello", label, folder / label, action)
+
+
+def best(value: float, monitor: str = "val/cross_entropy") -> dict[str, Any]:
+    return {"metrics": {"best": {"monitor": monitor, "value": value}}, "seconds": 1.25}
+
+
+def test_failures_stand_last_and_are_named_with_their_first_line_and_their_log(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, label) for label in ("a", "b", "c")]
+    failed = {"error": {"type": "ValueError", "message": "no such thing\nand more"}, "seconds": 0.0}
+    lines = table(jobs, [failed, best(1.0), {}], ["failed", "done", "not run"])
+    assert [line.split()[0] for line in lines[:4]] == ["status", "done", "not", "failed"]
+    assert lines[4] == "failed: a: ValueError: no such thing"
+    assert lines[5].endswith(str(tmp_path / "a" / "train.log"))
+    assert summary(["failed", "done", "not run"]) == "1 of 3 jobs done, 1 failed, 1 not run"
+
+
+def test_a_job_that_was_not_begun_shows_nothing_of_an_earlier_attempt(tmp_path: Path) -> None:
+    lines = table([job(tmp_path, "a")], [best(1.0)], ["not run"])
+    assert "1.0000" not in lines[1]
+
+
+def test_nats_on_val_are_told_in_bits_too_and_other_metrics_as_they_are() -> None:
+    assert result_in_words(best(math.log(2))) == "val/cross_entropy 0.6931 = 1.0000 bits"
+    assert result_in_words(best(2.5, "train/loss")) == "train/loss 2.5000"
+    assert result_in_words({"metrics": {"best": None}}) == "-"
+
+
+def test_the_progress_line_counts_new_records_and_not_those_of_earlier_attempts(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, label) for label in ("a", "b")]
+    for one in jobs:
+        one.folder.mkdir()
+    (jobs[0].folder / "run.json").write_text('{"status": "failed"}')
+    said: list[str] = []
+    watch = Watch(jobs, said.append, every=0.0)
+    watch.look()
+    assert said == ["sweep: 0 of 2 done"]
+    (jobs[1].folder / "run.json").write_text('{"status": "done"}')
+    watch.look()
+    assert said[-1].startswith("sweep: 1 of 2 done, about ")
+    temporary = tmp_path / "new"
+    temporary.write_text(json.dumps({"status": "running", "process": {"pid": os.getpid(), "host": "x"}}))
+    temporary.replace(jobs[0].folder / "run.json")
+    watch.look()
+    assert said[-1].startswith("sweep: 1 of 2 done, 1 running")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "jobs", "share"),
+    [
+        ("basic", {}, 9, 1),
+        ("joblib", {"n_jobs": 2}, 9, 2),
+        ("joblib", {"n_jobs": 8}, 3, 3),
+        ("joblib", {"n_jobs": -1}, 99, len(os.sched_getaffinity(0))),
+        ("submitit_local", {}, 9, 9),
+        ("submitit_slurm", {}, 9, 1),
+    ],
+)
+def test_the_cores_are_divided_among_the_jobs_that_run_at_once(
+    name: str, settings: dict[str, Any], jobs: int, share: int
+) -> None:
+    assert side_by_side(Engine(name, settings, lambda words, task: []), jobs) == share
+
+
+def test_auto_threads_take_the_share_that_the_sweep_has_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from src.training.machine import threads_for
+
+    cores = len(os.sched_getaffinity(0))
+    monkeypatch.setenv("UNROLL_SIDE_BY_SIDE", str(cores))
+    assert threads_for("auto", 512) == 1
+    assert threads_for("3", 512) == 3  # a number is a number
+    monkeypatch.delenv("UNROLL_SIDE_BY_SIDE")
+    assert threads_for("auto", 512) == cores
