@@ -20,10 +20,15 @@ def test_what_a_call_raises_is_not_lost_be_it_the_last_one():
 
 def test_a_failure_ends_the_work_soon_after_it():
     done = []
-    with pytest.raises(OSError, match="disk full"), Beside() as beside:
-        beside.call(fail)
-        for number in range(100):
-            beside.call(done.append, number)
+
+    def work():
+        with Beside() as beside:
+            beside.call(fail)
+            for number in range(100):
+                beside.call(done.append, number)
+
+    with pytest.raises(OSError, match="disk full"):
+        work()
     assert len(done) < 10
 
 
