@@ -16,6 +16,7 @@ from src.config.checks import mistakes_in_config
 from src.config.entry import plain
 from src.config.literals import quote_literals
 from src.config.schema import Config
+from src.config.sweeper import Sweep, register
 from src.config.words import CONF, groups, mistakes_in
 from src.mistakes import Mistake
 from src.searching.space import Space, corners, word
@@ -31,6 +32,7 @@ def compose(words: Sequence[str]) -> DictConfig:
         Mistake: it cannot be composed.
     """
     ConfigStore.instance().store(name="train_schema", node=Config)
+    register(Sweep(plain, mistakes_in_config, None))  # conf/train.yaml names our sweeper; nothing is swept here
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra.compose("train", quote_literals(words), return_hydra_config=True)

@@ -1,0 +1,108 @@
+"""A search as whole commands: killed twice, gone on, two processes at once; its best is an experiment that runs."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import math
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from src.config.key import what_matters
+from tests.runs.commands import refused, run, start
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="the extra search is not installed"),
+]
+WORDS = ("search=small_text", "data.path=text.txt", "logger=none")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    words, draw = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "a", "dog", "ran"], random.Random(0)
+    (tmp_path / "text.txt").write_text(" ".join(draw.choice(words) for _ in range(600)))
+    return tmp_path
+
+
+def finished(folder: Path) -> int:
+    """Trials whose run has ended, whatever the study says."""
+    found = [json.loads(path.read_text())["status"] for path in folder.glob("runs/search/*/trials/*/run.json")]
+    return sum(status in ("done", "stopped") for status in found)
+
+
+def kill_after(folder: Path, trials: int) -> None:
+    """Start the search and kill it in the middle of a trial, when so many have ended."""
+    process = start(*WORDS, cwd=folder, module="src.search")
+    deadline = time.monotonic() + 90
+    while finished(folder) < trials:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=30)
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    with (folder / "runs/search/small_text/trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_twenty_trials_survive_two_kills_are_finished_by_two_processes_and_beat_a_grid(folder: Path) -> None:
+    kill_after(folder, 3)
+    kill_after(folder, 7)
+    two = [start(*WORDS, cwd=folder, module="src.search") for _ in range(2)]
+    for process in two:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    out = run(*WORDS, cwd=folder, module="src.search")  # nothing is left to run: it says what was found
+    assert "20 of 20 trials finished" in out
+
+    told = trials(folder)
+    states = [trial["state"] for trial in told]
+    assert states.count("complete") + states.count("pruned") == 20
+    assert states.count("pruned") > 0
+    assert set(states) <= {"complete", "pruned", "fail"}
+    assert [trial["note"] for trial in told if trial["state"] == "fail"] == ["its process died"] * states.count("fail")
+    assert [trial for trial in told if trial["model.dropout"] and trial["model.num_layers"] != "2"] == []
+    values = [float(trial["value"]) for trial in told if trial["state"] == "complete"]
+
+    best = yaml.safe_load((folder / "runs/search/small_text/conf/experiment/small_text_best.yaml").read_text())
+    common = ("data=text", "data.path=text.txt", "model=manual", "callbacks=none", "logger=none", "data.seq_len=16")
+    common += ("data.batch_size=8", "trainer.max_epochs=5", "trainer.threads=1")
+    run("-m", *common, "optimizer.lr=0.0005,0.005,0.05", "model.hidden_size=8,16,32", cwd=folder)
+    records = [json.loads(path.read_text()) for path in folder.glob("runs/sweeps/*/*/run.json")]
+    assert len(records) == 9
+    assert min(values) <= min(record["metrics"]["best"]["value"] for record in records)
+
+    run("--config-dir", "runs/search/small_text/conf", "experiment=small_text_best", "callbacks=none", cwd=folder)
+    (path,) = folder.glob("runs/small_text_best/*/run.json")
+    assert json.loads(path.read_text())["metrics"]["best"]["value"] == min(values)  # the trial itself, to the bit
+    assert yaml.safe_load((path.parent / "config.yaml").read_text())["optimizer"]["lr"] == best["optimizer"]["lr"]
+    number = min((t for t in told if t["state"] == "complete"), key=lambda t: float(t["value"]))["number"]
+    stored = yaml.safe_load((folder / f"runs/search/small_text/trials/{int(number):04d}/config.yaml").read_text())
+    assert what_matters(yaml.safe_load((path.parent / "config.yaml").read_text())) == what_matters(stored)
+
+    shares = [line for line in out.splitlines() if "of what makes a trial good" in line]
+    assert len(shares) >= 3
+    plots = sorted(path.name for path in (folder / "runs/search/small_text/plots").iterdir())
+    assert plots == ["curves.png", "history.png", "parallel.png", "slices.png", "timeline.png"]
+    assert not list(folder.rglob("evaluation_test.json"))
+    assert all(math.isfinite(value) for value in values)
+
+
+def test_the_way_to_a_search_is_told(folder: Path) -> None:
+    (line,) = refused(cwd=folder, module="src.search")
+    assert "small_text, tiny_shakespeare" in line
+    (line,) = refused("search=smalltext", cwd=folder, module="src.search")
+    assert line.endswith("did you mean small_text?")
+    lines = refused(*WORDS, "optimizer.lrr=1", "model.hidden_size=0", cwd=folder, module="src.search")
+    assert "did you mean optimizer.lr?" in lines[0]
+    assert not (folder / "runs").exists()

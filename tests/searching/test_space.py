@@ -1,0 +1,129 @@
+"""A search space: which values are proposed, which words they become, what is wrong with one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from src.config.search_schema import mistakes_in_search
+from src.mistakes import Mistake
+from src.searching.compose import as_experiment, check_trials, config_of
+from src.searching.space import corners, suggest, word
+
+
+def parameter(kind: str, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "low": None, "high": None, "step": None, "choices": None, "when": {}} | more
+
+
+SPACE = {
+    "optimizer.lr": parameter("log_uniform", low=0.001, high=0.1),
+    "model.num_layers": parameter("int", low=1, high=3),
+    "model": parameter("categorical", choices=["cell", "manual"]),
+    "model.dropout": parameter("uniform", low=0.0, high=0.5, when={"model.num_layers": [2, 3]}),
+}
+
+
+def search(space: dict[str, Any], **more: Any) -> dict[str, Any]:
+    settings = {"study": None, "trials": 3, "sampler": {"name": "tpe"}, "pruner": {"name": "median"}, "space": space}
+    return {"search": settings | more}
+
+
+class Lowest:
+    """Proposes the lowest value, or the first choice, and remembers what it was asked."""
+
+    def __init__(self, layers: int) -> None:
+        self.layers = layers
+        self.asked: list[tuple[Any, ...]] = []
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        self.asked.append((name, low, high, step, log))
+        return low
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        self.asked.append((name, low, high, step, log))
+        return self.layers
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self.asked.append((name, choices))
+        return choices[0]
+
+
+def test_a_conditional_parameter_is_proposed_only_where_its_condition_holds() -> None:
+    assert list(suggest(Lowest(1), SPACE, {})) == ["optimizer.lr", "model.num_layers", "model"]
+    assert list(suggest(Lowest(2), SPACE, {})) == ["optimizer.lr", "model.num_layers", "model", "model.dropout"]
+
+
+def test_a_condition_on_what_all_trials_have_in_common_is_looked_up_there() -> None:
+    space = {"model.dropout": parameter("uniform", low=0.0, high=0.5, when={"model.num_layers": [2]})}
+    assert suggest(Lowest(1), space, {"model.num_layers": 2}) == {"model.dropout": 0.0}
+    assert suggest(Lowest(1), space, {"model.num_layers": 1}) == {}
+
+
+def test_each_kind_is_proposed_on_its_own_scale() -> None:
+    trial = Lowest(2)
+    suggest(trial, SPACE, {})
+    assert trial.asked == [
+        ("optimizer.lr", 0.001, 0.1, None, True),
+        ("model.num_layers", 1, 3, 1, False),
+        ("model", ["cell", "manual"]),
+        ("model.dropout", 0.0, 0.5, None, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1e-05, "k=1e-05"), (3, "k=3"), ("relu", "k=relu"), (True, "k=true"), (None, "k=null")]
+)
+def test_a_value_becomes_the_word_that_a_user_would_type(value: Any, text: str) -> None:
+    assert word("k", value) == text
+
+
+def test_the_corners_hold_every_end_and_every_choice() -> None:
+    seen: dict[str, set[Any]] = {}
+    for corner in corners(SPACE):
+        for key, value in corner.items():
+            seen.setdefault(key, set()).add(value)
+    assert seen == {
+        "optimizer.lr": {0.001, 0.1},
+        "model.num_layers": {1, 3},
+        "model": {"cell", "manual"},
+        "model.dropout": {0.5},  # its lower end goes with one layer, where it has no meaning
+    }
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({}, "empty"),
+        ({"seed": parameter("integer", low=1, high=2)}, "did you mean int?"),
+        ({"seed": parameter("int", low=3, high=2)}, "low < high"),
+        ({"optimizer.lr": parameter("log_uniform", low=0.0, high=1.0)}, "low above 0"),
+        ({"seed": parameter("int", low=1, high=2.5)}, "whole numbers"),
+        ({"model": parameter("categorical")}, "needs choices"),
+        ({"a": parameter("int", low=1, high=2, when={"b": [1]}), "b": parameter("int", low=1, high=2)}, "before it"),
+    ],
+)
+def test_what_is_wrong_with_a_space_is_told(space: dict[str, Any], told: str) -> None:
+    (message,) = mistakes_in_search(search(space))
+    assert told in message
+
+
+def test_what_no_trial_could_run_is_told_before_the_first_one() -> None:
+    space = {
+        "model.dropout": parameter("uniform", low=0.0, high=0.5),
+        "model.hidden_sise": parameter("int", low=1, high=2),
+    }
+    with pytest.raises(Mistake, match=r"did you mean model\.hidden_size"):
+        check_trials(["data=tiny_shakespeare"], space)
+    del space["model.hidden_sise"]
+    with pytest.raises(Mistake, match="one layer"):  # dropout acts between layers
+        check_trials(["data=tiny_shakespeare"], space)
+
+
+def test_the_best_configuration_as_an_experiment_holds_what_differs_and_nothing_else() -> None:
+    words = ["callbacks=none", "data=tiny_shakespeare", "model=manual", "optimizer.lr=0.003", "runs=elsewhere"]
+    experiment = as_experiment(words)
+    assert {"override /model": "manual"} in experiment["defaults"]
+    assert {"override /data": "tiny_shakespeare"} in experiment["defaults"]
+    assert {key: value for key, value in experiment.items() if key != "defaults"} == {"optimizer": {"lr": 0.003}}
+    assert config_of(words)["optimizer"]["lr"] == 0.003

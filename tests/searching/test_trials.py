@@ -1,0 +1,105 @@
+"""What a study is told of a trial: its best point, the worst value for a NaN, and nothing lost when a process dies."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+optuna = pytest.importorskip("optuna", reason="the extra search is not installed")
+
+from src.mistakes import Mistake  # noqa: E402
+from src.searching.results import importances  # noqa: E402
+from src.searching.study import give_up, next_trial, open_study  # noqa: E402
+from src.searching.trial import run_trial  # noqa: E402
+
+SEARCH = {"trials": 3, "sampler": {"name": "random", "seed": 0, "startup_trials": 2}}
+RATE = {"kind": "log_uniform", "low": 0.01, "high": 0.02, "step": None, "choices": None, "when": {}}
+
+
+def study_in(folder: Path) -> Any:
+    return open_study(folder, "study", "min", {"space": {"optimizer.lr": RATE}})
+
+
+def states(study: Any) -> list[str]:
+    return [trial.state.name for trial in study.trials]
+
+
+def test_a_trial_is_told_the_best_point_of_its_curve_and_its_run_lies_in_the_study(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    common = ["callbacks=none", "logger=none", "trainer.max_epochs=3", "trainer.threads=1"]
+    run_trial(study, next_trial(study, tmp_path, SEARCH), tmp_path, common, {"optimizer.lr": RATE})
+    (trial,) = study.trials
+    lines = [json.loads(line) for line in (tmp_path / "trials/0000/metrics.jsonl").read_text().splitlines()]
+    losses = [line["train/loss"] for line in lines]
+    assert trial.value == min(losses)
+    assert list(trial.intermediate_values.values()) == losses
+    assert json.loads((tmp_path / "trials/0000/run.json").read_text())["trial"] == {"study": "study", "number": 0}
+
+
+def test_a_nan_is_told_as_the_worst_value_with_a_note(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    common = ["callbacks=none", "logger=none", "optimizer=sgd", "model.readout=linear", "trainer.threads=1"]
+    wild = RATE | {"low": 1e37, "high": 1e38}
+    run_trial(study, next_trial(study, tmp_path, SEARCH), tmp_path, common, {"optimizer.lr": wild})
+    (trial,) = study.trials
+    assert (trial.state.name, trial.value) == ("COMPLETE", math.inf)
+    assert trial.user_attrs["note"].startswith("told as the worst value")
+
+
+def test_a_trial_whose_process_died_is_marked_failed_and_its_values_are_queued_again(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    trial = next_trial(study, tmp_path, SEARCH)
+    rate = trial.suggest_float("optimizer.lr", 0.01, 0.02, log=True)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    trial.set_user_attr("process", trial.user_attrs["process"] | {"pid": gone.pid})
+    again = next_trial(study, tmp_path, SEARCH)
+    assert again.number == 1
+    assert again.suggest_float("optimizer.lr", 0.01, 0.02, log=True) == rate
+    assert states(study) == ["FAIL", "RUNNING"]
+    assert study.trials[0].user_attrs["note"] == "its process died"
+    assert study.trials[1].user_attrs["again"] == 0
+
+
+def test_a_trial_that_runs_is_left_alone_and_counts(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    assert [next_trial(study, tmp_path, SEARCH).number for _ in range(3)] == [0, 1, 2]
+    assert next_trial(study, tmp_path, SEARCH) is None
+    give_up(study, study.trials[1], "stopped by a signal")
+    assert next_trial(study, tmp_path, SEARCH).number == 3
+
+
+def test_a_study_that_is_opened_again_does_not_propose_the_same_values_again(tmp_path: Path) -> None:
+    rates = []
+    for _ in range(3):  # each time as another process would open it
+        study = study_in(tmp_path)
+        rates.append(next_trial(study, tmp_path, SEARCH).suggest_float("optimizer.lr", 0.01, 0.02, log=True))
+    assert len(set(rates)) == 3
+
+
+def test_a_study_with_another_space_is_refused_and_told_the_way_out(tmp_path: Path) -> None:
+    study_in(tmp_path)
+    with pytest.raises(Mistake, match=r"other space.*search.study=NAME"):
+        open_study(tmp_path, "study", "min", {"space": {}})
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_parameter_that_decides_is_the_important_one_and_a_conditional_one_has_its_share() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for i in range(60):
+        trial = study.ask()
+        decides, idle = trial.suggest_float("decides", 0, 1), trial.suggest_float("idle", 0, 1)
+        if i % 2:
+            trial.suggest_float("sometimes", 0, 1)
+        study.tell(trial, decides**2 + 0.001 * idle)
+    shares = importances(study)
+    assert next(iter(shares)) == "decides"
+    assert shares["decides"] > 0.8
+    assert set(shares) == {"decides", "idle", "sometimes"}
+    assert sum(shares.values()) == pytest.approx(1.0)
