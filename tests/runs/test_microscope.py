@@ -1,0 +1,214 @@
+"""What a short run shows in TensorBoard: every tag of the design, with the right number of points, for every model."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.runs.commands import environment, only_run, run
+from tests.runs.test_resume import WORDS
+
+pytestmark = pytest.mark.slow
+
+TEXT = "What is aught, but as 'tis valued? <b>markup</b> costs $5 & `more`.\n" * 40
+SMALL = [
+    "data=text", "data.path=text.txt", "data.seq_len=9", "data.batch_size=4", "model.num_layers=2",
+    "model.hidden_size=8", "trainer.max_epochs=5", "trainer.limit_train_batches=6", "trainer.log_every_n_steps=3",
+    "callbacks.text_samples.length=40",
+]  # fmt: skip
+END = 30  # steps: five epochs of six; validations at 6, 12, 18, 24, 30, of which the first and the fourth are drawn
+FIGURES = [
+    "window/loss_by_position", "gradient/by_lag", "recurrent/eigenvalues", "hidden/units_over_text", "text/surprisal",
+    "text/confusions",
+]  # fmt: skip
+FOUR = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
+
+
+def events_of(folder: Path, processes: int = 1) -> EventAccumulator:
+    """Everything in a run's event files, one a process that wrote."""
+    assert len(list(folder.glob("events.out.tfevents.*"))) == processes
+    everything = {"images": 0, "scalars": 0, "tensors": 0, "histograms": 0}
+    return EventAccumulator(str(folder), size_guidance=everything).Reload()
+
+
+def steps(points: list) -> list[int]:
+    return [point.step for point in points]
+
+
+def runs_by_model(folder: Path) -> dict[str, Path]:
+    return {record.parent.parent.name.rsplit("_", 1)[1]: record.parent for record in folder.rglob("run.json")}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each model, in one process: model -> folder."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "text.txt").write_text(TEXT)
+    said = run("-m", "model=cell,stacked,manual,lstm", *SMALL, "callbacks.save_figures=true", cwd=folder, timeout=300)
+    (folder / "said.txt").write_text(said)
+    return runs_by_model(folder)
+
+
+@pytest.mark.parametrize("model", ["cell", "stacked", "manual", "lstm"])
+def test_every_curve_of_the_table_is_there_with_its_points(sweep, model):
+    events = events_of(sweep[model])
+    every_third = list(range(0, END, 3))
+    validations = [6, 12, 18, 24, 30]
+    expected = {f"train/{name}": every_third for name in (*FOUR, "loss", "grad_norm", "characters_per_second")}
+    expected |= {"optimizer/learning_rate": every_third, "train/clip_rate": every_third}
+    expected |= {f"val/{name}": validations for name in FOUR}
+    expected |= {f"baseline/{name}": [0, END] for name in ("uniform", "unigram", "ngram_5")}
+    expected |= {f"recurrent/saturated/layer_{layer}": [0, *validations] for layer in (0, 1)}
+    if model != "lstm":
+        expected |= {f"recurrent/spectral_radius/layer_{layer}": [0, *validations] for layer in (0, 1)}
+    found = {tag: steps(events.Scalars(tag)) for tag in events.Tags()["scalars"]}
+    assert {tag: found.get(tag) for tag in expected} == expected
+    assert "hp_metric" not in found
+    assert {tag for tag in found if tag.startswith("recurrent")} == {tag for tag in expected if tag.startswith("rec")}
+
+
+@pytest.mark.parametrize("model", ["cell", "stacked", "manual", "lstm"])
+def test_every_figure_of_the_table_is_drawn_at_validations_one_and_four_and_at_the_end(sweep, model):
+    events = events_of(sweep[model])
+    expected = {tag: [6, 24, 30] for tag in FIGURES}
+    expected["recurrent/eigenvalues"] = [0, 6, 24, 30]  # where an initialisation puts them too
+    if model == "lstm":
+        del expected["gradient/by_lag"], expected["recurrent/eigenvalues"]
+    assert {tag: steps(events.Images(tag)) for tag in events.Tags()["images"]} == expected
+
+
+def test_a_saved_figure_is_the_picture_in_tensorboard_800_pixels_wide(sweep):
+    events = events_of(sweep["manual"])
+    files = sorted(path.name for path in (sweep["manual"] / "figures").iterdir())
+    assert len(files) == 6 * 3 + 1
+    for tag in FIGURES:
+        image = events.Images(tag)[-1]
+        assert (sweep["manual"] / "figures" / f"{tag.replace('/', '_')}_000030.png").read_bytes() == image.encoded_image_string
+        assert image.width == 800
+
+
+def test_a_text_at_each_temperature_at_each_validation_shown_as_it_is(sweep):
+    events = events_of(sweep["cell"])
+    for temperature in ("0.5", "0.8", "1.0"):
+        points = events.Tensors(f"samples/temperature_{temperature}")
+        assert steps(points) == [6, 12, 18, 24, 30]
+        text = points[-1].tensor_proto.string_val[0].decode()
+        assert text.startswith("```")
+        fence = text.split("\n", 1)[0]
+        assert text.endswith("\n" + fence)
+        assert fence not in text[len(fence) : -len(fence)]
+
+
+def test_the_projector_has_a_vector_and_a_printable_label_for_every_character(sweep):
+    for model, dimensions in (("manual", 8), ("lstm", 32)):
+        config = (sweep[model] / "projector_config.pbtxt").read_text()
+        assert 'tensor_name: "input_vectors"' in config
+        rows = (sweep[model] / "projector" / "input_vectors.tsv").read_text().splitlines()
+        labels = (sweep[model] / "projector" / "input_vectors_labels.tsv").read_text().splitlines()
+        assert len(rows) == len(labels) == len(set(TEXT))
+        assert {len(row.split("\t")) for row in rows} == {dimensions}
+        assert {"␣", "↵", "$", "W"} <= set(labels)
+        assert all(label.strip() for label in labels)
+
+
+def test_what_has_no_meaning_for_a_gated_model_is_left_out_and_said_once(sweep):
+    log = (sweep["lstm"] / "train.log").read_text()
+    assert log.count("no meaning for LSTM") == 1
+    assert "callbacks.recurrent_matrix, callbacks.gradient_flow" in log
+    assert "no meaning" not in (sweep["cell"] / "train.log").read_text()
+
+
+def test_the_layout_draws_train_val_and_the_baselines_in_one_chart(sweep):
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    (point,) = events_of(sweep["stacked"]).Tensors("custom_scalars__config__")
+    layout = Layout.FromString(point.tensor_proto.string_val[0])
+    first = layout.category[0].chart[0].multiline.tag
+    assert list(first) == ["^(train|val)/bits_per_character$", "^baseline/(uniform|unigram|ngram_5)$"]
+
+
+@pytest.fixture(scope="module")
+def with_cadence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over longer windows, its gradient looked at every 8 steps."""
+    folder = tmp_path_factory.mktemp("cadence")
+    (folder / "text.txt").write_text(TEXT)
+    words = ["callbacks.gradient_flow.every_n_steps=8", "callbacks.surprisal.enabled=false", "data.seq_len=40"]
+    run(*SMALL, "model=cell", *words, "trainer.max_epochs=6", cwd=folder)
+    return only_run(folder)
+
+
+def test_a_cadence_in_steps_looks_and_draws_at_each_of_its_multiples(with_cadence):
+    events = events_of(with_cadence)
+    assert steps(events.Images("gradient/by_lag")) == [0, 8, 16, 24, 32, 36]
+    assert "text/surprisal" not in events.Tags()["images"]
+
+
+def test_where_the_gradient_vanishes_is_said_once_with_layer_and_lag(with_cadence):
+    lines = (with_cadence / "train.log").read_text().splitlines()
+    (line,) = [line for line in lines if "gradient vanishes" in line]
+    assert re.search(r"at step 0 .* in layer [01] .* from lag k = \d+ on", line)
+
+
+def test_watching_changes_no_bit_of_what_is_trained(tmp_path):
+    """Dropout, random offsets, validations in mid-epoch, a carried state: everything that looking could disturb."""
+    ends = []
+    for name in ("watched", "unwatched"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "text.txt").write_text(TEXT)
+        on = [f"callbacks.{each}.every_n_steps=4" for each in ("gradient_flow", "hidden_states", "text_samples")]
+        run(*WORDS, *(on if name == "watched" else ["callbacks=none"]), cwd=folder)
+        ends.append(torch.load(only_run(folder) / "checkpoints" / "last.ckpt", weights_only=True))
+    assert events_of(only_run(tmp_path / "watched")).Tags()["images"]
+    watched, unwatched = ends
+    for name, weight in unwatched["state_dict"].items():
+        assert torch.equal(watched["state_dict"][name], weight), name
+    mine, theirs = (end["unroll"]["progress"]["ranks"][0] for end in ends)
+    assert torch.equal(mine["random"]["cpu"], theirs["random"]["cpu"])
+    assert torch.equal(mine["states"]["train"], theirs["states"]["train"])
+
+
+def test_a_run_that_goes_on_draws_the_same_figures(tmp_path):
+    pictures = []
+    for name, commands in (("straight", [["trainer.max_epochs=3"]]), ("resumed", [["trainer.max_epochs=1"], ["more"]])):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "text.txt").write_text(TEXT)
+        run(*SMALL, "model=stacked", *commands[0], cwd=folder)
+        if len(commands) > 1:
+            run(f"resume={only_run(folder)}", "trainer.max_epochs=3", cwd=folder)
+        events = events_of(only_run(folder), len(commands))
+        pictures.append({tag: events.Images(tag)[-1].encoded_image_string for tag in events.Tags()["images"]})
+        assert steps(events.Images("gradient/by_lag"))[-1] == 18
+    assert pictures[0] == pictures[1]
+
+
+def test_under_ddp_the_first_process_alone_writes_and_writes_all(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    run(*SMALL, "model=manual", "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1", cwd=tmp_path)
+    events = events_of(only_run(tmp_path))  # one event file
+    assert sorted(events.Tags()["images"]) == sorted(FIGURES)
+    assert steps(events.Images("gradient/by_lag")) == [6]
+    assert steps(events.Scalars("recurrent/saturated/layer_1")) == [0, 6]
+    assert steps(events.Tensors("samples/temperature_0.8")) == [6]
+
+
+@pytest.mark.parametrize("words", [["data=text", "data.path=text.txt", "trainer.max_epochs=1", "callbacks=none"], []])
+def test_without_figures_matplotlib_is_never_imported(tmp_path, words):
+    """Neither with every callback off, nor in the main job, which must start as fast as a bare script."""
+    (tmp_path / "text.txt").write_text(TEXT)
+    code = (
+        "import sys\nfrom src.train import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('imported:', [name for name in ('torch', 'matplotlib') if name in sys.modules])"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert process.stdout.splitlines()[-1] == "imported: ['torch']"
