@@ -58,7 +58,9 @@ def linear(x: Tensor, M: Tensor, b: Tensor | None = None) -> Tensor:
     """x M^T + b of a whole window: x (time, batch, k), M (m, k), b (m,), in memory of its own (time, batch, m)."""
     rows = x.flatten(0, 1)
     if pays_to_pack(M, rows.shape[0]):
-        return torch.ops.mkldnn._linear_pointwise(x, M, b, "none", [None], "")
+        # a slice of [U W] as it lies would fall to oneDNN's reference loop, thousands of times slower
+        packed = torch.ops.mkldnn._reorder_linear_weight(M, rows.shape[0])
+        return torch.ops.mkldnn._linear_pointwise(x, packed, b, "none", [None], "")
     share = x.new_empty(*x.shape[:2], M.shape[0])
     out = share.flatten(0, 1)
     # out= also keeps autocast away: the dtype was chosen once, by the caller
