@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import sys
 from collections.abc import Iterator
 
 
@@ -14,6 +15,9 @@ def heavy_imports() -> Iterator[None]:
 
     They live as long as the process. Walking them while they are imported and once more at the end costs over a second.
     """
+    if "lightning.pytorch" in sys.modules:  # a further job in this process: frozen, what the last one left would stay
+        yield
+        return
     gc.disable()
     try:
         with without_plots():
