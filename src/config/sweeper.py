@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -93,7 +93,7 @@ class CheckedSweeper(Sweeper):
         wrong: dict[str, None] = {}
         for words in (list(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch):
             job = Composed(words, sweep.plain(loader.load_sweep_config(self.config, words)))
-            wrong |= dict.fromkeys(sweep.check(job.config))
+            wrong |= dict.fromkeys([*sweep.check(job.config), *_alone_only(job.config)])
             jobs.append(job)
         if wrong:
             raise Mistake(*wrong)
@@ -111,6 +111,16 @@ class CheckedSweeper(Sweeper):
             hydra_context=self.context, task_function=task, config=self.config
         )
         return launcher.launch([list(job) for job in jobs], initial_job_idx=0)
+
+
+def _alone_only(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a job of a sweep cannot do: Lightning would start the whole sweep again in each other process."""
+    trainer = config.get("trainer", {})
+    if trainer.get("devices", 1) * trainer.get("num_nodes", 1) > 1:
+        yield (
+            f"trainer.devices={trainer['devices']} in a sweep: a job of several processes is started alone, without -m; "
+            "one process a job can run side by side with hydra/launcher=joblib"
+        )
 
 
 def run_each(jobs: list[Composed], engine: Engine, task: TaskFunction) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +16,11 @@ from lightning.pytorch.callbacks import Callback
 
 from src.analysis.ngram import baselines
 from src.data.corpus import Corpus
+from src.mistakes import Failure
 from src.training.callbacks.signals import Interrupted
 from src.training.logs import ONLY_IN_THE_FILE, logging_to
 from src.training.prepare import Prepared, prepare
+from src.training.ranks import peer_is_gone, rank
 from src.training.run import Record, locked, new_folder, now, provenance, write_atomically
 from src.training.tell import say_end, say_start
 from src.training.trainer import Watched, build_trainer
@@ -40,6 +44,8 @@ def fit(
         Interrupted: a signal stopped the run, and its state is saved.
     """
     prepared = prepare(config)
+    if rank() > 0:
+        return follow(prepared, config)
     if folder is None:
         folder = new_folder(Path(config["runs"]) / config["name"])
     else:
@@ -73,12 +79,36 @@ def train(
             return folder
         raise
     except BaseException as error:
+        if peer_is_gone(error) and watched.trainer.world_size > 1:
+            finish(record, "stopped", prepared, watched)
+            raise Failure(
+                f"another process of the run has died; to go on: python -m src.train resume={folder}"
+            ) from error
         finish(record, "failed", prepared, watched, {"type": type(error).__name__, "message": str(error)})
         log.error("%s", traceback.format_exc().rstrip(), extra=ONLY_IN_THE_FILE)  # the console gets it from Python
         raise
     finish(record, "done", prepared, watched)
     say_end(record)
     return folder
+
+
+def follow(prepared: Prepared, config: dict[str, Any], checkpoint: Path | None = None) -> Path:
+    """Train as one of the processes that own no folder: nothing is written and nothing said.
+
+    Process 0 tells how the run ended; this one leaves with 0 after a signal that all have agreed on.
+    """
+    nowhere = Path(os.devnull)
+    watched = build_trainer(config, nowhere, prepared.corpus, prepared.steps_an_epoch)
+    with logging_to(nowhere):
+        try:
+            watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
+        except Interrupted:
+            sys.exit(0)
+        except BaseException as error:
+            if peer_is_gone(error):
+                sys.exit(1)
+            raise
+    return nowhere
 
 
 def describe(config: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ ADVERTS = ("Tip", "GPU available", "TPU available", "IPU available", "HPU availa
 SAID_BETTER = (
     "`Trainer.fit` stopped",
     "`Trainer(",
+    "Initializing distributed",
+    "-----",
+    "distributed_backend",
+    "All distributed processes",
     "Restoring states from",
     "Restored all states",
     "Detected ",
@@ -30,7 +35,7 @@ class NoAdverts(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep everything else."""
         text = record.getMessage()
-        return not any(text.lstrip().startswith(start) for start in ADVERTS + SAID_BETTER)
+        return bool(text.strip()) and not any(text.lstrip().startswith(start) for start in ADVERTS + SAID_BETTER)
 
 
 class Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
@@ -53,8 +58,9 @@ def logging_to(folder: Path | None) -> Iterator[None]:
     """While it lasts, send all lines to the console and, where there is a folder, to its train.log."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    handlers: list[logging.Handler] = [Console()]
-    if folder is not None:
+    quiet = folder == Path(os.devnull)  # a process that owns no folder: process 0 says everything
+    handlers: list[logging.Handler] = [logging.NullHandler() if quiet else Console()]
+    if folder is not None and not quiet:
         file = logging.FileHandler(folder / "train.log", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)

@@ -162,7 +162,7 @@ class LanguageModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Hand the means to Lightning, where callbacks that monitor a metric look for them."""
         metrics = self.val_tally.metrics("val")
-        self.log_dict(metrics, logger=False)
+        self.log_dict(metrics, logger=False, sync_dist=self.trainer.world_size > 1)  # every process has read all of it
         if self.monitor in metrics:
             self.schedule.after_validation(metrics[self.monitor])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,12 +13,15 @@ import torch
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
+from src.mistakes import Mistake
 from src.models.build import build_model
 from src.training.checkpoint import FORMAT
 from src.training.machine import check_machine, threads_for
 from src.training.module import LanguageModule
+from src.training.ranks import join_torchrun, rank, world_size
 from src.training.starting import source_of, start_from
 
+SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
 WINDOW_WORDS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
 
 
@@ -42,9 +46,10 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
     Raises:
         Mistake, DataError: the machine lacks what was asked for, or the text cannot be used.
     """
+    join_torchrun(config["trainer"])
     check_machine(config["trainer"])
     if config["seed"] is None:
-        config["seed"] = secrets.randbelow(2**31)
+        config["seed"] = drawn_seed()
     words = config["data"]
     source = source_of(config) if stored is None else None
     start = stored.get("init_from") if stored else None
@@ -53,9 +58,13 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
     windows_as = {key: words[key] for key in WINDOW_WORDS}
     data = TextData(corpus, **windows_as, seed=config["seed"])
     data.limit = windows_an_epoch(config["trainer"], len(data.windows()))
-    torch.set_num_threads(threads or threads_for(config["trainer"]["threads"], config["model"]["hidden_size"]))
+    share = config["trainer"]["devices"] if world_size(config["trainer"]) > 1 else None
+    auto = threads_for(config["trainer"]["threads"], config["model"]["hidden_size"], share)
+    torch.set_num_threads(threads or auto)
     torch.manual_seed(config["seed"])
     model = build_model(config["model"], len(corpus.vocabulary))  # nothing draws from torch's generator before it
+    if rank() > 0:
+        torch.manual_seed(config["seed"] + rank())  # dropout must not repeat itself in another process's columns
     if source:
         start = start_from(model, source, corpus.vocabulary)
     steps_an_epoch = math.ceil(data.limit / config["trainer"]["accumulate_grad_batches"])
@@ -68,6 +77,19 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
     module.identity = {"format": FORMAT, "config": config, "vocabulary": vocabulary, "corpus": corpus.key}
     module.identity["init_from"] = start
     return Prepared(corpus, data, module, steps_an_epoch, start)
+
+
+def drawn_seed() -> int:
+    """Draw a seed; processes that Lightning starts for this run find it in their environment.
+
+    Raises:
+        Mistake: processes that torchrun started cannot agree on one.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise Mistake("seed=null: processes that torchrun has started cannot draw one together; give a number")
+    if rank() == 0:
+        os.environ[SEED] = str(secrets.randbelow(2**31))
+    return int(os.environ[SEED])
 
 
 def windows_an_epoch(trainer: Mapping[str, Any], windows: int) -> int:

@@ -12,9 +12,10 @@ import yaml
 from src.mistakes import Mistake
 from src.training.appended import cut_back
 from src.training.checkpoint import newest_sound
-from src.training.fit import train
+from src.training.fit import follow, train
 from src.training.logs import logging_to
 from src.training.prepare import Prepared, prepare
+from src.training.ranks import check_same_number, join_torchrun, rank
 from src.training.run import Record, locked, now, provenance, write_atomically
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,10 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
     check_changes(changes)
     for key, value in changes.items():
         put(config, key, value)
+    if rank() > 0:
+        path, checkpoint = sound_checkpoint(folder)
+        stored = checkpoint["unroll"] if checkpoint else None
+        return follow(prepare(config, stored["progress"]["threads"] if stored else None, stored), config, path)
     with locked(folder), logging_to(folder):
         path, checkpoint = sound_checkpoint(folder)
         if not changes and record.entries["status"] == "done":
@@ -70,6 +75,8 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         threads = progress["threads"] if progress and same_threads else None
         prepared = prepare(config, threads, checkpoint["unroll"] if checkpoint else None)
         if checkpoint:
+            join_torchrun(config["trainer"])
+            check_same_number(config["trainer"], len(checkpoint["unroll"]["progress"]["ranks"]))
             check_same(prepared, checkpoint, path)
         was = {key: record.entries[key] for key in ("status", "started", "process", "git")}
         step = checkpoint["global_step"] if checkpoint else 0

@@ -38,9 +38,7 @@ class Keeper(Callback):
         self.lengths: dict[str, int] = {}  # of the files that only grow, at the last checkpoint
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Save if it is due, or as soon after as the moment is good."""
-        if self._due(trainer.global_step):
-            self.wanted = True
+        """Save if it is wanted, or as soon after as the moment is good."""
         if self.wanted and good_moment(trainer):
             self.save(trainer)
 
@@ -61,7 +59,7 @@ class Keeper(Callback):
         for logger in trainer.loggers:
             logger.save()  # what a curve shows up to here must survive a kill, as the checkpoint does
         if not all(bool(torch.isfinite(p).all()) for p in trainer.lightning_module.parameters()):
-            return  # the last step has spoilt the weights: the checkpoint before it stays, and the next loss ends the run
+            return  # the last step has spoilt the weights: the checkpoint before it stays, the next loss ends the run
         self.lengths = lengths(self.folder.parent)
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
         self.wanted, self.last_save, self.last_step = False, time.monotonic(), trainer.global_step
@@ -70,7 +68,8 @@ class Keeper(Callback):
         """To what length a resume cuts the files that only grow."""
         return {"lengths": self.lengths}
 
-    def _due(self, step: int) -> bool:
+    def due(self, step: int) -> bool:
+        """Whether the cadence asks for a checkpoint; `StopOnSignal` asks this of all processes together."""
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self.last_step:
             return True
         return self.every_n_minutes is not None and time.monotonic() - self.last_save > 60 * self.every_n_minutes

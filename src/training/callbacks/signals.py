@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from src.training.callbacks.keeper import Keeper
+from src.training.ranks import agree
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,9 @@ class StopOnSignal(Callback):
         """Have a checkpoint written at this batch's end, or at the next good one."""
         if self.max_seconds is not None and time.monotonic() - self.started > self.max_seconds:
             self.stop = True
-        if self.keeper is not None and (self.stop or self.preempted):
+        due = self.keeper is not None and self.keeper.due(trainer.global_step)
+        self.stop, self.preempted, due = agree(trainer, self.stop, self.preempted, due)
+        if self.keeper is not None and (self.stop or self.preempted or due):
             self.keeper.wanted = True
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
