@@ -1,0 +1,108 @@
+"""A checkpoint is plain data and a model by itself; whatever else lies in its place is told, and never executed."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.mistakes import Mistake
+from src.training.checkpoint import FORMAT, AtomicCheckpointIO, newest_sound, read_checkpoint
+from src.training.run import Record, locked, new_folder
+
+SOUND = {"state_dict": {"w": torch.arange(3.0)}, "unroll": {"format": FORMAT, "config": {}}}
+
+
+class Evil:
+    """Unpickled, it would leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return Path.touch, (self.path,)
+
+
+def write(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    io_plugin = AtomicCheckpointIO()
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    for round_ in range(3):
+        io_plugin.save_checkpoint(SOUND | {"round": round_}, path)
+    assert read_checkpoint(path)["round"] == 2
+    assert read_checkpoint(path.with_name("previous.ckpt"))["round"] == 1
+    assert sorted(p.name for p in path.parent.iterdir()) == ["last.ckpt", "previous.ckpt"], "nothing half-made is left"
+
+
+def test_a_crafted_pickle_is_refused_without_running_it(tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    in_a_zip = write(tmp_path / "zip.ckpt", {"unroll": {"format": FORMAT}, "state_dict": Evil(trap)})
+    bare = tmp_path / "bare.ckpt"
+    bare.write_bytes(pickle.dumps(Evil(trap)))
+    for path in (in_a_zip, bare):
+        with pytest.raises(Mistake, match=path.name):
+            read_checkpoint(path)
+    assert not trap.exists()
+
+
+def test_torn_altered_foreign_and_newer_files_are_told_apart(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.ckpt", SOUND).read_bytes()
+    torn, altered = tmp_path / "torn.ckpt", tmp_path / "altered.ckpt"
+    torn.write_bytes(whole[:-200])
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        info = next(info for info in archive.infolist() if info.filename.endswith("data/0"))
+    at = info.header_offset + 30 + len(info.filename) + 64
+    altered.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    cases = {
+        torn: "only a part",
+        altered: "damaged",
+        write(tmp_path / "foreign.ckpt", {"model": torch.zeros(2)}): "not written by this program",
+        write(tmp_path / "newer.ckpt", {"unroll": {"format": FORMAT + 1}}): f"format {FORMAT + 1}",
+        tmp_path / "absent.ckpt": "no such checkpoint",
+    }
+    for path, words in cases.items():
+        with pytest.raises(Mistake, match=words):
+            read_checkpoint(path)
+
+
+def test_the_checkpoint_before_a_damaged_one_is_used_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Mistake, match=r"no last\.ckpt"):
+        newest_sound(tmp_path)
+    write(tmp_path / "previous.ckpt", SOUND | {"round": 1})
+    (tmp_path / "last.ckpt").write_bytes(b"half a file")
+    path, checkpoint = newest_sound(tmp_path)
+    assert (path.name, checkpoint["round"]) == ("previous.ckpt", 1)
+    assert "last.ckpt" in caplog.text
+    (tmp_path / "previous.ckpt").write_bytes(b"")
+    with pytest.raises(Mistake) as told:
+        newest_sound(tmp_path)
+    assert len(told.value.messages) == 2
+
+
+def test_a_thousand_runs_that_start_in_one_second_have_a_thousand_folders(tmp_path: Path) -> None:
+    assert len({new_folder(tmp_path / "runs") for _ in range(1000)}) == 1000
+
+
+def test_a_record_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    record = Record(tmp_path, {"status": "running"})
+    record.update()
+    record.update(status="done", metrics={"final": {"val/accuracy": 0.5}})
+    assert Record.read(tmp_path).entries == {"status": "done", "metrics": {"final": {"val/accuracy": 0.5}}}
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_folder_is_one_process_s_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(Mistake, match="another process"), locked(tmp_path):
+        raise AssertionError("two at once")
+    with locked(tmp_path):
+        assert (tmp_path / ".lock").exists()

@@ -1,0 +1,110 @@
+"""The number that is minimised, what is counted beside it, and how the learning rate moves."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from src.metrics import Tally, bits_per_character, perplexity
+from src.training.loss import NO_TARGET, sum_in_order, window_loss
+from src.training.optimizers import Schedule, build_optimizer
+from src.training.prepare import run_steps, windows_an_epoch
+
+
+def test_a_uniform_guess_over_64_characters_costs_6_bits() -> None:
+    loss = window_loss(torch.zeros(3, 2, 64), torch.randint(64, (3, 2)), "mean")
+    assert bits_per_character(float(loss.minimised)) == pytest.approx(6, abs=1e-6)
+    assert perplexity(float(loss.mean().detach())) == pytest.approx(64, rel=1e-6)
+
+
+def test_100_characters_at_1_nat_and_3_at_3_are_1_06_nats_a_character() -> None:
+    tally = Tally()
+    tally.add(nats=100.0, correct=50, characters=100)
+    tally.add(nats=9.0, correct=3, characters=3)
+    metrics = tally.metrics("val")
+    assert metrics["val/cross_entropy"] == pytest.approx(109 / 103)
+    assert metrics["val/accuracy"] == pytest.approx(53 / 103)
+    assert Tally().metrics("val") == {}
+
+
+def test_the_sum_over_time_is_added_in_the_order_of_time() -> None:
+    torch.manual_seed(0)
+    L_t = torch.rand(50) * 10
+    in_order = torch.zeros(())
+    for term in L_t:
+        in_order = in_order + term
+    assert torch.equal(sum_in_order(L_t), in_order)
+    backwards = sum_in_order(L_t.flip(0))
+    assert not torch.equal(backwards, in_order), "these numbers must be able to show an order"
+
+
+def test_what_is_padding_costs_nothing_and_counts_for_nothing() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(4, 3, 5, requires_grad=True)
+    targets = torch.randint(5, (4, 3))
+    targets[2:, 1] = NO_TARGET
+    real = targets != NO_TARGET
+    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten().clamp(min=0), reduction="none")
+    for over_time in ("mean", "sum"):
+        loss = window_loss(logits, targets, over_time)
+        assert torch.allclose(loss.mean(), each[real.flatten()].mean())
+        assert int(loss.characters) == 10
+        (grad,) = torch.autograd.grad(loss.minimised, logits)
+        assert not grad[2:, 1].any()
+        assert grad[:2].abs().sum(-1).all()
+    assert torch.allclose(
+        window_loss(logits, targets, "sum").by_position().sum(), window_loss(logits, targets, "sum").minimised
+    )
+    nothing = window_loss(logits, torch.full((4, 3), NO_TARGET), "mean")
+    assert nothing.minimised.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "factors"),
+    [
+        ({"name": "none", "warmup_steps": 4}, {0: 0.25, 3: 1.0, 50: 1.0}),
+        ({"name": "cosine", "warmup_steps": 0, "final_fraction": 0.1}, {0: 1.0, 50: 0.55, 100: 0.1, 1000: 0.1}),
+        ({"name": "step", "warmup_steps": 0, "step_size": 10, "gamma": 0.5}, {9: 1.0, 10: 0.5, 29: 0.25}),
+    ],
+)
+def test_a_schedule_has_the_values_of_its_equation(words: dict[str, float], factors: dict[int, float]) -> None:
+    schedule = Schedule(words, run_steps=100)
+    assert {step: pytest.approx(schedule.factor(step)) for step in factors} == factors
+
+
+@pytest.mark.parametrize(("mode", "metrics"), [("min", [3, 2, 2, 2, 2, 1, 1]), ("max", [1, 2, 2, 2, 2, 3, 3])])
+def test_plateau_waits_for_its_patience_and_survives_a_resume(mode: str, metrics: list[float]) -> None:
+    words = {"name": "plateau", "warmup_steps": 0, "factor": 0.5, "patience": 2}
+    schedule, factors = Schedule(words, 100, mode), []
+    for metric in metrics:
+        resumed = Schedule(words, 999, mode)
+        resumed.load_state_dict(schedule.state_dict())
+        schedule = resumed
+        schedule.after_validation(metric)
+        factors.append(schedule.factor(7))
+    assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5]
+    assert schedule.total_steps == 100, "an extended run keeps its horizon"
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop"])
+def test_an_optimizer_is_torch_s_with_the_words_that_were_given(name: str) -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
+    words = {"name": name, "lr": 0.5, "weight_decay": 0.25, "betas": None, "eps": None, "momentum": None}
+    optimizer = build_optimizer([weight, frozen], words)
+    assert type(optimizer).__name__.lower() == name
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["weight_decay"], len(group["params"])) == (0.5, 0.25, 1)
+
+
+def test_windows_and_steps_are_counted_as_lightning_counts_them() -> None:
+    trainer = {"limit_train_batches": 1.0, "overfit_batches": 0.0, "max_epochs": 3, "max_steps": -1}
+    assert windows_an_epoch(trainer, 10) == 10
+    assert windows_an_epoch(trainer | {"limit_train_batches": 0.5}, 10) == 5
+    assert windows_an_epoch(trainer | {"limit_train_batches": 1}, 10) == 1
+    assert windows_an_epoch(trainer | {"overfit_batches": 3}, 10) == 3
+    assert run_steps(trainer, 10) == 30
+    assert run_steps(trainer | {"max_steps": 7}, 10) == 7
+    assert math.isfinite(Schedule({"name": "cosine", "warmup_steps": 0, "final_fraction": 0.0}, 0).factor(0))
