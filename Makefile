@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help train test check lint types tensorboard bench browser lock clean
+.PHONY: help train test check lint types tensorboard bench browser soak lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -23,6 +23,9 @@ test: lint types  ## lint, types and every test
 
 check: lint types  ## lint, types and the fast tests: what to run before each commit
 	@$(PYTEST) -m "not slow" $(ARGS)
+
+soak: $(VENV)/.installed-test  ## the long form of the kill test: 200 kills at random moments
+	@UNROLL_KILLS=200 OMP_NUM_THREADS=1 $(RUN) -m pytest -q -s tests/runs/test_resume.py
 
 lint: $(VENV)/.installed-test  ## ruff over everything
 	@$(RUN) -m ruff check .

@@ -118,8 +118,8 @@ def _alone_only(config: Mapping[str, Any]) -> Iterator[str]:
     trainer = config.get("trainer", {})
     if trainer.get("devices", 1) * trainer.get("num_nodes", 1) > 1:
         yield (
-            f"trainer.devices={trainer['devices']} in a sweep: a job of several processes is started alone, without -m; "
-            "one process a job can run side by side with hydra/launcher=joblib"
+            f"trainer.devices={trainer['devices']} in a sweep: a job of several processes is started alone, "
+            "without -m; one process a job can run side by side with hydra/launcher=joblib"
         )
 
 

@@ -35,6 +35,7 @@ WORDS = [
     "trainer.log_every_n_steps=1",
     "checkpoint.every_n_steps=5",
 ]
+# make soak: 200
 KILLS = int(os.environ.get("UNROLL_KILLS", "20"))
 
 
