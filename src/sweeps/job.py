@@ -67,7 +67,8 @@ class JobRunner:
                     self._act(config, folder)
             self.caught.raise_if_any(here)  # one that came in a run's last step, which ended it as done
         except SystemExit:
-            raise  # an engine that hands its job back to the queue leaves in this way
+            hand_back(folder)
+            raise
         except BaseException:  # a signal; anything that a run raises is an Exception, and recorded
             if here:
                 raise
@@ -75,6 +76,8 @@ class JobRunner:
 
     def _act(self, config: dict[str, Any], folder: Path) -> None:
         action = ACTIONS[state_of(folder, config).status]
+        if action == "wait" and comes_again():
+            action = "resume"
         if action in ("skip", "wait"):
             return
         command = {
@@ -104,6 +107,18 @@ class JobRunner:
             print(f"{folder} cannot go on and starts again: {mistake}")
             return False
         return True
+
+
+def hand_back(folder: Path) -> None:
+    """Let a run whose engine has ended it, to put its job back into the queue, go on when it comes again."""
+    entries = record_of(folder)
+    if entries.get("status") == "failed" and (entries.get("error") or {}).get("type") == "SystemExit":
+        Record(folder, entries).update(status="stopped", error=None)
+
+
+def comes_again() -> bool:
+    """Whether SLURM has started this job before: then nobody else trains what its record says is running."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
 def leave_record(folder: Path, config: dict[str, Any], command: dict[str, Any], error: Exception) -> None:

@@ -18,6 +18,7 @@ import yaml
 from src.config.key import run_key, sweep_folder
 from src.config.sweeper import Composed
 from src.sweeps.aside import claimed, move_aside
+from src.sweeps.job import hand_back, leave_record
 from src.sweeps.plan import make_plan
 from src.sweeps.state import SILENT, state_of
 from src.training.run import boot_id
@@ -151,3 +152,26 @@ def test_a_job_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
             assert other_job
     with claimed(folder) as again:
         assert again
+
+
+def test_a_run_that_its_engine_put_back_into_the_queue_goes_on_and_does_not_count_as_failed(tmp_path: Path) -> None:
+    mine = config(tmp_path)
+    folder = leave(sweep_folder(mine), "failed", mine)
+    record = json.loads((folder / "run.json").read_text())
+    for error, status in (("RuntimeError", "failed"), ("SystemExit", "stopped")):
+        (folder / "run.json").write_text(json.dumps(record | {"error": {"type": error, "message": "-1"}}))
+        hand_back(folder)
+        assert state_of(folder, mine).status == status
+
+
+def test_a_job_that_raised_before_it_had_a_folder_has_its_record_and_its_traceback(tmp_path: Path) -> None:
+    mine = config(tmp_path)
+    folder = sweep_folder(mine)
+    try:
+        raise ValueError("no such layer")
+    except ValueError as error:
+        leave_record(folder, mine, {"command": "python -m src.train", "overrides": [], "key": "k"}, error)
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["error"]) == ("failed", {"type": "ValueError", "message": "no such layer"})
+    assert (folder / "train.log").read_text().endswith("ValueError: no such layer\n")
+    assert state_of(folder, mine).status == "failed"  # its configuration is stored too
