@@ -23,7 +23,10 @@ LITERAL_KEYS = (
     "data.root",
 )
 # Ours beside those that the specification names: paths and texts too.
-ALSO_LITERAL = ("data.val_path", "data.test_path", "data.separator", "data.input", "data.target", "data.symbols")
+ALSO_LITERAL = (
+    *("data.val_path", "data.test_path", "data.separator", "data.input", "data.target", "data.symbols"),
+    *("explain.input", "explain.target", "benchmark.out", "benchmark.folder"),
+)
 
 
 def split_word(word: str) -> tuple[str, str] | None:

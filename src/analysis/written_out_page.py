@@ -1,0 +1,245 @@
+"""Backpropagation through time as a page to read: each equation, then its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from src.analysis.sheet import Block, Equation, Heading, Prose, Table
+from src.analysis.slips import slips
+from src.analysis.written_out import Difference, Problem, WrittenOut
+
+BELOW = 1e-12  # what rounding in float64 stays far under
+
+
+def page(
+    word: str, target: str, symbols: str, seed: int, p: Problem, found: WrittenOut, held: Sequence[Difference]
+) -> list[Block]:
+    """Return the whole page.
+
+    Args:
+        word, target, symbols: what is read, what is to be predicted, and the vocabulary in the order of its ids.
+        seed: of the weights.
+        p, found, held: the network, its numbers, and how far they are from autograd's.
+    """
+    return [
+        *_start(word, target, symbols, seed, p),
+        *_forward(word, target, symbols, p, found),
+        *_backward(word, p, found),
+        *_sums(word, p, found),
+        *slips(symbols, p, found),
+        *_held(held, len(p.W)),
+    ]
+
+
+def vector(values: Tensor, digits: int = 3, signed: bool = True) -> str:
+    """Numbers side by side, their points below one another."""
+    rounded = (round(float(value), digits) + 0.0 for value in values)  # + 0.0: no -0.000
+    return " ".join(f"{value:{' ' if signed else ''}.{digits}f}" for value in rounded)
+
+
+def matrix(values: Tensor, digits: int = 3) -> list[str]:
+    """A matrix, or a vector as a column: a line a row."""
+    return [vector(row.reshape(-1), digits) for row in values]
+
+
+def of(letter: str, layer: int, p: Problem) -> str:
+    """`U^2`; where there is one layer, `U`."""
+    return f"{letter}^{layer + 1}" if len(p.W) > 1 else letter
+
+
+def side_by_side(parts: dict[str, list[str]], first: tuple[str, list[str]] | None = None) -> Table:
+    """Matrices next to each other, a name above each."""
+    if first is not None:
+        parts = dict([first]) | parts
+    height = max(map(len, parts.values()))
+    columns = [rows + [""] * (height - len(rows)) for rows in parts.values()]
+    return Table(list(parts), [list(row) for row in zip(*columns, strict=True)])
+
+
+def _start(word: str, target: str, symbols: str, seed: int, p: Problem) -> list[Block]:
+    layers, hidden = len(p.W), len(p.b[0])
+    given = "" if layers == 1 else f" model.num_layers={layers}"
+    given += "" if p.nonlinearity == "tanh" else f" model.nonlinearity={p.nonlinearity}"
+    which = "t counts the steps, from 1. A vector of a step stands on one line."
+    parts: dict[str, list[str]] = {}
+    for l in range(layers):  # noqa: E741  # the equations' letter
+        parts |= {of("U", l, p): matrix(p.U[l]), of("W", l, p): matrix(p.W[l]), of("b", l, p): matrix(p.b[l])}
+    parts |= {"V": matrix(p.V), "c": matrix(p.c)}
+    return [
+        Heading(f'Backpropagation through time: "{word}" -> "{target}"', 1),
+        Prose(
+            f"A recurrent network of {layers} layer{'s' * (layers > 1)} with {hidden} {p.nonlinearity} unit"
+            f"{'s' * (hidden > 1)}{' each' * (layers > 1)} reads the characters of \"{word}\" one after another and is "
+            f'to say "{target}". Every number is in float64. {which}'
+        ),
+        Prose(
+            f"The weights are those that the seed {seed} gives to: python -m src.train model=manual "
+            f"model.readout=linear model.hidden_size={hidden}{given} seed={seed}"
+        ),
+        *(side_by_side(dict(list(parts.items())[i : i + 3])) for i in range(0, len(parts), 3)),
+    ]
+
+
+def _forward(word: str, target: str, symbols: str, p: Problem, found: WrittenOut) -> list[Block]:
+    blocks: list[Block] = [Heading("1. Forward")]
+    for l in range(len(p.W)):  # noqa: E741
+        U, W, b, z, h = (of(letter, l, p) for letter in ("U", "W", "b", "z_t", "h_t"))
+        f = p.nonlinearity
+        below = "x_t" if l == 0 else of("h_t", l - 1, p)
+        before = of("h_{t-1}", l, p)
+        tex = {"tanh": r"\tanh", "relu": r"\mathrm{relu}"}[f]
+        blocks.append(
+            Equation(
+                f"{z} = {U} {below} + {W} {before} + {b}          {h} = {f}({z})",
+                f"{_tex(z)} = {_tex(U)}\\, {_tex(below)} + {_tex(W)}\\, {_tex(before)} + {_tex(b)} \\qquad "
+                f"{_tex(h)} = {tex}({_tex(z)})",
+            )
+        )
+        if l == 0:
+            picks = f"x_t is one-hot: {U} x_t picks one column of {U}, that of the character among {' '.join(symbols)}."
+            blocks.append(Prose(f"{picks} The state before the first step is zero."))
+        header = ["t", "reads", f"{W} {before}", z, h]
+        rows = [
+            [f"{t + 1}", word[t], vector(p.W[l] @ found.h[l][t - 1] if t else 0 * p.b[l]), vector(z_t), vector(h_t)]
+            for t, (z_t, h_t) in enumerate(zip(found.z[l], found.h[l], strict=True))
+        ]
+        if l > 0:  # a layer above reads what is below it
+            header[1], rows = below, [[r[0], vector(found.h[l - 1][t]), *r[2:]] for t, r in enumerate(rows)]
+        blocks.append(Table(header, rows))
+    top = of("h_t", len(p.W) - 1, p)
+    blocks.append(
+        Equation(
+            f"o_t = V {top} + c          yhat_t = softmax(o_t)          L_t = -log yhat_t[target_t]",
+            f"o_t = V {_tex(top)} + c \\qquad \\hat y_t = \\mathrm{{softmax}}(o_t) \\qquad "
+            r"L_t = -\log \hat y_t[\mathrm{target}_t]",
+        )
+    )
+    names = " ".join(f"{symbol:>5}" for symbol in symbols)
+    blocks.append(
+        Table(
+            ["t", "target", "o_t", f"yhat_t: {names}", "says", "L_t"],
+            [
+                [f"{t + 1}", target[t], vector(o_t), f"{'':7} {vector(found.yhat[t], signed=False)}",
+                 symbols[int(o_t.argmax())], f"{float(found.losses[t]):.4f}"]
+                for t, o_t in enumerate(found.o)
+            ],
+        )
+    )  # fmt: skip
+    L = float(found.losses.sum())
+    terms = [f"{float(loss):.4f}" for loss in found.losses]
+    total = " + ".join(terms if len(terms) <= 8 else [*terms[:3], "...", terms[-1]])
+    blocks.append(Equation(f"L = sum_t L_t = {total} = {L:.4f}", rf"L = \sum_t L_t = {total} = {L:.4f}"))
+    return blocks
+
+
+def _backward(word: str, p: Problem, found: WrittenOut) -> list[Block]:
+    T, top = len(word), len(p.W) - 1
+    blocks: list[Block] = [
+        Heading("2. Backward: every delta, and the two ways that an error takes to it"),
+        Prose(
+            "delta_t = dL/dz_t. An error comes to step t from above (the readout, or the layer on top, by U) and from "
+            "step t+1 (by W). The two are added and multiplied, entry by entry, with the slope f'(z_t)"
+            + (" = 1 - h_t^2." if p.nonlinearity == "tanh" else ": 1 where z_t > 0, else 0.")
+            + f" The walk begins at t = {T}, where nothing comes from later."
+        ),
+        Equation("dL/do_t = yhat_t - y_t", r"\frac{\partial L}{\partial o_t} = \hat y_t - y_t"),
+        Table(["t", "yhat_t - y_t"], [[f"{t + 1}", vector(found.error[t])] for t in reversed(range(T))]),
+    ]
+    for l in reversed(range(top + 1)):  # noqa: E741
+        W, z, delta, later = of("W", l, p), of("z_t", l, p), of("delta_t", l, p), of("delta_{t+1}", l, p)
+        above = "V^T (yhat_t - y_t)" if l == top else f"U^{l + 2}^T delta_t^{l + 2}"
+        above_tex = r"V^T (\hat y_t - y_t)" if l == top else rf"(U^{{{l + 2}}})^T \delta_t^{{{l + 2}}}"
+        W_T, W_tex = (f"{W}^T", f"({_tex(W)})^T" if len(p.W) > 1 else "W^T")
+        blocks.append(
+            Equation(
+                f"{delta} = f'({z}) * ( {above} + {W_T} {later} )",
+                rf"{_tex(delta)} = f'({_tex(z)}) \odot \left( {above_tex} + {W_tex}\, {_tex(later)} \right)",
+            )
+        )
+        blocks.append(
+            Table(
+                ["t", "from above", "from t+1", f"f'({z})", delta],
+                [
+                    [f"{t + 1}", vector(found.above[l][t], 4), vector(found.later[l][t], 4),
+                     vector(found.slope[l][t], signed=False), vector(found.delta[l][t], 4)]
+                    for t in reversed(range(T))
+                ],
+            )
+        )  # fmt: skip
+    return blocks
+
+
+def _sums(word: str, p: Problem, found: WrittenOut) -> list[Block]:
+    T, top = len(word), len(p.W) - 1
+    blocks: list[Block] = [
+        Heading("3. The gradients: sums over time"),
+        Prose(
+            "All steps share U, W, b, V and c, so each step has its term in their gradients. Each row below is the sum "
+            "so far, on the walk from the last step to the first; what stands at t = 1 is the gradient."
+        ),
+    ]
+    for l in range(top + 1):  # noqa: E741
+        delta, below, before = (
+            of("delta_t", l, p),
+            "x_t" if l == 0 else of("h_t", l - 1, p),
+            of("h_{t-1}", l, p),
+        )
+        names = [f"d{letter}^{l + 1}" for letter in "UWb"]
+        shown = [of(f"d{letter}", l, p) for letter in "UWb"]
+        blocks.append(
+            Equation(
+                f"{shown[0]} = sum_t {delta} ({below})^T{' ' * 10}{shown[1]} = sum_t {delta} ({before})^T\n"
+                f"{shown[2]} = sum_t {delta}",
+                rf"{_tex(shown[0])} = \sum_t {_tex(delta)} ({_tex(below)})^T \qquad {_tex(shown[1])} = \sum_t "
+                rf"{_tex(delta)} ({_tex(before)})^T \qquad {_tex(shown[2])} = \sum_t {_tex(delta)}",
+            )
+        )
+        blocks.append(_partial_sums(dict(zip(shown, (found.sums[name] for name in names), strict=True)), T))
+    h = of("h_t", top, p)
+    blocks.append(
+        Equation(
+            f"dV = sum_t (yhat_t - y_t) ({h})^T          dc = sum_t (yhat_t - y_t)",
+            rf"dV = \sum_t (\hat y_t - y_t) ({_tex(h)})^T \qquad dc = \sum_t (\hat y_t - y_t)",
+        )
+    )
+    blocks.append(_partial_sums({name: found.sums[name] for name in ("dV", "dc")}, T))
+    return blocks
+
+
+def _partial_sums(parts: dict[str, Tensor], T: int) -> Table:
+    """The sums as far as step t, from T down to 1, a gap between two steps."""
+    rows: list[list[str]] = []
+    for t in reversed(range(T)):
+        block = zip(*(matrix(partial[t]) for partial in parts.values()), strict=True)
+        rows += [[f"{t + 1}" if i == 0 else "", *row] for i, row in enumerate(block)] + [[]] * (t > 0)
+    return Table(["t", *parts], rows)
+
+
+def _held(held: Sequence[Difference], layers: int) -> list[Block]:
+    worst = max(max(d.from_autograd, d.from_fast_path or 0.0) for d in held)
+    verdict = f"below {BELOW:.0e}" if worst < BELOW else f"NOT below {BELOW:.0e}"
+    return [
+        Heading("5. Held against autograd"),
+        Prose(
+            "The same network through torch.nn.RNN and autograd, and through the fast backward pass of model=manual "
+            "(src/models/bptt.py): the largest difference of an entry from the numbers above."
+        ),
+        Table(
+            ["", "largest entry", "from autograd's", "from model=manual's"],
+            [
+                [d.name if layers > 1 else d.name.removesuffix("^1"), f"{d.largest:.4f}", f"{d.from_autograd:.1e}",
+                 "-" if d.from_fast_path is None else f"{d.from_fast_path:.1e}"]
+                for d in held
+            ],
+        ),
+        Prose(f"The largest difference of all is {worst:.1e}: {verdict}."),
+    ]  # fmt: skip
+
+
+def _tex(name: str) -> str:
+    """`delta_{t+1}^2` as LaTeX."""
+    base, _, layer = name.partition("^")
+    base = base.replace("delta", r"\delta")
+    return f"{base}^{{{layer}}}" if layer else base

@@ -1,0 +1,138 @@
+"""python -m src.explain: backpropagation through time as numbers that agree with autograd's, and fit a terminal."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.analysis import written_out
+from src.analysis.sheet import Table, as_markdown, as_text
+from src.models.build import build_model
+from tests.runs.commands import refused, run
+
+HELLO = ([1, 0, 2, 2, 3], [3, 1, 2, 3, 2], 4)
+
+
+def explained(num_layers: int = 1, nonlinearity: str = "tanh", hidden_size: int = 3):
+    problem, model = written_out.problem(*HELLO, hidden_size, num_layers, nonlinearity, seed=0)
+    return problem, model, written_out.write_out(problem)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_every_delta_and_gradient_is_autograds_and_the_fast_paths(num_layers, nonlinearity):
+    problem, model, ours = explained(num_layers, nonlinearity)
+    held = written_out.differences(problem, model, ours)
+    assert len(held) == 5 * num_layers + 2
+    assert max(d.from_autograd for d in held) < 1e-12
+    assert max(d.from_fast_path for d in held if d.from_fast_path is not None) < 1e-12
+    assert min(d.largest for d in held) > 0  # nothing agrees by being zero
+
+
+@pytest.mark.parametrize("name", ["delta", "above", "sums"])
+def test_a_wrong_number_is_seen_in_the_differences(name):
+    problem, model, ours = explained(num_layers=2)
+    wrong = ours.sums["dU^2"] if name == "sums" else getattr(ours, name)[1]
+    wrong[0, 0] += 1e-6
+    assert max(d.from_autograd for d in written_out.differences(problem, model, ours)) > 1e-7
+
+
+def test_the_weights_are_those_that_training_starts_from():
+    words = {"_target_": "src.models.manual.ManualRNN", "hidden_size": 3, "num_layers": 2, "readout": "linear"}
+    torch.manual_seed(7)
+    trained = build_model(words, vocab_size=4).double().state_dict()
+    before = torch.random.get_rng_state()
+    problem, model = written_out.problem(*HELLO, 3, 2, "tanh", seed=7)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(weight, trained[name]) for name, weight in model.state_dict().items())
+    assert torch.equal(problem.U[1], trained["recurrence.layers.1.weight"][:, :3])
+    assert torch.equal(problem.c, trained["readout.bias"])
+
+
+def test_the_sums_begin_at_the_last_step_and_end_as_the_gradient():
+    problem, _, ours = explained()
+    last = torch.outer(ours.delta[0][4], problem.x[4])
+    assert torch.equal(ours.sums["dU^1"][4], last)
+    assert torch.equal(ours.sums["dU^1"][3], last + torch.outer(ours.delta[0][3], problem.x[3]))
+    assert torch.allclose(ours.gradients()["dW^1"], ours.delta[0][1:].T @ ours.h[0][:-1], atol=1e-15)
+
+
+def printed(*words: str, cwd: Path) -> str:
+    return run(*words, cwd=cwd, module="src.explain")
+
+
+def difference_printed(text: str) -> float:
+    (found,) = re.findall(r"The largest difference of all is (\S+): below 1e-12\.", text)
+    return float(found)
+
+
+@pytest.mark.slow
+def test_hello_is_explained_within_a_hundred_columns(tmp_path):
+    text = printed(cwd=tmp_path)
+    assert difference_printed(text) < 1e-12
+    assert max(map(len, text.splitlines())) <= 100
+    for equation in (
+        "z_t = U x_t + W h_{t-1} + b",
+        "delta_t = f'(z_t) * ( V^T (yhat_t - y_t) + W^T delta_{t+1} )",
+        "dU = sum_t delta_t (x_t)^T",
+        "dV = sum_t (yhat_t - y_t) (h_t)^T",
+    ):
+        assert equation in text
+    losses = [float(loss) for loss in re.findall(r"^ \d   [ehlo] .* (\d\.\d{4})$", text, re.MULTILINE)]
+    (total,) = re.findall(r"L = sum_t L_t = .* = (\S+)", text)
+    assert len(losses) == 5
+    assert abs(sum(losses) - float(total)) < 3e-4
+    assert "which spells \"hlllo\"" in " ".join(text.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_three_layers_show_both_paths_of_the_pages_formula_and_name_its_slips(tmp_path):
+    text = printed("explain.num_layers=3", cwd=tmp_path)
+    assert difference_printed(text) < 1e-12
+    assert max(map(len, text.splitlines())) <= 100
+
+    def row(beginning: str) -> torch.Tensor:
+        (found,) = [line for line in text.splitlines() if line.startswith(f" {beginning}")]
+        return torch.tensor([float(number) for number in re.findall(r"-?\d\.\d{4}", found)])
+
+    by_time, by_layer = row("by W, along time"), row("by U, down from layer 3")
+    both, section_2, as_printed = row("delta_1^2, the sum"), row("section 2: layer 2, t = 1"), row("as printed, with")
+    assert by_time.abs().min() > 0
+    assert by_layer.abs().min() > 0
+    assert torch.allclose(by_time + by_layer, both, atol=2e-4)
+    assert torch.equal(both, section_2)
+    assert (as_printed - both).abs().max() > 0.01
+    assert len(re.findall(r"^Slip: ", text, re.MULTILINE)) == 3
+
+
+@pytest.mark.slow
+def test_markdown_has_equations_in_latex_and_other_words_are_explained_too(tmp_path):
+    page = printed("explain.format=markdown", "explain.input=naïve,", "explain.target=aïve, ",
+                   "explain.nonlinearity=relu", "explain.seed=3", cwd=tmp_path)  # fmt: skip
+    assert difference_printed(page) < 1e-12
+    assert page.startswith('# Backpropagation through time: "naïve," -> "aïve, "')
+    assert page.count("$$") == 2 * 8
+    assert r"\delta_t = f'(z_t) \odot" in page
+    assert "hlllo" not in page  # the slip of a word that was not asked for
+
+
+def test_mistakes_are_told_all_at_once(tmp_path):
+    wrong = ("explain.hidden_size=80", "explain.format=txt", "explain.input=ha")
+    told = refused(*wrong, cwd=tmp_path, module="src.explain")
+    assert told == [
+        "explain.format=txt: expected one of text, markdown; did you mean text?",
+        "explain.hidden_size=80: expected 1 to 8, so that its numbers fit on a line",
+        "explain.input=ha has 2 characters and explain.target=ohlol has 5; each step needs one target",
+    ]
+    assert "explain.num_layers" in refused("explain.numlayers=3", cwd=tmp_path, module="src.explain")[0]
+
+
+def test_a_table_too_wide_goes_on_below_with_its_first_column():
+    table = Table(["t", "one", "two"], [["1", "a" * 50, "b" * 50], [], ["2", "c", "d"]])
+    text = as_text([table]).splitlines()
+    assert [line.split()[:1] for line in text] == [["t"], ["-"], ["1"], [], ["2"], [], ["t"], ["-"], ["1"], [], ["2"]]
+    assert as_markdown([Table(["a|b"], [["x  y"], []])]) == "| a\\|b |\n|---|\n| `x y` |\n"
