@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Number = int | float  # told apart where the tests check types: temperature=0 is as good as 0.0
 Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -24,10 +25,10 @@ Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Choice:
     """How the next character is chosen; None switches a filter off."""
 
-    temperature: float = 1.0
+    temperature: Number = 1.0
     top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
+    top_p: Number | None = None
+    min_p: Number | None = None
 
     def mistakes(self, vocab_size: int | None = None) -> list[str]:
         """What is wrong with it, one text a mistake; `vocab_size`, where it is known, bounds top_k."""

@@ -227,7 +227,7 @@ def _gated_weights(recurrence: nn.Module, U: Tensor, W: Tensor, b_ih: Tensor, b_
 
 
 def _n(tensor: Tensor) -> np.ndarray:
-    return np.array(tensor.detach().cpu())
+    return tensor.detach().cpu().numpy().copy()
 
 
 def _t(tensor: Tensor) -> np.ndarray:

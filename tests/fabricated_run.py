@@ -1,0 +1,74 @@
+"""A run folder with a model in it that nobody had to train: random weights, loud enough to have opinions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+
+from src.config.schema import Config
+from src.data.corpus import Corpus, open_corpus
+from src.models.build import build_model
+from src.training.checkpoint import AtomicCheckpointIO
+from src.training.prepare import WINDOW_WORDS
+from src.training.reading import FORMAT
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ("cell", "stacked", "manual", "lstm", "gru")
+VERSE = "The rain it raineth every day,\nand every day it rains: (hey, ho!)\n" * 12
+
+
+def configuration(model: str, data: str = "text", **words: Any) -> dict[str, Any]:
+    """A configuration as Hydra would compose it, as far as using a model asks for it; words as `model.hidden_size`."""
+    conf = OmegaConf.load(ROOT / "conf" / "data" / f"{data}.yaml")
+    group = OmegaConf.load(ROOT / "conf" / "model" / f"{model}.yaml")
+    above = OmegaConf.load(ROOT / "conf" / "model" / "_rnn.yaml") if "defaults" in group else {}
+    group.pop("defaults", None)
+    cfg = OmegaConf.merge(OmegaConf.structured(Config), {"model": above}, {"model": group}, conf)
+    for key, value in {"model.num_layers": 2, "model.hidden_size": 13, "model.readout": "linear", **words}.items():
+        OmegaConf.update(cfg, key, value)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return config  # type: ignore[return-value]
+
+
+def fabricate(
+    folder: Path,
+    model: str = "manual",
+    text: str | bytes = VERSE,
+    data: str = "text",
+    loud: float = 3.0,
+    **words: Any,
+) -> Path:
+    """Make a run in `folder` on `text`, with checkpoints best and last, and return the folder.
+
+    `loud`: the factor on the random weights; 3 gives clear opinions, and a state so lively that rounding grows in it.
+    """
+    folder.mkdir(parents=True)
+    source = folder / "text.txt"
+    source.write_bytes(text.encode() if isinstance(text, str) else text)
+    config = configuration(model, data, **{"data.path": str(source)} | words)
+    corpus = open_corpus(**{key: value for key, value in config["data"].items() if key not in WINDOW_WORDS})
+    write(folder, config, corpus, loud)
+    return folder
+
+
+def write(folder: Path, config: dict[str, Any], corpus: Corpus, loud: float) -> None:
+    """Leave what a run leaves."""
+    torch.manual_seed(3)
+    model = build_model(config["model"], len(corpus.vocabulary))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(loud)
+    dtype = torch.float64 if config["trainer"]["precision"] == "64-true" else torch.float32
+    weights = {f"model.{name}": value.to(dtype) for name, value in model.state_dict().items()}
+    identity = {"format": FORMAT, "config": config, "vocabulary": corpus.vocabulary.to_plain(), "corpus": corpus.key}
+    for name in ("last", "best"):
+        checkpoint = {"state_dict": weights, "unroll": identity, "global_step": 7, "epoch": 1}
+        AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "checkpoints" / f"{name}.ckpt")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "run.json").write_text(json.dumps({"status": "done", "data_provenance": corpus.provenance}))

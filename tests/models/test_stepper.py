@@ -1,0 +1,97 @@
+"""The fast step is the model's own forward, one character at a time: values, states, restarts, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from src.models.build import build_model
+from src.models.language_model import LanguageModel
+from src.models.one_step import input_names, one_step
+from src.models.stepper import PlainStepper, product, stepper
+
+CLASSES = {
+    "cell": "cell.CellRNN",
+    "stacked": "stacked.StackedRNN",
+    "manual": "manual.ManualRNN",
+    "lstm": "gated.LSTM",
+    "gru": "gated.GRU",
+}
+KINDS = [(name, f) for name in ("cell", "stacked", "manual") for f in ("tanh", "relu")] + [
+    ("lstm", None),
+    ("gru", None),
+]
+
+
+def build(
+    name: str, nonlinearity: str | None, layers: int = 3, readout: str = "linear", hidden: int = 7
+) -> LanguageModel:
+    torch.manual_seed(1)
+    words = {"_target_": f"src.models.{CLASSES[name]}", "num_layers": layers, "hidden_size": hidden, "readout": readout}
+    return build_model({**words, "nonlinearity": nonlinearity}, 7 if readout == "identity" else 5).double().eval()
+
+
+def random_state(model: LanguageModel, batch: int):
+    with torch.no_grad():
+        _, state = model(torch.zeros(1, batch, dtype=torch.int64), None)
+    torch.manual_seed(2)
+    return tuple(map(torch.randn_like, state)) if isinstance(state, tuple) else torch.randn_like(state)
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), KINDS)
+@pytest.mark.parametrize("batch", [1, 3, 9])
+def test_a_step_is_the_model_s_own_forward_from_any_state(name, nonlinearity, batch):
+    model = build(name, nonlinearity)
+    state = random_state(model, batch)
+    ids = torch.randint(5, (11, batch))
+    with torch.no_grad():
+        logits, ended = model(ids, state)
+    fast = stepper(model, batch, state)
+    assert not isinstance(fast, PlainStepper)
+    found = np.stack([fast.step(x_t).copy() for x_t in ids.numpy()])
+    np.testing.assert_allclose(found, logits.numpy(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(fast.state(), ended, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), KINDS)
+def test_a_stream_that_restarts_goes_on_as_a_new_one_and_leaves_the_others_alone(name, nonlinearity):
+    model = build(name, nonlinearity)
+    fast, plain = (made(model, 3, random_state(model, 3)) for made in (stepper, PlainStepper))
+    for made in (fast, plain):
+        made.step(np.array([0, 1, 2]))
+        made.restart(np.array([False, True, False]))
+    again = np.array([3, 3, 3])
+    np.testing.assert_allclose(fast.step(again), plain.step(again), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fast.logits[1], stepper(model, 1).step(again[:1])[0], rtol=0, atol=1e-12)
+
+
+def test_an_identity_readout_gives_the_hidden_state():
+    model = build("manual", "tanh", layers=1, readout="identity")
+    fast = stepper(model, 2)
+    logits = fast.step(np.array([0, 6]))
+    np.testing.assert_allclose(logits, fast.state()[-1].numpy())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 64])
+def test_every_way_to_multiply_gives_the_product(rows):
+    generator = np.random.default_rng(0)
+    M, a = (generator.normal(size=size).astype(np.float32) for size in ((256, 512), (rows, 256)))
+    out = np.empty((rows, 512), np.float32)
+    product(M, rows)(a, out)
+    np.testing.assert_allclose(out, a.astype(np.float64) @ M.astype(np.float64), atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), KINDS)
+def test_the_step_that_is_exported_is_the_model_s_own_forward(name, nonlinearity):
+    model = build(name, nonlinearity)
+    state = random_state(model, 4)
+    parts = state if isinstance(state, tuple) else (state,)
+    ids = torch.randint(5, (6, 4))
+    with torch.no_grad():
+        logits, _ = model(ids, state)
+        step = one_step(model)
+        for x_t, expected in zip(ids, logits, strict=True):
+            found, *parts = step(x_t, *parts)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert input_names(step) == (("ids", "h", "c") if name == "lstm" else ("ids", "h"))

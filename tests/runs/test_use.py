@@ -1,0 +1,298 @@
+"""Whole commands on a trained model: sample, score, evaluate, export, and every mistake they answer."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src import load
+from src.config.entry import exit_with
+from tests.fabricated_run import VERSE, fabricate
+from tests.runs.commands import environment, run
+
+Answer = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fabricate(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Answer:
+    """Run an entry in this process and return what it printed: on stdout, or on stderr where it had to refuse."""
+
+    def of(entry: str, *words: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", [entry, *words])
+        with pytest.raises(SystemExit) as ended:
+            exit_with(importlib.import_module(f"src.{entry}").main)
+        printed = capsys.readouterr()
+        assert ended.value.code == code, printed.err
+        return printed.err if code else printed.out
+
+    return of
+
+
+# -- sample -----------------------------------------------------------------------------------------------------------
+
+
+def test_sample_prints_the_prompt_and_what_python_gets_too(answer, folder):
+    words = ("length=40", "temperature=0.8", "top_k=9", "seed=3")
+    expected = load(folder).sample("hey, ho!)", length=40, temperature=0.8, top_k=9, seed=3)
+    assert answer("sample", f"run={folder}", "prompt=hey, ho!)", *words).rstrip("\n") == str(expected).rstrip("\n")
+
+
+def test_a_prompt_is_taken_to_the_letter(answer, tmp_path):
+    prompt = ",'\"(){}=${a}\n 你好\\ [x] # true"
+    folder = fabricate(tmp_path / "a run, (odd) =name", text=(prompt + "ab") * 30)
+    assert answer("sample", f"run={folder}", f"prompt={prompt}", "length=5").startswith(prompt)
+
+
+def test_json_says_what_the_samples_were_made_from(answer, folder):
+    found = json.loads(answer("sample", f"run={folder}", "format=json", "num_samples=3", "length=9", "seed=5"))
+    assert [sample["text"] for sample in found["samples"]] == load(folder).sample(length=9, num_samples=3, seed=5)
+    assert [sample["seed"] for sample in found["samples"]] == [5, 6, 7]
+    assert found["prompt"] + found["samples"][0]["continuation"] == found["samples"][0]["text"]
+
+
+def test_several_samples_are_told_apart_by_their_seeds(answer, folder):
+    printed = answer("sample", f"run={folder}", "num_samples=2", "length=9", "seed=5")
+    first, second = load(folder).sample(length=9, num_samples=2, seed=5)
+    assert printed.split("--- sample ")[1].partition("---\n")[2].strip("\n") == first.strip("\n")
+    assert "2 of 2, seed 6" in printed
+    assert printed.rstrip("\n").endswith(second.rstrip("\n"))
+
+
+def test_the_same_weights_write_the_same_in_another_implementation(answer, folder):
+    words = (f"run={folder}", "length=30", "precision=64-true")
+    assert answer("sample", *words, "model=stacked") == answer("sample", *words)
+
+
+def test_a_checkpoint_alone_is_a_model(answer, folder, tmp_path):
+    alone = tmp_path / "alone.ckpt"
+    alone.write_bytes((folder / "checkpoints" / "last.ckpt").read_bytes())
+    assert answer("sample", f"checkpoint={alone}", "length=9") == answer("sample", f"run={folder}", "length=9")
+
+
+def test_a_prompt_comes_from_standard_input_and_text_goes_out_as_it_is_written(folder, tmp_path):
+    command = [sys.executable, "-m", "src.sample", f"run={folder}", "prompt=-", "length=1000000000"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), **pipes) as endless:
+        assert endless.stdin and endless.stdout and endless.stderr  # noqa: PT018
+        endless.stdin.write(b"The rain\nit ")
+        endless.stdin.close()
+        assert endless.stdout.read(500).startswith(b"The rain\nit ")  # of a text that would take a day
+        endless.stdout.close()  # as `| head` does
+        assert endless.wait(timeout=30) == 0
+        assert endless.stderr.read() == b""
+
+
+def test_a_conversation_reads_a_prompt_a_line_and_an_empty_line_goes_on(folder, tmp_path):
+    command = [sys.executable, "-m", "src.sample", f"run={folder}", "interactive=true", "length=20", "seed=4"]
+    lines = "every day\n\nΩ\nrain\n"
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), input=lines, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    trained = load(folder)
+    whole = str(trained.sample("every day", length=40, seed=4))
+    assert done.stdout == f"{whole[:29]}\n{whole[29:]}\n{trained.sample('rain', length=20, seed=6)}\n"
+    assert "Ω" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- score ------------------------------------------------------------------------------------------------------------
+
+
+def test_score_prints_a_line_a_character_and_the_whole(answer, folder):
+    score = load(folder).score("it rains")
+    lines = answer("score", f"run={folder}", "text=it rains").splitlines()
+    assert lines[0].split() == ["given", "'i'"]
+    assert [line.split()[0] for line in lines[1:8]] == [f"{bits:.3f}" for bits in score.bits]
+    assert f"7 characters scored: {score.total:.2f} bits" in lines[-1]
+    assert f"perplexity {score.perplexity:.3f}" in lines[-1]
+
+
+def test_score_as_json_has_every_number(answer, folder):
+    found = json.loads(answer("score", f"run={folder}", "text=it rains", "format=json"))
+    assert found["bits"] == load(folder).score("it rains").bits
+    assert found["total"] == pytest.approx(sum(found["bits"]))
+    assert found.keys() >= {"characters", "bits_per_character", "perplexity", "cross_entropy", "accuracy"}
+
+
+def test_a_file_scores_what_evaluate_says_of_the_same_text(answer, folder, tmp_path):
+    split = VERSE[int(len(VERSE) * 0.9) :]
+    (tmp_path / "val.txt").write_bytes(
+        b"\xef\xbb\xbf" + split.replace("\n", "\r\n").encode()
+    )  # as some editors save it
+    evaluated = json.loads(answer("evaluate", f"run={folder}", "split=val", "format=json"))
+    scored = json.loads(answer("score", f"run={folder}", f"file={tmp_path / 'val.txt'}", "format=json"))
+    assert scored["characters"] == evaluated["characters"]
+    assert scored["cross_entropy"] == pytest.approx(evaluated["cross_entropy"], abs=1e-9)
+
+
+def test_several_files_are_ranked_the_least_surprising_first(answer, folder, tmp_path):
+    texts = {"known.txt": VERSE[:200], "odd.txt": "yyyy((((hhhh" * 9, "b, c.txt": "rain hey day ho " * 9}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    trained = load(folder)
+    ranked = sorted(texts, key=lambda name: trained.score(texts[name]).bits_per_character)
+    globbed = answer("score", f"run={folder}", f"file={tmp_path}/*.txt").splitlines()[1:]
+    named = answer("score", f"run={folder}", *(f"file={tmp_path / name}" for name in texts)).splitlines()[1:]
+    for lines in (globbed, named):
+        assert [line.partition(".txt")[0] + ".txt" for line in lines] == [str(tmp_path / name) for name in ranked]
+
+
+def test_the_page_colours_every_character_and_runs_nothing(answer, tmp_path):
+    folder = fabricate(tmp_path / "run", text="<b>&amp; it's\n" * 90)
+    page = tmp_path / "page.html"
+    answer("score", f"run={folder}", "text=<b>it's\n", "format=html", f"output={page}")
+    html = page.read_text()
+    spans = re.findall(r'<span class="(?:given|b\d+)" title="([^"]*)">([^<]*)</span>', html)
+    assert "".join(text for _, text in spans) == "&lt;b&gt;it&#x27;s↵\n"
+    bits = load(folder).score("<b>it's\n").bits
+    assert [title for title, _ in spans] == ["given", *(f"{cost:.2f} bits" for cost in bits)]
+    assert "<script" not in html
+    assert "http" not in html
+
+
+# -- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_the_count_the_four_numbers_and_what_to_beat(answer, folder):
+    printed = answer("evaluate", f"run={folder}", "split=val", "model=stacked")
+    result = json.loads((folder / "evaluation_val.json").read_text())
+    assert f"{result['characters']:,} characters" in printed
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
+    assert float(rows["manual"][0]) == pytest.approx(result["cross_entropy"], abs=1e-6)
+    assert rows["manual"] == rows["stacked"]
+    assert float(rows["ngram_5"][1]) == pytest.approx(result["baselines"]["ngram_5"], abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_evaluate_is_independent_of_the_batch(answer, folder, batch_size):
+    one = json.loads(answer("evaluate", f"run={folder}", f"data.batch_size={batch_size}", "format=json"))
+    assert one["cross_entropy"] == pytest.approx(
+        json.loads(answer("evaluate", f"run={folder}", "format=json"))["cross_entropy"], abs=1e-6
+    )
+    assert one["characters"] == len(VERSE) - int(len(VERSE) * 0.9) - 1
+
+
+def test_a_text_that_moved_is_found_where_the_command_says(answer, tmp_path):
+    folder = fabricate(tmp_path / "run")
+    moved = (folder / "text.txt").rename(tmp_path / "moved, it is.txt")
+    assert "no such file" in answer("evaluate", f"run={folder}", code=2)
+    assert json.loads(answer("evaluate", f"run={folder}", f"data.path={moved}", "format=json"))["characters"] > 0
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+# entry, words (RUN stands for a sound run), what the answer must name
+MISTAKES = [
+    ("sample", "run=RUN prompt=", "prompt is empty"),
+    ("sample", "run=RUN prompt=Ω", "U+03A9"),
+    ("sample", "run=RUN length=0", "length=0"),
+    ("sample", "run=RUN length=-5", "at least 1"),
+    ("sample", "run=RUN length=many", "a whole number"),
+    ("sample", "run=RUN temperature=-1", "temperature"),
+    ("sample", "run=RUN top_k=0", "top_k"),
+    ("sample", "run=RUN top_k=999", "the vocabulary has"),
+    ("sample", "run=RUN top_p=1.5", "top_p"),
+    ("sample", "run=RUN min_p=-0.5", "min_p"),
+    ("sample", "run=RUN num_samples=0", "num_samples"),
+    ("sample", "run=RUN seed=-1", "seed"),
+    ("sample", "run=RUN stop=", "stop is empty"),
+    ("sample", "run=RUN stop=Ω", "never come"),
+    ("sample", "run=RUN format=jsn", "did you mean json"),
+    ("sample", "run=RUN temprature=1", "did you mean temperature"),
+    ("sample", "run=RUN model=lstm", "cell, stacked, manual"),
+    ("sample", "run=RUN model=stackd", "stacked"),
+    ("sample", "run=RUN data=text", "decided when the run was trained"),
+    ("sample", "run=RUN at=first", "best, last"),
+    ("sample", "run=RUN precision=16", "32-true, 64-true"),
+    ("sample", "run=RUN threads=none", "threads"),
+    ("sample", "run=RUN interactive=true num_samples=2", "num_samples"),
+    ("sample", "", "run=... (the folder of a run) or checkpoint=..."),
+    ("sample", "run=RUN checkpoint=RUN", "one of them"),
+    ("sample", "run=nowhere", "no such file"),
+    ("sample", "run=.", "no run.json"),
+    ("sample", "run=RUN/..", "did you mean RUN"),
+    ("sample", "run=RUN/../bare", "without a checkpoint"),
+    ("sample", "checkpoint=RUN/../foreign.ckpt", "not written by this program"),
+    ("sample", "checkpoint=RUN/text.txt", "no checkpoint"),
+    ("score", "run=RUN", "text=... or file=..."),
+    ("score", "run=RUN text=a file=b", "one of them"),
+    ("score", "run=RUN text=", "text is empty"),
+    ("score", "run=RUN text=e", "one character"),
+    ("score", "run=RUN file=nowhere.txt", "file=nowhere.txt"),
+    ("score", "run=RUN text=day format=htm", "html"),
+    ("score", "run=RUN text=day output=no/where.html", "no folder"),
+    ("evaluate", "run=RUN split=test", "train, val"),
+    ("evaluate", "run=RUN split=valid", "val"),
+    ("evaluate", "run=RUN data.batch_size=0", "at least 1"),
+    ("evaluate", "run=RUN model=gru", "cell, stacked, manual"),
+    ("export", "run=RUN format=onxx", "did you mean onnx"),
+    ("export", "run=RUN format=torch output=no/where.pt2", "no folder"),
+]
+
+
+@pytest.fixture(scope="module")
+def beside(folder: Path) -> Path:
+    """What is no model, beside a sound run."""
+    import torch
+
+    bare = fabricate(folder.parent / "bare")
+    for name in ("best", "last"):
+        (bare / "checkpoints" / f"{name}.ckpt").unlink()
+    torch.save({"model": {}}, folder.parent / "foreign.ckpt")
+    (folder / "run.json").touch()  # the newest, when one is to be proposed
+    return folder
+
+
+@pytest.mark.parametrize(("entry", "words", "named"), MISTAKES, ids=[f"{e} {w}" for e, w, _ in MISTAKES])
+def test_a_mistake_is_answered_with_the_reason_and_the_remedy(
+    answer, beside, tmp_path, monkeypatch, entry, words, named
+):
+    monkeypatch.chdir(tmp_path)
+    said = answer(entry, *(word.replace("RUN", str(beside)) for word in words.split()), code=2)
+    expected = named.replace("RUN", "")
+    assert expected in said
+    assert 1 <= len(said.splitlines()) <= 4
+    assert "Traceback" not in said
+    assert "append" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_shows_without_the_model_is_answered_without_torch(folder, tmp_path):
+    program = (
+        "import sys; sys.argv = ['sample', 'run=' + sys.argv[1], 'length=0', 'top_p=7', 'prompt=']\n"
+        "from src import sample\nfrom src.config.entry import exit_with\n"
+        "try: exit_with(sample.main)\nexcept SystemExit as ended: assert ended.code == 2\n"
+        "assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 3  # all three at once
+
+
+# -- from training to use ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_of_the_main_command_is_sampled_scored_and_evaluated(tmp_path):
+    (tmp_path / "verse.txt").write_text(VERSE * 5)
+    words = ("data=text", "data.path=verse.txt", "trainer.max_epochs=3", "data.seq_len=16", "data.batch_size=8")
+    words += ("data.evaluation_streams=1",)
+    run("model=manual", "model.hidden_size=24", *words, "name=first", cwd=tmp_path)
+    (folder,) = (tmp_path / "runs" / "first").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    one_stream = json.loads(run(f"run={folder}", "at=last", "format=json", cwd=tmp_path, module="src.evaluate"))
+    assert one_stream["characters"] == record["data_provenance"]["characters"]["val"] - 1
+    assert one_stream["cross_entropy"] == pytest.approx(record["metrics"]["final"]["val/cross_entropy"], abs=1e-6)
+    assert len(run(f"run={folder}", "length=50", "prompt=rain", cwd=tmp_path, module="src.sample")) >= 54

@@ -1,0 +1,178 @@
+"""Evaluating and scoring: every transition once, the state carried, one number whichever way it is asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src import load
+from src.data.splits import LineSplit, TextSplit
+from src.mistakes import Mistake
+from src.models.gated import GRU
+from src.models.language_model import LanguageModel
+from src.training.evaluating import evaluate_run
+from src.training.evaluation import evaluate, split_windows
+from tests.fabricated_run import MODELS, VERSE, fabricate
+
+NAMES = "anna\nbob\ncarla\ndora\nemilio\nfrida\ngus\nhanna-maria\nida\njakob\n" * 3
+
+
+@pytest.fixture
+def model() -> LanguageModel:
+    torch.manual_seed(0)
+    return LanguageModel(GRU(5, 6, 2), 5).double().eval()
+
+
+def by_hand(model: LanguageModel, ids: np.ndarray) -> np.ndarray:
+    """-log p of every transition in one pass over the whole text, the slow truth."""
+    inputs = torch.from_numpy(ids.astype(np.int64))[:, None]
+    with torch.no_grad():
+        log_p = torch.log_softmax(model(inputs[:-1])[0][:, 0], -1)
+    return -log_p.gather(1, inputs[1:]).squeeze(1).numpy()
+
+
+@pytest.mark.parametrize("seq_len", [1, 3, 64, 101, 1000])
+def test_the_state_is_carried_from_the_first_character_to_the_last(model, seq_len):
+    ids = np.random.default_rng(0).integers(0, 5, 101).astype(np.uint8)
+    expected = by_hand(model, ids)
+    found = evaluate(model, split_windows(TextSplit("test", ids), seq_len))
+    assert found.tally.characters == 100
+    assert found.tally.nats == pytest.approx(expected.sum(), abs=1e-10)
+    by_position = [expected[place::seq_len].mean() for place in range(min(seq_len, 100))]
+    np.testing.assert_allclose(found.loss_by_position, by_position, atol=1e-10)
+
+
+@pytest.mark.parametrize("side_by_side", [1, 7, 64])
+@pytest.mark.parametrize("seq_len", [2, 5, 64])
+def test_items_are_scored_from_a_zero_state_to_their_end_however_many_side_by_side(model, side_by_side, seq_len):
+    generator = np.random.default_rng(0)
+    items = [generator.integers(1, 5, length) for length in (3, 1, 8, 4, 5, 5, 2)]
+    split = LineSplit("test", np.concatenate([[0], *(np.append(item, 0) for item in items)]).astype(np.uint8), 0)
+    expected = sum(by_hand(model, np.concatenate(([0], item, [0]))).sum() for item in items)
+    found = evaluate(model, split_windows(split, seq_len, side_by_side))
+    assert found.tally.characters == sum(len(item) + 1 for item in items)
+    assert found.tally.nats == pytest.approx(expected, abs=1e-10)
+
+
+def test_accuracy_is_the_share_of_right_first_guesses(model):
+    ids = np.random.default_rng(0).integers(0, 5, 50).astype(np.uint8)
+    with torch.no_grad():
+        guesses = model(torch.from_numpy(ids[:-1].astype(np.int64))[:, None])[0][:, 0].argmax(-1).numpy()
+    found = evaluate(model, split_windows(TextSplit("test", ids), 8)).to_plain()
+    assert found["accuracy"] == pytest.approx((guesses == ids[1:]).mean())
+    assert found["bits_per_character"] == pytest.approx(found["cross_entropy"] / math.log(2))
+    assert found["perplexity"] == pytest.approx(math.exp(found["cross_entropy"]))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_is_evaluated_on_each_of_its_splits_and_leaves_the_result_in_its_folder(tmp_path, name):
+    folder = fabricate(tmp_path / "run", name, **{"data.split": [0.8, 0.1, 0.1]})
+    trained = load(folder)
+    sizes = {"train": int(len(VERSE) * 0.8), "val": int(len(VERSE) * 0.9) - int(len(VERSE) * 0.8)}
+    for split, size in sizes.items():
+        result = evaluate_run(trained, split)
+        assert result["characters"] == size - 1
+        assert json.loads((folder / f"evaluation_{split}.json").read_text()) == result
+    assert result["checkpoint"] == "best"
+    assert result["baselines"].keys() >= {"uniform", "unigram", "ngram_5"}
+    assert result["text"]["changed"] is False
+
+
+def test_an_untrained_model_costs_about_what_a_uniform_guess_does(tmp_path):
+    folder = fabricate(tmp_path / "run", "stacked")
+    trained = load(folder)
+    with torch.no_grad():
+        for parameter in trained.model.parameters():
+            parameter.div_(3)  # as it was born
+    bits = evaluate_run(trained, "val")["bits_per_character"]
+    assert bits == pytest.approx(math.log2(len(trained.vocabulary)), abs=0.3)  # 13 units are few
+
+
+@pytest.mark.parametrize("data", ["text", "lines"])
+def test_neither_batch_size_nor_window_changes_the_number(tmp_path, data):
+    trained = load(fabricate(tmp_path / "run", "manual", NAMES, data))
+    results = [
+        evaluate_run(trained, "val", {"batch_size": batch_size, "seq_len": seq_len})
+        for batch_size, seq_len in ((1, 64), (7, 64), (64, 64), (7, 3))
+    ]
+    assert len({result["characters"] for result in results}) == 1
+    numbers = [result["cross_entropy"] for result in results]
+    assert max(numbers) - min(numbers) < 1e-6
+
+
+def test_another_implementation_shows_the_same_number_beside(tmp_path):
+    result = evaluate_run(load(fabricate(tmp_path / "run", "manual")), None, model="stacked")
+    (beside,) = result["also"]
+    assert (result["model"], beside["model"]) == ("manual", "stacked")
+    assert abs(beside["difference"]) < 1e-6
+    assert beside["characters"] == result["characters"]
+
+
+def test_a_split_that_the_text_lacks_is_refused_with_those_it_has(tmp_path):
+    with pytest.raises(Mistake, match="train, val"):
+        evaluate_run(load(fabricate(tmp_path / "run")), "test")
+
+
+def test_a_text_that_has_changed_is_evaluated_in_the_model_s_own_ids_and_told(tmp_path):
+    folder = fabricate(tmp_path / "run")
+    (folder / "text.txt").write_text(VERSE.replace("!", "") + VERSE)  # the same characters, fewer in the training split
+    result = evaluate_run(load(folder), "val")
+    assert result["text"]["changed"] is True
+    (folder / "text.txt").write_text(VERSE + "Ω" * 200)
+    with pytest.raises(Mistake, match="Ω"):
+        evaluate_run(load(folder), "val")
+
+
+# -- score ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["characters", "bytes"])
+def test_scoring_a_split_s_text_gives_the_numbers_of_its_evaluation(tmp_path, encoding):
+    text = VERSE + "é – ü " * 30
+    trained = load(fabricate(tmp_path / "run", "manual", text, **{"data.encoding": encoding, "data.split": [1.0]}))
+    expected, score = evaluate_run(trained, "train"), trained.score(text)
+    assert score.characters == expected["characters"] == len(text.encode() if encoding == "bytes" else text) - 1
+    for name in ("cross_entropy", "bits_per_character", "perplexity", "accuracy"):
+        assert getattr(score, name) == pytest.approx(expected[name], abs=1e-9), name
+
+
+def test_scoring_a_list_gives_the_numbers_of_its_evaluation(tmp_path):
+    trained = load(fabricate(tmp_path / "run", "gru", NAMES, "lines", **{"data.split": [1.0]}))
+    expected, score = evaluate_run(trained, "train"), trained.score(NAMES)
+    assert score.characters == expected["characters"] == len(NAMES)  # each name, and the line break that ends it
+    assert score.cross_entropy == pytest.approx(expected["cross_entropy"], abs=1e-6)
+
+
+def test_the_bits_are_those_of_each_character_in_order(tmp_path):
+    trained = load(fabricate(tmp_path / "run"), precision="64-true")
+    score = trained.score("every day")
+    np.testing.assert_allclose(score.bits, by_hand(trained.model, trained.ids("every day")) / math.log(2), atol=1e-10)
+    assert score.total == pytest.approx(sum(score.bits))
+    assert [text for text, _ in score.readable()] == list("every day")
+    assert next(score.readable()) == ("e", None)
+
+
+def test_the_bytes_of_a_character_are_told_together(tmp_path):
+    trained = load(fabricate(tmp_path / "run", "manual", "né " * 200, **{"data.encoding": "bytes"}))
+    score = trained.score("né né")
+    assert [text for text, _ in score.readable()] == list("né né")
+    assert sum(bits or 0 for _, bits in score.readable()) == pytest.approx(score.total)
+    assert len(score.bits) == 6
+
+
+@pytest.mark.parametrize("text", ["", "e", "Ω and more"])
+def test_what_cannot_be_scored_is_said(tmp_path, text):
+    with pytest.raises(Mistake):
+        load(fabricate(tmp_path / "run")).score(text)
+
+
+def test_an_evaluation_leaves_no_mode_set(tmp_path):
+    trained = load(fabricate(tmp_path / "run"))
+    evaluate_run(trained, "val")
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()  # noqa: PT018
+    assert Path(tmp_path / "run" / "evaluation_val.json").is_file()

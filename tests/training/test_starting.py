@@ -1,0 +1,103 @@
+"""`init_from=`: what the old model knew the new one computes, in any implementation; what is new it is born with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from src import load
+from src.config.init_from import with_sizes_of_source
+from src.data.vocabulary import Vocabulary
+from src.mistakes import Mistake
+from src.models.build import build_model
+from src.training.starting import source_of, start_from
+from tests.fabricated_run import MODELS, VERSE, configuration, fabricate
+from tests.runs.commands import refused, run
+
+SAME = [(name, name) for name in MODELS] + [("manual", "stacked"), ("cell", "manual"), ("stacked", "cell")]
+
+
+def begin(folder: Path, model: str, vocabulary: Vocabulary):
+    config = {**configuration(model), "init_from": str(folder)}
+    source = source_of(config)
+    assert source is not None
+    torch.manual_seed(0)
+    new = build_model(config["model"], len(vocabulary)).eval()
+    return new, source, start_from(new, source, vocabulary)
+
+
+@pytest.mark.parametrize(("old", "new"), SAME)
+def test_training_starts_from_the_old_model_s_logits(tmp_path, old, new):
+    folder = fabricate(tmp_path / "run", old)
+    model, source, record = begin(folder, new, load(folder).vocabulary)
+    ids = torch.randint(len(source.vocabulary), (20, 3))
+    torch.testing.assert_close(model(ids)[0], source.model(ids)[0], rtol=0, atol=1e-5)
+    assert record["model"] == old
+    assert record["step"] == 7
+    assert record["characters_added"] == []
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("old", "new"), SAME)
+def test_a_longer_vocabulary_leaves_what_was_known_as_it_was(tmp_path, old, new):
+    folder = fabricate(tmp_path / "run", old)
+    longer = load(folder).vocabulary.extend("Ωψ")
+    model, source, record = begin(folder, new, longer)
+    known = len(source.vocabulary)
+    ids = torch.randint(known, (20, 3))
+    torch.testing.assert_close(model(ids)[0][..., :known], source.model(ids)[0], rtol=0, atol=1e-5)
+    assert record["characters_added"] == ["Ω", "ψ"]
+    # The new ones differ from one another and from zero: they are as a new model has them
+    fresh = model(torch.tensor([[known], [known + 1]]))[0]
+    assert not torch.allclose(fresh[0], fresh[1])
+
+
+def test_sizes_that_do_not_fit_are_refused_by_name(tmp_path):
+    folder = fabricate(tmp_path / "run")
+    config = configuration("manual", **{"model.hidden_size": 14, "model.nonlinearity": "relu"}) | {
+        "init_from": str(folder)
+    }
+    with pytest.raises(Mistake) as told:
+        source_of(config)
+    assert ["model.hidden_size=14" in message for message in told.value.messages] == [True, False]
+    with pytest.raises(Mistake, match="cell, stacked, manual share theirs"):
+        source_of(configuration("lstm") | {"init_from": str(folder)})
+
+
+def test_the_command_line_gets_the_sizes_of_the_source_where_it_gives_none(tmp_path):
+    folder = fabricate(tmp_path / "run, old", "manual", **{"data.encoding": "bytes"})
+    words = [f"init_from={folder}", "data=text", "model=stacked", "model.num_layers=2"]
+    assert with_sizes_of_source(words) == [
+        *words, "model.hidden_size=13", "model.nonlinearity=tanh", "model.readout=linear", "data.encoding=bytes"
+    ]  # fmt: skip
+    alone = (folder / "checkpoints" / "best.ckpt").rename(tmp_path / "alone.ckpt")
+    assert "model=manual" in with_sizes_of_source([f"init_from={alone}"])
+    assert with_sizes_of_source(["model=cell"]) == ["model=cell"]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_another_on_other_text_and_its_record_says_so(tmp_path):
+    old = fabricate(tmp_path / "old")
+    (tmp_path / "other.txt").write_text("Ωmega it rains\n" * 200)
+    words = (f"init_from={old}", "data=text", "data.path=other.txt", "model=stacked", "trainer.max_epochs=1")
+    said = refused(*words, "name=new", cwd=tmp_path)
+    assert "data.unknown=extend" in " ".join(said)
+    assert not (tmp_path / "runs").exists()
+    run(*words, "name=new", "data.unknown=extend", cwd=tmp_path, timeout=240)
+    (folder,) = (tmp_path / "runs" / "new").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["init_from"]["path"].startswith(str(old))
+    assert record["init_from"]["characters_added"] == ["g", "m", "Ω"]
+    assert record["model"] == "stacked"
+    # Neither resuming nor evaluating asks for the old run again
+    old.rename(tmp_path / "gone")
+    run(f"resume={folder}", "trainer.max_epochs=2", cwd=tmp_path, timeout=240)
+    found = json.loads(run(f"run={folder}", "format=json", cwd=tmp_path, module="src.evaluate"))
+    assert found["characters"] == record["data_provenance"]["transitions"]["val"]
+
+
+def test_verse_has_the_letters_that_these_tests_add_to():
+    assert not set("Ωψ") & set(VERSE)
