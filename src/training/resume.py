@@ -113,7 +113,8 @@ def check_changes(changes: Mapping[str, Any]) -> None:
     if refused:
         raise Mistake(
             *(
-                f"{key} cannot change in a run that goes on; to start a new one from its weights: init_from=RUN {key}=..."
+                f"{key} cannot change in a run that goes on; "
+                f"to start a new one from its weights: init_from=RUN {key}=..."
                 for key in refused
             )
         )

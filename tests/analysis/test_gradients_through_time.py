@@ -60,8 +60,10 @@ def test_the_deltas_are_what_autograd_finds_from_a_state_that_is_not_zero(name, 
     inputs, targets = window()
     state = state_of(model)
     found = window_deltas(model, inputs, targets, state, last_alone)
-    for layer, (mine, truth) in enumerate(zip(found, by_autograd(model, inputs, targets, state, last_alone), strict=True)):
-        torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12, msg=lambda text, l=layer: f"layer {l}: {text}")
+    truths = by_autograd(model, inputs, targets, state, last_alone)
+    for layer, (mine, truth) in enumerate(zip(found, truths, strict=True)):
+        told = f"layer {layer}: " + "{}"
+        torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12, msg=told.format)
 
 
 def test_an_identity_readout_is_read_without_a_matrix():
