@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCKED_EXTRAS = ("test", "joblib", "search", "export")
+LOCKED_EXTRAS = ("test", "joblib", "slurm", "search", "export")
 TARGETS = {"help", "train", "test", "check", "lint", "types", "tensorboard", "bench", "browser", "clean"}
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
