@@ -47,6 +47,7 @@ def search(config: dict[str, Any], name: str, words: Sequence[str]) -> None:
     except BaseException:
         if caught.first is None:
             raise
+        studies.release(study, folder)
         print(f"stopped; the same command goes on with {folder}", flush=True)
         sys.exit(128 + caught.first)
     conclude(study, folder, asked["trials"])
@@ -77,22 +78,23 @@ def run_trials(study: Any, folder: Path, asked: dict[str, Any], common: Sequence
 
 
 def conclude(study: Any, folder: Path, wanted: int) -> None:
-    """Say how the study stands; when it has what it wants, write the best configuration, importances and plots."""
+    """Say how the study stands, and write what it has found so far: trials, best configuration, importances, plots."""
     from src.searching import results
-    from src.searching.study import FINISHED
+    from src.searching.study import FINISHED, locked
 
-    states = [trial.state.name.lower() for trial in study.get_trials(deepcopy=False)]
-    finished = len(study.get_trials(deepcopy=False, states=FINISHED))
-    told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    print(f"{finished} of {wanted} trials finished ({told}): {folder}")
-    results.write_trials(study, folder)
-    if "complete" not in states:
-        return
-    path, command = results.write_best(study, folder)
-    shares = results.importances(study)
-    for name, share in shares.items():
-        print(f"  {name:30} {share:6.1%} of what makes a trial good")
-    plots = results.write_plots(study, folder)
+    with locked(folder):  # of several processes that end together, one after another writes
+        trials = study.get_trials(deepcopy=False)
+        states = [trial.state.name.lower() for trial in trials]
+        finished = sum(trial.state in FINISHED for trial in trials)
+        told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        print(f"{finished} of {wanted} trials finished ({told}): {folder}")
+        results.write_trials(study, folder)
+        if "complete" not in states:
+            return
+        path, command = results.write_best(study, folder)
+        for name, share in results.importances(study).items():
+            print(f"  {name:30} {share:6.1%} of what makes a trial good")
+        plots = results.write_plots(study, folder)
     print(f"best: trial {study.best_trial.number}, {study.best_value:.4f}; as an experiment: {path}")
     print(f"plots: {', '.join(plot.name for plot in plots)} in {folder / 'plots'}")
     print(f"run it: {command}")

@@ -87,6 +87,15 @@ def queue_again(study: optuna.Study) -> None:
             give_up(study, trial, "its process died")
 
 
+def release(study: optuna.Study, folder: Path) -> None:
+    """Give up the trial that this process was at when a signal came; whoever goes on with the study runs it again."""
+    with locked(folder):
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            process = trial.user_attrs.get("process", {})
+            if (process.get("pid"), process.get("host")) == (os.getpid(), socket.gethostname()):
+                give_up(study, trial, "stopped by a signal")
+
+
 def is_gone(trial: FrozenTrial) -> bool:
     """Whether a running trial's process is no more; one of another machine is believed."""
     process = trial.user_attrs.get("process")

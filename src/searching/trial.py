@@ -14,7 +14,7 @@ from src.mistakes import Failure
 from src.searching.compose import config_of, flat
 from src.searching.pruning import Pruning
 from src.searching.space import suggest, word
-from src.searching.study import give_up, locked
+from src.searching.study import locked
 from src.sweeps.state import record_of
 from src.training.fit import fit
 
@@ -27,7 +27,7 @@ def run_trial(
     Told: the best value of the monitored metric; the worst possible one, with a note, where the run came to a NaN.
 
     Raises:
-        KeyboardInterrupt, Interrupted: a signal; the trial is marked failed and queued again.
+        KeyboardInterrupt, Interrupted: a signal; nothing is told (see `src.searching.study.release`).
     """
     with locked(folder):
         chosen = suggest(trial, space, dict(flat(config_of(common))))
@@ -51,9 +51,6 @@ def run_trial(
         trial.set_user_attr("note", f"{type(error).__name__}: {error}")
         study.tell(trial, state=TrialState.FAIL)
         return f"trial {trial.number}: failed ({type(error).__name__}: {error})  {shown}"
-    except BaseException:
-        give_up(study, study._storage.get_trial(trial._trial_id), "stopped by a signal")
-        raise
     best = (record_of(place).get("metrics") or {}).get("best")
     if best is None:
         trial.set_user_attr("note", "told as the worst value: the curve has no finite point")

@@ -40,7 +40,7 @@ def finished(folder: Path) -> int:
 def kill_after(folder: Path, trials: int) -> None:
     """Start the search and kill it in the middle of a trial, when so many have ended."""
     process = start(*WORDS, cwd=folder, module="src.search")
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while finished(folder) < trials:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -59,11 +59,12 @@ def test_twenty_trials_survive_two_kills_are_finished_by_two_processes_and_beat_
     kill_after(folder, 3)
     kill_after(folder, 7)
     two = [start(*WORDS, cwd=folder, module="src.search") for _ in range(2)]
+    printed = []
     for process in two:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-    out = run(*WORDS, cwd=folder, module="src.search")  # nothing is left to run: it says what was found
-    assert "20 of 20 trials finished" in out
+        printed.append(out)
+    (out, *_) = [out for out in printed if "20 of 20 trials finished" in out]  # by the one that ended last
 
     told = trials(folder)
     states = [trial["state"] for trial in told]

@@ -42,7 +42,7 @@ def sweep_record(folder: Path) -> dict[str, Any]:
 
 def wait_for(folder: Path, done: int, process: Any, lines: int = 2) -> Path:
     """Wait until `done` jobs are done and another has written some lines of its curve; return that one's folder."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         now = records(folder)
@@ -52,7 +52,7 @@ def wait_for(folder: Path, done: int, process: Any, lines: int = 2) -> Path:
             if curve.exists() and curve.read_text().count("\n") >= lines:
                 return running[0]
         time.sleep(0.02)
-    raise AssertionError("the sweep did not get there in a minute")
+    raise AssertionError("the sweep did not get there in three minutes")
 
 
 def test_two_jobs_of_twelve_raise_the_others_finish_and_when_mended_only_those_two_run_again(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_signal_in_mid_sweep_stops_it_and_its_record_says_what_was_not_run(
     process = start("-m", *TROUBLE, "trainer.max_epochs=20", "+model.options.seconds=0.1", "seed=0,1,2", cwd=tmp_path)
     wait_for(tmp_path, 0, process)
     process.send_signal(signum)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert "0 of 3 jobs done, 2 not run, 1 stopped" in out
@@ -162,7 +162,7 @@ def test_ctrl_c_stops_workers_in_other_processes_too(tmp_path: Path) -> None:
     process = start(*words, "trainer.max_epochs=300", "seed=0,1,2,3", cwd=tmp_path)
     wait_for(tmp_path, 0, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     assert set(statuses(tmp_path)) == {"stopped"}  # they saved: none was killed while it ran
     assert len(sweep_record(tmp_path)["not_run"]) == 4 - len(records(tmp_path))

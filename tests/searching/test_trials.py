@@ -15,7 +15,7 @@ optuna = pytest.importorskip("optuna", reason="the extra search is not installed
 
 from src.mistakes import Mistake  # noqa: E402
 from src.searching.results import importances  # noqa: E402
-from src.searching.study import give_up, next_trial, open_study  # noqa: E402
+from src.searching.study import next_trial, open_study, release  # noqa: E402
 from src.searching.trial import run_trial  # noqa: E402
 
 SEARCH = {"trials": 3, "sampler": {"name": "random", "seed": 0, "startup_trials": 2}}
@@ -71,8 +71,16 @@ def test_a_trial_that_runs_is_left_alone_and_counts(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     assert [next_trial(study, tmp_path, SEARCH).number for _ in range(3)] == [0, 1, 2]
     assert next_trial(study, tmp_path, SEARCH) is None
-    give_up(study, study.trials[1], "stopped by a signal")
-    assert next_trial(study, tmp_path, SEARCH).number == 3
+
+
+def test_what_a_process_was_at_when_a_signal_came_is_queued_again(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    other, own = next_trial(study, tmp_path, SEARCH), next_trial(study, tmp_path, SEARCH)
+    other.set_user_attr("process", other.user_attrs["process"] | {"host": "another machine"})
+    rate = own.suggest_float("optimizer.lr", 0.01, 0.02, log=True)
+    release(study, tmp_path)
+    assert states(study) == ["RUNNING", "FAIL", "WAITING"]
+    assert next_trial(study, tmp_path, SEARCH).suggest_float("optimizer.lr", 0.01, 0.02, log=True) == rate
 
 
 def test_a_study_that_is_opened_again_does_not_propose_the_same_values_again(tmp_path: Path) -> None:
