@@ -5,56 +5,61 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from torch import Tensor
 
 from src.analysis.confusions import Confusions as Counts
 from src.training.callbacks.probe import View
 from src.training.callbacks.watcher import Watcher
 from src.training.module import LanguageModule, Outcome
 
-MOST_READ = 32_768  # characters, where there is no validation that goes by
+MOST_READ = 131_072  # characters counted of a longer text
+MOST_READ_ALONE = 16_384  # where there is no validation that goes by
 
 
 class Confusions(Watcher):
-    """Draw `text/confusions`, counted over the whole validation as it goes by."""
+    """Draw `text/confusions`, counted over the validation as it goes by."""
 
     name = "confusions"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.counts = self._none()
+        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []  # targets, first guesses, nats: counted when it is drawn
+        self.characters = 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count anew."""
-        self.counts = self._none()
+        """See anew."""
+        self.seen, self.characters = [], 0
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Count a window that was validated on."""
+        """Keep a window that was validated on."""
         assert isinstance(pl_module, LanguageModule)
-        if self.active and trainer.state.fn == "fit" and pl_module.val_outcome is not None:
-            self._add(pl_module.val_outcome)
+        if self.active and pl_module.val_outcome is not None and self.characters < MOST_READ:
+            self._see(pl_module.val_outcome)
 
     def draw(self, view: View) -> None:
-        """Draw what was counted."""
+        """Count what was seen, and draw."""
         from src.analysis.pictures_of_text import confusions
 
-        if not self.counts.counts.any():
+        if view.split() == "train":
             self._read(view)
-        figure = confusions(view.step, self.counts, self.gallery.symbols)
+        counts = Counts.none(len(self.gallery.symbols))
+        seen = [torch.cat([part.flatten() for part in parts]) for parts in zip(*self.seen, strict=True)]
+        figure = confusions(view.step, counts.plus(*seen), self.gallery.symbols)
         self.gallery.figure(view.trainer, "text/confusions", figure, view.step)
 
     def _read(self, view: View) -> None:
-        """Count the first windows, where no validation has gone by."""
-        self.counts, state, windows = self._none(), None, view.windows()
+        """Read the first windows, where no validation has gone by."""
+        self.seen, self.characters = [], 0
+        state, windows = None, view.windows()
         for index in range(len(windows)):
             window = windows.window(0, index)
             logits, loss, state = view.read(window, None if window.starts else state)
-            self._add(Outcome(window, logits, loss))
-            if self.counts.counts.sum() >= MOST_READ:
+            self._see(Outcome(window, logits, loss))
+            if self.characters >= MOST_READ_ALONE:
                 break
 
-    def _add(self, outcome: Outcome) -> None:
-        guesses = outcome.logits.argmax(-1).cpu()
-        self.counts = self.counts.plus(outcome.window.targets.cpu(), guesses, outcome.loss.losses.cpu())
-
-    def _none(self) -> Counts:
-        return Counts.none(len(self.gallery.symbols))
+    def _see(self, outcome: Outcome) -> None:
+        targets = outcome.window.targets
+        self.seen.append((targets, outcome.logits.argmax(-1), outcome.loss.losses))
+        self.characters += targets.numel()

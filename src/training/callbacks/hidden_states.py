@@ -14,7 +14,7 @@ from src.training.callbacks.probe import View, passage
 from src.training.callbacks.watcher import Watcher
 
 SHOWN = 72  # characters under the heat map: as many as can be read at 800 pixels
-COUNTED = 512  # characters whose states make the histograms
+COUNTED = 256  # characters whose states make the histograms
 MOST_LAYERS = 2  # maps in one figure: the lowest and the top
 
 

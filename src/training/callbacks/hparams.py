@@ -50,9 +50,11 @@ class HParams(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the metrics and close the row."""
-        best = self.history.best or {}
-        point = {f"final/{name}": value for name, value in self.history.final.items() if name.split("/")[-1] in FOUR}
-        point |= {f"best/{name}": best[name] for name in best if str(name).split("/")[-1] in FOUR}
+        final, best = self.history.final, self.history.best or {}
+        stage = "val" if "val/cross_entropy" in final else "train"
+        names = [f"{stage}/{metric}" for metric in FOUR]
+        point = {f"best/{name}": best[name] for name in names if name in best}
+        point |= {f"final/{name}": final[name] for name in names if name in final}
         write_scalars(trainer, point, trainer.global_step)
         for writer in writers(trainer.loggers):
             writer.ended(well=True)

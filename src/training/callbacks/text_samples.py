@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 
 from src.data.corpus import Corpus
 from src.data.splits import LineSplit, PairSplit
-from src.models.generation import Generation
+from src.models.generation import read, uniform_numbers, widened
+from src.models.language_model import LanguageModel
 from src.models.sampling import Choice
+from src.models.stepper import stepper
 from src.training.callbacks.gallery import Gallery
 from src.training.callbacks.probe import View
 from src.training.callbacks.watcher import Watcher
@@ -53,13 +56,24 @@ class TextSamples(Watcher):
         first = next(model.parameters())
         if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
             model = copy.deepcopy(model).cpu().float()  # characters one by one are fastest on a CPU
-        split = self.corpus.splits["train"]
-        boundary = split.boundary if isinstance(split, LineSplit) else None
-        for temperature in self.temperatures:
-            drawn = Generation(model, self._start(), Choice(temperature), [0], boundary)
-            ids = [int(next(drawn)[0]) for _ in range(self.length)]
+        for temperature, ids in zip(self.temperatures, self._written(model), strict=True):
             text = (self.prompt or "") + self.corpus.vocabulary.decode(ids)
             self.gallery.text(view.trainer, f"samples/temperature_{float(temperature)}", text, view.step)
+
+    def _written(self, model: LanguageModel) -> np.ndarray:
+        """Return ids (temperatures, length), all written side by side."""
+        split, streams = self.corpus.splits["train"], len(self.temperatures)
+        logits, state = read(model, self._start())
+        machine = stepper(model, streams, widened(state, streams))
+        draws = [Choice(temperature).drawer() for temperature in self.temperatures]
+        rows, written = np.repeat(logits[None], streams, axis=0), []
+        for uniform in itertools.islice(uniform_numbers([0] * streams), self.length):
+            ids = np.concatenate([draw(rows[i : i + 1], uniform[i : i + 1]) for i, draw in enumerate(draws)])
+            written.append(ids)
+            if isinstance(split, LineSplit):
+                machine.restart(ids == split.boundary)  # each item begins from a zero state
+            rows = machine.step(ids)
+        return np.stack(written, axis=1)
 
     def _start(self) -> np.ndarray:
         """Return the ids to go on from."""

@@ -28,7 +28,7 @@ class Watcher(Callback):
     """
 
     name = ""  # of its switch: callbacks.<name>
-    draws_at_start = False
+    draws_at_start = False  # at step 0, in the place of validation 1
 
     def __init__(self, gallery: Gallery, every_n_steps: int | None = None) -> None:
         self.gallery, self.every_n_steps = gallery, every_n_steps
@@ -99,7 +99,8 @@ class Watcher(Callback):
     def _count(self, view: View) -> None:
         self.validations += 1
         if self.every_n_steps is None:
-            self._moment(view, is_power_of_four(self.validations))
+            again = self.draws_at_start and self.validations == 1  # it has drawn just before
+            self._moment(view, is_power_of_four(self.validations) and not again)
 
     def _moment(self, view: View, draws: bool) -> None:
         if not self.active:
