@@ -125,7 +125,8 @@ def leave_record(folder: Path, config: dict[str, Any], command: dict[str, Any], 
     """See to it that a failed job has its traceback in its own train.log and its error in its run.json."""
     entries = record_of(folder)
     told = {"type": type(error).__name__, "message": str(error)}
-    print(f"failed: {folder}: {told['type']}: {told['message']}")
+    first = next(iter(told["message"].strip().splitlines()), "")
+    print(f"failed: {folder}: {told['type']}: {first}")
     if entries.get("status") == "failed" and entries.get("error") == told:
         return  # the run itself has seen to it
     folder.mkdir(parents=True, exist_ok=True)
