@@ -25,6 +25,7 @@ FLOORS = {
     "config": 3,
     "sweeps": 3,
     "searching": 3,
+    "benchmarks": 3,
 } | dict.fromkeys(ENTRIES, 3)
 
 
