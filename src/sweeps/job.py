@@ -69,8 +69,8 @@ class JobRunner:
         except SystemExit:
             hand_back(folder)
             raise
-        except BaseException:  # a signal; anything that a run raises is an Exception, and recorded
-            if here:
+        except BaseException as error:  # a signal; what a run raises is recorded and does not come here
+            if here or isinstance(error, Exception):
                 raise
         return outcome | {"status": str(record_of(folder).get("status", "not run"))}
 

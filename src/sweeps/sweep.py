@@ -8,6 +8,8 @@ import socket
 import sys
 from pathlib import Path
 
+from hydra.core.utils import JobStatus
+
 from src.config.sweeper import Composed, Engine
 from src.mistakes import Mistake
 from src.sweeps.job import JobRunner
@@ -63,7 +65,11 @@ def _launch(plan: Plan, engine: Engine, record: SweepRecord, command: list[str],
 
     try:
         with taken(caught, None if engine.name in HERE else stop_elsewhere), watching(watch):
-            engine.launch([job.words for job in plan.to_do], runner)
+            outcomes = engine.launch([job.words for job in plan.to_do], runner)
+        for job, outcome in zip(plan.to_do, outcomes, strict=False):
+            if outcome.status == JobStatus.FAILED:  # not even a record could be left: no place, no permission
+                error = outcome._return_value
+                print(f"{job.label}: {type(error).__name__}: {error}", file=sys.stderr)
     except Exception as error:
         if caught.first is None:  # the engine cannot go on: a worker was killed, a machine is gone
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]

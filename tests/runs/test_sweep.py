@@ -203,3 +203,12 @@ def test_a_launcher_that_is_not_there_is_told_with_its_extra_or_its_nearest_name
     if importlib.util.find_spec("ray") is None:
         (line,) = refused("-m", "seed=0,1", "hydra/launcher=ray", cwd=tmp_path)
         assert "pip install -e '.[ray]'" in line
+
+
+def test_jobs_that_cannot_even_leave_a_record_are_told_and_make_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "sweeps").mkdir(parents=True)
+    (tmp_path / "runs" / "sweeps" / "hello_cell").touch()  # a file where their folders should be
+    lines = refused("-m", *QUIET, "seed=0,1", cwd=tmp_path, code=1)
+    assert [line.split(":")[0] for line in lines] == ["seed=0", "seed=1"]
+    assert all("Not a directory" in line for line in lines)
+    assert sweep_record(tmp_path)["not_run"] == ["seed=0", "seed=1"]
