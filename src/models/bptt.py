@@ -127,12 +127,13 @@ def forward_window(
     U, W = split(weight)
     hidden = input_share(inputs, U, b)
     recur = Affine(W.t(), rows=hidden.shape[1], steps=hidden.shape[0])
-    f = Activation(nonlinearity, like=hidden[0])
-    h_prev = h_0
+    f = Activation(nonlinearity, hidden)
     steps = hidden.unbind(0)
-    for h_t in reversed(steps) if reverse else steps:
+    h_prev = h_0
+    for t in reversed(range(len(steps))) if reverse else range(len(steps)):
+        h_t = steps[t]
         z_t = h_t if h_prev is None else recur(h_t, h_prev, h_t)
-        f(z_t, h_t)
+        f(t, None if z_t is h_t else z_t)
         h_prev = h_t
     return hidden
 
@@ -142,11 +143,15 @@ def backward_window(
 ) -> Hidden:
     """All delta_t = dL/dz_t, from the last step of the walk to the first; in grad_hidden's memory if `spend`."""
     _, W = split(weight)
-    grad_hidden = grad_hidden.to(hidden.dtype).contiguous()
-    delta = grad_hidden if spend else torch.empty_like(hidden)
     recur = Affine(W, rows=hidden.shape[1], steps=hidden.shape[0])
+    if spend or recur.packed:
+        grad_hidden = grad_hidden.to(hidden.dtype).contiguous()
+    else:  # addmm_ in place is faster than from one tensor into another, by more than one copy of all
+        grad_hidden, spend = torch.empty_like(hidden).copy_(grad_hidden), True
+    delta = grad_hidden if spend else torch.empty_like(hidden)
     f_backward = activation_backward(nonlinearity)
-    steps = list(zip(grad_hidden.unbind(0), hidden.unbind(0), delta.unbind(0), strict=True))
+    into = delta.unbind(0)
+    steps = list(zip(into if spend else grad_hidden.unbind(0), hidden.unbind(0), into, strict=True))
     delta_next = None
     for g_t, h_t, delta_t in steps if reverse else reversed(steps):
         dh_t = g_t + grad_h_n if delta_next is None else recur(g_t, delta_next, delta_t)
