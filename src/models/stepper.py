@@ -24,9 +24,6 @@ from src.models.convert import read_layers
 from src.models.gated import GRU, LSTM
 from src.models.language_model import LanguageModel, State
 
-PACKED_ROWS = 8  # from so many streams on, oneDNN's packed weights win over numpy's product
-PACKED_SIZE = 256
-
 
 @runtime_checkable
 class Stepper(Protocol):
@@ -194,20 +191,10 @@ class GRUCells(Cells):
 def product(M: np.ndarray, rows: int) -> Callable[[np.ndarray, np.ndarray], object]:
     """The function (a (rows, k), out (rows, n)) that writes a M into `out`, for a fixed M (k, n).
 
-    numpy's product has the least overhead, and at one row it is a product of matrix and vector, twice as fast as
-    torch's here: 512 x 512, us, 1 row: torch 44, numpy 15; 64 rows: torch 790, numpy 375, packed 337.
+    numpy's, for its small overhead and because its threads yield where torch's spin. 512 x 512 in float32, us: 1 row,
+    one thread: torch 44, numpy 15. A step of 64 streams of 2 x 512, two threads: 710, and 1,000 beside other work;
+    with oneDNN's packed weights instead, which are 15 % faster on one thread, 28,000 and more beside other work.
     """
-    packable = M.dtype == np.float32 and min(M.shape) >= PACKED_SIZE and torch.backends.mkldnn.is_available()
-    if rows >= PACKED_ROWS and packable:
-        weight = torch.from_numpy(np.ascontiguousarray(M.T))
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-        linear = torch.ops.mkldnn._linear_pointwise
-
-        def by_packed(a: np.ndarray, out: np.ndarray) -> None:
-            with torch.inference_mode():
-                out[:] = linear(torch.from_numpy(a), packed, None, "none", [None], "").numpy()
-
-        return by_packed
     M = np.ascontiguousarray(M)
     if rows == 1:
         return lambda a, out: np.dot(a[0], M, out=out[0])

@@ -73,13 +73,13 @@ def test_an_identity_readout_gives_the_hidden_state():
     np.testing.assert_allclose(logits, fast.state()[-1].numpy())
 
 
-@pytest.mark.parametrize("rows", [1, 7, 8, 64])
-def test_every_way_to_multiply_gives_the_product(rows):
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_a_product_of_any_number_of_rows_is_written_where_it_is_wanted(rows):
     generator = np.random.default_rng(0)
-    M, a = (generator.normal(size=size).astype(np.float32) for size in ((256, 512), (rows, 256)))
-    out = np.empty((rows, 512), np.float32)
+    M, a = (generator.normal(size=size).astype(np.float32) for size in ((25, 51), (rows, 25)))
+    out = np.empty((rows, 51), np.float32)
     product(M, rows)(a, out)
-    np.testing.assert_allclose(out, a.astype(np.float64) @ M.astype(np.float64), atol=1e-3)
+    np.testing.assert_allclose(out, a.astype(np.float64) @ M.astype(np.float64), atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "nonlinearity"), KINDS)

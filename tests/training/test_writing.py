@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -139,3 +141,14 @@ def test_what_cannot_be_sampled_is_said_before_anything_is(manual, words, named)
 
 def test_without_a_seed_two_texts_differ(manual):
     assert manual.sample(length=60, seed=None) != manual.sample(length=60, seed=None)
+
+
+def test_the_ten_thousandth_character_costs_what_the_tenth_does(manual):
+    steps = generation(manual, "every", Writing())
+    times = []
+    for _ in range(10_100):
+        begun = time.process_time_ns()
+        next(steps)
+        times.append(time.process_time_ns() - begun)
+    # Reading the prefix again would cost a thousand times more; 3 is noise
+    assert np.median(times[10_000:]) < 3 * np.median(times[10:110])
