@@ -19,12 +19,13 @@ class Troublesome(CellRNN):
         self,
         input_size: int,
         hidden_size: int,
+        nonlinearity: str = "tanh",
         number: int = 0,
         raises: str = "",
         kills: str = "",
         seconds: float = 0.0,
     ) -> None:
-        super().__init__(input_size, hidden_size)
+        super().__init__(input_size, hidden_size, nonlinearity=nonlinearity)
         self.number, self.raises, self.kills, self.seconds = number, raises, kills, seconds
         self.steps = 0
 
