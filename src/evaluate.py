@@ -17,16 +17,18 @@ def evaluate(config: dict[str, Any]) -> None:
     """Evaluate as a checked configuration says, print, and leave evaluation_<split>.json in the run's folder."""
     other = config["model"].get("name")
     trained = opened({**config, "model": {}})
-    from src.training.evaluating import evaluate_run
-    from src.training.locate import run_of
+    from src.training.evaluating import evaluate_run, keep
 
     result = evaluate_run(trained, config["split"], config["data"], other)
     with pipe_may_close():
         if config["format"] == "json":
-            return say(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-        say("\n".join(table(result, trained.config["data"]["name"])) + "\n")
-        if (folder := run_of(trained.path)) is not None:
-            say(f"written: {folder / ('evaluation_' + result['split'] + '.json')}\n")
+            say(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        else:
+            say("\n".join(table(result, trained.config["data"]["name"])) + "\n")
+    written = keep(trained, result)  # last: where the folder cannot be written to, the numbers are told all the same
+    if written and config["format"] == "text":
+        with pipe_may_close():
+            say(f"written: {written}\n")
 
 
 def table(result: dict[str, Any], data: str) -> list[str]:

@@ -123,6 +123,8 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # `--help | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Failure, OSError) as error:  # a full or read-only disk, a file that vanished: not ours to mend, and no bug
         if TRACEBACKS:
             raise

@@ -23,7 +23,7 @@ from src.training.trained import TrainedModel
 def evaluate_run(
     trained: TrainedModel, split: str | None, changes: Mapping[str, Any] | None = None, model: str | None = None
 ) -> dict[str, Any]:
-    """Return the content of evaluation_<split>.json, and write it where the model lies in its run's folder.
+    """Return the content of evaluation_<split>.json.
 
     Args:
         trained: the model, in the implementation that it was trained in.
@@ -43,20 +43,30 @@ def evaluate_run(
     found, *others = [
         {"model": one.config["model"]["name"], **evaluate(one.model, windows).to_plain()} for one in models
     ]
-    run = run_of(trained.path)
-    result = {
+    return {
         "split": split,
         **found,
         "also": [{**other, "difference": other["cross_entropy"] - found["cross_entropy"]} for other in others],
         "baselines": floor(corpus, split),
         "checkpoint": trained.path.stem,
         **trained.progress,
-        "text": {"sha256": corpus.provenance.get("sha256"), "changed": has_changed(corpus, run)},
+        "text": {"sha256": corpus.provenance.get("sha256"), "changed": has_changed(corpus, run_of(trained.path))},
         "notes": list(corpus.notes),
     }
-    if run is not None:
-        write_atomically(run / f"evaluation_{split}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    return result
+
+
+def keep(trained: TrainedModel, result: Mapping[str, Any]) -> Path | None:
+    """Write evaluation_<split>.json into the folder of the model's run; None where the model lies in none.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    run = run_of(trained.path)
+    if run is None:
+        return None
+    path = run / f"evaluation_{result['split']}.json"
+    write_atomically(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    return path
 
 
 def own_corpus(trained: TrainedModel, words: Mapping[str, Any]) -> Corpus:

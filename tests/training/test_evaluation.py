@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from src.data.splits import LineSplit, TextSplit
 from src.mistakes import Mistake
 from src.models.gated import GRU
 from src.models.language_model import LanguageModel
-from src.training.evaluating import evaluate_run
+from src.training.evaluating import evaluate_run, keep
 from src.training.evaluation import evaluate, split_windows
 from tests.fabricated_run import MODELS, VERSE, fabricate
 
@@ -77,6 +76,7 @@ def test_a_run_is_evaluated_on_each_of_its_splits_and_leaves_the_result_in_its_f
     for split, size in sizes.items():
         result = evaluate_run(trained, split)
         assert result["characters"] == size - 1
+        assert keep(trained, result) == folder / f"evaluation_{split}.json"
         assert json.loads((folder / f"evaluation_{split}.json").read_text()) == result
     assert result["checkpoint"] == "best"
     assert result["baselines"].keys() >= {"uniform", "unigram", "ngram_5"}
@@ -175,4 +175,10 @@ def test_an_evaluation_leaves_no_mode_set(tmp_path):
     trained = load(fabricate(tmp_path / "run"))
     evaluate_run(trained, "val")
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()  # noqa: PT018
-    assert Path(tmp_path / "run" / "evaluation_val.json").is_file()
+
+
+def test_the_result_of_a_checkpoint_that_was_carried_away_is_written_nowhere(tmp_path):
+    folder = fabricate(tmp_path / "run")
+    trained = load((folder / "checkpoints" / "best.ckpt").rename(tmp_path / "alone.ckpt"))
+    assert keep(trained, evaluate_run(trained, "val")) is None
+    assert not list(tmp_path.rglob("evaluation_*"))
