@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -109,8 +108,3 @@ class Step:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-
-
-def unknown_models(names: Sequence[str]) -> list[str]:
-    """Return the names that are no case."""
-    return [name for name in names if name not in CASES]

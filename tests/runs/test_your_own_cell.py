@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from src.mistakes import Mistake
+from src.models.build import build_model
 from tests.runs.commands import ROOT, environment, only_run, refused, run
 
 PAGE = (ROOT / "docs" / "your_own_cell.md").read_text(encoding="utf-8")
@@ -75,12 +77,16 @@ def test_the_cell_of_the_page_trains_is_used_and_goes_on(folder):
     assert json.loads((trained / "run.json").read_text())["steps"] == 2 * record["steps"]
 
 
-@pytest.mark.slow
-def test_what_is_wrong_with_a_cell_of_ones_own_is_told_in_words(folder):
+def test_what_is_wrong_with_a_cell_of_ones_own_is_told_in_words(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    words = {"_target_": "leaky.LeakyRNN", "hidden_size": 8, "readout": "linear", "num_layers": 1, "nonlinearity": None}
+    assert build_model({**words, "options": {"leak": 0.25}}, 4).recurrence.leak == 0.25
+    with pytest.raises(Mistake) as told:
+        build_model({**words, "num_layers": 2, "options": {"lek": 0.25}}, 4)
+    assert told.value.messages == (
+        "model.options.lek: LeakyRNN has no such word; did you mean leak?",
+        "model.num_layers=2 means nothing for LeakyRNN, which has input_size, hidden_size, leak",
+    )
     words = ("--config-dir", "my_conf", "model=leaky", "data=text", "data.path=my.txt", *SHRUNK)
-    assert "model.num_layers=2" in refused(*words, "model.num_layers=2", cwd=folder)[0]
-    assert "model.options.lek" in refused(*words, "model.options.lek=1", cwd=folder)[0]
-    (told,) = refused(*words, "+model.options.lek=1", cwd=folder)
-    assert told == "model.options.lek: LeakyRNN has no such word; did you mean leak?"
     assert "leaky.Nobody" in refused(*words, "model._target_=leaky.Nobody", cwd=folder)[0]
     assert not (folder / "runs").exists()
