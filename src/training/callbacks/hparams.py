@@ -84,4 +84,5 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, boo
         elif isinstance(value, bool | int | float) and name not in MAY_BE_NONE:
             yield name, value
         else:
-            yield name, str(value)
+            text = str(value)
+            yield name, text if text.strip() and text.isprintable() else repr(text)  # a newline would be a blank cell

@@ -99,6 +99,13 @@ def test_a_key_has_one_type_whatever_its_value():
     assert empty == {"seed": "None", "optimizer.lr": 1, "optimizer.eps": "None", "optimizer.betas": "None"}
 
 
+def test_a_value_that_has_no_ink_is_written_as_it_would_be_typed():
+    assert dict(flat({"data": {"separator": "\n", "symbols": "a b"}})) == {
+        "data.separator": "'\\n'",
+        "data.symbols": "a b",
+    }
+
+
 def test_rows_are_told_apart_by_what_is_mostly_compared_and_by_their_folder():
     config = {"model": {"name": "cell", "num_layers": 2, "hidden_size": 8}, "optimizer": {"name": "adam", "lr": 0.002},
               "seed": 1}  # fmt: skip
