@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 
 from src.data.corpus import Corpus
@@ -34,6 +36,8 @@ class TextData(pl.LightningDataModule):
         self.corpus = corpus
         self.seq_len, self.batch_size, self.offset, self.reset = seq_len, batch_size, offset, reset
         self.evaluation_streams, self.seed, self.limit = evaluation_streams, seed, limit
+        self.loader: Windows | None = None
+        self.position: dict[str, Any] | None = None  # of a checkpoint
 
     def windows(self, rank: int = 0, world_size: int = 1) -> Windows:
         """The training windows of one process."""
@@ -58,7 +62,18 @@ class TextData(pl.LightningDataModule):
     def train_dataloader(self) -> Windows:
         """Lightning's hook."""
         assert self.trainer is not None
-        return self.windows(self.trainer.global_rank, self.trainer.world_size)
+        self.loader = self.windows(self.trainer.global_rank, self.trainer.world_size)
+        if self.position is not None:
+            self.loader.load_state_dict(self.position)
+        return self.loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loader's place. Lightning keeps it too, and gives it back in mid-epoch only: the epoch would be lost."""
+        return self.loader.state_dict() if self.loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the place back, for the loader that is made next."""
+        self.position = state_dict or None
 
     def val_dataloader(self) -> Windows | list[Windows]:
         """Lightning's hook; where there is nothing to validate on, the trainer is told not to ask."""

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from src.models.step import Activation, Affine, activation_backward, input_share, linear, scatter
+from src.models.step import Activation, ActivationBackward, Affine, input_share, linear, scatter
 
 Inputs = Int[Tensor, "time batch"] | Float[Tensor, "time batch input"]
 Hidden = Float[Tensor, "time batch hidden"]
@@ -31,8 +31,8 @@ State = Float[Tensor, "batch hidden"]
 
 def split(weight: Tensor) -> tuple[Tensor, Tensor]:
     """U (hidden, input) and W (hidden, hidden), views of weight = [U W]."""
-    hidden_size = weight.shape[0]
-    return weight[:, :-hidden_size], weight[:, -hidden_size:]
+    hidden_size, both = weight.shape
+    return weight.narrow(1, 0, both - hidden_size), weight.narrow(1, both - hidden_size, hidden_size)
 
 
 def reference(
@@ -117,13 +117,17 @@ def recurrence(
 
 
 def _cast(leaf: Tensor | None, dtype: torch.dtype) -> Any:
-    return leaf.to(dtype) if leaf is not None and leaf.is_floating_point() else leaf
+    return leaf if leaf is None or leaf.dtype is dtype or not leaf.is_floating_point() else leaf.to(dtype)
 
 
 def forward_window(
     inputs: Tensor, weight: Tensor, b: Tensor | None, h_0: Tensor | None, nonlinearity: str, reverse: bool
 ) -> Hidden:
     """All h_t. The input's share is written into the memory that becomes hidden; a step turns z_t into h_t there."""
+    if len(inputs) == 1 and h_0 is not None and inputs.is_floating_point():  # a step alone: one product with [x; h]
+        z = linear(torch.cat([inputs[0], h_0], dim=1).unsqueeze(0), weight, b)
+        Activation(nonlinearity, z)(0, None)
+        return z
     U, W = split(weight)
     hidden = input_share(inputs, U, b)
     recur = Affine(W.t(), rows=hidden.shape[1], steps=hidden.shape[0])
@@ -149,13 +153,14 @@ def backward_window(
     else:  # addmm_ in place is faster than from one tensor into another, by more than one copy of all
         grad_hidden, spend = torch.empty_like(hidden).copy_(grad_hidden), True
     delta = grad_hidden if spend else torch.empty_like(hidden)
-    f_backward = activation_backward(nonlinearity)
+    f_backward = ActivationBackward(nonlinearity, hidden, delta)
     into = delta.unbind(0)
-    steps = list(zip(into if spend else grad_hidden.unbind(0), hidden.unbind(0), into, strict=True))
+    grads = into if spend else grad_hidden.unbind(0)
     delta_next = None
-    for g_t, h_t, delta_t in steps if reverse else reversed(steps):
-        dh_t = g_t + grad_h_n if delta_next is None else recur(g_t, delta_next, delta_t)
-        f_backward(dh_t, h_t, delta_t)
+    for t in range(len(into)) if reverse else reversed(range(len(into))):
+        delta_t = into[t]
+        dh_t = grads[t] + grad_h_n if delta_next is None else recur(grads[t], delta_next, delta_t)
+        f_backward(t, dh_t)
         delta_next = delta_t
     return delta
 
@@ -242,4 +247,4 @@ class Recurrence(torch.autograd.Function):
         if ctx.on_deltas is not None:
             ctx.on_deltas(delta)
         grads = gradients(delta, inputs, weight, h_0, hidden, ctx.reverse, asked)
-        return *[g if g is None else g.to(leaf.dtype) for g, leaf in zip(grads, leaves, strict=True)], *[None] * 5
+        return *[g if g is None else _cast(g, leaf.dtype) for g, leaf in zip(grads, leaves, strict=True)], *[None] * 5

@@ -14,6 +14,8 @@ from src.models.bptt import recurrence, reference, split
 from src.models.initialisation import check_init, initialise_, uniform_layer
 from src.models.manners import check_words, time_first
 
+_NAMES = ("weight", "bias"), ("weight_reverse", "bias_reverse")
+
 
 class ManualLayer(nn.Module):
     """One layer's parameters: weight = [U W] (hidden, input + hidden), bias (hidden,), and the reverse direction's."""
@@ -93,11 +95,8 @@ class ManualRNN(nn.Module):
 
     def directions(self) -> list[tuple[Tensor, Tensor | None]]:
         """(weight, bias) of every layer and direction, in the order of h_n: the first layer's two directions first."""
-        return [
-            (getattr(layer, f"weight{suffix}"), getattr(layer, f"bias{suffix}"))
-            for layer in self.layers
-            for suffix in self._suffixes
-        ]
+        names = _NAMES[: len(self._suffixes)]
+        return [(getattr(layer, weight), getattr(layer, bias)) for layer in self.layers for weight, bias in names]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -152,7 +151,7 @@ class ManualRNN(nn.Module):
             outputs.append(hidden)
             ends.append(h_n)
         output = outputs[0] if directions == 1 else torch.cat(outputs, dim=2)
-        h_n = torch.stack(ends)
+        h_n = ends[0].unsqueeze(0) if len(ends) == 1 else torch.stack(ends)
         if not batched:
             return output.squeeze(1), h_n.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output, h_n

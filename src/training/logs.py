@@ -52,6 +52,13 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic in th
         self.stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         super().emit(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A reader that has gone (a closed pipe) is no reason to stop training, nor to say so at every line."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
+        else:
+            super().handleError(record)
+
 
 @contextlib.contextmanager
 def logging_to(folder: Path | None) -> Iterator[None]:

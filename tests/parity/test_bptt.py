@@ -171,9 +171,9 @@ def test_autocast_multiplies_in_bfloat16_and_keeps_weights_and_gradients_in_floa
 
 
 def test_a_sum_of_many_bfloat16_deltas_does_not_stand_still():
-    delta = torch.ones(1000, 1, 2, dtype=torch.bfloat16)  # in bfloat16, 256 + 1 = 256
-    columns = step.scatter(delta, torch.zeros(1000, 1, dtype=torch.long), 3)
-    assert columns.tolist() == [[1000.0, 1000.0], [0.0, 0.0], [0.0, 0.0]]
+    delta = torch.ones(1001, 1, 2, dtype=torch.bfloat16)  # in bfloat16 256 + 1 = 256, and 1001 is 1000
+    columns = step.scatter(delta, torch.zeros(1001, 1, dtype=torch.long), 3)
+    assert columns.tolist() == [[1001.0, 1001.0], [0.0, 0.0], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 384), (torch.bfloat16, 128)])
@@ -196,18 +196,18 @@ def test_packed_weights_change_the_time_and_not_the_numbers(dtype, size, monkeyp
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_slice_of_the_weights_is_multiplied_as_fast_as_a_matrix_of_its_own(dtype):
     """oneDNN multiplies by a slice as it lies in a plain loop: 1.9 s instead of 0.5 ms, 2,500 rows and 128 units."""
-    weight, x = torch.randn(384, 768).to(dtype), torch.randn(10, 10, 384).to(dtype)
+    weight, x = torch.randn(384, 768).to(dtype), torch.randn(128, 8, 384).to(dtype)
     for U in (split(weight)[0], split(weight)[0].t()):
 
         def best(M: Tensor) -> float:
             times = []
-            for _ in range(5):
+            for _ in range(3):
                 begin = time.perf_counter()
                 step.linear(x, M)
                 times.append(time.perf_counter() - begin)
             return min(times)
 
-        assert best(U) < 20 * best(U.contiguous()) + 0.005
+        assert best(U) < 20 * best(U.contiguous())
 
 
 @pytest.mark.parametrize("ids", [False, True])
@@ -229,9 +229,9 @@ def test_spending_the_gradients_memory_changes_no_number():
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
-def test_the_gradient_that_the_caller_gave_is_left_as_it_was():
-    x, weight, bias, h_0 = layer(7, 3)
-    hidden, _ = recurrence(x, weight, bias, h_0)
+@pytest.mark.parametrize(("size", "dtype"), [(HIDDEN, F64), (384, torch.float32)], ids=["plain", "packed"])
+def test_the_gradient_that_the_caller_gave_is_left_as_it_was(size, dtype):
+    hidden, _ = recurrence(*layer(16, 8, hidden=size, dtype=dtype))
     pull = torch.randn_like(hidden)
     before = pull.clone()
     hidden.backward(pull)

@@ -360,6 +360,15 @@ def test_a_gradient_penalty_trains_through_it_as_through_torch():
     assert off(grads[1], grads[0]) < 1e-12
 
 
+def test_the_gradient_that_the_caller_gave_is_left_as_it_was():
+    _, ours = pair()
+    output, _ = ours(x_of(7, 4, INPUT))
+    pull = torch.randn_like(output)
+    before = pull.clone()
+    output.backward(pull)
+    assert torch.equal(pull, before)
+
+
 def test_an_output_changed_in_place_is_noticed_and_not_differentiated_wrongly():
     _, ours = pair()
     output, _ = ours(x_of(4, 2, INPUT))

@@ -18,7 +18,7 @@ from tests.runs.commands import ROOT, SHARED_DATA, environment, only_run, run
 
 pytestmark = pytest.mark.slow
 
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.name != "scaling_out.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md"]  # the other pages of docs/ have tests of their own
 TEXT = "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
 
 

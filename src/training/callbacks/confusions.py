@@ -41,7 +41,7 @@ class Confusions(Watcher):
         """Count what was seen, and draw."""
         from src.analysis.pictures_of_text import confusions
 
-        if view.split() == "train":
+        if view.split() == "train" or not self.seen:  # a run taken up at its last step has seen no validation
             self._read(view)
         counts = Counts.none(len(self.gallery.symbols))
         seen = [torch.cat([part.flatten() for part in parts]) for parts in zip(*self.seen, strict=True)]
