@@ -80,6 +80,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
             check_same(prepared, checkpoint, path)
         was = {key: record.entries[key] for key in ("status", "started", "process", "git")}
         step = checkpoint["global_step"] if checkpoint else 0
+        set_damaged_aside(folder / "checkpoints", path)
         cut_back(folder, lengths_in(checkpoint) if checkpoint else {})
         write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         earlier = [
@@ -136,6 +137,13 @@ def sound_checkpoint(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
     if not any((checkpoints / name).exists() for name in ("last.ckpt", "previous.ckpt")):
         return None, None
     return newest_sound(checkpoints)
+
+
+def set_damaged_aside(checkpoints: Path, used: Path | None) -> None:
+    """Rename a damaged `last.ckpt`: the next save must not make it the one to fall back on."""
+    last = checkpoints / "last.ckpt"
+    if used is not None and used != last and last.exists():
+        last.rename(checkpoints / "damaged.ckpt")
 
 
 def lengths_in(checkpoint: Mapping[str, Any]) -> dict[str, int]:
