@@ -86,14 +86,15 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_it_is_used(text: Path) -> 
     last = folder / "checkpoints" / "last.ckpt"
     whole = last.read_bytes()
     record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"status": "running"}))
     for torn in (whole[: len(whole) // 2], bytes([*whole[:5000], whole[5000] ^ 1, *whole[5001:]])):
+        (folder / "run.json").write_text(json.dumps(record | {"status": "running"}))
         last.write_bytes(torn)
         process = start(f"resume={folder}", cwd=text)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert "last.ckpt" in err
         assert "going on from previous.ckpt" in out
+        assert (folder / "checkpoints" / "damaged.ckpt").read_bytes() == torn, "set aside, not lost and not kept as sound"
 
 
 @pytest.mark.parametrize(
