@@ -1,0 +1,52 @@
+"""Every corpus of conf/data composes to a sound configuration, and trains two steps where its text is at hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from src.config.checks import mistakes_in_config
+from src.config.schema import Config
+from src.config.words import groups
+from src.training.fit import fit
+from tests.runs.commands import ROOT, SHARED_DATA
+
+NEED_A_PATH = ("text", "lines")
+EMBEDDED = ("hello", "pydoc")
+IN_THE_FOLDER = ("tiny_shakespeare", "time_machine", "war_and_peace", "names")
+
+
+def composed(name: str, folder: Path, *words: str) -> dict[str, Any]:
+    (folder / "own.txt").write_text("anna\nbert\ncarl\ndora\nemil\nfrida\n" * 60)
+    ConfigStore.instance().store(name="train_schema", node=Config)
+    path = [f"data.path={folder / 'own.txt'}"] if name in NEED_A_PATH else []
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = hydra.compose("train", ["hydra/sweeper=basic", f"data={name}", *path, *words])
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()} | {"name": name, "runs": str(folder / "runs")}
+
+
+@pytest.mark.parametrize("name", groups()["data"])
+def test_a_corpus_composes_with_sensible_companions(name: str, tmp_path: Path) -> None:
+    config = composed(name, tmp_path)
+    assert mistakes_in_config(config) == []
+    assert config["data"]["name"] == name
+    assert config["model"]["readout"] == ("identity" if name == "hello" else "linear")
+
+
+@pytest.mark.parametrize("name", [*EMBEDDED, *NEED_A_PATH, *IN_THE_FOLDER])
+def test_a_corpus_at_hand_trains_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in IN_THE_FOLDER and not SHARED_DATA.exists():
+        pytest.skip("the corpora are not beside this checkout (../shared/data)")
+    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
+    small = ["trainer.max_steps=2", "trainer.limit_val_batches=1", "callbacks=none", "logger=none"]
+    config = composed(name, tmp_path, *small, *([f"data.root={SHARED_DATA}"] if name in IN_THE_FOLDER else []))
+    record = json.loads((fit(config, {"command": "test", "overrides": []}) / "run.json").read_text())
+    assert (record["status"], record["steps"]) == ("done", 2)
