@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.runs.commands import environment, only_run, run
+from tests.runs.commands import environment, only_run, run, start
 from tests.runs.test_resume import WORDS
 
 pytestmark = pytest.mark.slow
@@ -172,6 +173,50 @@ def test_watching_changes_no_bit_of_what_is_trained(tmp_path):
     mine, theirs = (end["unroll"]["progress"]["ranks"][0] for end in ends)
     assert torch.equal(mine["random"]["cpu"], theirs["random"]["cpu"])
     assert torch.equal(mine["states"]["train"], theirs["states"]["train"])
+
+
+def everything(folder: Path) -> dict[str, list[tuple[int, object]]]:
+    """All that a run shows but its speed: {tag: [(step, value to the bit), ...]} over all its event files.
+
+    The row of HParams has its values in its tag's description, with times of day and the folder's name.
+    """
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0, "histograms": 0})
+    tags = events.Reload().Tags()
+    shown: dict[str, list[tuple[int, object]]] = {}
+    for tag in set(tags["scalars"]) - {"train/characters_per_second"}:
+        shown[tag] = [(point.step, point.value.hex()) for point in events.Scalars(tag)]
+    for tag in tags["images"]:
+        shown[tag] = [(point.step, point.encoded_image_string) for point in events.Images(tag)]
+    for tag in tags["histograms"]:
+        shown[tag] = [(point.step, point.histogram_value) for point in events.Histograms(tag)]
+    for tag in tags["tensors"]:
+        shown[tag] = [(point.step, point.tensor_proto.SerializeToString()) for point in events.Tensors(tag)]
+    return shown
+
+
+def test_killed_twice_a_watched_run_shows_what_an_undisturbed_one_shows(tmp_path):
+    words = [*SMALL, "model=manual", "model.dropout=0.2", "data.offset=random", "trainer.val_check_interval=0.5"]
+    words += ["checkpoint.every_n_steps=2", "trainer.max_epochs=3", "callbacks.text_samples.every_n_steps=5"]
+    folders = []
+    for name, lines_before_a_kill in (("straight", []), ("killed", [1, 4])):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "text.txt").write_text(TEXT)
+        command = words
+        for lines in lines_before_a_kill:
+            process = start(*command, cwd=folder)
+            while sum(len(path.read_text().splitlines()) for path in folder.rglob("metrics.jsonl")) < lines:
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.01)
+            process.kill()
+            process.communicate()
+            command = [f"resume={only_run(folder)}"]
+        run(*command, cwd=folder)
+        folders.append(only_run(folder))
+    straight, killed = (everything(folder) for folder in folders)
+    assert set(FIGURES) < set(straight)
+    assert straight.keys() == killed.keys()
+    assert [tag for tag in straight if straight[tag] != killed[tag]] == []
 
 
 def test_a_run_that_goes_on_draws_the_same_figures(tmp_path):

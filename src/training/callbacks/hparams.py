@@ -42,11 +42,22 @@ class HParams(Callback):
 
     def __init__(self, config: Mapping[str, Any], folder: Path, history: History) -> None:
         self.config, self.folder, self.history = config, folder, history
+        self.told: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the words of the configuration."""
-        for writer in writers(trainer.loggers):
-            writer.started(row_name(self.config, self.folder), dict(flat(self.config)))
+        """Write the words of the configuration; in a run that goes on only if some have changed."""
+        words = dict(flat(self.config))
+        for writer in writers(trainer.loggers) if words != self.told else []:
+            writer.started(row_name(self.config, self.folder), words)
+            self.told = words
+
+    def state_dict(self) -> dict[str, Any]:
+        """The words that the row has."""
+        return {"told": self.told}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self.told = dict(state_dict["told"])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the metrics and close the row."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
@@ -31,7 +33,19 @@ CHARTS = {
 class Layout(Callback):
     """Tell TensorBoard's page Custom Scalars what to draw together: train against val, and the baselines with them."""
 
+    def __init__(self) -> None:
+        self.told = False
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Once, before the first step."""
-        for writer in writers(trainer.loggers):
+        """Once a run, before its first step; one that goes on has told it."""
+        for writer in writers(trainer.loggers) if not self.told else []:
             writer.layout(CHARTS)
+            self.told = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether it is told."""
+        return {"told": self.told}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self.told = state_dict["told"]

@@ -49,8 +49,9 @@ class StopOnSignal(Callback):
         self.keeper = keeper
         self.max_seconds = seconds_in(max_time) if max_time else None
         self.started = time.monotonic()
-        self.stop = False
-        self.received: int | None = None
+        self.received: int | None = None  # what this process has been told: the handler's to set
+        self.preempting = False
+        self.stop = False  # what all processes have agreed on at the end of a batch
         self.preempted = False
         self.before: dict[int, Any] = {}
 
@@ -62,18 +63,20 @@ class StopOnSignal(Callback):
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGUSR1:
-            self.preempted = True
+            self.preempting = True
         elif signum == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            self.stop, self.received = True, signum
+            self.received = signum
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Have a checkpoint written at this batch's end, or at the next good one."""
-        if self.max_seconds is not None and time.monotonic() - self.started > self.max_seconds:
-            self.stop = True
+        late = self.max_seconds is not None and time.monotonic() - self.started > self.max_seconds
         due = self.keeper is not None and self.keeper.due(trainer.global_step)
-        self.stop, self.preempted, due = agree(trainer, self.stop, self.preempted, due)
+        # A signal that comes while the processes agree is one for the next batch: it must not be overwritten here
+        preempting, self.preempting = self.preempting, False
+        stop, preempted, due = agree(trainer, late or self.received is not None, preempting, due)
+        self.stop, self.preempted = self.stop or stop, self.preempted or preempted
         if self.keeper is not None and (self.stop or self.preempted or due):
             self.keeper.wanted = True
 
