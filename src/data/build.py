@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Part:
 
 @dataclass
 class Text:
-    """A text that has been read once; `write` encodes it."""
+    """A text that has been read once, its files while they had these `stamps`; `write` encodes it."""
 
     parts: list[Part]
     rules: Rules
@@ -38,13 +38,21 @@ class Text:
     vocabulary: Vocabulary
     digests: list[str]
     sizes: list[int]
+    files: list[Source] = field(default_factory=list)
+    stamps: list[list[Any]] = field(default_factory=list)
     facts: Facts = field(default_factory=dict)
 
     def write(self, stream: BinaryIO) -> Facts:
-        """Encode all parts, one behind the other; returns what is to be known of them."""
+        """Encode all parts, one behind the other; returns what is to be known of them.
+
+        Raises DataError where a file is no longer the one whose checksum names the entry: nothing of it is kept.
+        """
         for part, found in zip(self.parts, self.scans, strict=True):
             if write_ids(stream, read(part, self.rules), self.vocabulary) != found.characters:
                 raise DataError(f"{part.sources[0].name} changed while it was read; start again")
+        for source, stamp in zip(self.files, self.stamps, strict=True):
+            if source.stamp() != stamp:
+                raise DataError(f"{source.name} changed while it was read; start again")
         return self.facts
 
 
@@ -71,7 +79,7 @@ def build(options: Options, parts: list[Part], vocabulary: Vocabulary | None) ->
         named.check(source, digest)
     remember(sources, stamps, digests, time.time_ns())
     spans, unused = _spans(parts, scans)
-    text = Text(parts, rules, scans, Vocabulary(()), digests, sizes)
+    text = Text(parts, rules, scans, Vocabulary(()), digests, sizes, sources, stamps)
     text.vocabulary, notes, mapped = _decide(options, text, spans, vocabulary)
     text.facts = {
         "vocabulary": text.vocabulary.to_plain(),

@@ -24,7 +24,7 @@ from src.data.cache import alone, folder, whole
 from src.data.text_files import Piece
 from src.data.vocabulary import NO_CODE, Vocabulary
 
-FORMAT = 1  # raised when the same text gives other ids: then old entries are not found
+FORMAT = 2  # raised when the same text gives other ids: then old entries are not found
 MARK = b"unroll ids 1\n\0\0\0"
 WRITTEN_NS = 978_307_200_000_000_000  # 2001-01-01: no one writes a file then
 Facts = dict[str, Any]
@@ -32,7 +32,11 @@ Writer = Callable[[BinaryIO], Facts]
 
 
 def translation(vocabulary: Vocabulary) -> np.ndarray:
-    """code -> id for every code point or byte value, in the vocabulary's type; codes it lacks: the unknown id, or 0."""
+    """code -> id for every code point or byte value, in the vocabulary's type; codes it lacks: the unknown id, or 0.
+
+    The 0 is never read: without an unknown id only characters that lie in no split are lacking (build), and the ids of
+    a text that has changed since that was found are not kept (build.Text.write).
+    """
     table = np.zeros(256 if vocabulary.kind == "bytes" else 0x110000, vocabulary.dtype)
     if vocabulary.unknown_id is not None:
         table[:] = vocabulary.unknown_id

@@ -84,7 +84,9 @@ def remembered(sources: list[Source]) -> list[str] | None:
     """The checksums of files that have not changed since they were last read, or None."""
     note = read_json(_memory(sources))
     stamps = [source.stamp() for source in sources]
-    return note["digests"] if isinstance(note, dict) and note.get("stamps") == stamps else None
+    digests = note.get("digests") if isinstance(note, dict) and note.get("stamps") == stamps else None
+    sound = isinstance(digests, list) and len(digests) == len(sources) and all(isinstance(one, str) for one in digests)
+    return digests if sound else None
 
 
 def remember(sources: list[Source], stamps: list[list[object]], digests: list[str], now_ns: int) -> None:

@@ -1,6 +1,7 @@
 """Files -> a stream of symbols, piece by piece, by stated rules.
 
-Bytes: every byte as it stands. Characters (UTF-8), file by file:
+Bytes: every byte as it stands (of Penn Treebank, by its convention, less the blank that begins a line).
+Characters (UTF-8), file by file:
     a byte-order mark at the start is dropped; CR LF becomes LF, a lone CR stays
     invalid UTF-8 (a lone surrogate is that too) and NUL are errors with their byte offset; `errors=replace`: U+FFFD
     `lowercase` maps each character by itself; one whose lower case is two characters stays as it is
@@ -50,11 +51,15 @@ class Source:
             raise DataError(f"{self.name} cannot be read: {error.strerror}") from error
 
     def stamp(self) -> list[Any]:
-        """Path, size and time of change: while they are the same, so is the content."""
+        """Path, size, times of change and inode: while they are the same, so is the content.
+
+        The time a program may set (mtime) is not enough: a file put in another's place with that time restored shows
+        in its ctime and its inode.
+        """
         if self.path is None:
             return [self.name, hashlib.sha256(self.content).hexdigest(), 0]
         stat = self.path.stat()
-        return [str(self.path.resolve()), stat.st_size, stat.st_mtime_ns]
+        return [str(self.path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,10 @@ def pieces(sources: list[Source], rules: Rules, counts: Counts, tee: Callable[[i
         if index and rules.separator:
             yield _as_piece(rules.separator, rules)
         if rules.encoding == "bytes":
-            yield from (block.lower() if rules.lowercase else block for block in seen(index, source))
+            blocks = seen(index, source)
+            if rules.leading_blank:
+                blocks = _without_leading_blanks(blocks, counts)
+            yield from (block.lower() if rules.lowercase else block for block in blocks)
         else:
             yield from _characters(seen(index, source), rules, counts, source.name)
 
@@ -134,13 +142,25 @@ def _characters(blocks: Iterable[bytes], rules: Rules, counts: Counts, name: str
         start, offset = offset, offset + len(piece)
         if rules.leading_blank and piece:
             # Penn Treebank is plain text of lines that begin with a blank; offsets in messages count without it
-            before = len(piece)
-            line_end = piece.endswith(b"\n")
-            piece = (piece[1:] if line_start and piece.startswith(b" ") else piece).replace(b"\n ", b"\n")
-            line_start = line_end
-            counts.leading_blanks += before - len(piece)
+            piece, line_start = _without_leading_blank(piece, line_start, counts)
         if piece:
             yield _decoded(piece, start, rules, counts, name)
+
+
+def _without_leading_blanks(blocks: Iterable[bytes], counts: Counts) -> Iterator[bytes]:
+    """The blocks of one file without one blank at the start of each line."""
+    line_start = True
+    for block in blocks:
+        piece, line_start = _without_leading_blank(block, line_start, counts)
+        yield piece
+
+
+def _without_leading_blank(piece: bytes, line_start: bool, counts: Counts) -> tuple[bytes, bool]:
+    """A piece that stands at the start of a line or not, and whether the next one does."""
+    before, line_end = len(piece), piece.endswith(b"\n")
+    piece = (piece[1:] if line_start and piece.startswith(b" ") else piece).replace(b"\n ", b"\n")
+    counts.leading_blanks += before - len(piece)
+    return piece, line_end
 
 
 def _marked(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:

@@ -96,6 +96,9 @@ def test_the_penn_treebank_convention_drops_a_leading_blank_and_counts_one_end_o
         assert len(corpus.splits[split]) == len(raw) - 2 * lines + lines
     assert text_of(corpus, "test") == "it sat on the cat \n<unk> \n"
     assert corpus.provenance["convention"] == "stripped"
+    in_bytes = open_corpus(name="ptb", root=str(tmp_path), encoding="bytes")
+    assert text_of(in_bytes, "test") == text_of(corpus, "test")
+    assert in_bytes.provenance["cleaned"]["leading_blanks"] == corpus.provenance["cleaned"]["leading_blanks"] == 83
     raw = open_corpus(name="ptb", root=str(tmp_path), unknown="error", convention="raw")
     assert text_of(raw, "test") == made_up["test"]
     assert raw.provenance["convention"] == "raw"

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -55,6 +56,27 @@ def test_a_text_that_changed_is_read_again_even_at_the_same_size(text):
     before = open_corpus(name="text", path=str(text)).key
     text.write_text(text.read_text().replace("fox", "cat"))
     assert open_corpus(name="text", path=str(text)).key != before
+
+
+def test_a_text_put_in_another_s_place_with_its_size_and_time_is_read_again(text):
+    age(text)
+    before = open_corpus(name="text", path=str(text)).key
+    time = text.stat().st_mtime_ns
+    other = text.with_name("other.txt")
+    other.write_text(text.read_text().replace("fox", "cat"))
+    os.utime(other, ns=(0, time))
+    os.replace(other, text)
+    assert text.stat().st_mtime_ns == time
+    assert open_corpus(name="text", path=str(text)).key != before
+
+
+@pytest.mark.parametrize("spoilt", ["null", "{}", '{"stamps": STAMPS}', '{"stamps": STAMPS, "digests": [1]}'])
+def test_a_note_that_something_else_has_written_is_no_note(text, cache, spoilt):
+    age(text)
+    good = open_corpus(name="text", path=str(text)).key
+    (note,) = (cache / "remembered").iterdir()
+    note.write_text(spoilt.replace("STAMPS", json.dumps(json.loads(note.read_text())["stamps"])))
+    assert open_corpus(name="text", path=str(text)).key == good
 
 
 def test_a_file_written_a_moment_ago_is_not_remembered(text, cache):
@@ -202,3 +224,26 @@ def test_a_text_that_changes_while_it_is_read_is_noticed(text, monkeypatch):
     monkeypatch.setattr("src.data.encoded.translation", grow)
     with pytest.raises(ValueError, match="changed while it was read"):
         open_corpus(name="text", path=str(text))
+
+
+@pytest.mark.parametrize("encoding", ["characters", "bytes"])
+def test_a_text_rewritten_at_the_same_size_between_its_two_readings_is_noticed_and_not_kept(
+    text, cache, monkeypatch, encoding
+):
+    original, content = encoded.translation, text.read_text()
+
+    def rewrite(vocabulary):
+        new, stat = text.with_name("new.txt"), text.stat()
+        new.write_text(content.replace("fox", "f0x"))  # a character that the vocabulary lacks
+        os.utime(new, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        os.replace(new, text)
+        return original(vocabulary)
+
+    monkeypatch.setattr("src.data.encoded.translation", rewrite)
+    with pytest.raises(ValueError, match="changed while it was read"):
+        open_corpus(name="text", path=str(text), encoding=encoding)
+    assert files(cache) == []
+    monkeypatch.setattr("src.data.encoded.translation", original)
+    text.write_text(content)
+    corpus = open_corpus(name="text", path=str(text), encoding=encoding)
+    assert corpus.vocabulary.decode(corpus.splits["train"].ids).startswith("the quick brown fox")

@@ -114,6 +114,9 @@ def test_one_leading_blank_a_line_is_dropped_where_asked():
     content = b" no it was n't \n  two blanks \n\n no <unk> \n"
     for block in range(1, 12):
         assert read(content, leading_blank=True, block=block) == "no it was n't \n two blanks \n\nno <unk> \n"
+        in_bytes, counts = {"leading_blank": True, "encoding": "bytes", "block": block}, Counts()
+        assert read(content, counts=counts, **in_bytes) == b"no it was n't \n two blanks \n\nno <unk> \n"
+        assert counts.leading_blanks == 3
 
 
 def test_a_folder_is_all_its_files_in_order_and_a_glob_those_that_match(tmp_path):
