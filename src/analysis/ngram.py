@@ -117,7 +117,8 @@ def baselines(corpus: Corpus, split: str = "val") -> dict[str, float]:
     name = hashlib.sha256(f"{corpus.key} {split} {limits}".encode()).hexdigest()[:32]
     place = folder() / "baselines" / f"{name}.json"
     kept = read_json(place)
-    if not isinstance(kept, list) or len(kept) != MAX_ORDER:
+    sound = isinstance(kept, list) and len(kept) == MAX_ORDER and all(isinstance(nats, float) for nats in kept)
+    if not sound:
         kept = witten_bell(train.ids[-MOST_TRAIN:], scored.ids[: MOST_SCORED + 1], size, MAX_ORDER, boundary)
         write_json(place, kept)
     names = ["unigram", *(f"ngram_{order}" for order in range(2, MAX_ORDER + 1))]
@@ -125,7 +126,9 @@ def baselines(corpus: Corpus, split: str = "val") -> dict[str, float]:
 
 
 def basis(corpus: Corpus, split: str = "val") -> str | None:
-    """What the n-grams of `baselines` rest on, where that is less than the whole text."""
+    """What the n-grams of `baselines` rest on, where there are any and that is less than the whole text."""
+    if split not in corpus.splits:
+        return None
     train, scored = corpus.splits["train"], corpus.splits[split]
     parts = []
     if len(train.ids) > MOST_TRAIN:

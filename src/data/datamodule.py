@@ -59,6 +59,11 @@ class TextData(pl.LightningDataModule):
             return None
         return evaluation_windows(self.corpus.splits["val"], self.seq_len, self.evaluation_streams)
 
+    def described(self) -> dict[str, dict[str, int]]:
+        """For the record: streams side by side, transitions that an epoch's windows score, transitions they drop."""
+        splits = {"train": self.windows(), "val": self.val_windows()}
+        return {name: windows.described() for name, windows in splits.items() if windows is not None}
+
     def train_dataloader(self) -> Windows:
         """Lightning's hook."""
         assert self.trainer is not None

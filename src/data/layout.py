@@ -42,12 +42,16 @@ class StreamPlan:
     fresh = False
 
     def __init__(self, split: TextSplit, seq_len: int, batch_size: int, offset: str, seed: int) -> None:
-        self.length = split.transitions // batch_size
-        if self.length < 1:
+        sizes = {"seq_len": seq_len, "batch_size": batch_size}
+        if too_large := {word: size for word, size in sizes.items() if size > split.transitions}:
             raise DataError(
-                f"{split.name}: a text of {len(split):,} characters has {split.transitions:,} transitions to predict, "
-                f"fewer than batch_size={batch_size}; lower data.batch_size or use a longer text"
+                *(
+                    f"{split.name}: a text of {len(split):,} characters has {split.transitions:,} transitions to "
+                    f"predict, fewer than {word}={size}; lower data.{word} or use a longer text"
+                    for word, size in too_large.items()
+                )
             )
+        self.length = split.transitions // batch_size
         self.dropped = split.transitions - self.length * batch_size
         used = split.ids[: self.length * batch_size + 1]
         step = used.strides[0]
@@ -96,6 +100,7 @@ class LinePlan:
     def __init__(self, split: LineSplit, seq_len: int, batch_size: int, offset: str, seed: int) -> None:
         if len(split.starts) == 0:
             raise DataError(f"{split.name}: a list of no items has nothing to predict; use a file with one item a line")
+        seq_len = min(seq_len, int(split.lengths.max()))  # one longer than any item cuts nothing
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
         self.random, self.seed = offset == "random", seed
         windows = -(-split.lengths // seq_len)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from src.data.errors import DataError
 from src.data.layout import PairPlan, plan
-from src.data.splits import Split, TextSplit
+from src.data.splits import Split
 
 
 class Window(NamedTuple):
@@ -51,11 +51,6 @@ class Windows:
         world_size: int = 1,
         limit: int | None = None,
     ) -> None:
-        if isinstance(split, TextSplit) and seq_len > split.transitions:
-            raise DataError(
-                f"{split.name}: a text of {len(split):,} characters has {split.transitions:,} transitions to predict, "
-                f"fewer than seq_len={seq_len}; lower data.seq_len or use a longer text"
-            )
         self.plan = plan(split, seq_len, batch_size, offset, seed)
         if isinstance(self.plan, PairPlan):
             batch_size = world_size  # one sequence: every process sees it whole
@@ -69,6 +64,7 @@ class Windows:
         self.count = self.plan.count if limit is None else min(limit, self.plan.count)
         self.carries = reset == "never"
         self.dropped = self.plan.dropped
+        self.streams, self.scored = batch_size, split.transitions - self.dropped
         self.layout = [split.transitions, seq_len, batch_size, offset, seed, self.count]
         self.position = 0  # the next window of the epoch
         self.epoch = 0
@@ -97,6 +93,10 @@ class Windows:
         return Window(
             torch.from_numpy(inputs), torch.from_numpy(targets), self.plan.begins(epoch, index) and not continues
         )
+
+    def described(self) -> dict[str, int]:
+        """The streams of all processes, and what becomes of the split's transitions in an epoch without a limit."""
+        return {"streams": self.streams, "scored": self.scored, "dropped": self.dropped}
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the next window, in plain data; Lightning stores it in the checkpoint."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.analysis.ngram import baselines
+from src.analysis.ngram import baselines, basis
 from src.data.corpus import Corpus, open_corpus
 from src.data.errors import DataError
 from src.data.options import Options
@@ -43,6 +43,7 @@ def evaluate_run(
     found, *others = [
         {"model": one.config["model"]["name"], **evaluate(one.model, windows).to_plain()} for one in models
     ]
+    partial = basis(corpus, split) if split != "train" else None
     return {
         "split": split,
         **found,
@@ -51,7 +52,7 @@ def evaluate_run(
         "checkpoint": trained.path.stem,
         **trained.progress,
         "text": {"sha256": corpus.provenance.get("sha256"), "changed": has_changed(corpus, run_of(trained.path))},
-        "notes": list(corpus.notes),
+        "notes": [*corpus.notes, *([partial] if partial else [])],
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.callbacks import Callback
 
-from src.analysis.ngram import baselines
+from src.analysis.ngram import baselines, basis
 from src.data.corpus import Corpus
 from src.mistakes import Failure
 from src.training.callbacks.signals import Interrupted
@@ -123,6 +123,8 @@ def describe(config: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
         "parameters": trained,
         "vocab_size": len(prepared.corpus.vocabulary),
         "baselines": floor(prepared.corpus),
+        "baselines_basis": basis(prepared.corpus),
+        "windows": prepared.data.described(),
         "data_provenance": prepared.corpus.provenance,
         "init_from": prepared.init_from,
         "error": None,

@@ -28,7 +28,8 @@ def say_start(record: Record, corpus: Corpus) -> None:
     for note in corpus.notes:
         log.info("%s", note)
     floors = ", ".join(f"{name} {bits:.3f}" for name, bits in known["baselines"].items())
-    log.info("to beat, in bits a character: %s", floors)
+    partial = f" ({known['baselines_basis']})" if known.get("baselines_basis") else ""
+    log.info("to beat, in bits a character: %s%s", floors, partial)
 
 
 def say_end(record: Record) -> None:

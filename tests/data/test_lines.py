@@ -139,6 +139,13 @@ def test_the_padding_of_a_batch_is_no_longer_than_its_longest_item(tmp_path):
     assert lengths == [2, 2, 2, 9, 16, 16]  # thirty of 1 + 1, one of 40 + 1 in three windows
 
 
+@pytest.mark.parametrize("offset", ["fixed", "random"])
+def test_a_window_longer_than_any_item_is_as_long_as_the_longest(tmp_path, offset):
+    split = corpus_of(tmp_path, ["a" * n for n in range(1, 30)], split=[1.0]).splits["train"]
+    fitting, huge = (list(Windows(split, seq_len, 4, offset=offset)) for seq_len in (30, 10**30))
+    assert all(torch.equal(one.targets, other.targets) for one, other in zip(fitting, huge, strict=True))
+
+
 def test_names_are_scored_to_their_last_character(shared):
     corpus = open_corpus(name="names", root=shared)
     split = corpus.splits["val"]

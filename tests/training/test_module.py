@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import torch
 import yaml
 
+from src import load
 from src.config.checks import mistakes_in_config
 from src.models.build import build_model
+from src.training.evaluating import evaluate_run
 from src.training.fit import fit
 from src.training.module import LanguageModule
 from src.training.prepare import prepare
@@ -57,6 +60,24 @@ def test_a_run_is_written_down_as_it_was(config: dict[str, Any]) -> None:
     assert yaml.safe_load((folder / "config.yaml").read_text()) == config
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["unroll"]["config"] == config
+
+
+def test_what_the_windows_drop_and_the_n_grams_leave_out_is_written_down(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.analysis.ngram.MOST_TRAIN", 700)
+    folder = fit(config, {"command": "test", "overrides": []})  # 900 characters, 810 and 90 of them
+    record = json.loads((folder / "run.json").read_text())
+    assert record["windows"] == {
+        "train": {"streams": 3, "scored": 807, "dropped": 2},
+        "val": {"streams": 20, "scored": 80, "dropped": 9},
+    }
+    partial = "n-grams counted on the last 700 of 810 characters"
+    assert record["baselines_basis"] == partial
+    assert f"({partial})" in (folder / "train.log").read_text()
+    trained = load(folder)
+    assert evaluate_run(trained, "val")["notes"] == [partial]
+    assert evaluate_run(trained, "train")["notes"] == []
 
 
 def test_every_trainer_word_of_ours_is_lightning_s_or_said_to_be_ours() -> None:
