@@ -106,6 +106,19 @@ def test_a_conversation_reads_a_prompt_a_line_and_an_empty_line_goes_on(folder, 
     assert "Traceback" not in done.stderr
 
 
+def test_characters_that_the_unknown_symbol_stands_for_are_told_beside_the_text(answer, tmp_path, caplog):
+    folder = fabricate(tmp_path / "run", **{"data.unknown": "map"})
+    printed = answer("sample", f"run={folder}", "prompt=every Ω day, ΩЖ", "length=5")
+    assert printed.startswith("every Ω day, ΩЖ")
+    answer("score", f"run={folder}", "text=every day é")
+    assert caplog.messages == [
+        "prompt: 3 characters that the model does not know, read as its unknown symbol: 'Ω' (U+03A9), 'Ж' (U+0416)",
+        "text: 1 character that the model does not know, read as its unknown symbol: 'é' (U+00E9)",
+    ]
+    answer("score", f"run={folder}", "text=every day")
+    assert len(caplog.messages) == 2
+
+
 # -- score ------------------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +185,21 @@ def test_evaluate_prints_the_count_the_four_numbers_and_what_to_beat(answer, fol
     assert float(rows["manual"][0]) == pytest.approx(result["cross_entropy"], abs=1e-6)
     assert rows["manual"] == rows["stacked"]
     assert float(rows["ngram_5"][1]) == pytest.approx(result["baselines"]["ngram_5"], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["stacked", "manual"])
+def test_an_untrained_model_of_128_units_costs_what_a_uniform_guess_does(answer, tmp_path, monkeypatch, model):
+    from pydoc_data.topics import topics
+
+    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("".join(topics.values())[:60_000])
+    words = (f"data.path={tmp_path / 'text.txt'}", f"model={model}", "model.hidden_size=128", f"runs={tmp_path}")
+    answer("train", "data=text", *words, "trainer.max_steps=0", "callbacks=none")
+    (record,) = tmp_path.rglob("run.json")
+    result = json.loads(answer("evaluate", f"run={record.parent}", "format=json"))
+    assert (result["step"], result["characters"]) == (0, 5999)
+    assert result["bits_per_character"] == pytest.approx(result["baselines"]["uniform"], abs=0.1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])

@@ -54,6 +54,11 @@ class Keeper(Callback):
         if trainer.state.fn == "fit" and self.history.improved:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the model as it was born, where no step was to be made (trainer.max_steps=0)."""
+        if self.last_step < 0 and trainer.global_step == 0:
+            self.save(trainer)
+
     def save(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`; the one before it becomes `previous.ckpt`."""
         for logger in trainer.loggers:
