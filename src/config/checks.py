@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from src.config.callbacks import mistakes_in_callbacks
+from src.data.options import EXTEND
 from src.data.options import check as check_data
 from src.mistakes import nearest
 
@@ -143,5 +144,7 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
             f"model.readout=identity: the hidden state is the logits, so model.hidden_size={model['hidden_size']} "
             f"must be the vocabulary's {len(symbols)}; set model.hidden_size={len(symbols)} or model.readout=linear"
         )
+    if config["data"]["unknown"] == "extend" and config["init_from"] is None:
+        yield EXTEND
     if trainer["precision"] in ("16-mixed", "16-true") and trainer["accelerator"] == "cpu":
         yield f"trainer.precision={trainer['precision']} needs a GPU; on a CPU use bf16-mixed or 32-true"

@@ -14,7 +14,7 @@ from src.data import lines, named
 from src.data.build import Part, build
 from src.data.encoded import FORMAT, find, find_or_write
 from src.data.errors import DataError
-from src.data.options import Options, complete, pair_of
+from src.data.options import EXTEND, Options, complete, pair_of
 from src.data.scan import remembered
 from src.data.splits import LineSplit, PairSplit, Split, Splits, TextSplit
 from src.data.text_files import Source
@@ -52,6 +52,8 @@ def open_corpus(*, vocabulary: Vocabulary | None = None, **options: Any) -> Corp
     what becomes of characters that it lacks. Raises DataError, one or two lines a mistake (UnknownCharacter is one).
     """
     wanted = complete(options)
+    if wanted.unknown == "extend" and vocabulary is None:
+        raise DataError(EXTEND)  # it would take symbols of the held-out text into a vocabulary that train makes
     if wanted.name == "hello":
         return _pair(wanted, vocabulary)
     parts = _parts(wanted)

@@ -15,15 +15,22 @@ class DataError(Mistake):
 class UnknownCharacter(DataError):
     """Characters that a vocabulary lacks: how many, which ones, where the first stands (offset in symbols)."""
 
-    def __init__(self, message: str, *, count: int, distinct: tuple[str, ...], first: int) -> None:
-        super().__init__(message)
+    def __init__(self, what: str, remedy: str, *, count: int, distinct: tuple[str, ...], first: int) -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what = what
+        self.remedy = remedy
         self.count = count
         self.distinct = distinct
         self.first = first
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel between processes."""
-        return partial(UnknownCharacter, count=self.count, distinct=self.distinct, first=self.first), self.messages
+        known = {"count": self.count, "distinct": self.distinct, "first": self.first}
+        return partial(UnknownCharacter, **known), (self.what, self.remedy)
+
+    def with_remedy(self, remedy: str) -> UnknownCharacter:
+        """The same, told where another way out is open."""
+        return UnknownCharacter(self.what, remedy, count=self.count, distinct=self.distinct, first=self.first)
 
 
 def shown(symbol: str) -> str:

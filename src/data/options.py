@@ -21,6 +21,7 @@ CHOICES = {
     "offset": ("fixed", "random"),
     "reset": ("never", "epoch"),
 }
+EXTEND = "data.unknown=extend is for init_from=RUN, whose vocabulary it adds to; use data.unknown=map or error"
 COUNTS = ("seq_len", "batch_size", "evaluation_streams")
 
 

@@ -29,9 +29,9 @@ def codes_of(text: str | bytes, kind: Kind) -> np.ndarray:
             try:
                 text = text.encode("utf-8", "surrogateescape")  # how Python holds an odd byte of a command line
             except UnicodeEncodeError as error:
-                message = f"a lone surrogate at offset {error.start:,} has no bytes; leave it out"
+                what, character = f"a lone surrogate at offset {error.start:,} has no bytes", error.object[error.start]
                 raise UnknownCharacter(
-                    message, count=1, distinct=(error.object[error.start],), first=error.start
+                    what, "leave it out", count=1, distinct=(character,), first=error.start
                 ) from None
         return np.frombuffer(text, np.uint8)
     if isinstance(text, bytes):
@@ -143,13 +143,18 @@ class Vocabulary:
         """The error for `count` occurrences of `codes` that the vocabulary lacks, the first at offset `first`."""
         codes = list(codes)
         distinct = tuple(chr(code) if self.kind == "characters" else f"\\x{code:02x}" for code in codes)
-        names = ", ".join(shown(symbol) if self.kind == "characters" else f"byte {symbol}" for symbol in distinct[:5])
-        more = f" and {len(distinct) - 5} more" if len(distinct) > 5 else ""
-        message = (
+        what = (
             f"{where} has {counted(count, self.kind)} that the vocabulary of {len(self)} lacks: "
-            f"{names}{more}, the first at offset {first:,}; {remedy}"
+            f"{self.names(codes)}, the first at offset {first:,}"
         )
-        return UnknownCharacter(message, count=count, distinct=distinct, first=first)
+        return UnknownCharacter(what, remedy, count=count, distinct=distinct, first=first)
+
+    def names(self, codes: list[int]) -> str:
+        """The first few of these code points or byte values, as a reader can tell them, and how many more there are."""
+        names = ", ".join(
+            shown(chr(code)) if self.kind == "characters" else f"byte \\x{code:02x}" for code in codes[:5]
+        )
+        return f"{names} and {len(codes) - 5} more" if len(codes) > 5 else names
 
     def to_plain(self) -> dict[str, Any]:
         """Containers, strings and numbers only, for checkpoints and run.json."""

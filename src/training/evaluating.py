@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -11,7 +12,7 @@ from typing import Any
 
 from src.analysis.ngram import baselines, basis
 from src.data.corpus import Corpus, open_corpus
-from src.data.errors import DataError
+from src.data.errors import DataError, UnknownCharacter
 from src.data.options import Options
 from src.training.converted import in_implementation
 from src.training.evaluation import evaluate, split_windows
@@ -75,15 +76,24 @@ def own_corpus(trained: TrainedModel, words: Mapping[str, Any]) -> Corpus:
 
     It is opened as training opened it, so that what is cached for it is found; where that gives other ids (the text
     has changed, or the run started from another's weights) it is encoded with the model's own vocabulary.
+
+    Raises:
+        UnknownCharacter: the model has no symbol for a character, nor one for all that it does not know.
     """
     names = {field.name for field in dataclasses.fields(Options)}
     options = {key: value for key, value in words.items() if key in names}
     if not trained.config.get("init_from"):
-        corpus = open_corpus(**options)
-        if corpus.vocabulary == trained.vocabulary:
-            return corpus
+        with contextlib.suppress(UnknownCharacter):  # to its own train split, perhaps; the model may know them
+            corpus = open_corpus(**options)
+            if corpus.vocabulary == trained.vocabulary:
+                return corpus
     unknown = "map" if trained.vocabulary.unknown_id is not None else "error"
-    return open_corpus(vocabulary=trained.vocabulary, **{**options, "unknown": unknown})
+    try:
+        return open_corpus(vocabulary=trained.vocabulary, **{**options, "unknown": unknown})
+    except UnknownCharacter as error:
+        run = run_of(trained.path) or trained.path
+        further = f"train on from it with python -m src.train init_from={run} data.unknown=extend"
+        raise error.with_remedy(f"leave them out of the text, or {further}") from None
 
 
 def floor(corpus: Corpus, split: str) -> dict[str, float]:

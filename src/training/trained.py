@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from src.analysis.surprisal import Score
-from src.data.errors import UnknownCharacter
+from src.data.errors import UnknownCharacter, counted
 from src.data.lines import BOUNDARY
 from src.data.options import Options
-from src.data.vocabulary import Vocabulary
+from src.data.vocabulary import Vocabulary, codes_of
 from src.mistakes import Mistake
 from src.models.language_model import LanguageModel, State
 from src.models.sampling import Choice
@@ -24,6 +25,7 @@ from src.training.scoring import score_ids
 from src.training.wanted import Writing
 from src.training.writing import written
 
+log = logging.getLogger(__name__)
 STARTS = ("\n", " ")  # what a text is taken to follow where no prompt is given
 
 
@@ -129,7 +131,7 @@ class TrainedModel:
         return int(self.vocabulary.encode(BOUNDARY)[0]) if self.options.items else None
 
     def ids(self, text: str | bytes, what: str = "text") -> np.ndarray:
-        """The ids of a text, in lower case where the model was trained so.
+        """The ids of a text, in lower case where the model was trained so; what becomes the unknown symbol is said.
 
         Raises:
             Mistake: an empty text.
@@ -142,11 +144,19 @@ class TrainedModel:
         elif self.options.lowercase and isinstance(text, str):
             text = "".join(map(lower_case, text))
         try:
-            return self.vocabulary.encode(text)
+            ids = self.vocabulary.encode(text)
         except UnknownCharacter as error:
             codes = [ord(symbol) if len(symbol) == 1 else int(symbol[2:], 16) for symbol in error.distinct]
             remedy = f"leave them out; the model knows {self.known_characters()}"
             raise self.vocabulary.unknown_error(codes, error.count, error.first, what, remedy) from None
+        if self.vocabulary.unknown_id is not None and (unknown := ids == self.vocabulary.unknown_id).any():
+            codes = np.unique(codes_of(text, self.vocabulary.kind)[unknown]).tolist()
+            how_many = counted(int(unknown.sum()), self.vocabulary.kind)
+            names = self.vocabulary.names(codes)
+            log.warning(
+                "%s: %s that the model does not know, read as its unknown symbol: %s", what, how_many, names
+            )  # where nothing is set up for logging, a plain line on stderr
+        return ids
 
     def known_characters(self) -> str:
         """The characters of the vocabulary in one line, a long one cut."""

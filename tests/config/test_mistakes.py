@@ -84,6 +84,7 @@ MISTAKES = [
     ("model.hidden_size=7", "model.hidden_size=4"),
     ("trainer.precision=16-mixed", "bf16-mixed"),
     ("data=text", "data.path"),
+    ("data=pydoc data.unknown=extend", "init_from=RUN"),
     # what only the machine or the text can tell
     ("trainer.accelerator=gpu", "trainer.accelerator=cpu"),
     ("data=text data.path=nowhere.txt", "nowhere.txt"),

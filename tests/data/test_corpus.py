@@ -177,8 +177,8 @@ def test_the_vocabulary_is_that_of_the_training_split_alone(tmp_path):
     )
     with pytest.raises(UnknownCharacter, match=r"text: val has 4 characters .*'c'.*'d'.* offset 2; data.unknown=map"):
         open_corpus(name="text", path=path, unknown="error")
-    extended = open_corpus(name="text", path=path, unknown="extend")
-    assert extended.vocabulary.symbols == ("a", "b", "c", "d")
+    with pytest.raises(DataError, match=r"data.unknown=extend is for init_from=RUN.*use data.unknown=map or error"):
+        open_corpus(name="text", path=path, unknown="extend")
     assert open_corpus(name="text", path=write(tmp_path, "u.txt", "ab" * 50)).vocabulary.symbols == ("a", "b")
 
 

@@ -124,8 +124,14 @@ def test_a_text_that_has_changed_is_evaluated_in_the_model_s_own_ids_and_told(tm
     result = evaluate_run(load(folder), "val")
     assert result["text"]["changed"] is True
     (folder / "text.txt").write_text(VERSE + "Ω" * 200)
-    with pytest.raises(Mistake, match="Ω"):
+    with pytest.raises(Mistake, match=f"Ω.*leave them out of the text, or .*init_from={folder} data.unknown=extend"):
         evaluate_run(load(folder), "val")
+
+
+def test_a_character_that_only_the_new_text_s_training_part_lacks_is_no_obstacle(tmp_path):
+    folder = fabricate(tmp_path / "run", **{"data.unknown": "error"})
+    (folder / "text.txt").write_text(VERSE.replace("!", "") + "!" * 90)
+    assert evaluate_run(load(folder), "val")["text"]["changed"] is True
 
 
 # -- score ------------------------------------------------------------------------------------------------------------
