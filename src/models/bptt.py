@@ -18,11 +18,13 @@ A one-hot vector times U is a column of U, so ids are looked up and their gradie
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from src.models.step import Activation, ActivationBackward, Affine, input_share, linear, scatter
+from src.models.inputs import one_hot
+from src.models.step import Activation, ActivationBackward, Affine, input_share, linear, product, scatter
 
 Inputs = Int[Tensor, "time batch"] | Float[Tensor, "time batch input"]
 Hidden = Float[Tensor, "time batch hidden"]
@@ -47,7 +49,7 @@ def reference(
     U, W = split(weight)
     b = 0 if bias is None else bias
     f = torch.tanh if nonlinearity == "tanh" else torch.relu
-    x = inputs if inputs.is_floating_point() else one_hot(inputs, U)
+    x = inputs if inputs.is_floating_point() else one_hot(inputs, U.shape[1], U.dtype)
     h_t = x.new_zeros(x.shape[1], U.shape[0]) if h_0 is None else h_0
     steps = list(range(x.shape[0]))
     hidden = {}
@@ -83,11 +85,6 @@ def reference_backward(
     return {"delta": delta, "x": dx, "U": dU, "W": dW, "b": db, "h_0": delta_next @ W}
 
 
-def one_hot(ids: Tensor, like: Tensor) -> Tensor:
-    """ids as one-hot vectors over the columns of `like`, in its dtype."""
-    return torch.nn.functional.one_hot(ids.long(), like.shape[1]).to(like.dtype)
-
-
 def recurrence(
     inputs: Inputs,
     weight: Float[Tensor, "hidden input_and_hidden"],
@@ -120,6 +117,7 @@ def _cast(leaf: Tensor | None, dtype: torch.dtype) -> Any:
     return leaf if leaf is None or leaf.dtype is dtype or not leaf.is_floating_point() else leaf.to(dtype)
 
 
+@np.errstate(all="ignore")  # as torch computes: a number that underflows is zero, whatever the caller's np.seterr says
 def forward_window(
     inputs: Tensor, weight: Tensor, b: Tensor | None, h_0: Tensor | None, nonlinearity: str, reverse: bool
 ) -> Hidden:
@@ -142,6 +140,7 @@ def forward_window(
     return hidden
 
 
+@np.errstate(all="ignore")
 def backward_window(
     grad_hidden: Hidden, grad_h_n: State, weight: Tensor, hidden: Hidden, nonlinearity: str, reverse: bool, spend: bool
 ) -> Hidden:
@@ -177,24 +176,25 @@ def gradients(
     """dL/d(inputs, weight, bias, h_0), None where not asked, from all deltas: one product each, one sum for db."""
     U, W = split(weight)
     rows = delta.flatten(0, 1)
+    wide = torch.promote_types(delta.dtype, torch.float32)  # of dweight and db; what `product` rounds, it says
     first, later, earlier = (delta[-1], delta[:-1], hidden[1:]) if reverse else (delta[0], delta[1:], hidden[:-1])
     dx = dweight = db = dh_0 = None
     if asked[0]:
         dx = linear(delta, U.t())
     if asked[1]:
-        dweight = torch.empty_like(weight)
+        dweight = torch.empty_like(weight, dtype=wide)
         dU, dW = split(dweight)
         if inputs.is_floating_point():
-            torch.mm(rows.t(), inputs.reshape(-1, U.shape[1]), out=dU)
+            product(rows.t(), inputs.reshape(-1, U.shape[1]), dU)
         else:
             columns = scatter(delta, inputs, U.shape[1])
             dU.copy_(columns.t())
             db = columns.sum(0) if asked[2] else None  # every delta is in one of the columns
-        torch.mm(later.flatten(0, 1).t(), earlier.flatten(0, 1), out=dW)
+        product(later.flatten(0, 1).t(), earlier.flatten(0, 1), dW)
         if h_0 is not None:
-            dW.addmm_(first.t(), h_0)
+            product(first.t(), h_0, dW, add=True)
     if asked[2] and db is None:
-        db = rows.sum(0)
+        db = rows.sum(0, dtype=wide)
     if asked[3]:
         dh_0 = torch.mm(first, W, out=torch.empty_like(first))
     return [dx, dweight, db, dh_0]
@@ -237,7 +237,7 @@ class Recurrence(torch.autograd.Function):
         if torch.is_grad_enabled():
             if ctx.on_deltas is not None:
                 raise RuntimeError("deltas are recorded in a plain backward pass; leave out create_graph=True")
-            outputs = reference(inputs, weight, bias, h_0, ctx.nonlinearity, ctx.reverse)
+            outputs = reference(*(_cast(leaf, hidden.dtype) for leaf in leaves), ctx.nonlinearity, ctx.reverse)
             wanted = [leaf for leaf, needed in zip(leaves, asked, strict=True) if needed]
             found = iter(torch.autograd.grad(outputs, wanted, grad_outputs, create_graph=True, allow_unused=True))
             return *[next(found) if needed else None for needed in asked], *[None] * 5

@@ -73,6 +73,18 @@ def linear(x: Tensor, M: Tensor, b: Tensor | None = None) -> Tensor:
     return share
 
 
+def product(a: Tensor, b: Tensor, out: Tensor, add: bool = False) -> None:
+    """out = a b, or out += a b: a (m, k), b (k, n), out (m, n) in their dtype or a wider one.
+
+    A product of bfloat16 is summed in float32 and comes rounded to bfloat16, once: torch has no other on a CPU.
+    """
+    if out.dtype is a.dtype:
+        out.addmm_(a, b, beta=float(add))
+        return
+    rounded = torch.mm(a, b, out=a.new_empty(out.shape))
+    out.add_(rounded) if add else out.copy_(rounded)
+
+
 class Activation:
     """z_t -> h_t = f(z_t), written into one step of hidden (time, batch, hidden), where z_t itself may stand.
 

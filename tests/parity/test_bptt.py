@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -174,6 +175,26 @@ def test_a_sum_of_many_bfloat16_deltas_does_not_stand_still():
     delta = torch.ones(1001, 1, 2, dtype=torch.bfloat16)  # in bfloat16 256 + 1 = 256, and 1001 is 1000
     columns = step.scatter(delta, torch.zeros(1001, 1, dtype=torch.long), 3)
     assert columns.tolist() == [[1001.0, 1001.0], [0.0, 0.0], [0.0, 0.0]]
+    for x in (torch.zeros(1001, 1, dtype=torch.long), torch.ones(1001, 1, 3).bfloat16()):  # ids, features
+        weight, hidden = torch.zeros(2, 5).bfloat16(), torch.zeros(1001, 1, 2).bfloat16()
+        _, dweight, db, _ = bptt.gradients(delta, x, weight, None, hidden, False, (False, True, True, False))
+        assert db.tolist() == [1001.0, 1001.0]
+        assert dweight.dtype is db.dtype is torch.float32  # and dU of ids is exact; a product comes rounded once
+        assert dweight[0, 0] == (1000.0 if x.is_floating_point() else 1001.0)
+
+
+def test_a_gradient_that_vanishes_is_no_error_whatever_numpy_was_told():
+    leaves = [(leaf.detach() * 1e-3).requires_grad_() for leaf in layer(60, 2, dtype=torch.float32)]
+    leaves[0] = leaves[0].detach() * 1e-39  # numbers that have no exact tanh, either
+
+    def run() -> tuple[Tensor, ...]:
+        hidden, h_n = recurrence(*leaves)
+        return hidden, *torch.autograd.grad(h_n.sum(), leaves[1:])
+
+    with np.errstate(all="raise"):
+        found = run()
+    assert found[3].count_nonzero() == 0  # dL/dh_0, after 60 steps back
+    assert all(torch.equal(mine, true) for mine, true in zip(found, run(), strict=True))
 
 
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 384), (torch.bfloat16, 128)])

@@ -360,6 +360,22 @@ def test_a_gradient_penalty_trains_through_it_as_through_torch():
     assert off(grads[1], grads[0]) < 1e-12
 
 
+@pytest.mark.parametrize("state_dtype", [torch.float32, torch.bfloat16])
+def test_a_gradient_penalty_trains_under_autocast_with_ids_and_a_carried_state(state_dtype):
+    grads = []
+    for model in (model.float() for model in pair()):
+        ids = torch.arange(8).view(4, 2) % INPUT
+        h_0 = torch.linspace(-1, 1, 2 * 2 * HIDDEN).view(2, 2, HIDDEN).to(state_dtype).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            x = ids if isinstance(model, ManualRNN) else one_hot(ids, INPUT).float()
+            output, h_n = model(x, h_0)
+        (slope,) = torch.autograd.grad(output.float().sum() + h_n.float().sum(), h_0, create_graph=True)
+        slope.float().square().sum().backward()
+        grads.append(torch.cat([p.grad for p in model.parameters() if p.dim() == 2], 1))
+    assert grads[1].dtype is torch.float32
+    assert off(grads[1], grads[0]) < 0.05
+
+
 def test_the_gradient_that_the_caller_gave_is_left_as_it_was():
     _, ours = pair()
     output, _ = ours(x_of(7, 4, INPUT))
