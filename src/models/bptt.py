@@ -230,18 +230,17 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         """The gradients of inputs, weight, bias and h_0."""
-        inputs, weight, bias, h_0, hidden = ctx.saved_tensors
-        leaves = inputs, weight, bias, h_0
+        *leaves, hidden = ctx.saved_tensors
+        inputs, weight, bias, h_0 = (_cast(leaf, hidden.dtype) for leaf in leaves)
         grad_hidden, grad_h_n = grad_outputs
         asked = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
             if ctx.on_deltas is not None:
                 raise RuntimeError("deltas are recorded in a plain backward pass; leave out create_graph=True")
-            outputs = reference(*(_cast(leaf, hidden.dtype) for leaf in leaves), ctx.nonlinearity, ctx.reverse)
+            outputs = reference(inputs, weight, bias, h_0, ctx.nonlinearity, ctx.reverse)
             wanted = [leaf for leaf, needed in zip(leaves, asked, strict=True) if needed]
             found = iter(torch.autograd.grad(outputs, wanted, grad_outputs, create_graph=True, allow_unused=True))
             return *[next(found) if needed else None for needed in asked], *[None] * 5
-        inputs, weight, _, h_0 = (_cast(leaf, hidden.dtype) for leaf in leaves)
         spend = ctx.spend_grad
         delta = backward_window(grad_hidden, grad_h_n, weight, hidden, ctx.nonlinearity, ctx.reverse, spend)
         if ctx.on_deltas is not None:

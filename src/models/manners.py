@@ -6,6 +6,7 @@ Every message says what came, what was expected and, where it is not plain, the 
 from __future__ import annotations
 
 import warnings
+from numbers import Real
 from typing import Any
 
 import torch
@@ -21,17 +22,17 @@ def check_words(
     """Check the words of the constructor. Raises ValueError, TypeError; warns of a dropout that does nothing."""
     if nonlinearity not in NONLINEARITIES:
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+    if isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= float(dropout) <= 1:
         raise ValueError(f"dropout should be a number in range [0, 1], the share that becomes zero, got: {dropout!r}")
     for name, flag in (("bias", bias), ("batch_first", batch_first)):
         if not isinstance(flag, bool):
             raise TypeError(f"{name} should be of type bool, got: {type(flag).__name__}")
     for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-        if not isinstance(size, int):
+        if not isinstance(size, int) or isinstance(size, bool):
             raise TypeError(f"{name} should be of type int, got: {type(size).__name__}")
         if size <= 0:
             raise ValueError(f"{name} must be greater than zero, got: {size}")
-    if dropout > 0 and num_layers == 1:
+    if float(dropout) > 0 and num_layers == 1:
         warnings.warn(
             f"dropout stands between recurrent layers, and num_layers=1 has no between: dropout={dropout} does nothing",
             stacklevel=3,
@@ -84,10 +85,10 @@ def time_first(
 
 
 def _check_kind(input: Tensor, hx: Tensor | None, weight: Tensor, ids: bool) -> None:
-    for tensor in (input, hx):
+    for name, tensor in (("input", input), ("hx, the hidden state,", hx)):
         if tensor is not None and tensor.device != weight.device:
             raise RuntimeError(
-                "Input and parameter tensors are not at the same device, "
+                f"{name} and the parameters are not at the same device, "
                 f"found {tensor.device} and {weight.device}; move one to the other with .to()"
             )
     if torch._C._is_any_autocast_enabled():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import no_type_check
 
 import torch
@@ -44,8 +45,7 @@ class ManualRNN(nn.Module):
 
     Parameters: `layers.<l>.weight`, `layers.<l>.bias`; of the other direction `weight_reverse`, `bias_reverse`.
 
-    The backward pass reads the output: change a copy of it in place, not itself (else autograd complains). Second
-    derivatives, torch.compile, tracing and torch.func go through the slow reference.
+    Second derivatives, torch.compile, tracing and torch.func go through the slow reference.
     """
 
     input_size: int
@@ -151,6 +151,8 @@ class ManualRNN(nn.Module):
             outputs.append(hidden)
             ends.append(h_n)
         output = outputs[0] if directions == 1 else torch.cat(outputs, dim=2)
+        if directions == 1 and output.requires_grad:
+            output = output.clone()  # the caller's, to change in place: the backward pass reads hidden; 1 % of a step
         h_n = ends[0].unsqueeze(0) if len(ends) == 1 else torch.stack(ends)
         if not batched:
             return output.squeeze(1), h_n.squeeze(1)
@@ -174,7 +176,7 @@ class ManualRNN(nn.Module):
         return self
 
     def to_torch_rnn(self) -> nn.RNN:
-        """A `torch.nn.RNN` that computes the same: b in b_ih, zeros in b_hh; in the same mode, dtype and place."""
+        """A `torch.nn.RNN` that computes the same: b in b_ih, zeros in b_hh; same mode, dtype, place, requires_grad."""
         weight, _ = self.directions()[0]
         rnn = nn.RNN(
             self.input_size,
@@ -191,10 +193,10 @@ class ManualRNN(nn.Module):
         with torch.no_grad():
             for (weight, bias), (U, W, *biases) in zip(self.directions(), rnn.all_weights, strict=True):
                 for target, source in zip((U, W), split(weight), strict=True):
-                    target.copy_(source)
+                    target.copy_(source).requires_grad_(weight.requires_grad)
                 if bias is not None:
-                    biases[0].copy_(bias)
-                    biases[1].zero_()
+                    biases[0].copy_(bias).requires_grad_(bias.requires_grad)
+                    biases[1].zero_().requires_grad_(bias.requires_grad)
         return rnn.train(self.training)
 
     def extra_repr(self) -> str:
@@ -204,15 +206,13 @@ class ManualRNN(nn.Module):
         told = [f"{word}={getattr(self, word)}" for word, usual in words.items() if getattr(self, word) != usual]
         return ", ".join([str(self.input_size), str(self.hidden_size), *told])
 
+    def __getstate__(self) -> dict[str, object]:
+        """What a copy or a pickle gets: all but the deltas, which are this one's."""
+        return {**self.__dict__, "_deltas": None}
+
     def _recorder(self, index: int) -> Callable[[Tensor], None] | None:
         """What the backward pass of one layer and direction does with its deltas; None when nobody asks."""
-        if (deltas := self._deltas) is None:
-            return None
-
-        def keep(delta: Tensor) -> None:
-            deltas[index] = delta
-
-        return keep
+        return None if self._deltas is None else partial(self._deltas.__setitem__, index)
 
 
 @contextmanager
@@ -225,7 +225,8 @@ def record_deltas(rnn: ManualRNN) -> Iterator[list[Tensor | None]]:
         deltas[l]  # dL/dz_t^l of all t: (time, batch, hidden), time first whatever batch_first says
 
     One entry a layer and direction, in the order of h_n. The backward pass computes them anyway and hands them over;
-    a window run outside such a block keeps nothing.
+    a window run outside such a block keeps nothing. None stays where no error arrives: in first layers that are
+    frozen, fed with what asks for no gradient. A copy of `rnn` made inside the block is not recorded.
     """
     before, rnn._deltas = rnn._deltas, [None] * len(rnn.directions())
     try:

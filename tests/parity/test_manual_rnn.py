@@ -6,7 +6,9 @@ import copy
 import io
 import itertools
 import warnings
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -115,6 +117,7 @@ WRONG_CALLS = {
     "unbatched hx, batched input": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, HIDDEN)),
     "float32 input, float64 weights": lambda rnn: rnn(x_of(5, 2, INPUT).float()),
     "float32 hx, float64 weights": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, 2, HIDDEN).float()),
+    "hx on another device": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, 2, HIDDEN).to("meta")),
     "another device": lambda rnn: rnn(x_of(5, 2, INPUT).to("meta")),
     "no steps": lambda rnn: rnn(x_of(0, 2, INPUT)),
     "integers with three axes": lambda rnn: rnn(torch.ones(5, 2, INPUT, dtype=torch.long)),
@@ -136,6 +139,7 @@ WRONG_WORDS = [
     {"input_size": 0}, {"input_size": 3.0}, {"hidden_size": 0}, {"hidden_size": "4"}, {"num_layers": 0},
     {"num_layers": 1.5}, {"nonlinearity": "sigmoid"}, {"nonlinearity": None}, {"bias": 1}, {"batch_first": 1},
     {"dropout": 2}, {"dropout": -0.1}, {"dropout": True}, {"dropout": "a"}, {"proj_size": 2}, {"device": "nowhere"},
+    {"hidden_size": True},
 ]  # fmt: skip
 
 
@@ -147,6 +151,18 @@ def test_a_wrong_word_is_refused_as_torch_refuses_it(words):
     expected = TypeError if "proj_size" in words else type(torchs.value)  # a word that only the LSTM has
     with pytest.raises(expected, match=r"."):
         ManualRNN(**(right | words))
+
+
+def test_a_dropout_of_any_kind_of_number_is_taken_and_a_truth_value_is_no_size():
+    for half in (np.float32(0.5), np.float64(0.5), Fraction(1, 2)):
+        assert ManualRNN(INPUT, HIDDEN, 2, dropout=half).dropout == nn.RNN(INPUT, HIDDEN, 2, dropout=half).dropout
+    with pytest.raises(TypeError, match="input_size should be of type int, got: bool"):
+        ManualRNN(True, HIDDEN)
+
+
+def test_a_state_on_another_device_is_called_by_its_name():
+    with pytest.raises(RuntimeError, match=r"^hx, the hidden state, .* meta and cpu; move"):
+        pair()[1](x_of(5, 2, INPUT), x_of(2, 2, HIDDEN).to("meta"))
 
 
 def test_an_unknown_init_is_refused_with_the_known_ones():
@@ -180,9 +196,11 @@ def test_dropout_drops_what_torch_drops_and_nothing_in_evaluation():
 def test_the_way_to_torch_and_back_loses_nothing(words):
     torch.manual_seed(0)
     ours = ManualRNN(INPUT, HIDDEN, 2, nonlinearity="relu", dropout=0.25, dtype=F64, **words).eval()
+    ours.layers[0].requires_grad_(False)
     generator = torch.get_rng_state()
     theirs = ours.to_torch_rnn()
     assert torch.equal(generator, torch.get_rng_state())  # nothing is drawn on the way
+    assert [p.requires_grad for p in theirs.parameters()] == sorted([False, True] * (len(theirs._flat_weights) // 2))
     assert (theirs.training, theirs.dropout, theirs.batch_first) == (False, 0.25, ours.batch_first)
     x = x_of(4, 2, INPUT)
     assert off(theirs(x)[0], ours(x)[0]) < 1e-12
@@ -313,6 +331,23 @@ def test_deltas_of_windows_outside_the_block_are_not_kept():
     assert ours._deltas is None
 
 
+def test_a_copy_made_while_deltas_are_recorded_keeps_none():
+    _, ours = pair()
+    with record_deltas(ours) as deltas:
+        copied = copy.deepcopy(ours)
+        copied(torch.randint(INPUT, (7, 4)))[0].sum().backward()
+    assert deltas == [None, None]
+    assert copied._deltas is None
+
+
+def test_a_frozen_first_layer_of_ids_has_no_deltas_and_the_others_have():
+    _, ours = pair(3)
+    ours.layers[0].requires_grad_(False)
+    with record_deltas(ours) as deltas:
+        ours(torch.randint(INPUT, (7, 4)))[0].sum().backward()
+    assert [delta is None for delta in deltas] == [True, False, False]
+
+
 def test_recording_changes_no_gradient():
     _, ours = pair(bidirectional=True, dropout=0.0)
     x = x_of(7, 4, INPUT)
@@ -385,12 +420,16 @@ def test_the_gradient_that_the_caller_gave_is_left_as_it_was():
     assert torch.equal(pull, before)
 
 
-def test_an_output_changed_in_place_is_noticed_and_not_differentiated_wrongly():
-    _, ours = pair()
-    output, _ = ours(x_of(4, 2, INPUT))
-    output += 1  # torch's own RNN gives a copy to change; here the deltas will read it
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        output.sum().backward()
+@pytest.mark.parametrize("words", [{}, {"num_layers": 1}, {"batch_first": True}, {"bidirectional": True}], ids=str)
+def test_what_is_returned_may_be_changed_in_place_as_torchs_may(words):
+    found = []
+    for model in pair(**words):
+        output, h_n = model(torch.linspace(-1, 1, 4 * 2 * INPUT, dtype=F64).view(4, 2, INPUT))
+        torch.relu_(output)
+        h_n += 1
+        (output.square().sum() + h_n.square().sum()).backward()
+        found.append((output, h_n, sum(p.grad.square().sum() for p in model.parameters() if p.dim() == 2)))
+    assert max(off(mine, true) for mine, true in zip(found[1], found[0], strict=True)) < 1e-12
 
 
 def test_repr_tells_the_words_that_differ():
