@@ -63,6 +63,7 @@ METRICS = tuple(
     for stage in ("val", "train")
     for name in ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
 )
+MOST_THREADS = 1024  # more than machines have; torch takes any number and dies of it
 GATED = ("lstm", "gru")
 # Words of the optimizer group that each optimizer has, beside lr and weight_decay.
 OPTIMIZER_WORDS = {
@@ -91,9 +92,7 @@ def _choices(config: Mapping[str, Any]) -> Iterator[str]:
         value = _get(config, key)
         if value is not None and str(value) not in allowed:
             yield f"{key}={value}: expected one of {', '.join(allowed)}{nearest(str(value), allowed)}"
-    threads = str(config["trainer"]["threads"])
-    if threads != "auto" and not (threads.isdecimal() and int(threads) > 0):
-        yield f"trainer.threads={threads}: expected auto or a number of at least 1"
+    yield from mistakes_in_threads("trainer.threads", config["trainer"]["threads"])
     monitor = config["checkpoint"]["monitor"]
     if monitor not in (*METRICS, "train/loss"):
         there = ", ".join(METRICS[:4])
@@ -101,6 +100,13 @@ def _choices(config: Mapping[str, Any]) -> Iterator[str]:
     max_time = config["trainer"]["max_time"]
     if max_time is not None and not re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", str(max_time)):
         yield f"trainer.max_time={max_time}: expected HH:MM:SS or DD:HH:MM:SS"
+
+
+def mistakes_in_threads(key: str, threads: object) -> Iterator[str]:
+    """Yield what is wrong with a number of threads, or `auto`."""
+    told = str(threads)
+    if told != "auto" and not (told.isdecimal() and len(told) <= 9 and 1 <= int(told) <= MOST_THREADS):
+        yield f"{key}={told}: expected auto or a number from 1 to {MOST_THREADS}"
 
 
 def _ranges(config: Mapping[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from src.config.checks import mistakes_in_threads
 from src.config.entry import compose_and_run
 from src.config.start import heavy_imports
 from src.config.words import groups
@@ -181,9 +182,7 @@ def _which_model(config: Mapping[str, Any]) -> Iterator[str]:
         return
     yield from _choice(config, "at", AT)
     yield from _choice(config, "precision", PRECISIONS)
-    threads = str(config["threads"])
-    if threads != "auto" and not (threads.isdecimal() and int(threads) > 0):
-        yield f"threads={threads}: expected auto or a number of at least 1"
+    yield from mistakes_in_threads("threads", config["threads"])
     try:
         locate(named(config), config["at"] if config["at"] in AT else None)
     except Mistake as mistake:

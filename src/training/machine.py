@@ -38,16 +38,16 @@ def check_machine(trainer: Mapping[str, Any]) -> None:
         raise Mistake(f"trainer.precision={trainer['precision']} needs a GPU; on a CPU use bf16-mixed or 32-true")
 
 
-def threads_for(threads: str, hidden_size: int, share: int | None = None) -> int:
+def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:
     """Return how many threads this process uses.
 
     Args:
         threads: `auto` or a number.
         hidden_size: of the model; small layers are as fast on one thread.
-        share: how many processes share the machine (jobs side by side, ranks); None: as many as a sweep has said.
+        share: how many processes of this run share the machine; a sweep has said how many runs do.
     """
     if threads != "auto":
         return int(threads)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    share = share or int(os.environ.get("UNROLL_SIDE_BY_SIDE", "1"))
+    share *= int(os.environ.get("UNROLL_SIDE_BY_SIDE", "1"))
     return 1 if hidden_size <= SMALL else max(1, cores // share)

@@ -58,7 +58,7 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
     windows_as = {key: words[key] for key in WINDOW_WORDS}
     data = TextData(corpus, **windows_as, seed=config["seed"])
     data.limit = windows_an_epoch(config["trainer"], len(data.windows()))
-    share = config["trainer"]["devices"] if world_size(config["trainer"]) > 1 else None
+    share = config["trainer"]["devices"] if world_size(config["trainer"]) > 1 else 1
     auto = threads_for(config["trainer"]["threads"], config["model"]["hidden_size"], share)
     torch.set_num_threads(threads or auto)
     torch.manual_seed(config["seed"])

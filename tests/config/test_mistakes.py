@@ -64,6 +64,7 @@ MISTAKES = [
     ("trainer.precision=bf16", "bf16-mixed"),
     ("trainer.accelerator=gpuu", "gpu"),
     ("trainer.threads=many", "auto"),
+    ("trainer.threads=99999999999", "1 to 1024"),
     ("trainer.max_time=soon", "HH:MM:SS"),
     ("trainer.gradient_clip_val=0", "above 0"),
     ("trainer.gradient_clip_algorithm=max", "norm, value"),

@@ -85,9 +85,11 @@ def test_the_cores_are_divided_among_the_jobs_that_run_at_once(
 def test_auto_threads_take_the_share_that_the_sweep_has_said(monkeypatch: pytest.MonkeyPatch) -> None:
     from src.training.machine import threads_for
 
-    cores = len(os.sched_getaffinity(0))
-    monkeypatch.setenv("UNROLL_SIDE_BY_SIDE", str(cores))
-    assert threads_for("auto", 512) == 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setenv("UNROLL_SIDE_BY_SIDE", "4")
+    assert threads_for("auto", 512) == 2
+    assert threads_for("auto", 512, share=2) == 1  # two processes of one of four jobs
     assert threads_for("3", 512) == 3  # a number is a number
     monkeypatch.delenv("UNROLL_SIDE_BY_SIDE")
-    assert threads_for("auto", 512) == cores
+    assert threads_for("auto", 512) == 8
+    assert threads_for("auto", 512, share=2) == 4
