@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from math import isfinite
+from pathlib import Path
 from typing import Any
 
-from src.config.benchmark import TRAINING, BenchmarkConfig, mistakes_in_benchmark
-from src.config.entry import compose_and_run, exit_with
+from hydra.core.hydra_config import HydraConfig
+
+from src.config.benchmark import BenchmarkConfig, mistakes_in_benchmark, mistakes_in_others
+from src.config.entry import compose_and_run, exit_with, in_a_sweep
 from src.config.start import heavy_imports
 from src.config.stdout import pipe_may_close, say
-from src.mistakes import Mistake, nearest
 
 
 def benchmark(config: dict[str, Any], words: Sequence[str]) -> None:
@@ -22,9 +25,6 @@ def benchmark(config: dict[str, Any], words: Sequence[str]) -> None:
         words: those of src.train that the user has added.
     """
     asked = config["benchmark"]
-    if words and asked["name"] not in TRAINING:
-        known, why = [f"benchmark.{key}" for key in asked], f"benchmark={asked['name']} takes words of its own alone"
-        raise Mistake(*(f"{word}: {why}{nearest_key(word, known)}" for word in words))
     with heavy_imports():
         import torch
 
@@ -44,7 +44,8 @@ def benchmark(config: dict[str, Any], words: Sequence[str]) -> None:
 
         machine = {"processor": processor(), "torch": torch.__version__}
         told = {"format": 1, "benchmark": asked["name"], "when": now(), "machine": machine, "words": asked}
-        write_file(asked["out"], json.dumps({**told, "results": results}, indent=2) + "\n")
+        text = json.dumps(without_nan({**told, "results": results}), indent=2, allow_nan=False)
+        write_file(file_of(asked["out"]), text + "\n", "benchmark.out")
 
 
 def measured(asked: dict[str, Any], words: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[str]]]:
@@ -71,9 +72,19 @@ def measured(asked: dict[str, Any], words: Sequence[str]) -> Iterator[tuple[dict
         yield found, step.lines(found)
 
 
-def nearest_key(word: str, known: Sequence[str]) -> str:
-    """Return which key of this benchmark a word may have meant."""
-    return nearest(f"benchmark.{word.partition('=')[0].rpartition('.')[2]}", known)
+def file_of(out: str) -> str:
+    """Return the file that was named; of a sweep one a job, NAME_0.json, NAME_1.json, lest one overwrite the other."""
+    named = Path(out)
+    return str(named.with_stem(f"{named.stem}_{HydraConfig.get().job.num}")) if in_a_sweep() else out
+
+
+def without_nan(value: Any) -> Any:
+    """Return plain data with null for each number that JSON lacks, as that of a gradient that is none."""
+    if isinstance(value, dict):
+        return {key: without_nan(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [without_nan(below) for below in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def main() -> None:
@@ -85,9 +96,11 @@ def main() -> None:
         mine = value or given.startswith("-") or given.partition("=")[0].split(".")[0] in ("benchmark", "hydra")
         (ours if mine else words).append(given)
         value = given in ("--config-dir", "-cd", "--cfg", "-c", "--info", "-i", "--package", "-p")
-    compose_and_run(
-        "benchmark", BenchmarkConfig, lambda config: benchmark(config, words), ours, mistakes_in_benchmark
-    )
+
+    def check(config: dict[str, Any]) -> list[str]:
+        return [*mistakes_in_others(config, words), *mistakes_in_benchmark(config)]
+
+    compose_and_run("benchmark", BenchmarkConfig, lambda config: benchmark(config, words), ours, check)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
+from src.config.checks import mistakes_in_threads
 from src.mistakes import nearest
 
 # Which of the words each benchmark has, beside `name` and `out`.
@@ -65,20 +68,42 @@ def mistakes_in_benchmark(config: Mapping[str, Any]) -> list[str]:
         if key not in has:
             those = ", ".join((*has, "out"))
             found.append(f"benchmark.{key} means nothing for benchmark={words['name']}, which has {those}")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
-            found.append(f"benchmark.{key}={value}: expected a number above 0")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < inf:
+            found.append(f"benchmark.{key}={value}: expected a number above 0, and not an infinite one")
     for name in words["models"] or []:
         if name not in MODELS:
             found.append(f"benchmark.models: {name}: expected some of {', '.join(MODELS)}{nearest(name, MODELS)}")
     if words["models"] == [] and words["name"] == "models":
         found.append(f"benchmark.models is empty: expected some of {', '.join(MODELS)}")
-    threads = words["threads"]
-    if threads not in (None, "auto") and not (threads.isdecimal() and int(threads) > 0):
-        found.append(f"benchmark.threads={threads}: expected auto or a number of at least 1")
+    if words["vocab_size"] == 1:
+        found.append("benchmark.vocab_size=1: expected at least 2; of one character there is nothing to learn")
+    if words["threads"] is not None:
+        found += mistakes_in_threads("benchmark.threads", words["threads"])
     for key in ("out", "folder"):
         if words[key] is not None:
-            place = Path(words[key]).expanduser()
-            place = place.parent if key == "out" else place
-            if not place.is_dir():
-                found.append(f"benchmark.{key}={words[key]}: there is no folder {place}")
+            found += _mistakes_in_place(f"benchmark.{key}={words[key]}", Path(words[key]).expanduser(), key == "out")
     return found
+
+
+def mistakes_in_others(config: Mapping[str, Any], others: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with words of src.train beside a benchmark that trains no run."""
+    words = config["benchmark"]
+    if words["name"] not in TRAINING:
+        known = [f"benchmark.{key}" for key in words]
+        for word in others:
+            like = nearest(f"benchmark.{word.partition('=')[0].rpartition('.')[2]}", known)
+            yield f"{word}: benchmark={words['name']} takes words of its own alone{like}"
+
+
+def _mistakes_in_place(word: str, place: Path, a_file: bool) -> Iterator[str]:
+    """Yield why nothing can be written there: told before the measuring, not after it."""
+    folder = place.parent if a_file else place
+    if not folder.is_dir():
+        yield f"{word}: there is no folder {folder}"
+    elif a_file and place.is_dir():
+        yield f"{word} is a folder; name a file in it"
+    else:
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            yield f"{word}: nothing can be written in {folder}: {error.strerror}"

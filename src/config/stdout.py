@@ -38,21 +38,21 @@ def from_standard_input(what: str) -> str:
     return text
 
 
-def write_file(path: str, text: str) -> None:
-    """Write a file that the user named, in one move.
+def write_file(path: str, text: str, key: str = "output") -> None:
+    """Write a file that the user named with `key`, in one move.
 
     Raises:
         Mistake: its folder is not there, or it cannot be written.
     """
     target = Path(path).expanduser()
     if not target.parent.is_dir():
-        raise Mistake(f"output={path}: there is no folder {target.parent}")
+        raise Mistake(f"{key}={path}: there is no folder {target.parent}")
     if target.is_dir():
-        raise Mistake(f"output={path} is a folder; name a file in it")
+        raise Mistake(f"{key}={path} is a folder; name a file in it")
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
         temporary.replace(target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise Mistake(f"output={path} cannot be written: {error.strerror}") from error
+        raise Mistake(f"{key}={path} cannot be written: {error.strerror}") from error

@@ -162,7 +162,9 @@ def _wrong_value(key: str, value: Any, schema: type) -> str | None:
     try:
         OmegaConf.update(config, key, value, merge=True)
     except OmegaConfBaseException:
-        return f"{key}={value!r}: expected {_type_of(key, schema)}"
+        kind = _type_of(key, schema)
+        listed = f"; did you mean {key}=[{value}]?" if kind.startswith("a list of names") and value else ""
+        return f"{key}={value!r}: expected {kind}{listed}"
     return None
 
 
@@ -181,6 +183,7 @@ def _type_of(key: str, schema: type) -> str:
         "bool": "true or false",
         "str": "a word",
         "list[float]": "a list of numbers",
+        "list[str]": "a list of names",
     }
     parts = [words.get(part.strip(), part.strip()) for part in str(kind).split("|")]
     return " or ".join("null" if part == "None" else part for part in parts)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from src.benchmark import without_nan
 from src.benchmarks import data, exactness, memory, timing
 from src.benchmarks.cases import CASES, SIZES, Size, Step, build, operations
-from src.config.benchmark import MODELS
+from src.config.benchmark import MODELS, BenchmarkWords, mistakes_in_benchmark
 from tests.runs.commands import ROOT, SHARED_DATA, refused, run
 
 SMALL = Size(8, 2, 5, 3, 11)
@@ -53,6 +55,21 @@ def test_a_wrong_gradient_is_seen(monkeypatch):
     monkeypatch.setattr(exactness, "gradients", wrong)
     errors = exactness.gradient_errors(["cell", "manual", "lstm"], SMALL)
     assert all(abs(error - 1) < 1e-3 for error in errors.values()), errors
+
+
+def test_a_gradient_that_is_none_is_seen_and_null_in_json(monkeypatch):
+    backward = exactness.gradients
+
+    def wrong(model, size, bf16):
+        found = backward(model, size, bf16)
+        if next(model.parameters()).dtype is torch.float32:
+            found[1][0, 0] = math.nan
+        return found
+
+    monkeypatch.setattr(exactness, "gradients", wrong)
+    errors = exactness.gradient_errors(["cell", "manual"], SMALL)
+    assert all(math.isnan(error) for error in errors.values()), errors
+    assert without_nan({"models": [errors, 1.5, "nan"]}) == {"models": [{"cell": None, "manual": None}, 1.5, "nan"]}
 
 
 def test_the_three_start_from_the_same_weights_and_train():
@@ -97,11 +114,27 @@ def test_mistakes_are_told_all_at_once(tmp_path):
     assert len(told) == 4
     assert told[0].startswith("benchmark.size_mb means nothing for benchmark=models, which has models, hidden_size")
     assert told[1].endswith("did you mean stacked?")
-    assert told[2] == "benchmark.threads=two: expected auto or a number of at least 1"
+    assert told[2] == "benchmark.threads=two: expected auto or a number from 1 to 1024"
     assert told[3] == "benchmark.out=no/a.json: there is no folder no"
     assert refused("hidden_size=3", cwd=tmp_path, module="src.benchmark") == [
         "hidden_size=3: benchmark=models takes words of its own alone; did you mean benchmark.hidden_size?"
     ]
+    wrong = ("hidden_size=3", "benchmark.hiden_size=4", "benchmark.models=manual", "benchmark.seconds=inf")
+    told = refused(*wrong, "benchmark.vocab_size=1", "benchmark.out=.", cwd=tmp_path, module="src.benchmark")
+    assert sorted(line.partition(":")[0].partition("=")[0] for line in told) == [
+        "benchmark.hiden_size", "benchmark.models", "benchmark.out", "benchmark.seconds", "benchmark.vocab_size",
+        "hidden_size",
+    ]  # fmt: skip
+    assert "benchmark.models='manual': expected a list of names or null; did you mean benchmark.models=[manual]?" in told
+    assert "benchmark.out=. is a folder; name a file in it" in told
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that even root cannot write in")
+def test_a_folder_where_nothing_can_be_written_is_told_before_the_measuring():
+    config = {"benchmark": vars(BenchmarkWords(name="models", out="/proc/b.json"))}
+    assert [text.partition(": ")[0] for text in mistakes_in_benchmark(config)] == ["benchmark.out=/proc/b.json"]
+    config["benchmark"]["seconds"] = math.nan
+    assert mistakes_in_benchmark(config)[0].startswith("benchmark.seconds=nan: expected a number above 0")
 
 
 @pytest.mark.slow
@@ -130,6 +163,15 @@ def test_the_table_of_models_says_what_the_json_says(tmp_path):
         assert found["peak_mb"] > 100
         assert re.fullmatch(r"\d\.\de-\d\d", row[8])
     assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
+
+
+@pytest.mark.slow
+def test_each_job_of_a_sweep_writes_a_file_of_its_own(tmp_path):
+    words = ("benchmark.seq_len=2", "benchmark.repeats=1", "benchmark.models=[manual]", "benchmark.rate_size=64")
+    words += ("benchmark.memory=false", "benchmark.batch_size=2", "benchmark.out=b.json")
+    run("-m", "benchmark.hidden_size=3,4", *words, cwd=tmp_path, module="src.benchmark")
+    sizes = {path.name: json.loads(path.read_text())["results"][0]["hidden_size"] for path in tmp_path.iterdir()}
+    assert sizes == {"b_0.json": 3, "b_1.json": 4}
 
 
 @pytest.mark.slow
