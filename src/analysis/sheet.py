@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import textwrap
+import shlex
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,12 @@ class Equation(NamedTuple):
     latex: str
 
 
+class Command(NamedTuple):
+    """A command of a shell, word by word, not yet quoted."""
+
+    words: Sequence[str]
+
+
 class Table(NamedTuple):
     """Cells of text; an empty row is a gap. Where it is too wide, it goes on below with its first column repeated."""
 
@@ -38,7 +45,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-Block = Heading | Prose | Equation | Table
+Block = Heading | Prose | Equation | Command | Table
 
 
 def as_text(blocks: Iterable[Block], width: int = WIDTH) -> str:
@@ -51,21 +58,46 @@ def as_markdown(blocks: Iterable[Block]) -> str:
     return "\n\n".join("\n".join(_markdown(block)) for block in blocks) + "\n"
 
 
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes: two for each Chinese character, say, none for an accent."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.combining(letter) > 0 for letter in text)
+
+
+def visible(text: str) -> str:
+    """Return a text whose blanks are seen, one by one, in cells."""
+    return text.replace(" ", "␣")
+
+
+def wrapped(words: Iterable[str], width: int) -> list[str]:
+    """Return lines of at most `width` columns, a blank between two words; a word that is wider has a line alone."""
+    lines: list[str] = []
+    for word in words:
+        if lines and columns(lines[-1]) + 1 + columns(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
 def _text(block: Block, width: int) -> list[str]:
     if isinstance(block, Heading):
-        return [block.text, ("=" if block.level == 1 else "-") * len(block.text)]
+        return [block.text, ("=" if block.level == 1 else "-") * columns(block.text)]
     if isinstance(block, Prose):
-        return textwrap.wrap(block.text, width, break_long_words=False)
+        return wrapped(block.text.split(" "), width)
+    if isinstance(block, Command):
+        first, *more = wrapped(map(shlex.quote, block.words), width - 10)
+        return " \\\n        ".join([f"    {first}", *more]).splitlines()
     if isinstance(block, Equation):
         return [f"    {line}" for line in block.plain.splitlines()]
     lines: list[str] = []
-    for columns in _fitting(block, width):
-        lines += [""] * bool(lines) + _grid(block, columns)
+    for group in _fitting(block, width):
+        lines += [""] * bool(lines) + _grid(block, group)
     return lines
 
 
 def _widths(table: Table) -> list[int]:
-    return [max(len(cell) for cell in column) for column in zip(table.header, *filter(None, table.rows), strict=True)]
+    return [max(map(columns, column)) for column in zip(table.header, *filter(None, table.rows), strict=True)]
 
 
 def _fitting(table: Table, width: int) -> list[list[int]]:
@@ -82,22 +114,35 @@ def _fitting(table: Table, width: int) -> list[list[int]]:
     return groups
 
 
-def _grid(table: Table, columns: list[int]) -> list[str]:
+def _grid(table: Table, shown: list[int]) -> list[str]:
     widths = _widths(table)
     rows = [table.header, ["-" * width for width in widths], *table.rows]
-    return [INDENT + GAP.join(row[c].ljust(widths[c]) for c in columns) if row else "" for row in rows]
+    padded = [[row[c] + " " * (widths[c] - columns(row[c])) for c in shown] if row else [] for row in rows]
+    return [INDENT + GAP.join(cells) if cells else "" for cells in padded]
 
 
 def _markdown(block: Block) -> list[str]:
     if isinstance(block, Heading):
-        return [f"{'#' * block.level} {block.text}"]
+        return [f"{'#' * block.level} {_literal(block.text)}"]
     if isinstance(block, Prose):
-        return [block.text]
+        return [_literal(block.text)]
+    if isinstance(block, Command):
+        return ["```sh", shlex.join(block.words), "```"]
     if isinstance(block, Equation):
         return ["$$", block.latex, "$$"]
-    header = [re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in block.header]
+    header = [_literal(re.sub(r"\s+", " ", cell)).replace("|", "\\|") for cell in block.header]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(block.header)}"]
     for row in filter(None, block.rows):
         cells = [re.sub(r"\s+", " ", cell.strip()).replace("|", "\\|") for cell in row]
-        lines.append(f"| {' | '.join(f'`{cell}`' if cell else '' for cell in cells)} |")
+        lines.append(f"| {' | '.join(map(_span, cells))} |")
     return lines
+
+
+def _literal(text: str) -> str:
+    """Text whose backticks open no code."""
+    return text.replace("`", r"\`")
+
+
+def _span(cell: str) -> str:
+    """A cell as code; one that has a backtick of its own stands between two."""
+    return f"`` {cell} ``" if "`" in cell else f"`{cell}`" if cell else ""

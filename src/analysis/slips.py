@@ -11,10 +11,10 @@ PAGE_INPUT = (1, 2, 2, 2, 3)  # x_data of the page's script, over e h l o
 
 
 def slips(symbols: str, p: Problem, found: WrittenOut) -> list[Block]:
-    """Return the section on the page's formulas and slips; that of delta_1^2 where there are three layers."""
+    """Return the section on the page's formulas and slips; delta_1^2 on numbers where there are three layers."""
     blocks: list[Block] = [
         Heading("4. The tutorial's page, and its slips"),
-        *(_delta_of_two_paths(p, found) if len(p.W) >= 3 and len(p.x) >= 2 else []),
+        *(_delta_of_two_paths(p, found) if len(p.W) >= 3 and len(p.x) >= 2 else [_path_in_words()]),
         *_lost_slope(p, found),
     ]
     if symbols == "ehlo":
@@ -27,6 +27,17 @@ def slips(symbols: str, p: Problem, found: WrittenOut) -> list[Block]:
             )
         )
     return blocks
+
+
+PATH = (
+    "Slip: the path along time. The page prints delta_2^3 and z_2^3 in the first term{where}, an error and a slope of "
+    "layer 3; but W goes along time within layer 2, so they must read delta_2^2 and z_2^2."
+)
+
+
+def _path_in_words() -> Block:
+    told = PATH.format(where=" of its formula for delta_1^2")
+    return Prose(f"{told} (explain.num_layers=3 shows it on numbers, at two steps or more.)")
 
 
 def _delta_of_two_paths(p: Problem, found: WrittenOut) -> list[Block]:
@@ -62,9 +73,8 @@ def _delta_of_two_paths(p: Problem, found: WrittenOut) -> list[Block]:
         ),
         Table(["the page's delta, dL/dh", "numbers"], rows),
         Prose(
-            "Slip: the path along time. The page prints delta_2^3 and z_2^3 in the first term, an error and a slope of "
-            "layer 3; but W goes along time within layer 2, so they must read delta_2^2 and z_2^2. As printed, "
-            f"delta_1^2 is off by up to {_off(printed, g[1][0])}; mended, by {_off(by_W + by_U, g[1][0])}."
+            f"{PATH.format(where='')} As printed, delta_1^2 is off by up to "
+            f"{_off(printed, g[1][0])}; mended, by {_off(by_W + by_U, g[1][0])}."
         ),
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from src.analysis.sheet import Block, Equation, Heading, Prose, Table
+from src.analysis.sheet import Block, Command, Equation, Heading, Prose, Table, columns, visible
 from src.analysis.slips import slips
 from src.analysis.written_out import Difference, Problem, WrittenOut
 
@@ -25,7 +25,7 @@ def page(
     """
     return [
         *_start(word, target, symbols, seed, p),
-        *_forward(word, target, symbols, p, found),
+        *_forward(visible(word), visible(target), visible(symbols), p, found),
         *_backward(word, p, found),
         *_sums(word, p, found),
         *slips(symbols, p, found),
@@ -60,8 +60,11 @@ def side_by_side(parts: dict[str, list[str]], first: tuple[str, list[str]] | Non
 
 def _start(word: str, target: str, symbols: str, seed: int, p: Problem) -> list[Block]:
     layers, hidden = len(p.W), len(p.b[0])
-    given = "" if layers == 1 else f" model.num_layers={layers}"
-    given += "" if p.nonlinearity == "tanh" else f" model.nonlinearity={p.nonlinearity}"
+    given = [f"model.num_layers={layers}"] * (layers > 1)
+    given += [f"model.nonlinearity={p.nonlinearity}"] * (p.nonlinearity != "tanh")
+    usual = {"input": "hello", "target": "ohlol", "symbols": "ehlo"}  # conf/data/hello.yaml
+    said = {"input": word, "target": target, "symbols": symbols}
+    given += [f"data.{key}={said[key]}" for key in usual if said[key] != usual[key]]
     which = "t counts the steps, from 1. A vector of a step stands on one line."
     parts: dict[str, list[str]] = {}
     for l in range(layers):  # noqa: E741  # the equations' letter
@@ -74,12 +77,13 @@ def _start(word: str, target: str, symbols: str, seed: int, p: Problem) -> list[
             f"{'s' * (hidden > 1)}{' each' * (layers > 1)} reads the characters of \"{word}\" one after another and is "
             f'to say "{target}". Every number is in float64. {which}'
         ),
-        Prose(
-            f"The weights are those that the seed {seed} gives to: python -m src.train model=manual "
-            f"model.readout=linear model.hidden_size={hidden}{given} seed={seed}"
+        Prose(f"The weights are those that the seed {seed} gives to:"),
+        Command(
+            ["python", "-m", "src.train", "model=manual", "model.readout=linear", f"model.hidden_size={hidden}", *given,
+             f"seed={seed}"]
         ),
         *(side_by_side(dict(list(parts.items())[i : i + 3])) for i in range(0, len(parts), 3)),
-    ]
+    ]  # fmt: skip
 
 
 def _forward(word: str, target: str, symbols: str, p: Problem, found: WrittenOut) -> list[Block]:
@@ -116,7 +120,7 @@ def _forward(word: str, target: str, symbols: str, p: Problem, found: WrittenOut
             r"L_t = -\log \hat y_t[\mathrm{target}_t]",
         )
     )
-    names = " ".join(f"{symbol:>5}" for symbol in symbols)
+    names = " ".join(" " * (5 - columns(symbol)) + symbol for symbol in symbols)
     blocks.append(
         Table(
             ["t", "target", "o_t", f"yhat_t: {names}", "says", "L_t"],

@@ -54,7 +54,7 @@ def mistakes_in_explain(config: Mapping[str, Any]) -> list[str]:
         if not least <= words[key] <= most:
             found.append(f"explain.{key}={words[key]}: expected {least} to {most}, so that its numbers fit on a line")
     if not 0 <= words["seed"] < 2**63:
-        found.append(f"explain.seed={words['seed']}: expected at least 0")
+        found.append(f"explain.seed={words['seed']}: expected 0 to {2**63 - 1}")
     word, target = words["input"], words["target"]
     if len(word) != len(target):
         found.append(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 
 from src.analysis import written_out
-from src.analysis.sheet import Table, as_markdown, as_text
+from src.analysis.sheet import Prose, Table, as_markdown, as_text, columns, visible
+from src.analysis.written_out_page import vector
 from src.models.build import build_model
 from tests.runs.commands import refused, run
 
@@ -64,6 +66,34 @@ def printed(*words: str, cwd: Path) -> str:
     return run(*words, cwd=cwd, module="src.explain")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("hello", "ohlol"), ("it's a", "t's a,")], ids=str)
+def test_the_command_on_the_page_trains_from_the_weights_on_the_page(words, tmp_path):
+    asked = [f"explain.input={words[0]}", f"explain.target={words[1]}", "explain.num_layers=2", "explain.seed=4"]
+    text = printed(*asked, cwd=tmp_path)
+    command = text.partition("python -m src.train ")[2].partition("\n\n")[0].replace("\\\n", " ")
+    assert ("data." in command) == (words[0] != "hello")
+    stand_still = ("trainer.max_epochs=1", "optimizer.lr=1e-30", "callbacks=none", "logger=none")
+    run(*shlex.split(command), *stand_still, cwd=tmp_path)
+    (file,) = tmp_path.glob("runs/**/last.ckpt")
+    weights = torch.load(file, weights_only=True)["state_dict"]
+    assert len(weights) == 6
+    for weight in weights.values():
+        for row in weight if weight.dim() == 2 and weight.shape[1] < 6 else ():  # V, in the order of the vocabulary
+            assert vector(row) in text
+    first = next(weight for name, weight in weights.items() if name.endswith("layers.0.weight"))
+    assert all(vector(row[:-3]) in text and vector(row[-3:]) in text for row in first)  # U, W
+
+
+def test_chinese_blanks_and_backticks_keep_their_columns():
+    table = Table(["t", "reads", "o"], [["1", "中", "0.1"], ["2", visible(" "), "0.2"], ["3", "`", "0.3"]])
+    assert [line.index("0.") for line in as_text([table]).splitlines()[2:]] == [12, 13, 13]  # 中 is two columns wide
+    rows = as_markdown([table]).splitlines()[2:]
+    assert rows == ["| `1` | `中` | `0.1` |", "| `2` | `␣` | `0.2` |", "| `3` | `` ` `` | `0.3` |"]
+    assert max(columns(line) for line in as_text([Prose("中文 " * 60)]).splitlines()) <= 100
+    assert as_markdown([Prose("a `b")]) == "a \\`b\n"
+
+
 def difference_printed(text: str) -> float:
     (found,) = re.findall(r"The largest difference of all is (\S+): below 1e-12\.", text)
     return float(found)
@@ -86,6 +116,7 @@ def test_hello_is_explained_within_a_hundred_columns(tmp_path):
     assert len(losses) == 5
     assert abs(sum(losses) - float(total)) < 3e-4
     assert "which spells \"hlllo\"" in " ".join(text.split())
+    assert len(re.findall(r"^Slip: ", text, re.MULTILINE)) == 3
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,11 +152,12 @@ def test_markdown_has_equations_in_latex_and_other_words_are_explained_too(tmp_p
 
 
 def test_mistakes_are_told_all_at_once(tmp_path):
-    wrong = ("explain.hidden_size=80", "explain.format=txt", "explain.input=ha")
+    wrong = ("explain.hidden_size=80", "explain.format=txt", "explain.input=ha", f"explain.seed={2**63}")
     told = refused(*wrong, cwd=tmp_path, module="src.explain")
     assert told == [
         "explain.format=txt: expected one of text, markdown; did you mean text?",
         "explain.hidden_size=80: expected 1 to 8, so that its numbers fit on a line",
+        "explain.seed=9223372036854775808: expected 0 to 9223372036854775807",
         "explain.input=ha has 2 characters and explain.target=ohlol has 5; each step needs one target",
     ]
     assert "explain.num_layers" in refused("explain.numlayers=3", cwd=tmp_path, module="src.explain")[0]
