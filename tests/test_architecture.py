@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENTRIES = {"train", "evaluate", "sample", "score", "search", "export", "report", "explain", "benchmark"}
 FLOORS = {
     "metrics": 0,
+    "paths": 0,
     "mistakes": 0,  # how a user's mistake is raised: plain Python, for every floor
     "data": 1,
     "models": 1,

@@ -10,19 +10,25 @@ UNROLL_CACHE, else the user's cache folder / unroll
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from src import paths
+
+STALE = 3600.0  # seconds without a byte after which a piece of a file is no one's
 
 
 def folder() -> Path:
     """The cache folder: UNROLL_CACHE, else the place this system has for such things."""
     if own := os.environ.get("UNROLL_CACHE"):
-        return Path(own).expanduser()
+        return paths.given(own)
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "unroll" / "Cache"
     if sys.platform == "darwin":
@@ -49,6 +55,10 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             _name(handle, path)
         return
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # of a process that was killed
+        with contextlib.suppress(OSError):
+            if time.time() - stale.stat().st_mtime > STALE:
+                stale.unlink()
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with open(handle, "w+b") as stream:

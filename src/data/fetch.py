@@ -82,7 +82,7 @@ def _download(address: str, stream: BinaryIO, progress: Progress) -> None:
             have = stream.seek(0)
             stream.truncate()
         length = answer.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
+        total = have + int(length) if length and length.isdecimal() else None
         while piece := answer.read(PIECE):
             stream.write(piece)
             have += len(piece)
@@ -112,8 +112,8 @@ def bar(name: str) -> Progress:
     return show
 
 
-def unpack(archive: Path, member: str, place: Path) -> Path:
-    """Bring one file of a zip to `place`, whole. Where the zip says its files should go is never followed.
+def unpack(archive: Path, member: str, place: Path) -> str:
+    """Bring one file of a zip to `place`, whole; returns its sha256. Where the zip wants its files is never followed.
 
     Raises FetchError where the zip is damaged, lacks `member`, or has a path that climbs out of its folder.
     """
@@ -124,9 +124,11 @@ def unpack(archive: Path, member: str, place: Path) -> Path:
                     raise FetchError(f"{archive}: {name!r} climbs out of its folder; nothing was unpacked")
             if member not in opened.namelist():
                 raise FetchError(f"{archive} has no file {member!r}; it has {', '.join(opened.namelist()[:5])}")
+            digest = hashlib.sha256()
             with opened.open(member) as packed, whole(place) as stream:
                 while piece := packed.read(1 << 20):
                     stream.write(piece)
+                    digest.update(piece)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise FetchError(f"{archive} is no sound zip ({error}); delete it and fetch it again") from error
-    return place
+        raise FetchError(f"{archive} is no sound zip ({error})") from error
+    return digest.hexdigest()

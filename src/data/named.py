@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from src import paths
 from src.data import cache
+from src.data.cache import read_json, write_json
 from src.data.errors import DataError
 from src.data.fetch import FetchError, digest_of, fetch, unpack
 from src.data.text_files import Source
@@ -133,7 +136,7 @@ def sources(name: str, root: str | None) -> list[Source]:
         by_hand = [
             f"fetch {file.address} (sha256 {file.sha256}) by hand and put it at {_places(file, root)[0]}"
             for file in files
-            if not any(place.is_file() for place in _places(file, root))
+            if not any(os.path.isfile(place) for place in _places(file, root))
         ]
         raise DataError("\n".join([f"{name} is not here: {error}", *by_hand])) from error
     except OSError as error:
@@ -143,24 +146,43 @@ def sources(name: str, root: str | None) -> list[Source]:
 def _places(file: File, root: str | None) -> list[Path]:
     """Where a file is looked for, in this order; the last place is where it is fetched to."""
     kept = cache.folder() / "corpora" / file.place
-    return [Path(root).expanduser() / file.place, kept] if root else [kept]
+    return [paths.given(root) / file.place, kept] if root else [kept]
 
 
 def _source(file: File, root: str | None) -> Source:
     places = _places(file, root)
-    # Only ever made from a zip of this checksum, so it need not be checked again
-    unpacked = places[-1].parent / file.sha256[:16] / (file.member or "")
-    if file.member and unpacked.is_file():
-        return Source(str(unpacked), unpacked, address=file.address)
-    found = next((place for place in places if place.is_file()), None)
+    found = next((place for place in places if os.path.isfile(place)), None)
+    if file.member:
+        return _member(file, file.member, found, places[-1])
     found = found or fetch(file.address, places[-1], file.sha256)
-    plain = Source(str(found), found, sha256=file.sha256, address=file.address)
-    if not file.member:
-        return plain
-    with found.open("rb") as stream:
-        check(plain, digest_of(stream))
-    unpack(found, file.member, unpacked)
-    return replace(plain, name=str(unpacked), path=unpacked, sha256=None)
+    return Source(str(found), found, sha256=file.sha256, address=file.address)
+
+
+def _member(file: File, member: str, found: Path | None, kept: Path) -> Source:
+    """A file out of a zip, unpacked once into the cache, with the checksum that it had then."""
+    unpacked = kept.parent / file.sha256[:16] / member
+    note = unpacked.with_name(f"{member}.sha256.json")
+    if found not in (None, kept):  # data.root's comes first, and must be the right one
+        _check_zip(file, found)
+    digest = read_json(note)
+    if not (unpacked.is_file() and isinstance(digest, str)):
+        archive = found or fetch(file.address, kept, file.sha256)
+        if found == kept:
+            _check_zip(file, archive)
+        try:
+            digest = unpack(archive, member, unpacked)
+        except FetchError as error:
+            if found is not None:
+                raise FetchError(f"{error}; to have it fetched again, delete {found}") from error
+            archive.unlink()  # fetched for nothing, and it would be in the way of a better one
+            raise
+        write_json(note, digest)
+    return Source(str(unpacked), unpacked, sha256=digest, address=file.address)
+
+
+def _check_zip(file: File, place: Path) -> None:
+    with place.open("rb") as stream:
+        check(Source(str(place), place, sha256=file.sha256, address=file.address), digest_of(stream))
 
 
 def check(source: Source, digest: str) -> None:

@@ -1,7 +1,9 @@
 import hashlib
 import io
+import os
 import socket
 import threading
+import time
 import urllib.error
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,12 +29,16 @@ class Answers(BaseHTTPRequestHandler):
         if kind == "missing" or (kind == "busy" and times < 3):
             self.send_error(404 if kind == "missing" else 503)
             return
+        content = self.server.zip if kind == "zip" else TEXT
         start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0]) if "resumes" in kind else 0
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(TEXT) - 1}/{len(TEXT)}")
-        self.send_header("Content-Length", str(len(TEXT) - start))
+        self.send_header("Content-Length", "many" if kind == "odd_length" else str(len(content) - start))
         self.end_headers()
+        if kind == "zip":
+            self.wfile.write(content)
+            return
         cut = (kind == "always_cut") or (kind.startswith("cut_once") and times == 1)
         self.wfile.write(TEXT[start : start + 100_000] if cut else TEXT[start:])
 
@@ -61,6 +67,10 @@ def test_a_file_comes_whole_and_checked(server, tmp_path, capsys):
     place = fetch.fetch(f"{server.address}/good", tmp_path / "in" / "text.txt", SHA256)
     assert place.read_bytes() == TEXT
     assert capsys.readouterr().err == "fetching text.txt of 0.2 MB\n"
+
+
+def test_a_length_that_is_no_number_is_no_length(server, tmp_path):
+    assert fetch.fetch(f"{server.address}/odd_length", tmp_path / "text.txt", SHA256).read_bytes() == TEXT
 
 
 def test_a_wrong_checksum_ends_it_at_once_and_nothing_is_kept(server, tmp_path):
@@ -192,6 +202,48 @@ def test_a_zip_whose_path_climbs_out_of_its_folder_unpacks_nothing(tmp_path, nam
     with pytest.raises(FetchError, match="climbs out of its folder; nothing was unpacked"):
         unpack(tmp_path / "bad.zip", "play", tmp_path / "in" / "play")
     assert [place.name for place in tmp_path.rglob("*") if place.is_file()] == ["bad.zip"]
+
+
+def test_a_zip_that_climbs_is_removed_where_it_was_fetched_and_else_named(server, monkeypatch, tmp_path, cache):
+    (tmp_path / "root" / "play").mkdir(parents=True)
+    own = tmp_path / "root" / "play" / "play.zip"
+    sha256 = zipped(own, **{"../escaped": b"x", "play": TEXT})
+    server.zip = own.read_bytes()
+    one_file(monkeypatch, f"{server.address}/zip", sha256, "play", "play/play.zip")
+    with pytest.raises(DataError, match=f"climbs out of its folder; .*to have it fetched again, delete {own}"):
+        open_corpus(name="time_machine", root=str(tmp_path / "root"))
+    assert own.exists()
+    with pytest.raises(DataError, match="climbs out of its folder"):
+        open_corpus(name="time_machine")
+    assert nothing_in(cache)
+
+
+def test_an_unpacked_corpus_is_held_to_its_checksum_and_data_root_comes_first(server, monkeypatch, tmp_path, cache):
+    sha256 = zipped(tmp_path / "play.zip", play=TEXT)
+    server.zip = (tmp_path / "play.zip").read_bytes()
+    one_file(monkeypatch, f"{server.address}/zip", sha256, "play", "play/play.zip")
+    corpus = open_corpus(name="time_machine")
+    (unpacked,) = (place for place in (cache / "corpora").rglob("play") if place.is_file())
+    unpacked.write_bytes(TEXT.replace(b"question", b"answer!!"))
+    with pytest.raises(DataError, match=f"expected {SHA256}: another file, or a damaged one; delete it"):
+        open_corpus(name="time_machine")
+    unpacked.unlink()
+    assert open_corpus(name="time_machine").key == corpus.key
+    (tmp_path / "root" / "play").mkdir(parents=True)
+    (tmp_path / "root" / "play" / "play.zip").write_bytes(b"another file")
+    with pytest.raises(DataError, match=r"play\.zip has sha256"):
+        open_corpus(name="time_machine", root=str(tmp_path / "root"))
+    assert len(server.asked) == 1
+
+
+def test_without_nameless_files_what_a_killed_process_left_is_swept_up(server, monkeypatch, tmp_path):
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    old, young = tmp_path / ".text.txt.a.part", tmp_path / ".text.txt.b.part"
+    old.touch()
+    young.touch()
+    os.utime(old, (0, time.time() - 7200))
+    fetch.fetch(f"{server.address}/good", tmp_path / "text.txt", SHA256)
+    assert sorted(place.name for place in tmp_path.iterdir()) == [young.name, "text.txt"]
 
 
 def test_a_damaged_zip_and_a_missing_member_are_told_and_leave_nothing(tmp_path):
