@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from src import paths
 from src.config.checks import mistakes_in_threads
 from src.mistakes import nearest
 
@@ -81,7 +82,7 @@ def mistakes_in_benchmark(config: Mapping[str, Any]) -> list[str]:
         found += mistakes_in_threads("benchmark.threads", words["threads"])
     for key in ("out", "folder"):
         if words[key] is not None:
-            found += _mistakes_in_place(f"benchmark.{key}={words[key]}", Path(words[key]).expanduser(), key == "out")
+            found += _mistakes_in_place(f"benchmark.{key}={words[key]}", paths.given(words[key]), key == "out")
     return found
 
 

@@ -6,8 +6,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
+from src import paths
 from src.mistakes import Mistake
 
 
@@ -44,7 +44,7 @@ def write_file(path: str, text: str, key: str = "output") -> None:
     Raises:
         Mistake: its folder is not there, or it cannot be written.
     """
-    target = Path(path).expanduser()
+    target = paths.given(path)
     if not target.parent.is_dir():
         raise Mistake(f"{key}={path}: there is no folder {target.parent}")
     if target.is_dir():

@@ -23,6 +23,7 @@ from src.data.vocabulary import Vocabulary
 
 NAMES = ("train", "val", "test")
 OWN_SHARES = (0.9, 0.1)  # of a text without a standard split
+LINE_SHARES = (0.8, 0.1, 0.1)  # of a list's items
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ def _parts(options: Options) -> list[Part]:
         shares = options.split or known.split
         return [Part(NAMES[: len(shares)], sources, shares)]
     held_out = [(name, path) for name, path in (("val", options.val_path), ("test", options.test_path)) if path]
-    shares = (1.0,) if held_out else options.split or OWN_SHARES
+    usual = (1.0,) if options.val_path else LINE_SHARES if options.items and not held_out else OWN_SHARES
+    shares = options.split or usual
     parts = [Part(NAMES[: len(shares)], find_files(str(options.path)), shares)]
     return parts + [Part((name,), find_files(path, f"{name}_path")) for name, path in held_out]
 

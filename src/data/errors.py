@@ -25,8 +25,8 @@ class UnknownCharacter(DataError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel between processes."""
-        known = {"count": self.count, "distinct": self.distinct, "first": self.first}
-        return partial(UnknownCharacter, **known), (self.what, self.remedy)
+        rest = partial(UnknownCharacter, count=self.count, distinct=self.distinct, first=self.first)
+        return rest, (self.what, self.remedy)
 
     def with_remedy(self, remedy: str) -> UnknownCharacter:
         """The same, told where another way out is open."""

@@ -87,6 +87,10 @@ def check(**options: Any) -> list[str]:
     for key in COUNTS:
         if key in options and (not isinstance(options[key], int) or isinstance(options[key], bool) or options[key] < 1):
             mistakes.append(f"data.{key}={options[key]}: it must be a whole number of 1 or more")
+    seed = options.get("split_seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        mistakes.append(f"data.split_seed={seed}: it must be a whole number of 0 or more")
+    mistakes += _separator(str(options.get("separator", "")), options.get("encoding") == "bytes")
     own = name in ("text", "lines")
     if own and not options.get("path"):
         mistakes.append(f"data={name} needs a text: data.path= a file, a folder or a glob")
@@ -104,12 +108,25 @@ def check(**options: Any) -> list[str]:
     return mistakes + _split(name, options) + (_pair(**options) if name == "hello" else [])
 
 
+def _separator(text: str, bytewise: bool) -> list[str]:
+    try:
+        text.encode("utf-8", "surrogateescape" if bytewise else "strict")
+    except UnicodeEncodeError:
+        way_out = "leave it out" if bytewise else "data.encoding=bytes takes a lone byte"
+        return [f"data.separator={text!r} has a lone surrogate, which is no character; {way_out}"]
+    return []
+
+
 def _split(name: str, options: dict[str, Any]) -> list[str]:
     shares = options.get("split")
     if shares is None:
         return []
     if name == "hello" or (name in CORPORA and CORPORA[name].split is None):
         return [f"data.split={list(shares)}: data={name} is not cut by shares; leave it null"]
+    if options.get("val_path"):
+        return [
+            f"data.split={list(shares)}: with data.val_path all of data.path is for training; leave one of the two out"
+        ]
     try:
         exact = [Fraction(str(share)) for share in shares]
     except (ValueError, TypeError):
@@ -118,6 +135,10 @@ def _split(name: str, options: dict[str, Any]) -> list[str]:
         return [
             f"data.split={list(shares)}: it must be one to three shares (train, val, test) above 0 that add up to at "
             "most 1, such as [0.9,0.1] or [0.8,0.1,0.1]"
+        ]
+    if options.get("test_path") and len(exact) == 3:
+        return [
+            f"data.split={list(shares)}: the third share is a test split, and so is data.test_path; give two shares"
         ]
     return []
 

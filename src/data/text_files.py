@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import glob
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from src import paths
 from src.data.errors import DataError
 from src.data.vocabulary import codes_of
 
@@ -90,16 +92,16 @@ class Counts:
 
 def find(path: str, key: str = "path") -> list[Source]:
     """The files of a path: itself, those of a folder (all levels, none hidden) or a glob, in order of their paths."""
-    place = Path(path).expanduser()
-    if place.is_file():
+    place = paths.given(path)
+    if os.path.isfile(place):  # False of a name too long, where Path.is_file raises
         return [Source(path, place)]
-    if place.is_dir():
+    if os.path.isdir(place):
         inside = (file for file in place.rglob("*") if file.is_file())
         files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(place).parts)]
     else:
-        files = [Path(name) for name in glob.glob(str(place), recursive=True) if Path(name).is_file()]
+        files = [Path(name) for name in glob.glob(str(place), recursive=True) if os.path.isfile(name)]
     if not files:
-        what = "the folder has no files" if place.is_dir() else "there is no such file or folder, no glob matches"
+        what = "the folder has no files" if os.path.isdir(place) else "there is no such file or folder, no glob matches"
         raise DataError(f"data.{key}={path}: {what} (relative paths start at {Path.cwd()})")
     return [Source(str(file), file) for file in sorted(files)]
 
@@ -125,7 +127,9 @@ def pieces(sources: list[Source], rules: Rules, counts: Counts, tee: Callable[[i
 
 
 def _as_piece(text: str, rules: Rules) -> Piece:
-    return text.encode() if rules.encoding == "bytes" or text.isascii() else codes_of(text, "characters")
+    if rules.encoding == "bytes":
+        return codes_of(text, "bytes").tobytes()
+    return text.encode() if text.isascii() else codes_of(text, "characters")
 
 
 def _characters(blocks: Iterable[bytes], rules: Rules, counts: Counts, name: str) -> Iterator[Piece]:

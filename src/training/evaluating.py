@@ -82,6 +82,9 @@ def own_corpus(trained: TrainedModel, words: Mapping[str, Any]) -> Corpus:
     """
     names = {field.name for field in dataclasses.fields(Options)}
     options = {key: value for key, value in words.items() if key in names}
+    shares = options.get("split")  # a held-out text that is named now stands in for its share
+    if shares is not None and (options.get("val_path") or options.get("test_path")):
+        options["split"] = None if options.get("val_path") else shares[:2]
     if not trained.config.get("init_from"):
         with contextlib.suppress(UnknownCharacter):  # to its own train split, perhaps; the model may know them
             corpus = open_corpus(**options)

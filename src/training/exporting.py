@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from src import paths
 from src.mistakes import Mistake
 from src.models.export import export_onnx, export_safetensors, export_torch
 from src.training.locate import run_of
@@ -31,7 +32,7 @@ def export_to(trained: TrainedModel, format: str, output: str | None = None) -> 
     Raises:
         Mistake: an extra that is missing, a folder that is not there, a file that does not agree with the model.
     """
-    target = Path(output).expanduser() if output else folder_for(trained) / NAMES[format]
+    target = paths.given(output) if output else folder_for(trained) / NAMES[format]
     if output and not target.parent.is_dir():
         raise Mistake(f"output={output}: there is no folder {target.parent}")
     if target.is_dir():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from src import paths
 from src.mistakes import Mistake
 
 AT = ("best", "last")
@@ -19,12 +21,12 @@ def locate(path: str | Path, at: str | None = None) -> Path:
     Raises:
         Mistake: there is nothing, or nothing that could be a run, with what lies near.
     """
-    place = Path(path).expanduser()
+    place = paths.given(path)
     if place.name == "run.json":
         place = place.parent
-    if place.is_file():
+    if os.path.isfile(place):  # False of a name too long, where Path.is_file raises
         return place
-    if not place.exists():
+    if not os.path.exists(place):
         raise Mistake(f"{path}: there is no such file or folder{_nearest_above(place)}")
     folder = place / "checkpoints"
     if not (place / "run.json").is_file() and not folder.is_dir():

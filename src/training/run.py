@@ -41,7 +41,8 @@ def new_folder(parent: Path) -> Path:
 def write_atomically(path: Path, text: str) -> None:
     """Replace the file at once: a reader sees the old text or the new, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
+    # An odd byte of a command line, a file's name perhaps, is a lone surrogate: as \udcff JSON reads it back
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -89,6 +89,10 @@ MISTAKES = [
     # what only the machine or the text can tell
     ("trainer.accelerator=gpu", "trainer.accelerator=cpu"),
     ("data=text data.path=nowhere.txt", "nowhere.txt"),
+    ("data=text data.path=~nouser/x", "~nouser/x"),
+    ("data=text data.path=" + "x" * 5000, "no such file"),
+    ("data=names data.root=~nouser/x data.split_seed=-1", "data.split_seed=-1"),
+    ("init_from=~nouser/x", "~nouser/x"),
     # stored runs
     ("resume=nowhere", "nowhere"),
     ("rerun=nowhere", "nowhere"),

@@ -145,10 +145,21 @@ def test_splits_are_contiguous_in_order_and_cut_at_the_floor_of_the_shares(tmp_p
 
 def test_held_out_texts_of_their_own_leave_the_whole_text_for_training(tmp_path):
     train, val, test = (write(tmp_path, f"{name}.txt", f"abc {name}") for name in ("train", "val", "test"))
-    corpus = open_corpus(name="text", path=train, val_path=val, test_path=test, split=[0.9, 0.1])
+    corpus = open_corpus(name="text", path=train, val_path=val, test_path=test)
     assert text_of(corpus, "train") == "abc train"
     assert text_of(corpus, "test") == "abc t\ufffd\ufffdt"
     assert [file["path"] for file in corpus.provenance["files"]] == [train, val, test]
+
+
+@pytest.mark.parametrize("name", ["text", "lines"])
+def test_a_test_text_alone_leaves_val_a_share_of_the_text(tmp_path, name):
+    path, test = write(tmp_path, "t.txt", "ab\nba\n" * 30), write(tmp_path, "test.txt", "ba\nab\n")
+    corpus = open_corpus(name=name, path=path, test_path=test)
+    assert list(corpus.splits) == ["train", "val", "test"]
+    assert corpus.provenance["split"] == [[0.9, 0.1], [1.0]]
+    halves = open_corpus(name=name, path=path, test_path=test, split=[0.5, 0.5])
+    assert abs(len(halves.splits["train"]) - len(halves.splits["val"])) < 2
+    assert list(open_corpus(name=name, path=path, test_path=test, split=[1.0]).splits) == ["train", "test"]
 
 
 def test_the_files_of_a_folder_are_one_text(tmp_path):

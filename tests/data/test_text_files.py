@@ -106,6 +106,7 @@ def test_files_are_joined_by_the_separator_and_never_inside_a_character():
     assert read(b"one", "zw\u00f6lf".encode(), separator="\u00a7") == "one\u00a7zw\u00f6lf"
     assert read(b"one", b"two", separator="") == "onetwo"
     assert read(b"a\xc3", b"\xa9b", encoding="bytes", separator="|") == b"a\xc3|\xa9b"
+    assert read(b"a", b"b", encoding="bytes", separator="\udcff") == b"a\xffb"  # a lone byte of a command line
     with pytest.raises(DataError, match="file0: invalid UTF-8"):
         read(b"a\xc3", b"\xa9b", separator="")
 
@@ -139,6 +140,15 @@ def test_a_path_without_files_says_where_it_was_looked_for(tmp_path, monkeypatch
         find(".")
     with pytest.raises(DataError, match=r"data.val_path=\*.md"):
         find("*.md", "val_path")
+
+
+def test_a_name_with_a_tilde_that_is_no_user_s_is_a_name_and_one_too_long_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~x.txt").write_text("text")
+    assert [source.name for source in find("~x.txt")] == ["~x.txt"]
+    for path in ("~nouser/x", "x" * 5000):
+        with pytest.raises(DataError, match=f"data.path={path}: there is no such file"):
+            find(path)
 
 
 def test_every_character_is_lowered_as_python_lowers_it_alone():

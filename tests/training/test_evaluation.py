@@ -128,6 +128,13 @@ def test_a_text_that_has_changed_is_evaluated_in_the_model_s_own_ids_and_told(tm
         evaluate_run(load(folder), "val")
 
 
+def test_a_held_out_text_that_is_named_now_stands_in_for_its_share(tmp_path):
+    folder = fabricate(tmp_path / "run", **{"data.split": [0.8, 0.1, 0.1]})
+    (tmp_path / "other.txt").write_text(VERSE[:101])
+    for split in ("val", "test"):
+        assert evaluate_run(load(folder), split, {f"{split}_path": str(tmp_path / "other.txt")})["characters"] == 100
+
+
 def test_a_character_that_only_the_new_text_s_training_part_lacks_is_no_obstacle(tmp_path):
     folder = fabricate(tmp_path / "run", **{"data.unknown": "error"})
     (folder / "text.txt").write_text(VERSE.replace("!", "") + "!" * 90)

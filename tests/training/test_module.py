@@ -62,6 +62,17 @@ def test_a_run_is_written_down_as_it_was(config: dict[str, Any]) -> None:
     assert checkpoint["unroll"]["config"] == config
 
 
+def test_an_odd_byte_of_the_command_line_is_written_down(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "texts" / name).write_text("abc" * 100)
+    config["data"] |= {"path": str(tmp_path / "texts"), "encoding": "bytes", "separator": "\udcff"}
+    folder = fit(config, {"command": "test", "overrides": ["data.separator=\udcff"]})
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["overrides"], record["vocab_size"]) == (["data.separator=\udcff"], 4)
+    assert load(folder).config["data"]["separator"] == "\udcff"
+
+
 def test_what_the_windows_drop_and_the_n_grams_leave_out_is_written_down(
     config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
