@@ -16,10 +16,14 @@ from src.data.errors import DataError
 from src.data.text_files import Counts, Piece, Rules, Source, pieces
 
 BOUNDARY = "\n"
+SLICE = 1 << 20  # bytes
 
 
 def read_items(sources: list[Source], rules: Rules, counts: Counts) -> tuple[bytes, list[str], list[int]]:
-    """The clean text of a list as UTF-8 (or bytes), held in memory, with checksum and size of each source."""
+    """The clean text of a list as UTF-8 (or bytes), held in memory, with checksum and size of each source.
+
+    A boundary is added at the end, where the last line may have none; one too many is an empty line.
+    """
     hashes = [hashlib.sha256() for _ in sources]
     sizes = [0] * len(sources)
 
@@ -27,7 +31,8 @@ def read_items(sources: list[Source], rules: Rules, counts: Counts) -> tuple[byt
         hashes[index].update(block)
         sizes[index] += len(block)
 
-    clean = b"".join(_utf8(piece) for piece in pieces(sources, rules, counts, tee))
+    symbols = pieces(sources, rules, counts, tee)
+    clean = b"".join((*map(_utf8, symbols), BOUNDARY.encode()))
     return clean, [digest.hexdigest() for digest in hashes], sizes
 
 
@@ -36,10 +41,8 @@ def _utf8(piece: Piece) -> bytes:
 
 
 def spans(clean: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Where each item starts and ends; empty lines are left out. `clean` is any text with or without a last newline."""
+    """Where each item starts and ends; empty lines are left out. `clean` ends with a boundary."""
     ends = np.flatnonzero(np.frombuffer(clean, np.uint8) == ord(BOUNDARY))
-    if not clean.endswith(b"\n"):
-        ends = np.append(ends, len(clean))
     starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64)
     full = ends > starts
     return starts[full], ends[full]
@@ -59,17 +62,23 @@ def draw(clean: bytes, shares: list[float], seed: int, name: str) -> list[bytes]
 
 
 def between_boundaries(clean: bytes, starts: np.ndarray, ends: np.ndarray) -> bytes:
-    """The items of these spans, one behind the other: \\n item \\n item \\n."""
+    """The items of these spans, each ended by a boundary in `clean`, one behind the other: \\n item \\n item \\n."""
     source = np.frombuffer(clean, np.uint8)
     lengths = ends - starts + 1  # with the boundary that follows
     places = np.concatenate(([1], 1 + np.cumsum(lengths)))
-    text = np.full(int(places[-1]), ord(BOUNDARY), np.uint8)
-    # index of every byte: its item's start, and how far into the item it is
-    step = np.arange(len(text) - 1) - np.repeat(places[:-1] - 1, lengths)
-    take = np.repeat(starts, lengths) + step
-    inside = step < np.repeat(lengths - 1, lengths)
-    text[1:][inside] = source[take[inside]]
-    return text.tobytes()
+    text = bytearray(BOUNDARY.encode() * int(places[-1]))
+    written = np.frombuffer(text, np.uint8)
+    # The index of a byte takes eight, so there are indices for a slice at a time; the item that fills a slice is alone
+    full = np.searchsorted(places, np.arange(1, len(text) + SLICE, SLICE))
+    edges = np.unique(np.concatenate((full, full - 1)).clip(0, len(starts))).tolist()
+    for low, high in pairwise(edges):
+        first, last = int(places[low]), int(places[high])
+        if high - low == 1:
+            written[first:last] = source[starts[low] : ends[low] + 1]
+        else:
+            shift = np.repeat(starts[low:high] - places[low:high], lengths[low:high])
+            written[first:last] = source[np.arange(first, last) + shift]
+    return bytes(text)
 
 
 def cuts(length: int, shares: list[float]) -> list[int]:

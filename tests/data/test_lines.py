@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from src.data.corpus import open_corpus
 from src.data.errors import DataError
 from src.data.layout import IGNORED
-from src.data.lines import cuts
+from src.data.lines import between_boundaries, cuts, spans
 from src.data.windows import Windows, evaluation_windows
 
 items = st.lists(st.text(st.sampled_from("abc\u00e9\u4f60"), min_size=1, max_size=12), min_size=10, max_size=40)
@@ -65,7 +67,7 @@ def test_the_split_is_drawn_by_its_own_seed_and_stays_the_same(tmp_path):
     assert corpus_of(tmp_path, lines, split_seed=1).splits["val"].ids.tolist() != first
 
 
-def test_empty_lines_are_left_out_and_blanks_kept(tmp_path):
+def test_empty_wordsare_left_out_and_blanks_kept(tmp_path):
     corpus = corpus_of(tmp_path, ["", " a ", "", "b\r", "c", ""], split=[1.0])
     text = corpus.vocabulary.decode(corpus.splits["train"].ids)
     assert sorted(text.strip("\n").split("\n")) == [" a ", "b", "c"]
@@ -125,6 +127,29 @@ def test_a_fixed_order_is_always_the_same_and_a_random_one_is_drawn_anew_each_ep
     assert first != second
     assert epochs("random", 0) == [first, second]
     assert epochs("random", 1)[0] != first
+
+
+@given(st.lists(st.text("ab", max_size=30), max_size=20), st.randoms(use_true_random=False), st.integers(1, 40))
+def test_items_in_any_order_are_joined_slice_by_slice(words, random, size):
+    clean = "".join(f"{line}\n" for line in words).encode()
+    starts, ends = spans(clean)
+    order = random.sample(range(len(starts)), len(starts))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.data.lines.SLICE", size)
+        text = between_boundaries(clean, starts[order], ends[order])
+    full = [line for line in words if line]
+    assert text.decode() == "\n" + "".join(f"{full[at]}\n" for at in order)
+
+
+def test_a_list_takes_a_few_times_its_size_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("src.data.lines.SLICE", 1 << 14)
+    clean = b"eightlet\n" * 200_000
+    starts, ends = spans(clean)
+    tracemalloc.start()
+    between_boundaries(clean, starts, ends)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * len(clean)
 
 
 def test_cuts_are_exact_where_floating_point_is_not():
