@@ -150,6 +150,23 @@ def test_a_cadence_in_steps_looks_and_draws_at_each_of_its_multiples(with_cadenc
     assert "text/surprisal" not in events.Tags()["images"]
 
 
+def test_between_two_validations_a_cadence_shows_the_numbers_of_its_own_step(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    names = ("loss_by_position", "confusions")
+    words = [f"callbacks.{name}.{word}" for name in names for word in ("enabled=true", "every_n_steps=3")]
+    run(*SMALL, "model=manual", "callbacks=none", *words, "trainer.max_epochs=2", "optimizer.lr=0.05",
+        "trainer.limit_val_batches=3", cwd=tmp_path)  # fmt: skip
+    events = events_of(only_run(tmp_path))  # validations at 6 and 12
+    carried, fresh = (events.Scalars(f"window/cross_entropy_{name}") for name in ("carried", "fresh"))
+    assert steps(carried) == steps(fresh) == [0, 3, 6, 9, 12]
+    assert len({point.value for point in carried}) == 5
+    validated = {point.step: point.value for point in events.Scalars("val/cross_entropy")}
+    assert carried[4].value == pytest.approx(validated[12], rel=1e-6)  # over the windows of the validation, no others
+    assert abs(fresh[0].value - carried[0].value) < 0.1  # an untrained network has no use for a past
+    pictures = [image.encoded_image_string for image in events.Images("text/confusions")]
+    assert len(set(pictures)) == 5
+
+
 def test_where_the_gradient_vanishes_is_said_once_with_layer_and_lag(with_cadence):
     lines = (with_cadence / "train.log").read_text().splitlines()
     (line,) = [line for line in lines if "gradient vanishes" in line]
@@ -197,6 +214,7 @@ def everything(folder: Path) -> dict[str, list[tuple[int, object]]]:
 def test_killed_twice_a_watched_run_shows_what_an_undisturbed_one_shows(tmp_path):
     words = [*SMALL, "model=manual", "model.dropout=0.2", "data.offset=random", "trainer.val_check_interval=0.5"]
     words += ["checkpoint.every_n_steps=2", "trainer.max_epochs=3", "callbacks.text_samples.every_n_steps=5"]
+    words += ["callbacks.loss_by_position.every_n_steps=4", "callbacks.confusions.every_n_steps=5"]
     folders = []
     for name, lines_before_a_kill in (("straight", []), ("killed", [1, 4])):
         folder = tmp_path / name

@@ -14,7 +14,7 @@ from src.training.callbacks.watcher import Watcher
 from src.training.module import LanguageModule, Outcome
 
 MOST_READ = 131_072  # characters counted of a longer text
-MOST_READ_ALONE = 16_384  # where there is no validation that goes by
+MOST_READ_ALONE = 16_384  # where no validation goes by at the step that is drawn
 
 
 class Confusions(Watcher):
@@ -26,10 +26,11 @@ class Confusions(Watcher):
         super().__init__(*args)
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []  # targets, first guesses, nats: counted when it is drawn
         self.characters = 0
+        self.seen_at = -1  # the step of that validation
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See anew."""
-        self.seen, self.characters = [], 0
+        self.seen, self.characters, self.seen_at = [], 0, trainer.global_step
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Keep a window that was validated on."""
@@ -41,22 +42,30 @@ class Confusions(Watcher):
         """Count what was seen, and draw."""
         from src.analysis.pictures_of_text import confusions
 
-        if view.split() == "train" or not self.seen:  # a run taken up at its last step has seen no validation
-            self._read(view)
+        validated = self.seen_at == view.step
+        if not (validated and self.seen):  # a run taken up just behind a validation reads what went by there
+            self._read(view, MOST_READ if validated else MOST_READ_ALONE)
         counts = Counts.none(len(self.gallery.symbols))
         seen = [torch.cat([part.flatten() for part in parts]) for parts in zip(*self.seen, strict=True)]
+        self.seen = []
         figure = confusions(view.step, counts.plus(*seen), self.gallery.symbols)
         self.gallery.figure(view.trainer, "text/confusions", figure, view.step)
 
-    def _read(self, view: View) -> None:
-        """Read the first windows, where no validation has gone by."""
-        self.seen, self.characters = [], 0
-        state, windows = None, view.windows()
-        for index in range(len(windows)):
-            window = windows.window(0, index)
+    def memory(self) -> dict[str, Any]:
+        """At which step a validation has gone by; what it showed can be read again."""
+        return {"seen_at": self.seen_at}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """Take it back."""
+        self.seen_at = memory.get("seen_at", -1)
+
+    def _read(self, view: View, most: int) -> None:
+        """Read the first windows, about `most` characters."""
+        self.seen, self.characters, state = [], 0, None
+        for window in view.validated():
             logits, loss, state = view.read(window, None if window.starts else state)
             self._see(Outcome(window, logits, loss))
-            if self.characters >= MOST_READ_ALONE:
+            if self.characters >= most:
                 break
 
     def _see(self, outcome: Outcome) -> None:

@@ -17,19 +17,19 @@ MOST_READ = 8_192  # characters compared: a quarter of a bit of noise at each pl
 class LossByPosition(Watcher):
     """Draw `window/loss_by_position`, and `window/cross_entropy_carried|fresh` as curves.
 
-    With the carried state the first windows of a validation are counted as they go by. From fresh states they are read
-    once more, so that both curves are about the same characters.
+    With the carried state the first windows of a validation are counted as they go by; where none was at this step,
+    they are read. From fresh states they are read once more, so that both curves are about the same characters.
     """
 
     name = "loss_by_position"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.carried = Positions.none()
+        self.carried, self.seen_at = Positions.none(), -1  # of the validation at which step
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count anew."""
-        self.carried = Positions.none()
+        self.carried, self.seen_at = Positions.none(), trainer.global_step
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Count a window that was validated on."""
@@ -42,7 +42,8 @@ class LossByPosition(Watcher):
         """Read some windows from fresh states, and draw both."""
         from src.analysis.pictures import loss_by_position
 
-        carried = self.carried if len(self.carried.nats) else positions(view, carry=True)
+        seen = self.seen_at == view.step and len(self.carried.nats)
+        carried = self.carried if seen else positions(view, carry=True)
         fresh = positions(view, carry=False)
         overall = (carried.overall(), fresh.overall())
         figure = loss_by_position(view.step, carried.mean(), fresh.mean(), overall)
@@ -58,9 +59,8 @@ def enough(found: Positions) -> bool:
 
 def positions(view: View, carry: bool) -> Positions:
     """Return the losses of a text's first windows, the state carried from one to the next or always zero."""
-    found, state, windows = Positions.none(), None, view.windows()
-    for index in range(len(windows)):
-        window = windows.window(0, index)
+    found, state = Positions.none(), None
+    for window in view.validated():
         _, loss, ended = view.read(window, None if window.starts else state)
         found = found.plus(loss.losses, loss.real)
         state = ended if carry else None

@@ -38,6 +38,14 @@ class View:
         windows: Windows = data.val_windows() or data.windows()
         return windows
 
+    def validated(self) -> Iterator[Window]:
+        """Yield the windows that a validation reads, from the first one: `trainer.limit_val_batches` may end it."""
+        windows = self.windows()
+        limit = self.trainer.limit_val_batches if self.split() == "val" else None
+        count = int(limit * len(windows)) if isinstance(limit, float) else limit
+        for index in range(min(count or len(windows), len(windows))):
+            yield windows.window(0, index)
+
     def split(self) -> str:
         """Return which split those windows are of."""
         corpus = self.trainer.datamodule.corpus  # type: ignore[attr-defined]
