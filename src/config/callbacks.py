@@ -57,6 +57,8 @@ def mistakes_in_callbacks(callbacks: Mapping[str, Any]) -> Iterator[str]:
     samples = callbacks["text_samples"]
     if samples["length"] < 1:
         yield f"callbacks.text_samples.length={samples['length']}: expected at least 1 character"
+    if not samples["temperatures"]:
+        yield "callbacks.text_samples.temperatures=[]: expected at least one; for none, text_samples.enabled=false"
     for temperature in samples["temperatures"]:
         if not 0 <= temperature < float("inf"):
             expected = "expected 0 (always the likeliest) or a number above it"

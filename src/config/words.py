@@ -130,10 +130,12 @@ def _free(key: str, schema: type) -> bool:
 
 
 def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> str:
-    """Return the nearest right word; a bare last part (`hidden_size`, `lr`) is answered with the whole key."""
+    """Return the nearest right word; a last part that is right (`hidden_size`, `lr`) is answered with the whole key."""
     leaf = key.rpartition(".")[2]
     whole = [k for k in known if k.rpartition(".")[2] == leaf]
     if whole:
+        if leaf != key:
+            whole = [max(whole, key=lambda one: likeness(key, one))]
         return f"; did you mean {' or '.join(whole[:3])}?"
     match = difflib.get_close_matches(key, known + list(options), n=2, cutoff=0.6)
     if len(match) == 2 and likeness(key, match[1]) < likeness(key, match[0]):
@@ -162,6 +164,9 @@ def _wrong_value(key: str, value: Any, schema: type) -> str | None:
     try:
         OmegaConf.update(config, key, value, merge=True)
     except OmegaConfBaseException:
+        if isinstance(value, bool) and OmegaConf.is_dict(node := OmegaConf.select(config, key)) and "enabled" in node:
+            word = str(value).lower()
+            return f"{key}={word}: {key} has words of its own; did you mean {key}.enabled={word}?"
         kind = _type_of(key, schema)
         listed = f"; did you mean {key}=[{value}]?" if kind.startswith("a list of names") and value else ""
         return f"{key}={value!r}: expected {kind}{listed}"

@@ -11,18 +11,19 @@ from src.config.sweeper import Engine
 from src.data.corpus import Corpus, open_corpus
 from src.data.layout import plan
 from src.mistakes import Mistake
+from src.training.wanted import check_prompt
 
 NOT_THE_TEXT = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
 
 
 def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what is wrong with the texts of jobs: one is missing, or too short for its windows; each text once."""
+    """Return what is wrong with the texts of jobs: missing, too short for the windows, without the samples' prompt."""
     texts: dict[str, Corpus | None] = {}
     looked: set[str] = set()
     wrong: dict[str, None] = {}
     for config in configs:
         data = config["data"]
-        if (whole := json.dumps(data, sort_keys=True)) in looked:
+        if (whole := json.dumps([data, config["callbacks"]["text_samples"]], sort_keys=True)) in looked:
             continue
         looked.add(whole)
         text = {key: value for key, value in data.items() if key not in NOT_THE_TEXT}
@@ -33,6 +34,8 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
                 texts[name] = open_corpus(**text)
             corpus = texts[name]
             if corpus is not None:
+                if config["init_from"] is None:  # else the vocabulary is the older run's, with the text's behind it
+                    check_prompt(config["callbacks"]["text_samples"], corpus.vocabulary)
                 plan(corpus.splits["train"], data["seq_len"], data["batch_size"], data["offset"], 0)
         except Mistake as mistake:
             wrong |= dict.fromkeys(mistake.messages)

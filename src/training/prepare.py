@@ -20,6 +20,7 @@ from src.training.machine import check_machine, threads_for
 from src.training.module import LanguageModule
 from src.training.ranks import join_torchrun, rank, world_size
 from src.training.starting import source_of, start_from
+from src.training.wanted import check_prompt
 
 SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
 WINDOW_WORDS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
@@ -55,6 +56,7 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
     start = stored.get("init_from") if stored else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
     corpus = open_corpus(vocabulary=known, **{key: value for key, value in words.items() if key not in WINDOW_WORDS})
+    check_prompt(config["callbacks"]["text_samples"], corpus.vocabulary)
     windows_as = {key: words[key] for key in WINDOW_WORDS}
     data = TextData(corpus, **windows_as, seed=config["seed"])
     data.limit = windows_an_epoch(config["trainer"], len(data.windows()))

@@ -1,10 +1,14 @@
-"""What may be asked of a trained model, and what is wrong with it: known before torch is imported."""
+"""What may be asked of a model, and what is wrong with it: known before torch is imported."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from src.data.errors import UnknownCharacter
 from src.data.vocabulary import Vocabulary
+from src.mistakes import Mistake
 from src.models.sampling import Choice
 
 PRECISIONS = ("32-true", "64-true")  # trainer.precision's words for float32 and float64
@@ -36,3 +40,17 @@ class Writing:
                 names = ", ".join(repr(chr(code)) for code in lacking)
                 found.append(f"stop={self.stop!r} can never come: the model has no {names}")
         return found
+
+
+def check_prompt(samples: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+    """Hold the prompt of callbacks.text_samples to the vocabulary.
+
+    Raises:
+        Mistake: it has characters that no text of the model can have.
+    """
+    if not (samples["enabled"] and samples["prompt"]):
+        return
+    try:
+        vocabulary.encode(samples["prompt"])
+    except UnknownCharacter as error:
+        raise Mistake(f"callbacks.text_samples.prompt={samples['prompt']!r}: {error}") from error

@@ -16,10 +16,12 @@ def test_a_cadence_below_one_a_negative_temperature_and_an_empty_sample_are_mist
     words = asdict(CallbacksConfig())
     assert list(mistakes_in_callbacks(copy.deepcopy(words))) == []
     words["gradient_flow"]["every_n_steps"] = 0
-    words["text_samples"] |= {"length": 0, "temperatures": [0.0, -1.0]}
+    words["text_samples"] |= {"length": 0, "temperatures": [0.0, -1.0, float("nan")]}
     told = list(mistakes_in_callbacks(words))
-    assert len(told) == 3
+    assert len(told) == 4
     assert told[0].startswith("callbacks.gradient_flow.every_n_steps=0: expected at least 1")
+    words["text_samples"] |= {"length": 1, "temperatures": []}
+    assert list(mistakes_in_callbacks(words))[1].startswith("callbacks.text_samples.temperatures=[]: expected at least")
 
 
 def test_every_watcher_has_a_switch_that_is_on_by_default_and_off_under_none():

@@ -43,6 +43,8 @@ MISTAKES = [
     ("~model.dropout", "model.dropout"),
     ("resume", "resume"),
     ("stacked", "key=value"),
+    ("callbacks.hidden_state.enabled=true", "did you mean callbacks.hidden_states.enabled?"),
+    ("callbacks.gradient_flow=false", "did you mean callbacks.gradient_flow.enabled=false?"),
     # wrong types
     ("model.num_layers=two", "a whole number"),
     ("model.num_layers=1.5", "a whole number"),
