@@ -34,7 +34,7 @@ types: $(VENV)/.installed-test  ## mypy over src
 	@$(RUN) -m mypy
 
 tensorboard: $(VENV)/.installed-run  ## show the runs in the browser, at the address that it prints
-	@echo "TensorBoard reads runs/ and answers at http://localhost:6006 (another port: ARGS=--port=6007). Ctrl-C ends it."
+	@echo "TensorBoard reads runs/; in some seconds it says at which address. Another port: make tensorboard ARGS=--port=6007"
 	@$(RUN) -m tensorboard.main --logdir runs $(ARGS)
 
 bench: $(VENV)/.installed-run  ## the speed table of this machine: python -m src.benchmark $(ARGS)

@@ -36,6 +36,7 @@ class JobRunner:
         where: the folder in which the user stands; relative paths begin there.
         started_by: process and machine of the sweep itself.
         caught: the signals that the sweep's own process has had.
+        labels: by folder, what tells a job from the others of its sweep.
     """
 
     record: Path
@@ -44,6 +45,7 @@ class JobRunner:
     where: Path
     started_by: tuple[int, str]
     caught: Caught
+    labels: dict[str, str]
 
     def __call__(self, cfg: DictConfig) -> dict[str, str]:
         """Run one job; return its words, its folder and what became of it.
@@ -84,6 +86,7 @@ class JobRunner:
             "command": shlex.join(self.command),
             "overrides": OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False),
             "key": run_key(config),
+            "label": self.labels.get(str(folder)),
         }
         try:
             if action == "resume" and self._resumed(folder):

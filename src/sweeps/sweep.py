@@ -56,7 +56,8 @@ def _launch(plan: Plan, engine: Engine, record: SweepRecord, command: list[str],
     """Have the engine run the jobs; return the signal that stopped it, or None."""
     caught = Caught()
     here = (os.getpid(), socket.gethostname())
-    runner = JobRunner(record.path, command, side_by_side(engine, len(plan.to_do)), Path.cwd(), here, caught)
+    labels = {str(job.folder): job.label for job in plan.to_do}
+    runner = JobRunner(record.path, command, side_by_side(engine, len(plan.to_do)), Path.cwd(), here, caught, labels)
 
     def stop_elsewhere() -> None:
         watch.stopping = True

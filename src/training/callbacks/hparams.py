@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from src.training.callbacks.curves import write_scalars
 from src.training.callbacks.history import History
+from src.training.run import Record
 from src.training.tensorboard import writers
 
 # Groups and keys that say where and how a run is shown, not what was trained.
@@ -28,6 +29,7 @@ MAY_BE_NONE = (
     "trainer.gradient_clip_val",
     "trainer.min_epochs",
 )
+OWN_WORDS = "model.options."  # of a cell of one's own: nobody knows their types, so all are words
 FOUR = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
 
 
@@ -48,7 +50,7 @@ class HParams(Callback):
         """Write the words of the configuration; in a run that goes on only if some have changed."""
         words = dict(flat(self.config))
         for writer in writers(trainer.loggers) if words != self.told else []:
-            writer.started(row_name(self.config, self.folder), words)
+            writer.started(row_name(own_words(self.folder), self.config, self.folder), words)
             self.told = words
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,11 +79,32 @@ class HParams(Callback):
                 writer.ended(well=False)
 
 
-def row_name(config: Mapping[str, Any], folder: Path) -> str:
-    """Return what a run is called in the table: what is mostly compared, and its folder's name."""
+def own_words(folder: Path) -> list[str]:
+    """Return what tells a run from others, as its record has it: in a sweep its label there, else its overrides."""
+    try:
+        entries = Record.read(folder).entries
+    except (OSError, ValueError):
+        return []
+    label = entries.get("label")
+    return label.split() if label else list(entries.get("overrides", []))
+
+
+def row_name(words: Sequence[str], config: Mapping[str, Any], folder: Path) -> str:
+    """Return what a run is called in the table: its own words, what is mostly compared, and its folder's name.
+
+    The table shows the first letters only, so a word is short: `manual hidden_size=64` for model=manual
+    model.hidden_size=64, and those that say where and how a run is shown are left out.
+    """
+    told = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if not any(key == left or key.startswith(f"{left}.") for left in (*LEFT_OUT, "data.path")):
+            group = key in config and isinstance(config[key], Mapping)
+            told.append(value if group else f"{key.rpartition('.')[2]}={value}")
     model, optimizer = config["model"], config["optimizer"]
     size = f"{model['num_layers']}x{model['hidden_size']}"
-    return f"{model['name']} {size} {optimizer['name']} lr={optimizer['lr']:g} seed={config['seed']} {folder.name}"
+    mostly = f"{model['name']} {size} {optimizer['name']} lr={optimizer['lr']:g} seed={config['seed']}"
+    return " ".join([*told, f"({mostly})" if told else mostly, folder.name])
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
@@ -92,7 +115,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, boo
             continue
         if isinstance(value, Mapping):
             yield from flat(value, f"{name}.")
-        elif isinstance(value, bool | int | float) and name not in MAY_BE_NONE:
+        elif isinstance(value, bool | int | float) and name not in MAY_BE_NONE and not name.startswith(OWN_WORDS):
             yield name, value
         else:
             text = str(value)

@@ -106,10 +106,20 @@ def test_a_value_that_has_no_ink_is_written_as_it_would_be_typed():
     }
 
 
-def test_rows_are_told_apart_by_what_is_mostly_compared_and_by_their_folder():
+def test_the_words_of_a_cell_of_ones_own_are_words_whatever_they_are():
+    assert dict(flat({"model": {"options": {"k": 3, "wide": True}}})) == {
+        "model.options.k": "3",
+        "model.options.wide": "True",
+    }
+
+
+def test_rows_are_told_apart_by_their_own_words_what_is_mostly_compared_and_their_folder():
     config = {"model": {"name": "cell", "num_layers": 2, "hidden_size": 8}, "optimizer": {"name": "adam", "lr": 0.002},
               "seed": 1}  # fmt: skip
-    assert row_name(config, Path("runs/sweeps/x/0d3f5c9f0faf")) == "cell 2x8 adam lr=0.002 seed=1 0d3f5c9f0faf"
+    folder = Path("runs/sweeps/x/0d3f5c9f0faf")
+    assert row_name([], config, folder) == "cell 2x8 adam lr=0.002 seed=1 0d3f5c9f0faf"
+    words = ["model=cell", "data.seq_len=12", "runs=elsewhere", "callbacks.save_figures=true"]
+    assert row_name(words, config, folder) == "cell seq_len=12 (cell 2x8 adam lr=0.002 seed=1) 0d3f5c9f0faf"
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
