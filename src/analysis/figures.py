@@ -1,9 +1,10 @@
-"""The one module that talks to matplotlib; it is imported when the first figure is drawn.
+"""What talks to matplotlib, with `lettering.py` beside it for texts; imported when the first figure is drawn.
 
 A figure is a page of axes, 800 pixels wide, made without pyplot: nothing keeps it alive once its PNG is taken. Colours
 can be told apart by colour-blind readers: Okabe and Ito's for lines, viridis for amounts, purple to orange for signs.
-Logarithmic scales are drawn as exponents on a plain axis, colour bars as pictures, texts as one collection of glyphs:
-matplotlib's own take three times as long, and figures are drawn while a network waits.
+Logarithmic scales are drawn as exponents on a plain axis and colour bars as pictures: matplotlib's own take three times
+as long, and figures are drawn while a network waits. A network that has diverged is drawn too: no limit of an axis is
+ever taken from what is not finite.
 """
 
 from __future__ import annotations
@@ -11,21 +12,15 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PathCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D, Transform
 
 WIDTH, DPI = 8.0, 100  # inches and dots an inch: 800 pixels
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
@@ -48,9 +43,6 @@ matplotlib.rcParams.update(
         "lines.linewidth": 1.5,
     }
 )
-MONO = "DejaVu Sans Mono"  # comes with matplotlib
-# Where one of these is installed, Chinese, Japanese and Korean characters are drawn; elsewhere they are boxes.
-WIDE = ("Noto Sans Mono CJK SC", "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "Droid Sans Fallback")
 
 
 def page(
@@ -59,6 +51,7 @@ def page(
     rows: Sequence[Sequence[float]],
     heights: Sequence[float] | None = None,
     right: float = 0.985,
+    left: float = 0.085,
     subtitle: str = "",
 ) -> Any:
     """Return a figure and its axes, row by row.
@@ -68,7 +61,7 @@ def page(
         height: in inches.
         rows: for each row the relative widths of its axes.
         heights: the relative heights of the rows.
-        right: where the axes end, as a share of the width; colour bars need room beyond it.
+        right, left: where the axes end and begin, as shares of the width; colour bars and labels need room beyond.
         subtitle: a line under the title.
     """
     figure = Figure(figsize=(WIDTH, height), dpi=DPI)
@@ -79,7 +72,7 @@ def page(
     top, bottom, gap = (0.78 if subtitle else 0.6), 0.52, 0.78  # inches: titles, the last labels, between two rows
     each = (height - top - bottom - gap * (len(rows) - 1)) / len(rows)
     grid = figure.add_gridspec(
-        len(rows), 1, height_ratios=heights, left=0.085, right=right, bottom=bottom / height, top=1 - top / height,
+        len(rows), 1, height_ratios=heights, left=left, right=right, bottom=bottom / height, top=1 - top / height,
         hspace=gap / each,
     )  # fmt: skip
     axes = []
@@ -106,7 +99,21 @@ def describe(axes: Axes, title: str, x: str, y: str) -> None:
 
 def whole_numbers(axes: Axes, which: str = "x", most: int = 5) -> None:
     """Put ticks on whole numbers only."""
-    getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(most, integer=True))
+    getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
+
+
+def wrapped(rows: Sequence[Sequence[Axes]], count: int) -> list[Axes]:
+    """Return the first `count` axes of some rows and remove the others: the places of the last row that stay free."""
+    axes = [each for row in rows for each in row]
+    for spare in axes[count:]:
+        spare.remove()
+    return axes[:count]
+
+
+def largest(values: Any, least: float) -> float:
+    """Return the largest modulus among those values that are finite, `least` where none is larger."""
+    moduli = np.abs(np.asarray(values))
+    return float(np.max(moduli, initial=least, where=np.isfinite(moduli)))
 
 
 def exponents(values: Any, decades: float = 8.0) -> np.ndarray:
@@ -123,16 +130,29 @@ def exponents(values: Any, decades: float = 8.0) -> np.ndarray:
 def powers_of_ten(axes: Axes, low: float, high: float) -> None:
     """Label a y axis of exponents as the numbers that they stand for."""
     places = decades_between(low, high)
-    axes.set_yticks(places, [f"{10**place:.0e}".replace("e-0", "e-").replace("e+0", "e") for place in places])
+    axes.set_yticks(places, [power_of_ten(place) for place in places])
+
+
+def power_of_ten(exponent: float) -> str:
+    """Return 10 to some exponent, short: 1e-3, 2e-3, 2.3e-3."""
+    whole = math.floor(exponent + 1e-9)
+    mantissa = 10 ** (exponent - whole)
+    return f"{mantissa:.{0 if abs(mantissa - round(mantissa)) < 1e-6 else 1}f}e{whole}"
 
 
 def decades_between(low: float, high: float, most: int = 5) -> list[float]:
-    """Return a few whole exponents from low to high; both ends where there are none."""
+    """Return a few exponents from low to high: whole ones; in a short range those of 1, 2, 5, 10, ...; or both ends."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return []
     first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
-    whole = list(range(first, last + 1, max(1, -(-(last - first + 1) // most))))
-    return [float(place) for place in whole] or sorted({low, high})
+    if last - first >= 2:
+        return [float(place) for place in range(first, last + 1, max(1, -(-(last - first + 1) // most)))]
+    for digits in ((1, 2, 5), range(1, 10)):
+        fine = [whole + math.log10(digit) for whole in range(first - 1, last + 1) for digit in digits]
+        fine = [place for place in fine if low - 1e-9 <= place <= high + 1e-9]
+        if len(fine) > 1:
+            return fine
+    return sorted({low, high})
 
 
 def heat(
@@ -158,51 +178,3 @@ def heat(
         bar.yaxis.set_major_locator(MaxNLocator(5))
     for spine in bar.spines.values():
         spine.set_visible(False)
-
-
-def glyphs(axes: Axes, x: Any, y: Any, texts: Sequence[str], size: float, where: Transform | None = None) -> None:
-    """Draw short texts (characters of a corpus) centred on points; what no font has becomes a box.
-
-    `where`: the coordinates of the points, those of the data if None.
-    """
-    paths = [_glyph(drawable(text), size) for text in texts]
-    collection = PathCollection(
-        paths, offsets=np.column_stack([np.broadcast_to(x, len(texts)), np.broadcast_to(y, len(texts))]),
-        offset_transform=where or axes.transData, facecolors="black", linewidths=0, clip_on=False,
-    )  # fmt: skip
-    collection.set_transform(Affine2D().scale(DPI / 72))
-    axes.add_collection(collection, autolim=False)
-
-
-def characters_below(axes: Axes, texts: Sequence[str], size: float = 7.5) -> None:
-    """Label the places 0, 1, 2, ... of the x axis with characters of a text."""
-    axes.set_xticks([])
-    axes.xaxis.labelpad = 16
-    glyphs(axes, range(len(texts)), -8 / (axes.bbox.height or 1), texts, size, axes.get_xaxis_transform())
-
-
-@cache
-def _glyph(text: str, size: float) -> Any:
-    """The outline of a text around its middle; the line stands on a common height."""
-    path = TextPath((0, 0), text, size=size, prop=font_manager.FontProperties(family=families()))
-    width = path.get_extents().width if len(path.vertices) else 0.0
-    left = path.get_extents().x0 if len(path.vertices) else 0.0
-    return path.transformed(Affine2D().translate(-left - width / 2, -0.36 * size))
-
-
-@cache
-def families() -> tuple[str, ...]:
-    """Return the fonts in which texts are set: one of even width, and behind it one with many characters, if any is."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return (MONO, *(name for name in WIDE if name in installed))[:2]
-
-
-def drawable(text: str) -> str:
-    """Return the text with a box in the place of characters that none of the fonts has."""
-    return "".join(char if ord(char) in _known() else "□" for char in text)
-
-
-@cache
-def _known() -> frozenset[int]:
-    fonts = [FT2Font(font_manager.findfont(font_manager.FontProperties(family=name))) for name in families()]
-    return frozenset(code for font in fonts for code in font.get_charmap())

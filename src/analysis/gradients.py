@@ -26,8 +26,11 @@ def by_lag(deltas: Sequence[Tensor]) -> Tensor:
 
 
 def vanishes_at(curve: Tensor) -> int | None:
-    """Return the lag from which on the gradient stays below VANISHED of that at lag 0, or None where it never does."""
-    below = curve < VANISHED * curve[0]
+    """Return the lag from which on the gradient stays below VANISHED of that at lag 0, or None where it never does.
+
+    One that is zero from lag 0 on (every unit of a relu dead) has vanished there.
+    """
+    below = curve <= VANISHED * curve[0]
     if not bool(below[-1]):
         return None
     above = (~below).nonzero()
@@ -35,8 +38,11 @@ def vanishes_at(curve: Tensor) -> int | None:
 
 
 def explodes_at(curve: Tensor) -> int | None:
-    """Return the first lag at which the gradient is not finite or over EXPLODED times that at lag 0, or None."""
-    beyond = (~torch.isfinite(curve) | (curve > EXPLODED * curve[0])).nonzero()
+    """Return the first lag at which the gradient is not finite or over EXPLODED times that at lag 0, or None.
+
+    Where nothing arrives at lag 0 there is nothing to compare with.
+    """
+    beyond = (~torch.isfinite(curve) | ((curve > EXPLODED * curve[0]) & (curve[0] > 0))).nonzero()
     return int(beyond[0]) if len(beyond) else None
 
 
@@ -48,14 +54,15 @@ def in_words(lags: Tensor) -> dict[str, str]:
         start = float(curve[0])
         if explodes is not None and "exploding" not in said:
             size = float(curve[explodes])
-            how = f"{size / start:.1f} times that at lag 0" if math.isfinite(size) and start else f"{size}"
+            how = f"{size / start:.1f} times that at lag 0" if math.isfinite(size) else f"{size}"
             said["exploding"] = (
                 f"the gradient explodes: in layer {layer} |dL_T/dz_(T-k)| is {how} at lag k = {explodes}; "
                 "trainer.gradient_clip_val=1 bounds the step"
             )
         elif vanishes is not None and "vanishing" not in said:
+            how = f"stays below {VANISHED:g} of that at lag 0" if start else "is zero"
             said["vanishing"] = (
-                f"the gradient vanishes: in layer {layer} |dL_T/dz_(T-k)| stays below {VANISHED:g} of that at lag 0 "
+                f"the gradient vanishes: in layer {layer} |dL_T/dz_(T-k)| {how} "
                 f"from lag k = {vanishes} on; what lies further back is not learned from this error"
             )
     return said

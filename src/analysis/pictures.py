@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from src.analysis import figures as f
+from src.analysis.lettering import characters_below
 
 NAT = 1 / math.log(2)  # bits in a nat
+ACROSS = 3  # layers side by side; more of them go into further rows
 MOST_UNITS = 64  # rows of a heat map that are still to be told apart
 
 
@@ -56,11 +58,15 @@ def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, words: s
     """
     layers = lags.shape[1]
     title = f"How far back the gradient reaches, after {steps[-1]:,} steps"
-    shown = min(layers, 3)
-    figure, [[now, whole], maps] = f.page(title, 6.0, [[1, 1], [1] * shown], right=0.905, subtitle=words)
+    across, down = min(layers, ACROSS), -(-layers // ACROSS)
+    grid = [[1] * across] * down
+    figure, [[now, whole], *rows] = f.page(title, 4.0 + 2.0 * down, [[1, 1], *grid], right=0.905, subtitle=words)
+    maps = f.wrapped(rows, layers)
     logs = f.exponents(lags)
     for layer in range(layers):
-        look = {"color": f.LINES[layer % len(f.LINES)]}
+        look: dict[str, Any] = {"color": f.LINES[layer % len(f.LINES)]}
+        if lags.shape[2] == 1:
+            look["marker"] = "o"  # one point makes no line
         now.plot(logs[-1, layer], **look, label=f"layer {layer}")
         if len(steps) > 1:
             now.plot(logs[0, layer], **look, linewidth=0.9, linestyle=":")
@@ -75,9 +81,10 @@ def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, words: s
     finite = logs[logs == logs]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (-1.0, 0.0)
     for layer, axes in enumerate(maps):
-        unit = "|dL_T / dz_(T-k)|, grey: less" if layer == shown - 1 else ""
+        unit = "|dL_T / dz_(T-k)|, grey: less" if layer % across == across - 1 or layer == layers - 1 else ""
         f.heat(axes, logs[:, layer].T, unit, low, max(high, low + 0.5), log=True, upside=True)
-        f.describe(axes, f"Layer {layer} over training", "optimizer steps", "" if layer else "lag k, steps back")
+        f.describe(axes, f"Layer {layer} over training", "optimizer steps",
+                   "" if layer % across else "lag k, steps back")  # fmt: skip
         f.whole_numbers(axes, "y")
         places = sorted({round(i * (len(steps) - 1) / 3) for i in range(4)})
         axes.set_xticks(places, [f"{steps[place]:,}" for place in places])
@@ -92,20 +99,22 @@ def eigenvalues(step: int, now: Sequence[Tensor], first: Sequence[Tensor], sigma
         now, first: for each layer complex (hidden,); now and before the first step.
         sigma: for each layer its singular values, now and before the first step.
     """
-    layers = min(len(now), 3)
+    layers = len(now)
+    across, down = min(layers, ACROSS), -(-layers // ACROSS)
     title = f"The recurrent matrix W, after {step:,} steps"
-    figure, [circles, spectra] = f.page(title, 6.4, [[1] * layers, [1] * layers], [1.9, 1])
+    figure, rows = f.page(title, 6.4 if down == 1 else 4.9 * down, [[1] * across] * (2 * down), [1.9, 1] * down)
+    circles, spectra = (f.wrapped(rows[half::2], layers) for half in (0, 1))
     angles = torch.linspace(0, 2 * math.pi, 200)
     for layer, (plane, spectrum) in enumerate(zip(circles, spectra, strict=True)):
         radius = float(now[layer].abs().max())
         plane.plot(angles.cos(), angles.sin(), color="black", linewidth=0.8)
         for values, colour, name in ((first[layer], f.PALE, "before the first step"), (now[layer], f.BLUE, "now")):
             plane.plot(values.real, values.imag, ".", markersize=3, color=colour, label=name)
-        reach = 1.08 * max(1.0, radius, float(first[layer].abs().max()))
+        reach = 1.08 * f.largest(torch.cat([now[layer], first[layer]]), 1.0)
         plane.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         f.whole_numbers(plane)
         f.whole_numbers(plane, "y")
-        f.describe(plane, f"Layer {layer}: spectral radius {radius:.3f}", "real part", "imaginary part")
+        f.describe(plane, f"Layer {layer}: radius {radius:.3f}", "real part", "imaginary part")
         spectrum.plot(sigma[layer][1], color=f.PALE, label="before the first step")
         spectrum.plot(sigma[layer][0], color=f.BLUE, label="now")
         spectrum.axhline(1, color="black", linewidth=0.8)
@@ -129,11 +138,12 @@ def units_over_text(step: int, hidden: Sequence[Tensor], names: Sequence[str], t
     title = f"Hidden states over a passage, after {step:,} steps"
     figure, rows = f.page(title, height, [[1]] * len(hidden), right=0.905)
     for [axes], states, name in zip(rows, hidden, names, strict=True):
-        states = states.float()
+        states = states.double()
+        bound = f.largest(states, 1.0)
+        states = torch.where(states.isfinite(), states, torch.nan)
         order = slowest_first(states)[:: -(-states.shape[1] // MOST_UNITS)]
-        bound = max(1.0, float(states.abs().max()))
         f.heat(axes, states[:, order].T.numpy(), "h_t", -bound, bound, f.SIGNS)
-        f.characters_below(axes, text)
+        characters_below(axes, text)
         axes.set_yticks([])
         shown = f"{len(order)} of {states.shape[1]} units" if len(order) < states.shape[1] else f"{len(order)} units"
         f.describe(axes, f"{name}: {shown}, the slowest at the top", "character read", "units")

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from src.analysis import figures as f
 from src.analysis.confusions import Confusions
-from src.analysis.labels import label, one_column
+from src.analysis.labels import short
+from src.analysis.lettering import characters_below, glyphs, width
 
 NAT = 1 / math.log(2)  # bits in a nat
 COLUMNS = 64  # characters a line of the surprisal picture
+FEWEST_LINES = 3  # of that picture: a lower one has no room for the numbers of its colours
 MOST_BITS = 8.0  # where its colours end, so that two pictures compare
 MOST_PAIRS, MOST_CHARACTERS = 16, 32
 
@@ -30,14 +32,14 @@ def surprisal(step: int, text: Sequence[str], nats: Tensor, source: str) -> Any:
         source: where the passage stands.
     """
     bits = nats.double() * NAT
-    rows = -(-len(text) // COLUMNS)
+    rows = max(FEWEST_LINES, -(-len(text) // COLUMNS))
     cells = torch.full((rows * COLUMNS,), math.nan, dtype=torch.float64)
     cells[: len(bits)] = bits
     title = f"What every character cost, after {step:,} steps"
     figure, [[axes]] = f.page(title, 1.15 + 0.26 * rows, [[1]], right=0.92)
     f.heat(axes, cells.view(rows, COLUMNS).numpy(), "bits", 0, MOST_BITS, f.LIGHT_AMOUNTS)
     place = np.arange(len(text))
-    f.glyphs(axes, place % COLUMNS, place // COLUMNS, [one_column(symbol) for symbol in text], size=9.5)
+    glyphs(axes, place % COLUMNS, place // COLUMNS, [short(symbol) for symbol in text], size=9.5, turned=6)
     f.describe(axes, f"{source}: {float(bits.mean()):.2f} bits a character", "", "")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -54,28 +56,32 @@ def confusions(step: int, found: Confusions, symbols: Sequence[str]) -> Any:
         found: the counts.
         symbols: of the vocabulary, by id.
     """
-    total = int(found.counts.sum())
-    hits = int(found.counts.diagonal().sum())
+    total = int(found.stood.sum())
     title = f"Which characters are taken for which, after {step:,} steps"
-    figure, [[pairs, costs]] = f.page(title, 4.6, [[1, 1.6]])
-
     worst = found.worst(MOST_PAIRS)
+    names = [f"{short(symbols[true])} → {short(symbols[guess])}" for true, guess, _ in worst]
+    room = max([42.0, *(width(name, 8.5) for name in names)]) + 16  # pixels
+    figure, [[pairs, costs]] = f.page(title, 4.6, [[1, 1.6]], left=room / (f.WIDTH * f.DPI))
+
     share = [100 * n / max(1, total) for _, _, n in worst]
     pairs.barh(range(len(worst)), share, color=f.BLUE)
-    names = [f"{label(symbols[true])} → {label(symbols[guess])}" for true, guess, _ in worst]
     pairs.set_yticks([])
     pairs.set_ylim(max(len(worst), 1) - 0.4, -0.6)
-    f.glyphs(pairs, -0.1, range(len(worst)), names, 8.5, pairs.get_yaxis_transform())
-    f.describe(pairs, f"true → predicted ({hits / max(1, total):.1%} right)", f"% of {total:,} characters", "")
+    glyphs(pairs, -room / 2 / pairs.bbox.width, range(len(worst)), names, 8.5, pairs.get_yaxis_transform())
+    right = found.hits() / max(1, total)
+    f.describe(pairs, f"true → predicted ({right:.1%} right)", f"% of {total:,} characters", "")
 
-    commonest = found.counts.sum(1).argsort(descending=True, stable=True)[:MOST_CHARACTERS]
-    commonest = commonest[found.counts.sum(1)[commonest] > 0]
+    commonest = found.stood.argsort(descending=True, stable=True)[:MOST_CHARACTERS]
+    commonest = commonest[found.stood[commonest] > 0]
     bits = found.per_character()[commonest] * NAT
+    bits[~bits.isfinite()] = math.nan  # no bar
     costs.bar(range(len(bits)), bits.tolist(), color=f.ORANGE)
     mean = float(found.nats.sum()) / max(1, total) * NAT
-    costs.axhline(mean, color="black", linewidth=0.8, linestyle=":", label=f"mean of all: {mean:.2f}")
+    line = mean if math.isfinite(mean) else math.nan
+    costs.axhline(line, color="black", linewidth=0.8, linestyle=":", label=f"mean of all: {mean:.2f}")
     costs.legend(loc="upper left")
-    costs.set_ylim(top=1.15 * max([mean, *bits.tolist()]))
-    f.characters_below(costs, [label(symbols[i]) for i in commonest.tolist()])
+    costs.set_xlim(-0.6, max(len(bits), 1) - 0.4)
+    costs.set_ylim(0, 1.15 * f.largest([mean, *bits.tolist()], 0.01))
+    characters_below(costs, [short(symbols[i]) for i in commonest.tolist()])
     f.describe(costs, "What a character costs", "true character, the commonest first", "bits")
     return figure

@@ -136,7 +136,7 @@ def floor(corpus: Corpus) -> dict[str, float]:
     if "val" not in corpus.splits:
         return {"uniform": math.log2(len(corpus.vocabulary))}
     known = baselines(corpus)
-    return {name: known[name] for name in ("uniform", "unigram", "ngram_5") if name in known}
+    return {name: max(0.0, known[name]) for name in ("uniform", "unigram", "ngram_5") if name in known}
 
 
 def finish(

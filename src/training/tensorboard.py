@@ -52,12 +52,12 @@ class RunTensorBoard(TensorBoardLogger):
     @rank_zero_only
     def histogram(self, tag: str, values: np.ndarray, step: int, bins: int = 40) -> None:
         """Write the distribution of the finite ones among `values`."""
-        values = values[np.isfinite(values)]
+        values = values[np.isfinite(values)].astype(np.float64)  # single precision has no 40 bins a few ulps apart
         if values.size:
             counts, edges = np.histogram(values, bins)
             self.experiment.add_histogram_raw(
                 tag, float(values.min()), float(values.max()), values.size, float(values.sum()),
-                float(np.square(values, dtype=np.float64).sum()), edges[1:].tolist(), counts.tolist(), step,
+                float(np.square(values).sum()), edges[1:].tolist(), counts.tolist(), step,
             )  # fmt: skip
 
     @rank_zero_only

@@ -155,3 +155,10 @@ def test_a_growing_gradient_explodes_at_the_first_lag_beyond_ten_times_and_names
 def test_a_gradient_that_is_no_number_counts_as_exploded():
     assert explodes_at(torch.tensor([1.0, math.nan])) == 1
     assert "nan" in in_words(torch.tensor([[1.0, math.nan]]))["exploding"]
+
+
+def test_a_gradient_that_is_zero_everywhere_has_vanished_and_nothing_explodes_over_zero():
+    assert "in layer 0 |dL_T/dz_(T-k)| is zero from lag k = 0 on" in in_words(torch.zeros(1, 5))["vanishing"]
+    late = torch.tensor([0.0, 1.0, 2.0])
+    assert explodes_at(late) is None
+    assert vanishes_at(late) is None

@@ -43,8 +43,16 @@ def test_an_orthogonal_matrix_has_every_eigenvalue_on_the_unit_circle_and_every_
     assert spectral_radius(W) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_matrix_that_is_no_longer_finite_has_no_radius_and_raises_nothing():
-    assert math.isnan(spectral_radius(torch.tensor([[1.0, math.inf], [0.0, 1.0]])))
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_a_matrix_that_is_no_longer_finite_has_no_spectrum_and_raises_nothing(bad):
+    W = torch.tensor([[1.0, bad], [0.0, 1.0]])
+    assert math.isnan(spectral_radius(W))
+    assert eigenvalues(W).isnan().tolist() == singular_values(W).isnan().tolist() == [True, True]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_squares_neither_overflow_nor_vanish(scale):
+    assert spectral_radius(scale * torch.eye(3)) == pytest.approx(scale, rel=1e-5)
 
 
 def test_half_precision_is_widened_before_lapack_sees_it():

@@ -51,12 +51,12 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run of each model, in one process: model -> folder."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "text.txt").write_text(TEXT)
-    said = run("-m", "model=cell,stacked,manual,lstm", *SMALL, "callbacks.save_figures=true", cwd=folder, timeout=300)
+    said = run("-m", "model=cell,stacked,manual,lstm,gru", *SMALL, "callbacks.save_figures=true", cwd=folder, timeout=400)
     (folder / "said.txt").write_text(said)
     return runs_by_model(folder)
 
 
-@pytest.mark.parametrize("model", ["cell", "stacked", "manual", "lstm"])
+@pytest.mark.parametrize("model", ["cell", "stacked", "manual", "lstm", "gru"])
 def test_every_curve_of_the_table_is_there_with_its_points(sweep, model):
     events = events_of(sweep[model])
     every_third = list(range(0, END, 3))
@@ -66,7 +66,7 @@ def test_every_curve_of_the_table_is_there_with_its_points(sweep, model):
     expected |= {f"val/{name}": validations for name in FOUR}
     expected |= {f"baseline/{name}": [0, END] for name in ("uniform", "unigram", "ngram_5")}
     expected |= {f"recurrent/saturated/layer_{layer}": [0, *validations] for layer in (0, 1)}
-    if model != "lstm":
+    if model not in ("lstm", "gru"):
         expected |= {f"recurrent/spectral_radius/layer_{layer}": [0, *validations] for layer in (0, 1)}
     found = {tag: steps(events.Scalars(tag)) for tag in events.Tags()["scalars"]}
     assert {tag: found.get(tag) for tag in expected} == expected
@@ -74,12 +74,12 @@ def test_every_curve_of_the_table_is_there_with_its_points(sweep, model):
     assert {tag for tag in found if tag.startswith("recurrent")} == {tag for tag in expected if tag.startswith("rec")}
 
 
-@pytest.mark.parametrize("model", ["cell", "stacked", "manual", "lstm"])
+@pytest.mark.parametrize("model", ["cell", "stacked", "manual", "lstm", "gru"])
 def test_every_figure_of_the_table_is_drawn_at_validations_one_and_four_and_at_the_end(sweep, model):
     events = events_of(sweep[model])
     expected = {tag: [6, 24, 30] for tag in FIGURES}
     expected["recurrent/eigenvalues"] = [0, 24, 30]  # where an initialisation puts them, in the place of the first
-    if model == "lstm":
+    if model in ("lstm", "gru"):
         del expected["gradient/by_lag"], expected["recurrent/eigenvalues"]
     assert {tag: steps(events.Images(tag)) for tag in events.Tags()["images"]} == expected
 
@@ -275,3 +275,30 @@ def test_without_figures_matplotlib_is_never_imported(tmp_path, words):
     command = [sys.executable, "-c", code, *words]
     process = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
     assert process.stdout.splitlines()[-1] == "imported: ['torch']"
+
+
+def test_a_network_that_has_diverged_ends_as_it_would_unwatched(tmp_path):
+    """Its logits are not finite after one step; the validation says so, and what watches draws what there is."""
+    (tmp_path / "text.txt").write_text(TEXT)
+    words = ["model=manual", "model.nonlinearity=relu", "optimizer.lr=1e5", "trainer.max_epochs=1"]
+    words += ["trainer.limit_train_batches=1"]
+    weights = []
+    for name, switch in (("watched", []), ("unwatched", ["callbacks=none"])):
+        run(*SMALL, *words, *switch, f"runs={name}", cwd=tmp_path)
+        (record,) = (tmp_path / name).rglob("run.json")
+        assert '"status": "done"' in record.read_text()
+        weights.append(torch.load(record.parent / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    log = next((tmp_path / "watched").rglob("train.log")).read_text()
+    assert log.count("no samples: the logits are not finite") == 1
+    assert "Warning" not in log
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
+
+
+def test_a_prompt_with_a_character_that_no_text_has_is_refused_before_there_is_a_folder(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    for sweep in ([], ["-m", "seed=0,1"]):
+        process = start(*sweep, *SMALL, "callbacks.text_samples.prompt=Zebra", cwd=tmp_path)
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert "callbacks.text_samples.prompt='Zebra': the text has 1 character that the vocabulary" in told
+        assert not (tmp_path / "runs").exists()

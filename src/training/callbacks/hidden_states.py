@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.analysis.labels import one_column
+from src.analysis.labels import short
 from src.analysis.through_time import Layers
 from src.training.callbacks.gradient_flow import is_plain
-from src.training.callbacks.probe import View, passage
+from src.training.callbacks.probe import View
 from src.training.callbacks.watcher import Watcher
 
 SHOWN = 72  # characters under the heat map: as many as can be read at 800 pixels
@@ -28,7 +28,7 @@ class HiddenStates(Watcher):
         from src.analysis.pictures import units_over_text
 
         ids, states = states_over_passage(view, COUNTED)
-        text = [one_column(self.gallery.symbols[i]) for i in ids[:SHOWN].tolist()]
+        text = [short(self.gallery.symbols[i]) for i in ids[:SHOWN].tolist()]
         names = list(states)
         shown = names if len(names) <= MOST_LAYERS else [names[0], names[-1]]
         figure = units_over_text(view.step, [states[name][:SHOWN] for name in shown], shown, text)
@@ -45,7 +45,7 @@ def states_over_passage(view: View, length: int) -> tuple[Tensor, dict[str, Tens
     layers = Layers.of(view.model.recurrence) if is_plain(view) else None
     ids, found = [], []
     state = None
-    for window in passage(view.windows(), length):
+    for window in view.passage(length):
         before: Any = None if window.starts else state
         if layers is not None:
             hidden = layers.hidden(window.inputs, before)

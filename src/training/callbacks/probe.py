@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from src.data.windows import Window, Windows
+from src.data.windows import Window, Windows, evaluation_windows
 from src.models.language_model import LanguageModel, State
 from src.training.loss import WindowLoss, window_loss
 from src.training.module import LanguageModule
@@ -37,6 +37,11 @@ class View:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         windows: Windows = data.val_windows() or data.windows()
         return windows
+
+    def passage(self, length: int) -> list[Window]:
+        """Return the first `length` characters of that text, read as one stream; see `passage`."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return passage(evaluation_windows(data.corpus.splits[self.split()], data.seq_len), length)
 
     def validated(self) -> Iterator[Window]:
         """Yield the windows that a validation reads, from the first one: `trainer.limit_val_batches` may end it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from src.training.callbacks.probe import View, passage
+from src.training.callbacks.probe import View
 from src.training.callbacks.watcher import Watcher
 
 LENGTH = 512  # eight lines of 64 characters
@@ -20,7 +20,7 @@ class Surprisal(Watcher):
         from src.analysis.pictures_of_text import surprisal
 
         ids, nats, state = [], [], None
-        for window in passage(view.windows(), LENGTH):
+        for window in view.passage(LENGTH):
             _, loss, state = view.read(window, None if window.starts else state)
             ids += window.targets[:, 0].tolist()
             nats.append(loss.losses[:, 0].cpu())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,9 +20,11 @@ from src.training.callbacks.gallery import Gallery
 from src.training.callbacks.probe import View
 from src.training.callbacks.watcher import Watcher
 
+log = logging.getLogger(__name__)
+
 
 class TextSamples(Watcher):
-    """Write `samples/temperature_<x>` at every moment, shown as it is.
+    """Write `samples/temperature_<x>` at every moment, shown as it is; nothing where the logits are not finite.
 
     The same random numbers at every moment, from generators of its own: what changes from sample to sample is the
     network.
@@ -56,23 +59,30 @@ class TextSamples(Watcher):
         first = next(model.parameters())
         if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
             model = copy.deepcopy(model).cpu().float()  # characters one by one are fastest on a CPU
-        for temperature, ids in zip(self.temperatures, self._written(model), strict=True):
+        written = self._written(model)
+        if written is None:
+            log.info("at step %d there are no samples: the logits are not finite", view.step)
+            return
+        for temperature, ids in zip(self.temperatures, written, strict=True):
             text = (self.prompt or "") + self.corpus.vocabulary.decode(ids)
             self.gallery.text(view.trainer, f"samples/temperature_{float(temperature)}", text, view.step)
 
-    def _written(self, model: LanguageModel) -> np.ndarray:
-        """Return ids (temperatures, length), all written side by side."""
+    def _written(self, model: LanguageModel) -> np.ndarray | None:
+        """Return ids (temperatures, length), all written side by side; None where the network has diverged."""
         split, streams = self.corpus.splits["train"], len(self.temperatures)
         logits, state = read(model, self._start())
         machine = stepper(model, streams, widened(state, streams))
         draws = [Choice(temperature).drawer() for temperature in self.temperatures]
         rows, written = np.repeat(logits[None], streams, axis=0), []
         for uniform in itertools.islice(uniform_numbers([0] * streams), self.length):
+            if not np.isfinite(rows).all():
+                return None
             ids = np.concatenate([draw(rows[i : i + 1], uniform[i : i + 1]) for i, draw in enumerate(draws)])
             written.append(ids)
             if isinstance(split, LineSplit):
                 machine.restart(ids == split.boundary)  # each item begins from a zero state
-            rows = machine.step(ids)
+            with np.errstate(over="ignore", invalid="ignore"):
+                rows = machine.step(ids)
         return np.stack(written, axis=1)
 
     def _start(self) -> np.ndarray:
