@@ -113,6 +113,8 @@ def config_folders(words: list[str]) -> list[Path]:
 
 def exit_with(run: Callable[[], None]) -> NoReturn:
     """Run an entry and leave with its exit code: 0, or 2 and the mistakes on stderr."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets its text
     try:
         run()
     except Mistake as error:

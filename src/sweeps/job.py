@@ -20,9 +20,11 @@ from src.mistakes import Mistake
 from src.sweeps.aside import claimed, move_aside
 from src.sweeps.plan import ACTIONS
 from src.sweeps.record import is_stopping
-from src.sweeps.signals import Caught
+from src.sweeps.signals import Caught, given_back, leave_ctrl_c_to_the_sweep
 from src.sweeps.state import record_of, state_of
 from src.training.run import Record, now, provenance, write_atomically
+
+ENGINES = ("submitit", "ray")  # what their handlers of signals raise ends a job that will come again
 
 
 @dataclass
@@ -50,13 +52,16 @@ class JobRunner:
     def __call__(self, cfg: DictConfig) -> dict[str, str]:
         """Run one job; return its words, its folder and what became of it.
 
-        A job that raises is recorded and does not raise here. In the sweep's own process a signal does.
+        A job that raises, be it SystemExit, is recorded and does not raise here: it must not take the others along.
+        In the sweep's own process a signal does; so does what an engine raises to put the job back into its queue.
         """
         from src.config.entry import plain
 
         here = (os.getpid(), socket.gethostname()) == self.started_by
-        if not here and self.where.is_dir():
-            os.chdir(self.where)  # some engines start their workers elsewhere
+        if not here:
+            leave_ctrl_c_to_the_sweep()
+            if self.where.is_dir():
+                os.chdir(self.where)  # some engines start their workers elsewhere
         config = plain(cfg)
         folder = sweep_folder(config)
         outcome = {"folder": str(folder), "status": "not run"}
@@ -64,15 +69,15 @@ class JobRunner:
             return outcome
         os.environ["UNROLL_SIDE_BY_SIDE"] = str(self.side_by_side)
         try:
-            with claimed(folder) as mine:
+            with claimed(folder) as mine, given_back():
                 if mine:
                     self._act(config, folder)
             self.caught.raise_if_any(here)  # one that came in a run's last step, which ended it as done
-        except SystemExit:
-            hand_back(folder)
-            raise
-        except BaseException as error:  # a signal; what a run raises is recorded and does not come here
-            if here or isinstance(error, Exception):
+        except BaseException as error:  # an end; what a run raises by itself is recorded and does not come here
+            if comes_from_an_engine(error):
+                hand_back(folder)
+                raise
+            if here or isinstance(error, Exception) or "SLURM_JOB_ID" in os.environ:
                 raise
         return outcome | {"status": str(record_of(folder).get("status", "not run"))}
 
@@ -97,8 +102,20 @@ class JobRunner:
             with heavy_imports():
                 from src.training.fit import fit
             fit(config, command, folder)
-        except Exception as error:
+        except BaseException as error:
+            if self._is_an_end(error):
+                raise
             leave_record(folder, config, command, error)
+
+    def _is_an_end(self, error: BaseException) -> bool:
+        """Whether a signal that has really come, or the engine, ends the job; all else is a failure of its own."""
+        if comes_from_an_engine(error):
+            return True
+        if isinstance(error, Exception):
+            return False
+        from src.training.callbacks.signals import Interrupted
+
+        return isinstance(error, Interrupted) or self.caught.look() is not None or is_stopping(self.record)
 
     def _resumed(self, folder: Path) -> bool:
         """Go on with an interrupted run; False where it cannot go on and must start again."""
@@ -112,10 +129,16 @@ class JobRunner:
         return True
 
 
+def comes_from_an_engine(error: BaseException) -> bool:
+    """Whether an engine's own code raised it, in the middle of a run: its time is up, or its place is wanted."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).partition(".")[0] in ENGINES
+
+
 def hand_back(folder: Path) -> None:
-    """Let a run whose engine has ended it, to put its job back into the queue, go on when it comes again."""
+    """Let a run that its engine has ended go on when its job comes again: the run took that for a failure."""
     entries = record_of(folder)
-    if entries.get("status") == "failed" and (entries.get("error") or {}).get("type") == "SystemExit":
+    if entries.get("status") == "failed":
         Record(folder, entries).update(status="stopped", error=None)
 
 
@@ -124,18 +147,18 @@ def comes_again() -> bool:
     return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
-def leave_record(folder: Path, config: dict[str, Any], command: dict[str, Any], error: Exception) -> None:
+def leave_record(folder: Path, config: dict[str, Any], command: dict[str, Any], error: BaseException) -> None:
     """See to it that a failed job has its traceback in its own train.log and its error in its run.json."""
     entries = record_of(folder)
     told = {"type": type(error).__name__, "message": str(error)}
     first = next(iter(told["message"].strip().splitlines()), "")
-    print(f"failed: {folder}: {told['type']}: {first}")
+    print(f"failed: {folder}: {told['type']}: {first.encode(errors='backslashreplace').decode()}")
     if entries.get("status") == "failed" and entries.get("error") == told:
         return  # the run itself has seen to it
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.yaml").exists():
         write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    with (folder / "train.log").open("a", encoding="utf-8") as file:
+    with (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("".join(traceback.format_exception(error)))
     known = {
         "name": run_name(config),

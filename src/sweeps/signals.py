@@ -46,6 +46,29 @@ class Caught:
 
 
 @contextlib.contextmanager
+def given_back() -> Iterator[None]:
+    """Whatever a run that raised has left of its own handlers, have those from before it afterwards.
+
+    Lightning calls no teardown then, and after a KeyboardInterrupt leaves Ctrl-C ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may
+        return
+    before = {number: signal.getsignal(number) for number in (*TAKEN, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave_ctrl_c_to_the_sweep() -> None:
+    """In a worker: between runs, Ctrl-C is the sweep's own to answer; a run takes it for itself, saves and stops."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
 def taken(caught: Caught, elsewhere: Callable[[], None] | None) -> Iterator[None]:
     """Take the signals while a sweep runs.
 

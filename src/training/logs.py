@@ -68,7 +68,7 @@ def logging_to(folder: Path | None) -> Iterator[None]:
     quiet = folder == Path(os.devnull)  # a process that owns no folder: process 0 says everything
     handlers: list[logging.Handler] = [logging.NullHandler() if quiet else Console()]
     if folder is not None and not quiet:
-        file = logging.FileHandler(folder / "train.log", encoding="utf-8")
+        file = logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)
     for handler in handlers:

@@ -39,7 +39,10 @@ def new_folder(parent: Path) -> Path:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at once: a reader sees the old text or the new, never half of one."""
+    """Replace the file at once: a reader sees the old text or the new, never half of one.
+
+    Half a surrogate pair, which an error's message may hold and UTF-8 may not, is written as its escape (JSON's too).
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # An odd byte of a command line, a file's name perhaps, is a lone surrogate: as \udcff JSON reads it back
     with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:

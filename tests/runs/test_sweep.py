@@ -85,6 +85,21 @@ def test_two_jobs_of_twelve_raise_the_others_finish_and_when_mended_only_those_t
     assert [json.loads(path.read_text())["status"] for path in earlier] == ["failed"] * 2  # nothing of them is lost
 
 
+@pytest.mark.parametrize("engine", ["basic", pytest.param("joblib", marks=needs_joblib)])
+def test_a_job_that_leaves_python_takes_no_other_along_and_its_failure_is_kept(tmp_path: Path, engine: str) -> None:
+    leaves = "+model.options.leaves=exit0,exit3,keyboard,generator,surrogate,not_at_all"
+    words = ("-m", *TROUBLE, "trainer.max_epochs=5", f"hydra/launcher={engine}")
+    words += ("hydra.launcher.n_jobs=2",) if engine == "joblib" else ()
+    out = run(*words, leaves, cwd=tmp_path, code=1)
+    assert "1 of 6 jobs done, 5 failed" in out
+    for folder, record in records(tmp_path).items():
+        how = record["overrides"][-1].rpartition("=")[2]
+        assert record["status"] == ("done" if how == "not_at_all" else "failed")
+        assert ("Traceback" in (folder / "train.log").read_text()) == (how != "not_at_all")
+    assert "half a pair: \\ud800" in out
+    assert sweep_record(tmp_path)["status"] == "incomplete"
+
+
 def test_a_sweep_that_is_killed_goes_on_where_it_was_and_leaves_alone_what_was_done(tmp_path: Path) -> None:
     words = ("-m", *TROUBLE, "trainer.max_epochs=12", "+model.options.seconds=0.1", "seed=0,1,2")
     process = start(*words, cwd=tmp_path)

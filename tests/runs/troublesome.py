@@ -1,4 +1,4 @@
-"""A cell that makes trouble where a test asks for it: it raises, it kills its process, it takes its time."""
+"""A cell that makes trouble where a test asks for it: it raises, it leaves, it kills its process, it takes its time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ from torch import Tensor
 
 from src.models.cell import CellRNN
 
+LEAVES: dict[str, BaseException] = {
+    "exit0": SystemExit(0),
+    "exit3": SystemExit(3),
+    "keyboard": KeyboardInterrupt(),
+    "generator": GeneratorExit(),
+    "surrogate": ValueError("half a pair: \ud800"),
+}
+
 
 class Troublesome(CellRNN):
-    """The plain cell; `raises` and `kills` name files: while there is no such file, the trouble is there."""
+    """The plain cell; `raises` and `kills` name files: while there is no such file, the trouble is there.
+
+    `leaves` names what it raises after three steps.
+    """
 
     def __init__(
         self,
@@ -24,9 +35,10 @@ class Troublesome(CellRNN):
         raises: str = "",
         kills: str = "",
         seconds: float = 0.0,
+        leaves: str = "",
     ) -> None:
         super().__init__(input_size, hidden_size, nonlinearity=nonlinearity)
-        self.number, self.raises, self.kills, self.seconds = number, raises, kills, seconds
+        self.number, self.raises, self.kills, self.seconds, self.leaves = number, raises, kills, seconds, leaves
         self.steps = 0
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -34,6 +46,8 @@ class Troublesome(CellRNN):
         time.sleep(self.seconds)
         if self.number in (3, 7) and self.raises and not Path(self.raises).exists():
             raise RuntimeError(f"cell {self.number} is broken\nin two lines")
+        if self.steps > 3 and self.leaves in LEAVES:
+            raise LEAVES[self.leaves]
         if self.number == 1 and self.kills and self.steps > 3 and not Path(self.kills).exists():
             os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(inputs, state)

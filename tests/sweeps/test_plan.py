@@ -18,7 +18,7 @@ import yaml
 from src.config.key import run_key, sweep_folder
 from src.config.sweeper import Composed
 from src.sweeps.aside import claimed, move_aside
-from src.sweeps.job import hand_back, leave_record
+from src.sweeps.job import comes_from_an_engine, hand_back, leave_record
 from src.sweeps.plan import make_plan
 from src.sweeps.state import SILENT, state_of
 from src.training.run import boot_id
@@ -157,11 +157,17 @@ def test_a_job_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
 def test_a_run_that_its_engine_put_back_into_the_queue_goes_on_and_does_not_count_as_failed(tmp_path: Path) -> None:
     mine = config(tmp_path)
     folder = leave(sweep_folder(mine), "failed", mine)
-    record = json.loads((folder / "run.json").read_text())
-    for error, status in (("RuntimeError", "failed"), ("SystemExit", "stopped")):
-        (folder / "run.json").write_text(json.dumps(record | {"error": {"type": error, "message": "-1"}}))
-        hand_back(folder)
-        assert state_of(folder, mine).status == status
+    hand_back(folder)
+    assert state_of(folder, mine).status == "stopped"
+
+
+def test_what_an_engine_raises_in_the_middle_of_a_job_is_told_from_a_job_that_ends_itself() -> None:
+    engine: dict[str, Any] = {"__name__": "submitit.core.job_environment"}
+    exec("def _exit():\n    raise SystemExit(-1)", engine)  # noqa: S102 - as its handler of a signal does
+    for leaves, found in ((engine["_exit"], True), (sys.exit, False)):
+        with pytest.raises(SystemExit) as caught:
+            leaves()
+        assert comes_from_an_engine(caught.value) is found
 
 
 def test_a_job_that_raised_before_it_had_a_folder_has_its_record_and_its_traceback(tmp_path: Path) -> None:
