@@ -108,6 +108,8 @@ def understand(given: Sequence[str]) -> argparse.Namespace:
     targets = {kind: getattr(options, kind) for kind in ("csv", "markdown", "html")}
     if list(targets.values()).count("-") > 1:
         mistakes.append("only one of --csv, --markdown and --html can go to standard output (-)")
+    if options.compare and targets["csv"] == "-":
+        mistakes.append("--compare has no place in a CSV: --csv FILE prints it beside the file, or use --markdown -")
     for kind, target in targets.items():
         if target and target != "-":
             folder = Path(target).parent

@@ -140,6 +140,10 @@ def compare(table: Table, key: str) -> Comparisons:
         paired.update(id(run) for a, _, b, _ in pairs for run in (a, b))
         overall.append(whole)
         by_setting += parts if len(parts) > 1 else []
+    for value in dict.fromkeys(group.settings.get(key) for group in table.groups if ranked):
+        if value not in by_value:
+            why = f"no run with {show(value)} is counted"
+            overall.append(Comparison(show(ranked[0]), show(value), "", [], table.metric.mode, why))
     for comparisons in (overall, by_setting):
         _test(comparisons)
     alone = [run for group in table.groups for run, _ in group.counted if id(run) not in paired]

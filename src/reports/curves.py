@@ -13,6 +13,7 @@ from src.reports.statistics import summarise
 
 # A chart is about a thousand pixels wide; more points than this cannot be told apart.
 MOST_POINTS = 250
+TOO_HIGH = 1e150  # no axis reaches there, and its square is no float
 
 Points = list[tuple[float, float]]
 
@@ -47,11 +48,11 @@ def curve_of(runs: Sequence[Run], name: str) -> Curve | None:
 
 
 def _points(run: Run, name: str) -> Points:
-    """(step, value), steps rising, finite values only; of two lines for one step the later counts."""
+    """(step, value), steps rising, values that can be drawn only; of two lines for one step the later counts."""
     found: dict[float, float] = {}
     for line in run.curve:
         value = line.get(name)
-        if isinstance(value, (int, float)) and math.isfinite(value):
+        if isinstance(value, (int, float)) and abs(value) < TOO_HIGH:
             found[float(line["step"])] = float(value)
     return sorted(found.items())
 

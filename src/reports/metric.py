@@ -51,7 +51,7 @@ class Metric:
     def value(self, run: Run) -> float | None:
         """The number, or None where this run has none."""
         if self.split is not None:
-            return _number(run.evaluation(self.split).get(self.word))
+            return number(run.evaluation(self.split).get(self.word))
         if self.at_best:
             return best_value(run, self.name)
         return final_value(run, self.name)
@@ -80,12 +80,18 @@ class Metric:
         return -value if self.mode == "max" else value
 
 
-def _number(value: Any) -> float | None:
-    """`value` as a float; NaN and infinities too (also as text), None for what is no number."""
+def number(value: Any) -> float | None:
+    """`value` as a float; NaN and infinities too (also as text), None for what is no number.
+
+    A whole number beyond every float is infinite.
+    """
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
     if isinstance(value, str) and value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return float(value)
     return None
@@ -98,18 +104,18 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def final_value(run: Run, name: str) -> float | None:
     """The last value that the run recorded of `name`, from run.json."""
     if name in OF_THE_RUN:
-        return _number(run.record.get(name))
-    return _number(_mapping(_mapping(run.record.get("metrics")).get("final")).get(name))
+        return number(run.record.get(name))
+    return number(_mapping(_mapping(run.record.get("metrics")).get("final")).get(name))
 
 
 def best_value(run: Run, name: str) -> float | None:
     """`name` at the best checkpoint: the monitored value itself, or what metrics.jsonl has at that step."""
     best = _mapping(_mapping(run.record.get("metrics")).get("best"))
     if best.get("monitor") == name:
-        return _number(best.get("value"))
+        return number(best.get("value"))
     for point in run.curve if best.get("step") is not None else ():
         if point["step"] == best["step"]:
-            return _number(point.get(name))
+            return number(point.get(name))
     return None
 
 
@@ -118,7 +124,7 @@ def latest_value(run: Run, name: str) -> float | None:
     value = final_value(run, name)
     for point in reversed(run.curve if value is None else []):
         if value is None:
-            value = _number(point.get(name))
+            value = number(point.get(name))
     return value
 
 
@@ -161,7 +167,7 @@ def _resolve_evaluation(name: str | None, split: str, at: str | None, runs: Iter
         )
     word = (name or "cross_entropy").removeprefix(f"{split}/")
     stored = [item for run in evaluated for item in run.evaluation(split).items()]
-    known = list(dict.fromkeys(key for key, value in stored if _number(value) is not None))
+    known = list(dict.fromkeys(key for key, value in stored if number(value) is not None))
     if word not in known:
         raise Mistake(f"no evaluation_{split}.json has a metric {word}{suggestion(word, known)}")
     return Metric(f"{split}/{word}", split, False, _mode(word, ()))
@@ -172,8 +178,8 @@ def _logged(runs: Iterable[Run]) -> list[str]:
     names: dict[str, None] = {}
     for run in runs:
         final = _mapping(_mapping(run.record.get("metrics")).get("final"))
-        names.update({str(key): None for key, value in final.items() if _number(value) is not None})
-    numbers = [key for key in OF_THE_RUN if any(_number(run.record.get(key)) is not None for run in runs)]
+        names.update({str(key): None for key, value in final.items() if number(value) is not None})
+    numbers = [key for key in OF_THE_RUN if any(number(run.record.get(key)) is not None for run in runs)]
     return [*names, *numbers]
 
 
@@ -206,7 +212,7 @@ def baselines(metric: Metric, run: Run) -> dict[str, float]:
     elsewhere = metric.name.startswith("train/") and metric.split is None and any(k.startswith("val/") for k in final)
     found: dict[str, float] = {}
     for name, bits in stored.items():
-        bits = _number(_mapping(bits).get("bits_per_character") if isinstance(bits, Mapping) else bits)
+        bits = number(_mapping(bits).get("bits_per_character") if isinstance(bits, Mapping) else bits)
         if bits is None or not math.isfinite(bits) or (elsewhere and name != "uniform"):
             continue
         if metric.word == "bits_per_character":

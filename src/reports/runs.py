@@ -19,6 +19,7 @@ from src.reports.settings import Settings, flatten
 
 FORMAT = 1
 STATUSES = ("done", "failed", "stopped", "running")
+LAST_STEP = 2**53  # beyond it a float does not tell steps apart
 # Folders inside a run or beside it that hold no runs and may be large.
 _NOT_ENTERED = {"checkpoints", "figures", "__pycache__", "node_modules"}
 # A folder with one of these and a config.yaml was meant to be a run, even if its record is gone.
@@ -27,7 +28,11 @@ _TRACES = {"checkpoints", "metrics.jsonl", "train.log"}
 
 @dataclass
 class Run:
-    """What one run folder says. `status` is one of STATUSES, or `interrupted`, or `unreadable` with a `problem`."""
+    """What one run folder says.
+
+    `status` is one of STATUSES; or `pruned`, stopped by the study it is a trial of; or `interrupted`, or `unreadable`
+    with a `problem`.
+    """
 
     folder: Path
     status: str
@@ -50,7 +55,7 @@ class Run:
         if split not in self._read:
             try:
                 content = json.loads((self.folder / f"evaluation_{split}.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 content = None
             self._read[split] = content if isinstance(content, dict) else {}
         return self._read[split]
@@ -66,9 +71,9 @@ class Run:
         for line in text.splitlines():
             try:
                 point = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(point, dict) and isinstance(point.get("step"), int):
+            if isinstance(point, dict) and isinstance(step := point.get("step"), int) and abs(step) < LAST_STEP:
                 lines.append(point)
         return sorted(lines, key=lambda point: point["step"])
 
@@ -132,7 +137,7 @@ def read_run(folder: Path) -> Run:
         return Run(folder, "unreadable", problem="there is no run.json")
     except OSError as error:
         return Run(folder, "unreadable", problem=f"run.json: {error.strerror}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Run(folder, "unreadable", problem=f"run.json is no JSON: {error}")
     if not isinstance(record, dict) or "status" not in record:
         return Run(folder, "unreadable", problem="run.json is not the record of a run: it has no status")
@@ -149,7 +154,7 @@ def read_run(folder: Path) -> Run:
         problem = problem or "there is no config.yaml"
     except OSError as error:
         problem = problem or f"config.yaml: {error.strerror}"
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = problem or f"config.yaml cannot be read: {' '.join(str(error).split())}"
     for key in ("experiment", "data", "model"):
         if isinstance(record.get(key), str):
@@ -158,6 +163,8 @@ def read_run(folder: Path) -> Run:
         sorted(entry.name[len("evaluation_") : -len(".json")] for entry in folder.glob("evaluation_*.json"))
     )
     status = "unreadable" if problem else str(record["status"])
+    if status == "stopped" and record.get("pruned") is True:
+        status = "pruned"
     if status == "running" and process_is_gone(record.get("process")):
         status = "interrupted"
     return Run(folder, status, record, settings, problem, evaluations)

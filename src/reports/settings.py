@@ -27,7 +27,7 @@ CANNOT_MATTER = (
     "data.root", "data.cache*", "data.num_workers", "data.pin_memory", "data.progress*", "data.download*",
     "trainer.threads", "trainer.log_every_n_steps", "trainer.val_check_interval", "trainer.check_val_every_n_epoch",
     "trainer.enable_*", "trainer.num_sanity_val_steps", "trainer.default_root_dir", "trainer.logger",
-    "trainer.callbacks", "trainer.profiler", "trainer.detect_anomaly",
+    "trainer.callbacks", "trainer.profile", "trainer.detect_anomaly",
 )  # fmt: skip
 # Exceptions to the above: it ends training early, so it does matter.
 MATTERS_ALL_THE_SAME = ("callbacks.early_stopping.*",)
@@ -156,11 +156,11 @@ def show(value: Value | None) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def in_order(value: Value | None) -> tuple[int, float, str]:
+def in_order(value: Value | None) -> tuple[int, int | float, str]:
     """A key that sorts settings: missing ones, then numbers by size, then words."""
     if value is None:
         return 0, 0.0, ""
-    return (2, 0.0, value) if isinstance(value, str) else (1, float(value), "")
+    return (2, 0.0, value) if isinstance(value, str) else (1, value, "")
 
 
 def label(settings: Mapping[str, Value], keys: Iterable[str]) -> str:

@@ -66,7 +66,10 @@ def mean_of(values: Sequence[float]) -> float:
     """The mean, rounded once (math.fsum); ValueError without a value."""
     if not values:
         raise ValueError("the mean of no values is not defined")
-    return math.fsum(values) / len(values)
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:  # the sum is too large for a float, the mean is not
+        return math.fsum(value / len(values) for value in values)
 
 
 def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
@@ -74,7 +77,7 @@ def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
     n, mean = len(values), mean_of(values)
     if n < 2:
         return Summary(n, mean, None, None, None)
-    sd = math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1))
+    sd = math.hypot(*(x - mean for x in values)) / math.sqrt(n - 1)  # a square may be too large where a root is not
     half = student_quantile(confidence, n - 1) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - half, mean + half)
 
@@ -87,6 +90,8 @@ def paired_p(differences: Sequence[float]) -> float | None:
     summary = summarise(differences)
     if summary.sd is None:
         return None
+    if not math.isfinite(summary.sd):
+        return 1.0  # differences beyond every float tell nothing
     if summary.sd == 0:
         return 1.0 if summary.mean == 0 else 0.0
     t = abs(summary.mean) / (summary.sd / math.sqrt(summary.n))

@@ -16,7 +16,7 @@ from src.reports.settings import BUNDLES, Settings, Value, label, relevant, tell
 from src.reports.statistics import Summary, mean_of, summarise
 
 # Failures first: they are what somebody has to act on.
-REASONS = ("failed", "unreadable", "not finite", "interrupted", "stopped", "running", "no value", "repeated")
+REASONS = ("failed", "unreadable", "not finite", "interrupted", "stopped", "pruned", "running", "no value", "repeated")
 
 
 @dataclass
@@ -133,6 +133,8 @@ def _story(run: Run) -> str:
         return f"its process is gone{after}; python -m src.train resume=FOLDER goes on"
     if run.status == "stopped":
         return f"stopped{after}; python -m src.train resume=FOLDER goes on"
+    if run.status == "pruned":
+        return f"pruned by its study{after}"
     return f"still running{after}" if run.status == "running" else f"no reason recorded{after}"
 
 

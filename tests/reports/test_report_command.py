@@ -90,6 +90,7 @@ def test_neither_torch_nor_hydra_nor_matplotlib_is_imported(sweep):
         (["runs", "--metrci", "val/loss"], "there is no option --metrci; did you mean --metric?"),
         (["runs", "--csv", "nowhere/t.csv"], "--csv nowhere/t.csv: there is no folder nowhere"),
         (["runs", "--html", "empty"], "--html empty is a folder"),
+        (["runs", "--compare", "model", "--csv", "-"], "--compare has no place in a CSV"),
         (["runs", "--html", "-", "--csv", "-"], "only one of --csv, --markdown and --html"),
         (["runs", "--split", "val"], "no run has an evaluation_val.json"),
     ],

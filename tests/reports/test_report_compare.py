@@ -63,6 +63,14 @@ def test_only_equal_seeds_are_pairs_and_the_others_are_named(tmp_path):
         assert "manual7" in shown
 
 
+def test_a_value_without_a_counted_run_is_named_as_the_reason_why_nothing_is_compared(tmp_path):
+    fabricate(tmp_path / "a")
+    fabricate(tmp_path / "b", model="lstm", status="failed")
+    _, found = compared(tmp_path)
+    (one,) = found.overall
+    assert (one.first, one.second, one.verdict) == ("manual", "lstm", "no pair: no run with lstm is counted")
+
+
 def test_one_pair_is_not_a_comparison(tmp_path):
     two_models(tmp_path, {0: 1.0}, {0: 1.2})
     _, comparisons = compared(tmp_path)

@@ -9,6 +9,7 @@ import platform
 import pytest
 from fabricated import fabricate
 
+from src.report import report
 from src.reports import metric as metrics
 from src.reports import sheet, text
 from src.reports.metric import Metric
@@ -162,3 +163,24 @@ def test_odd_values_in_a_record_do_not_stop_the_report(tmp_path):
     assert sorted(name for name, reason in reasons_of(table).items() if reason == "unreadable") == [
         "list", "yaml0", "yaml1", "yaml2", "yaml3"]  # fmt: skip
     assert text.render(table)
+
+
+def test_what_is_nested_too_deeply_and_numbers_beyond_every_float_are_read_and_told(tmp_path):
+    fabricate(tmp_path / "good", curve=[(0, 4.0), (100, 1.5)])
+    (fabricate(tmp_path / "deep", seed=1) / "run.json").write_text("[" * 100_000)
+    (fabricate(tmp_path / "deep_yaml", seed=2) / "config.yaml").write_text("a: " + "[" * 3000 + "]" * 3000 + "\n")
+    fabricate(tmp_path / "huge", seed=3, record={"seconds": 10**400})
+    wild = fabricate(tmp_path / "wild", 1e200, seed=4, curve=[(0, 4.0), (100, 1e200)])
+    with (wild / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 200, "val/cross_entropy": ' + "9" * 400 + "}\n" + "[" * 100_000 + "\n")
+    out = report([str(tmp_path), "--html", str(tmp_path / "page.html")])
+    assert out.startswith("5 runs: 3 counted, 2 unreadable")
+    assert out.count("recursion") == 2
+
+
+def test_a_trial_that_its_study_pruned_is_listed_as_that(tmp_path):
+    fabricate(tmp_path / "good")
+    fabricate(tmp_path / "cut", seed=1, record={"status": "stopped", "pruned": True, "steps": 30})
+    out = report([str(tmp_path)])
+    assert "1 pruned" in out
+    assert "pruned by its study after 30 steps" in out

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.reports.statistics import holm, paired_p, student_quantile, student_within, summarise
+from src.reports.statistics import holm, mean_of, paired_p, student_quantile, student_within, summarise
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,10 @@ def test_holm_never_lowers_a_p_and_keeps_the_order(values):
     assert all(after >= before and after <= 1 for before, after in zip(values, adjusted, strict=True))
     in_order = [after for _, after in sorted(zip(values, adjusted, strict=True))]
     assert all(a <= b for a, b in pairwise(in_order))
+
+
+def test_values_whose_squares_or_sum_are_too_large_for_a_float_still_have_a_mean_and_a_spread():
+    summary = summarise([1e200, 2e200])
+    assert summary.mean == 1.5e200
+    assert summary.sd == pytest.approx(1e200 / math.sqrt(2), rel=1e-15)
+    assert mean_of([1.7e308, 1.7e308]) == 1.7e308
