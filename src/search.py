@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ from src.config.entry import compose_and_run, exit_with
 from src.config.launchers import is_there
 from src.config.search_schema import SearchRoot, mistakes_in_search
 from src.config.start import heavy_imports
-from src.config.words import groups
+from src.config.words import FLAGS_WITH_A_VALUE, groups
 from src.mistakes import Mistake
-from src.searching.compose import check_trials, config_of, folder_of
-from src.sweeps.preflight import mistakes_in_texts
+from src.searching.compose import check_trials, config_of, folder_of, what_is_asked
+from src.sweeps.preflight import mistakes_here
 from src.sweeps.signals import Caught, taken
+
+SHOWING = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}  # these run nothing
 
 
 def search(config: dict[str, Any], name: str, words: Sequence[str]) -> None:
@@ -31,13 +34,13 @@ def search(config: dict[str, Any], name: str, words: Sequence[str]) -> None:
     common = [*asked["words"], *words]
     check_trials(common, asked["space"])
     trial = config_of(common)
-    if wrong := mistakes_in_texts([trial]):
+    if wrong := mistakes_here([trial]):
         raise Mistake(*wrong)
     study_name = asked["study"] or name
     folder = folder_of(trial, study_name)
     with heavy_imports():
         from src.searching import study as studies
-    question = {"space": asked["space"], "words": common, "monitor": trial["checkpoint"]["monitor"]}
+    question = {"space": asked["space"], "monitor": trial["checkpoint"]["monitor"], "settings": what_is_asked(trial)}
     study = studies.open_study(folder, study_name, trial["checkpoint"]["mode"], question)
     study.pruner = studies.pruner(asked["pruner"])
     caught = Caught()
@@ -89,7 +92,8 @@ def conclude(study: Any, folder: Path, wanted: int) -> None:
         told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         print(f"{finished} of {wanted} trials finished ({told}): {folder}")
         results.write_trials(study, folder)
-        if "complete" not in states:
+        if not any(trial.state.name == "COMPLETE" and math.isfinite(trial.value) for trial in trials):
+            print("no trial has come to a finite value, so there is no best one yet")
             return
         path, command = results.write_best(study, folder)
         for name, share in results.importances(study).items():
@@ -108,11 +112,13 @@ def main() -> None:
     for given in sys.argv[1:]:
         mine = flag or given.startswith("-") or given.partition("=")[0].split(".")[0] in ("search", "hydra")
         (ours if mine else words).append(given)
-        flag = given.startswith("-") and given in ("--config-dir", "-cd", "--cfg", "-c", "--info", "-i", "--package")
+        flag = given in FLAGS_WITH_A_VALUE
+    if {"-m", "--multirun"} & set(ours):
+        raise Mistake("a search is one study, and its space says what varies: leave -m out")
     names = [word.partition("=")[2] for word in ours if word.startswith("search=")]
     if not names and not any(word.startswith("-") for word in ours):
         raise Mistake(f"which search? search=NAME, NAME one of {', '.join(groups().get('search', []))}")
-    if not is_there("optuna"):
+    if not is_there("optuna") and not SHOWING & set(ours):
         raise Mistake("src.search needs the extra search, which is not installed: pip install -e '.[search]'")
     compose_and_run("search", SearchRoot, lambda config: search(config, names[-1], words), ours, mistakes_in_search)
 

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from src.mistakes import nearest
 
 KINDS = ("log_uniform", "uniform", "int", "log_int", "categorical")
-SAMPLERS = ("tpe", "random", "qmc")
+SAMPLERS = ("tpe", "random")
 PRUNERS = ("median", "halving", "hyperband", "none")
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.launchers import mistake_in_launcher
+from src.config.launchers import mistake_in_launcher, mistake_in_launcher_word
 from src.mistakes import nearest
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -75,15 +75,17 @@ def _keys_of(name: str, value: Any) -> Iterator[str]:
 def mistakes_in(words: Iterable[str], schema: type, folders: Iterable[Path] = (CONF,)) -> dict[str, str]:
     """Return what is wrong with each word by itself, {word: message}; words of Hydra's own are left to it."""
     options, known = groups(folders), list(keys(schema))
+    words = list(words)
+    launcher = next((word.partition("=")[2] for word in reversed(words) if word.startswith("hydra/launcher=")), "basic")
     found = {}
     for word in words:
-        message = _mistake(word, options, known, schema)
+        message = _mistake(word, options, known, schema, launcher)
         if message:
             found[word] = message
     return found
 
 
-def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema: type) -> str | None:
+def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema: type, launcher: str) -> str | None:
     if "=" not in word:
         if word.startswith("~"):
             return f"{word}: nothing can be deleted; give the key another value ({word.lstrip('~')}=...)"
@@ -96,6 +98,8 @@ def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema:
     key = override.key_or_group
     if key == "hydra/launcher" and not override.is_delete():
         return mistake_in_launcher(str(override.value()))
+    if key.startswith("hydra.launcher.") and not override.is_delete():
+        return mistake_in_launcher_word(key, launcher)
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return None
     if override.is_delete():
@@ -108,7 +112,17 @@ def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema:
     return next((m for m in (_wrong_value(key, value, schema) for value in values) if m), None)
 
 
+def several(word: str) -> bool:
+    """Whether a word that can be read gives several values, as a sweep's does."""
+    try:
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    except (OverrideParseException, HydraException):
+        return False
+
+
 def _values(override: Override) -> Iterator[Any]:
+    if isinstance(override.value(), Glob):
+        return  # it stands for options that are there
     if override.is_sweep_override():
         if override.is_discrete_sweep():
             yield from override.sweep_iterator()

@@ -8,18 +8,21 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.checks import mistakes_in_config
+from src.config.composing import ComposedOnce
 from src.config.entry import plain
+from src.config.key import what_matters
 from src.config.literals import quote_literals
 from src.config.schema import Config
 from src.config.sweeper import Sweep, register
-from src.config.words import CONF, groups, mistakes_in
-from src.mistakes import Mistake
-from src.searching.space import Space, corners, word
+from src.config.words import CONF, groups, mistakes_in, several
+from src.mistakes import Mistake, nearest
+from src.searching.space import Space, corners, ends_of, word
 
 # Where a trial lies and what watches it is not what made it good.
 NOT_OF_A_BEST_CONFIG = ("runs", "name", "experiment", "sweep", "search", "callbacks", "logger")
@@ -45,17 +48,59 @@ def config_of(words: Sequence[str]) -> dict[str, Any]:
     return plain(compose(words))
 
 
+def known_of(words: Sequence[str]) -> dict[str, Any]:
+    """Return what a condition can be held against: each dotted key of the configuration, and each group's option."""
+    cfg = compose(words)
+    return dict(flat(plain(cfg))) | {group: cfg.hydra.runtime.choices.get(group) for group in groups()}
+
+
 def check_trials(common: Sequence[str], space: Space) -> None:
-    """Raise Mistake with everything that is wrong with the words of all trials or with an end of the space."""
-    ends = corners(space)
-    words = [*quote_literals(common), *(word(key, value) for corner in ends for key, value in corner.items())]
-    wrong = dict.fromkeys(mistakes_in(words, Config).values())
+    """Raise Mistake with everything that is wrong with the words of all trials, a condition, or an end of the space."""
+    wrong = dict.fromkeys(_varied_or_many(common, space))
+    every = [word(key, value) for key, values in ends_of(space).items() for value in values]
+    wrong |= dict.fromkeys(mistakes_in([*quote_literals(common), *every], Config).values())
     if not wrong:
-        for corner in ends:
-            config = config_of([*common, *(word(key, value) for key, value in corner.items())])
+        known = known_of(common)
+        wrong |= dict.fromkeys(_conditions_on_nothing(space, known))
+    if not wrong:
+        for config in configs_of(common, corners(space, known)):
             wrong |= dict.fromkeys(mistakes_in_config(config))
     if wrong:
         raise Mistake(*wrong)
+
+
+def _varied_or_many(common: Sequence[str], space: Space) -> Iterator[str]:
+    """Yield what is wrong with words of all trials that the space overrides, or that give several values."""
+    for given in quote_literals(common):
+        key = given.partition("=")[0].lstrip("+")
+        if key in space:
+            yield f"{given}: {key} is what this search varies, so the word would do nothing; leave it out"
+        elif several(given):
+            yield f"{given}: a search gives all its trials one value; several are varied by a space in conf/search/"
+
+
+def _conditions_on_nothing(space: Space, known: Mapping[str, Any]) -> Iterator[str]:
+    for key, parameter in space.items():
+        for other in parameter["when"]:
+            if other not in space and other not in known:
+                yield f"search.space: {key} depends on {other}: there is no such key{nearest(other, [*space, *known])}"
+
+
+def configs_of(common: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the configuration of each trial's values, composed as a sweep composes its jobs: fast.
+
+    Raises:
+        Mistake: one cannot be composed.
+    """
+    master = compose(common)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = ComposedOnce(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
+        for values in trials:
+            words = [word(key, value) for key, value in values.items()]
+            try:
+                yield plain(loader.load_sweep_config(master, quote_literals([*common, *words])))
+            except (HydraException, OmegaConfBaseException) as error:
+                raise Mistake(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -65,6 +110,11 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def what_is_asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that trials must share to be compared: dotted key -> value, however they were worded."""
+    return {key: value for key, value in flat(what_matters(config)) if key != "trainer.threads"}
 
 
 def as_experiment(words: Sequence[str]) -> dict[str, Any]:

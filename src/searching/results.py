@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ def write_best(study: optuna.Study, folder: Path) -> tuple[Path, str]:
     name = f"{study.study_name}_best"
     path = folder / "conf" / "experiment" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = f"python -m src.train --config-dir {folder / 'conf'} experiment={name}"
+    command = shlex.join(["python", "-m", "src.train", "--config-dir", str(folder / "conf"), f"experiment={name}"])
     head = (
         "# @package _global_\n"
         f"# The best of {len(study.trials)} trials of the study {study.study_name}: trial {best.number}, {best.value}\n"
@@ -41,7 +42,7 @@ def write_trials(study: optuna.Study, folder: Path) -> Path:
     trials = study.get_trials(deepcopy=False)
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     path = folder / "trials.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["number", "state", "value", "note", "seconds", *names])
         for trial in trials:

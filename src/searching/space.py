@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import random
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -23,7 +26,7 @@ def suggest(trial: Suggests, space: Space, known: Mapping[str, Any]) -> dict[str
     Args:
         trial: Optuna's.
         space: conf/search/NAME.yaml's.
-        known: dotted key -> value of what the trials have in common, for conditions on a key that is not in the space.
+        known: key or group -> value of what the trials have in common, for conditions on what is not in the space.
     """
     chosen: dict[str, Any] = {}
     for key, parameter in space.items():
@@ -48,26 +51,51 @@ def word(key: str, value: Any) -> str:
     return f"{key}={value!r}" if isinstance(value, int | float) else f"{key}={value}"
 
 
-def corners(space: Space) -> list[dict[str, Any]]:
-    """Return choices of values in which every end of a range and every choice comes once, to be checked beforehand."""
-    ends = {key: parameter["choices"] or [parameter["low"], parameter["high"]] for key, parameter in space.items()}
-    return [suggest(_Corner(ends, i), space, {}) for i in range(max(len(values) for values in ends.values()))]
+def ends_of(space: Space) -> dict[str, list[Any]]:
+    """Return the ends of each range, and all choices where there are choices."""
+    ends = {}
+    for key, parameter in space.items():
+        kind = int if "int" in parameter["kind"] else float
+        ends[key] = parameter["choices"] or [kind(parameter["low"]), kind(parameter["high"])]
+    return ends
 
 
-class _Corner:
-    """Suggests the i-th end of every range, the last one again where a range has fewer."""
+def corners(space: Space, known: Mapping[str, Any], most: int = 200) -> list[dict[str, Any]]:
+    """Return choices of values to be checked beforehand: every end of a range with every choice of all others.
 
-    def __init__(self, ends: Mapping[str, Any], i: int) -> None:
-        self.ends, self.i = ends, i
+    Where that would be more than `most`: each end and each choice at least once, and others drawn.
 
-    def _end(self, name: str) -> Any:
-        return self.ends[name][min(self.i, len(self.ends[name]) - 1)]
+    Args:
+        space: conf/search/NAME.yaml's.
+        known: see `suggest`.
+        most: how many are wanted at most, about.
+    """
+    ends = ends_of(space)
+    sizes = [len(values) for values in ends.values()]
+    picks: list[tuple[int, ...]] = [tuple(min(i, size - 1) for size in sizes) for i in range(max(sizes))]
+    if math.prod(sizes) <= most:
+        picks += itertools.product(*map(range, sizes))
+    else:
+        draw = random.Random(0)
+        picks += [tuple(map(draw.randrange, sizes)) for _ in range(most)]
+    found = {}
+    for pick in picks:
+        chosen = suggest(_Chosen({key: ends[key][i] for key, i in zip(ends, pick, strict=True)}), space, known)
+        found[json.dumps(chosen)] = chosen  # without what a condition rules out, many are the same
+    return list(found.values())
+
+
+class _Chosen:
+    """Suggests what has been chosen."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
-        return float(self._end(name))
+        return float(self.values[name])
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        return int(self._end(name))
+        return int(self.values[name])
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return self._end(name)
+        return self.values[name]

@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -31,13 +31,14 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
         folder: the study's; the journal lies in it.
         name: the study's.
         mode: `min` or `max`.
-        question: what must be the same whenever the study goes on: its space, the words of all trials.
+        question: what must be the same whenever the study goes on: its space, the settings of all trials.
 
     Raises:
-        Mistake: the study in this folder asks another question.
+        Mistake: the study in this folder asks another question, or its journal is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a NaN, which it warns of, is told in our own words
+    mend(folder / "journal.log")
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
     with locked(folder):
@@ -47,12 +48,49 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
         if before is None:
             study.set_user_attr("question", asked)
         elif before != asked:
-            changed = ", ".join(key for key in asked if before.get(key) != asked[key])
+            changed = ", ".join(_changed(before, asked))
             raise Mistake(
                 f"the study in {folder} was begun with other {changed}: its trials cannot be compared with new ones; "
                 "give the new study a name of its own: search.study=NAME"
             )
     return study
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two questions: `space`, `monitor`, or the settings by their keys, the first few."""
+    found = [key for key in now if key != "settings" and before.get(key) != now[key]]
+    old, new = before.get("settings", {}), now.get("settings", {})
+    found += [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
+    return [*found[:4], *(["..."] if len(found) > 4 else [])]
+
+
+def mend(journal: Path) -> None:
+    """Cut back a journal whose last line a dying machine has left half written: what it told is lost anyway.
+
+    Raises:
+        Mistake: another line is damaged.
+    """
+    if not journal.exists():
+        return
+    lock = JournalFileSymlinkLock(str(journal))  # Optuna's own, which every process holds while it appends
+    lock.acquire()
+    try:
+        text = journal.read_bytes()
+        whole = text.rfind(b"\n") + 1
+        if whole < len(text):
+            os.truncate(journal, whole)
+    finally:
+        lock.release()
+    for number, line in enumerate(text[:whole].splitlines(), 1):
+        try:
+            sound = "op_code" in json.loads(line)
+        except (ValueError, TypeError):
+            sound = False
+        if not sound:
+            raise Mistake(
+                f"{journal}, line {number}: the study's journal is damaged there; put back a copy of the file, "
+                "or begin a new study: search.study=NAME"
+            )
 
 
 @contextlib.contextmanager
@@ -118,8 +156,6 @@ def sampler(words: Mapping[str, Any], number: int) -> optuna.samplers.BaseSample
     seed = words["seed"] + 1_000 * number
     if words["name"] == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    if words["name"] == "qmc":
-        return optuna.samplers.QMCSampler(seed=words["seed"], scramble=True)  # its points are numbered by the study
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=words["startup_trials"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import optuna
 from optuna.trial import TrialState
 
 from src.mistakes import Failure
-from src.searching.compose import config_of, flat
+from src.searching.compose import config_of, known_of
 from src.searching.pruning import Pruning
 from src.searching.space import suggest, word
 from src.searching.study import locked
 from src.sweeps.state import record_of
 from src.training.fit import fit
+from src.training.run import Record
 
 
 def run_trial(
@@ -30,7 +32,7 @@ def run_trial(
         KeyboardInterrupt, Interrupted: a signal; nothing is told (see `src.searching.study.release`).
     """
     with locked(folder):
-        chosen = suggest(trial, space, dict(flat(config_of(common))))
+        chosen = suggest(trial, space, known_of(common))
     words = [*common, *(word(key, value) for key, value in chosen.items())]
     config = config_of(words)
     place = folder / "trials" / f"{trial.number:04d}"
@@ -38,7 +40,7 @@ def run_trial(
     trial.set_user_attr("words", words)
     trial.set_user_attr("folder", str(place))
     pruning = Pruning(trial, config["checkpoint"]["monitor"])
-    command = {"command": " ".join(["python", "-m", "src.train", *words]), "overrides": words}
+    command = {"command": shlex.join(["python", "-m", "src.train", *words]), "overrides": words}
     worst = math.inf if config["checkpoint"]["mode"] == "min" else -math.inf
     shown = " ".join(words[len(common) :])
     try:
@@ -58,6 +60,7 @@ def run_trial(
     else:
         value = best["value"]
     if pruning.pruned:
+        Record.read(place).update(pruned=True)  # it says stopped, and that is no accident
         trial.set_user_attr("best", value)
         study.tell(trial, state=TrialState.PRUNED)
         return f"trial {trial.number}: pruned after {pruning.points} points at {value:.4f}  {shown}"

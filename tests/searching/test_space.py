@@ -8,7 +8,7 @@ import pytest
 
 from src.config.search_schema import mistakes_in_search
 from src.mistakes import Mistake
-from src.searching.compose import as_experiment, check_trials, config_of
+from src.searching.compose import as_experiment, check_trials, config_of, known_of
 from src.searching.space import corners, suggest, word
 
 
@@ -18,7 +18,7 @@ def parameter(kind: str, **more: Any) -> dict[str, Any]:
 
 SPACE = {
     "optimizer.lr": parameter("log_uniform", low=0.001, high=0.1),
-    "model.num_layers": parameter("int", low=1, high=3),
+    "model.num_layers": parameter("int", low=1.0, high=3.0),  # as the schema has every end
     "model": parameter("categorical", choices=["cell", "manual"]),
     "model.dropout": parameter("uniform", low=0.0, high=0.5, when={"model.num_layers": [2, 3]}),
 }
@@ -80,15 +80,23 @@ def test_a_value_becomes_the_word_that_a_user_would_type(value: Any, text: str) 
 
 def test_the_corners_hold_every_end_and_every_choice() -> None:
     seen: dict[str, set[Any]] = {}
-    for corner in corners(SPACE):
+    for corner in corners(SPACE, {}):
         for key, value in corner.items():
             seen.setdefault(key, set()).add(value)
     assert seen == {
         "optimizer.lr": {0.001, 0.1},
         "model.num_layers": {1, 3},
         "model": {"cell", "manual"},
-        "model.dropout": {0.5},  # its lower end goes with one layer, where it has no meaning
+        "model.dropout": {0.0, 0.5},
     }
+
+
+def test_the_corners_hold_every_combination_of_choices_or_so_many_as_are_asked_for() -> None:
+    space = {key: parameter("categorical", choices=list(range(5))) for key in "abc"}
+    assert len(corners(space, {})) == 125
+    some = corners(space, {}, most=30)
+    assert len(some) <= 35
+    assert all({corner[key] for corner in some} == set(range(5)) for key in "abc")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +126,41 @@ def test_what_no_trial_could_run_is_told_before_the_first_one() -> None:
     del space["model.hidden_sise"]
     with pytest.raises(Mistake, match="one layer"):  # dropout acts between layers
         check_trials(["data=tiny_shakespeare"], space)
+
+
+def test_a_combination_that_cannot_be_is_found_wherever_it_stands_among_the_choices() -> None:
+    space = {
+        "model": parameter("categorical", choices=["cell", "lstm"]),
+        "model.nonlinearity": parameter("categorical", choices=[None, "relu"], when={"model": ["cell", "lstm"]}),
+    }
+    with pytest.raises(Mistake, match="means nothing for model=lstm"):
+        check_trials(["data=tiny_shakespeare"], space)
+    space["model.nonlinearity"]["when"] = {"model": ["cell"]}
+    check_trials(["data=tiny_shakespeare"], space)
+
+
+def test_a_condition_may_ask_for_a_group_that_all_trials_share() -> None:
+    space = {"model.nonlinearity": parameter("categorical", choices=["relu"], when={"model": ["cell"]})}
+    assert suggest(Lowest(1), space, known_of(["model=cell"])) == {"model.nonlinearity": "relu"}
+    assert suggest(Lowest(1), space, known_of(["model=lstm"])) == {}
+    check_trials(["model=lstm"], space)
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "when", "told"),
+    [
+        (["optimizer.lr=0.1"], "optimizer.lr", {}, "optimizer.lr=0.1: optimizer.lr is what this search varies"),
+        (["seed=0,1"], "optimizer.lr", {}, "seed=0,1: a search gives all its trials one value"),
+        ([], "optimizer.lr", {"model.num_layer": [2]}, "there is no such key; did you mean model.num_layers?"),
+        ([], "optimizer.lrr", {"model.num_layers": [2]}, "did you mean optimizer.lr?"),
+    ],
+)
+def test_what_would_do_nothing_is_told_before_there_is_a_study(
+    words: list[str], key: str, when: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(Mistake) as caught:
+        check_trials(words, {key: parameter("log_uniform", low=0.001, high=0.1, when=when)})
+    assert [told in message for message in caught.value.messages] == [True]
 
 
 def test_the_best_configuration_as_an_experiment_holds_what_differs_and_nothing_else() -> None:

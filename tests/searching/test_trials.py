@@ -13,9 +13,11 @@ import pytest
 
 optuna = pytest.importorskip("optuna", reason="the extra search is not installed")
 
+from src.config.search_schema import PRUNERS, SAMPLERS  # noqa: E402
 from src.mistakes import Mistake  # noqa: E402
+from src.searching.compose import config_of, what_is_asked  # noqa: E402
 from src.searching.results import importances  # noqa: E402
-from src.searching.study import next_trial, open_study, release  # noqa: E402
+from src.searching.study import next_trial, open_study, pruner, release  # noqa: E402
 from src.searching.trial import run_trial  # noqa: E402
 
 SEARCH = {"trials": 3, "sampler": {"name": "random", "seed": 0, "startup_trials": 2}}
@@ -95,6 +97,52 @@ def test_a_study_with_another_space_is_refused_and_told_the_way_out(tmp_path: Pa
     study_in(tmp_path)
     with pytest.raises(Mistake, match=r"other space.*search.study=NAME"):
         open_study(tmp_path, "study", "min", {"space": {}})
+
+
+def test_the_settings_of_a_study_are_what_they_mean_and_not_how_they_are_worded(tmp_path: Path) -> None:
+    def begin(*words: str) -> None:
+        question = {"space": {}, "monitor": "train/loss", "settings": what_is_asked(config_of(words))}
+        open_study(tmp_path, "study", "min", question)
+
+    begin("model=cell", "model.hidden_size=8", "callbacks=none")
+    begin("logger=none", "model.hidden_size=8", "trainer.threads=1")
+    with pytest.raises(Mistake, match=r"begun with other model.hidden_size: its"):
+        begin("model.hidden_size=16")
+
+
+def test_a_journal_whose_last_line_is_torn_is_cut_back_and_another_damage_is_told_with_its_line(tmp_path: Path) -> None:
+    next_trial(study_in(tmp_path), tmp_path, SEARCH)
+    journal = tmp_path / "journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 4, "wor')
+    assert len(study_in(tmp_path).trials) == 1
+    assert [json.loads(line)["op_code"] for line in journal.read_bytes().splitlines()]
+    lines = whole.splitlines(keepends=True)
+    journal.write_bytes(b"".join([lines[0], b"\0" * 20 + b"\n", *lines[2:]]))
+    with pytest.raises(Mistake, match=r"journal\.log, line 2: .* damaged"):
+        study_in(tmp_path)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_proposes(tmp_path: Path, name: str) -> None:
+    study = study_in(tmp_path)
+    for _ in range(3):  # the third by a model of the first two
+        trial = next_trial(study, tmp_path, SEARCH | {"sampler": {"name": name, "seed": 0, "startup_trials": 2}})
+        study.tell(trial, trial.suggest_float("optimizer.lr", 0.01, 0.02, log=True))
+    assert len({trial.value for trial in study.trials}) == 3
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_every_pruner_looks_at_a_curve(tmp_path: Path, name: str) -> None:
+    study = study_in(tmp_path)
+    study.pruner = pruner({"name": name, "startup_trials": 1, "warmup": 0})
+    for worse in range(3):
+        trial = next_trial(study, tmp_path, SEARCH)
+        for point in range(4):
+            trial.report(worse + 1 / (point + 1), point)
+            pruned = trial.should_prune()
+        study.tell(trial, worse)
+    assert pruned == (name == "median") or name in ("halving", "hyperband")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
