@@ -8,6 +8,7 @@ Nothing here imports torch, so a mistake is answered in half a second.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -148,4 +149,7 @@ def _what_else(config_name: str, words: list[str], check: Callable[[Plain], list
 def _first_lines(error: Exception) -> str:
     """Return what matters of Hydra's words, without its advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'(?: requires|$)", lines[0]):
+        key = several[1].partition("=")[0]
+        return f"{several[1]}: several values make a sweep: add -m; one value with commas in it: '{key}=\"...\"'"
     return " ".join(line for line in lines[:2] if "append" not in line and "+" not in line)

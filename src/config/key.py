@@ -23,6 +23,8 @@ CANNOT_MATTER = (
     "checkpoint.every_n_minutes",
     "trainer.log_every_n_steps",
     "trainer.enable_progress_bar",
+    "trainer.detect_anomaly",
+    "trainer.profile",
 )
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
@@ -22,6 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.composing import ComposedOnce, presets_shadow_plugins
+from src.config.launchers import mistakes_in_engine
 from src.mistakes import Mistake
 
 Plain = dict[str, Any]
@@ -89,12 +91,18 @@ class CheckedSweeper(Sweeper):
         assert self.context is not None and self.config is not None and self.task is not None
         sweep, loader = _sweeps[0], self.context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+        for override in overrides:
+            options: Any = override.value()  # Hydra's own types forget this one
+            if isinstance(options, Glob):
+                options.exclude.append("_*")  # a base of other options, not one itself
         jobs: list[Composed] = []
         wrong: dict[str, None] = {}
         for words in (list(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch):
             job = Composed(words, sweep.plain(loader.load_sweep_config(self.config, words)))
             wrong |= dict.fromkeys([*sweep.check(job.config), *_alone_only(job.config)])
             jobs.append(job)
+        if not jobs:
+            wrong = {f"{' '.join(arguments)}: that makes no job, for no option has such a name": None}
         if wrong:
             raise Mistake(*wrong)
         _forget(type(self))
@@ -125,6 +133,8 @@ def _alone_only(config: Mapping[str, Any]) -> Iterator[str]:
 
 def run_each(jobs: list[Composed], engine: Engine, task: TaskFunction) -> int:
     """Run jobs that keep no record of their own; what went wrong is said at the end."""
+    if wrong := mistakes_in_engine(engine.name, engine.settings):
+        raise Mistake(*wrong)
     failed = 0
     for job, outcome in zip(jobs, engine.launch([job.words for job in jobs], task), strict=True):
         if outcome.status != JobStatus.COMPLETED:

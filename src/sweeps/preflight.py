@@ -1,12 +1,16 @@
-"""What only the texts and the machine can say about a sweep, before its first job; without torch."""
+"""What only the texts, the machine and other runs can say about a sweep, before its first job.
+
+torch is imported only where a job asks for more than a CPU, or starts from weights.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from src.config.start import heavy_imports
 from src.config.sweeper import Engine
 from src.data.corpus import Corpus, open_corpus
 from src.data.layout import plan
@@ -40,6 +44,41 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
         except Mistake as mistake:
             wrong |= dict.fromkeys(mistake.messages)
     return list(wrong)
+
+
+def mistakes_in_machine(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what jobs ask for that this machine lacks; each way of training once."""
+    trainers = {json.dumps(config["trainer"], sort_keys=True): config["trainer"] for config in configs}
+    wrong: dict[str, None] = {}
+    for trainer in trainers.values():
+        if trainer["accelerator"] == "cpu":
+            continue  # which every machine has
+        with heavy_imports():
+            from src.training.machine import check_machine
+        try:
+            check_machine(trainer)
+        except Mistake as mistake:
+            wrong |= dict.fromkeys(mistake.messages)
+    return list(wrong)
+
+
+def mistakes_in_weights(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return which weights jobs cannot start from: none there, or of other sizes; each model once."""
+    starts = [config for config in configs if config["init_from"] is not None]
+    wrong: dict[str, None] = {}
+    for config in {json.dumps([one["init_from"], one["model"]]): one for one in starts}.values():
+        with heavy_imports():
+            from src.training.starting import source_of
+        try:
+            source_of(config)
+        except Mistake as mistake:
+            wrong |= dict.fromkeys(mistake.messages)
+    return list(wrong)
+
+
+def mistakes_here(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return everything above that is wrong with jobs that run here, where their texts lie."""
+    return [*mistakes_in_texts(configs), *mistakes_in_machine(configs), *mistakes_in_weights(configs)]
 
 
 def side_by_side(engine: Engine, jobs: int) -> int:

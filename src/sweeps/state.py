@@ -77,11 +77,15 @@ def is_gone(record: Mapping[str, Any], folder: Path) -> bool:
     """Whether the process that a record names trains no more.
 
     Here: another boot, no such process, or one that does not hold the run's lock (the number was given to another).
+    Here under another name, as in a container: the lock alone, for its numbers of processes are others too.
     On another machine: it holds no lock, and nothing in its folder has changed for a quarter of an hour.
     """
     process = record.get("process") or {}
+    boot = boot_id()
     if process.get("host") == socket.gethostname():
-        return process.get("boot") != boot_id() or not is_alive(process.get("pid")) or is_unlocked(folder)
+        return process.get("boot") != boot or not is_alive(process.get("pid")) or is_unlocked(folder)
+    if boot and process.get("boot") == boot:
+        return is_unlocked(folder)
     return is_unlocked(folder) and time.time() - last_change(folder) > SILENT
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from hydra.core.utils import JobStatus
 
+from src.config.launchers import mistakes_in_engine
 from src.config.sweeper import Composed, Engine
 from src.mistakes import Mistake
 from src.sweeps.job import JobRunner
 from src.sweeps.plan import Plan, make_plan
-from src.sweeps.preflight import mistakes_in_texts, side_by_side
+from src.sweeps.preflight import mistakes_here, side_by_side
 from src.sweeps.progress import Watch, watching
 from src.sweeps.record import SweepRecord
 from src.sweeps.signals import Caught, taken
@@ -34,16 +35,17 @@ def run_sweep(jobs: list[Composed], engine: Engine, command: list[str]) -> int:
         command: the words that the user typed.
 
     Raises:
-        Mistake: a text that is missing or too short for a job, before job 0.
+        Mistake: before job 0, what a job needs and this machine lacks: a text, a GPU, weights, the engine's scheduler.
     """
     plan = make_plan(jobs)
     if jobs[0].config["sweep"]["dry_run"]:
         print("\n".join(plan.lines()))
         return 0
+    wrong = mistakes_in_engine(engine.name, engine.settings)
     if engine.name not in ELSEWHERE:
-        wrong = mistakes_in_texts(job.config for job in plan.to_do)
-        if wrong:
-            raise Mistake(*wrong)
+        wrong += mistakes_here([job.config for job in plan.to_do])
+    if wrong:
+        raise Mistake(*wrong)
     print(plan.in_words(), flush=True)
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config["runs"]) / "sweeps", command, plan)

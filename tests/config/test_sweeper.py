@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from src.config.launchers import mistake_in_launcher
+from src.config.launchers import mistake_in_launcher, mistakes_in_engine
+from src.config.schema import Config
 from src.config.sweeper import Composed, Engine, run_each
+from src.config.words import mistakes_in
 from src.mistakes import Mistake
 
 
@@ -44,3 +46,34 @@ def test_a_launcher_whose_parts_are_missing_is_told_with_its_extra(monkeypatch: 
     assert mistake_in_launcher("basic") is None
     for name, extra in (("joblib", "joblib"), ("submitit_local", "slurm"), ("submitit_slurm", "slurm"), ("ray", "ray")):
         assert f"pip install -e '.[{extra}]'" in str(mistake_in_launcher(name))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["hydra/launcher=joblib", "hydra.launcher.n_job=2"], "has no such word; did you mean hydra.launcher.n_jobs?"),
+        (["hydra.launcher.n_jobs=2"], "is a word of hydra/launcher=joblib; give that too"),
+        (["hydra.launcher.partition=long"], "is a word of hydra/launcher=submitit_slurm; give that too"),
+    ],
+)
+def test_a_word_of_a_launcher_is_held_to_the_launcher(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    monkeypatch.setattr("src.config.launchers.is_there", lambda module: True)
+    (message,) = mistakes_in(words, Config).values()
+    assert message.endswith(told)
+    good = ["hydra.launcher.partition=long", "+hydra.launcher.additional_parameters.x=2"]
+    assert mistakes_in(["hydra/launcher=submitit_slurm", *good], Config) == {}
+
+
+def test_an_engine_that_can_run_nothing_here_is_told_before_job_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda program: None)
+    (message,) = mistakes_in_engine("submitit_slurm", {})
+    assert "hydra/launcher=submitit_local" in message
+    (message,) = mistakes_in_engine("joblib", {"n_jobs": 0})
+    assert message.startswith("hydra.launcher.n_jobs=0: expected")
+    assert mistakes_in_engine("joblib", {"n_jobs": -1}) == []
+
+
+def test_a_glob_of_options_has_no_mistake_in_it() -> None:
+    assert mistakes_in(["model=glob(*)"], Config) == {}

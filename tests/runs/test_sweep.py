@@ -212,6 +212,15 @@ def test_a_text_too_short_for_one_job_is_told_before_the_first_job(tmp_path: Pat
     assert not (tmp_path / "runs").exists()
 
 
+def test_several_values_without_m_are_told_the_way_to_a_sweep_and_a_glob_is_every_option(tmp_path: Path) -> None:
+    (line,) = refused("seed=0,1", cwd=tmp_path)
+    assert line.startswith("seed=0,1: several values make a sweep: add -m")
+    out = run("-m", "model=glob(*)", "sweep.dry_run=true", cwd=tmp_path)
+    assert out.startswith("5 jobs: 0 done, 5 to do")
+    (line,) = refused("-m", "seed=glob(*)", cwd=tmp_path)
+    assert "makes no job" in line
+
+
 def test_a_launcher_that_is_not_there_is_told_with_its_extra_or_its_nearest_name(tmp_path: Path) -> None:
     (line,) = refused("-m", "seed=0,1", "hydra/launcher=joblip", cwd=tmp_path)
     assert line.endswith("did you mean joblib?")

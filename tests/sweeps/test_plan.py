@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,18 @@ def test_a_process_number_that_was_given_to_another_does_not_keep_a_run_alive(tm
     assert state_of(folder, mine).status == "interrupted"
 
 
+def test_under_another_name_of_this_machine_the_lock_decides_whatever_the_process_number(tmp_path: Path) -> None:
+    mine = config(tmp_path)
+    folder = leave(sweep_folder(mine), "running", mine, host="a container that is no more", pid=1)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert state_of(folder, mine).status == "running"
+    assert state_of(folder, mine).status == "interrupted"
+
+
 def test_a_run_of_another_machine_is_believed_until_it_has_been_silent_for_a_quarter_of_an_hour(tmp_path: Path) -> None:
     mine = config(tmp_path)
-    folder = leave(sweep_folder(mine), "running", mine, host="another machine", pid=1)
+    folder = leave(sweep_folder(mine), "running", mine, host="another machine", boot="its own", pid=1)
     (folder / ".lock").touch()
     assert state_of(folder, mine).status == "running"
     long_ago = time.time() - SILENT - 1
@@ -162,9 +172,8 @@ def test_a_run_that_its_engine_put_back_into_the_queue_goes_on_and_does_not_coun
 
 
 def test_what_an_engine_raises_in_the_middle_of_a_job_is_told_from_a_job_that_ends_itself() -> None:
-    engine: dict[str, Any] = {"__name__": "submitit.core.job_environment"}
-    exec("def _exit():\n    raise SystemExit(-1)", engine)  # noqa: S102 - as its handler of a signal does
-    for leaves, found in ((engine["_exit"], True), (sys.exit, False)):
+    handler = types.FunctionType((lambda: sys.exit(-1)).__code__, {"__name__": "submitit.core.job", "sys": sys})
+    for leaves, found in ((handler, True), (sys.exit, False)):
         with pytest.raises(SystemExit) as caught:
             leaves()
         assert comes_from_an_engine(caught.value) is found

@@ -12,7 +12,7 @@ import pytest
 
 from src.config.sweeper import Engine
 from src.sweeps.plan import Job
-from src.sweeps.preflight import side_by_side
+from src.sweeps.preflight import mistakes_in_machine, side_by_side
 from src.sweeps.progress import Watch
 from src.sweeps.table import result_in_words, summary, table
 
@@ -80,6 +80,14 @@ def test_the_cores_are_divided_among_the_jobs_that_run_at_once(
     name: str, settings: dict[str, Any], jobs: int, share: int
 ) -> None:
     assert side_by_side(Engine(name, settings, lambda words, task: []), jobs) == share
+
+
+def test_what_this_machine_lacks_is_told_once_and_before_job_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.training.machine.available_accelerators", lambda: {"cpu": 2})
+    usual = {"devices": 1, "precision": "32-true", "accelerator": "cpu"}
+    configs = [{"trainer": usual}, *({"trainer": usual | {"accelerator": "gpu"}, "seed": seed} for seed in (0, 1))]
+    (message,) = mistakes_in_machine(configs)
+    assert message.startswith("trainer.accelerator=gpu, but torch sees none on this machine")
 
 
 def test_auto_threads_take_the_share_that_the_sweep_has_said(monkeypatch: pytest.MonkeyPatch) -> None:
