@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from src.training.places import with_places
+
 # What cannot change the result: where things lie, what is written down and shown, and words about the sweep as a whole.
-# `data.path` names the text and so counts; `data.root` only says where a text of known checksum lies.
+# `data.path` names the text and so counts, from the root on; `data.root` only says where one of known checksum lies.
 CANNOT_MATTER = (
     "name",
     "experiment",
@@ -30,7 +32,7 @@ CANNOT_MATTER = (
 
 def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration without what cannot change the result."""
-    kept: dict[str, Any] = json.loads(json.dumps(config))
+    kept: dict[str, Any] = json.loads(json.dumps(with_places(config)))
     for key in CANNOT_MATTER:
         *parents, leaf = key.split(".")
         node = kept

@@ -155,13 +155,11 @@ def opened(config: Mapping[str, Any]) -> TrainedModel:
         Mistake: no sound checkpoint there, or weights that mean nothing in that implementation.
     """
     with heavy_imports():
-        import torch
-
         from src.training.converted import in_implementation
         from src.training.loading import load
-        from src.training.machine import threads_for
+        from src.training.machine import threads_for, use_threads
     trained = load(named(config), at=config["at"], precision=config["precision"])
-    torch.set_num_threads(threads_for(config["threads"], trained.config["model"]["hidden_size"]))
+    use_threads(threads_for(config["threads"], trained.config["model"]["hidden_size"]))
     return in_implementation(trained, config["model"]["name"]) if config["model"] else trained
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from src.data import lines, named
 from src.data.build import Part, build
 from src.data.encoded import FORMAT, find, find_or_write
-from src.data.errors import DataError
+from src.data.errors import DataError, UnknownCharacter
 from src.data.options import EXTEND, Options, complete, pair_of
 from src.data.scan import remembered
 from src.data.splits import LineSplit, PairSplit, Split, Splits, TextSplit
@@ -166,8 +166,18 @@ def _provenance(options: Options, key: str, facts: dict[str, Any], parts: list[P
 def _pair(options: Options, vocabulary: Vocabulary | None) -> Corpus:
     """The tutorial's one sequence: an input, the target of each step, and the vocabulary in the order given."""
     word, target, symbols = pair_of(options.input, options.target, options.symbols)
-    vocabulary = vocabulary or Vocabulary.of(symbols)
-    inputs, targets = (vocabulary.encode(text).astype(np.int64) for text in (word, target))
+    if vocabulary is None:
+        vocabulary = Vocabulary.of(symbols)
+    elif options.unknown == "extend":
+        vocabulary = vocabulary.extend(word + target)
+    elif options.unknown == "map":
+        vocabulary = vocabulary.with_unknown()
+    try:
+        inputs, targets = (vocabulary.encode(text).astype(np.int64) for text in (word, target))
+    except UnknownCharacter as error:
+        told = str(error).rpartition("; ")[0].replace("the text", "data=hello", 1)
+        remedy = "data.unknown=extend adds them, data.unknown=map makes one symbol for all of them"
+        raise DataError(f"{told}; {remedy}") from None
     plain = json.dumps([word, target, vocabulary.to_plain()]).encode()
     record = {"input": word, "target": target, "symbols": symbols, "characters": {"train": len(word)}}
     splits = Splits(train=PairSplit("train", inputs, targets))

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.mistakes import Mistake
+
 State = Any  # a tensor (num_layers, batch, hidden), or the LSTM's pair of them
 
 
@@ -22,14 +24,14 @@ class LanguageModel(nn.Module):
         readout: `linear` or `identity`; the latter needs hidden_size = vocab_size.
 
     Raises:
-        ValueError: an identity readout of a hidden size that is not the vocabulary's.
+        Mistake: an identity readout of a hidden size that is not the vocabulary's.
     """
 
     def __init__(self, recurrence: nn.Module, vocab_size: int, readout: str = "linear") -> None:
         super().__init__()
         hidden_size = int(recurrence.hidden_size)  # type: ignore[arg-type]  # nn.Module types every attribute as a tensor
         if readout == "identity" and hidden_size != vocab_size:
-            raise ValueError(
+            raise Mistake(
                 f"readout=identity reads the hidden state as logits, so hidden_size={hidden_size} must be the "
                 f"vocabulary's {vocab_size}; set model.hidden_size={vocab_size} or model.readout=linear"
             )

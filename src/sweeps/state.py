@@ -65,7 +65,7 @@ def same(folder: Path, config: Mapping[str, Any]) -> bool:
     try:
         stored = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER)
         mine, theirs = what_matters(config), what_matters(stored)
-    except (OSError, yaml.YAMLError, TypeError, AttributeError):
+    except (OSError, yaml.YAMLError, TypeError, AttributeError, KeyError):
         return False
     if mine.get("seed") is None:  # drawn by the run, which stores what it drew
         mine.pop("seed", None)

@@ -47,8 +47,10 @@ def locate(path: str | Path, at: str | None = None) -> Path:
 def run_of(checkpoint: Path) -> Path | None:
     """Return the run's folder that a checkpoint lies in, or None where it was carried elsewhere."""
     folder = checkpoint.resolve().parent
-    is_run = folder.name == "checkpoints" and (folder.parent / "run.json").is_file()
-    return checkpoint.parent.parent if is_run else None
+    if folder.name != "checkpoints" or not (folder.parent / "run.json").is_file():
+        return None
+    named = checkpoint.parent.parent  # as the user wrote it, unless a link or the working directory hides the run
+    return named if named.resolve() == folder.parent else folder.parent
 
 
 def _newest_below(place: Path) -> str:

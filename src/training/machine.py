@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from src.mistakes import Mistake
 
@@ -51,3 +53,18 @@ def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     share *= int(os.environ.get("UNROLL_SIDE_BY_SIDE", "1"))
     return 1 if hidden_size <= SMALL else max(1, cores // share)
+
+
+def use_threads(count: int) -> None:
+    """Let torch use so many threads, and numpy at most so many: its products write the samples, and torch's word
+    does not reach them."""
+    torch.set_num_threads(count)
+    pools, most = _pools_of_numpy()
+    pools.limit(limits=min(count, most))  # for the rest of the process
+
+
+@functools.cache
+def _pools_of_numpy() -> tuple[ThreadpoolController, int]:
+    """The libraries behind numpy's products, and how many threads this process was started with (OMP_NUM_THREADS)."""
+    pools = ThreadpoolController().select(user_api="blas")
+    return pools, max((pool["num_threads"] for pool in pools.info()), default=1)

@@ -16,10 +16,11 @@ from src.data.vocabulary import Vocabulary
 from src.mistakes import Mistake
 from src.models.build import build_model
 from src.training.checkpoint import FORMAT
-from src.training.machine import check_machine, threads_for
+from src.training.machine import check_machine, threads_for, use_threads
 from src.training.module import LanguageModule
+from src.training.places import with_places
 from src.training.ranks import join_torchrun, rank, world_size
-from src.training.starting import source_of, start_from
+from src.training.starting import check_growth, source_of, start_from
 from src.training.wanted import check_prompt
 
 SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
@@ -37,7 +38,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[str, Any] | None = None) -> Prepared:
-    """Open the text and build the model. A seed that is None is drawn here and written into `config`.
+    """Open the text and build the model. Into `config` go a seed, where it has none, and paths that hold anywhere.
 
     Args:
         config: the whole configuration, checked, plain data.
@@ -57,12 +58,15 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
     corpus = open_corpus(vocabulary=known, **{key: value for key, value in words.items() if key not in WINDOW_WORDS})
     check_prompt(config["callbacks"]["text_samples"], corpus.vocabulary)
+    config.update(with_places(config))  # only now: a mistake above is told in the user's own words
+    if source:
+        check_growth(source, corpus.vocabulary, words["unknown"])
     windows_as = {key: words[key] for key in WINDOW_WORDS}
     data = TextData(corpus, **windows_as, seed=config["seed"])
     data.limit = windows_an_epoch(config["trainer"], len(data.windows()))
     share = config["trainer"]["devices"] if world_size(config["trainer"]) > 1 else 1
     auto = threads_for(config["trainer"]["threads"], config["model"]["hidden_size"], share)
-    torch.set_num_threads(threads or auto)
+    use_threads(threads or auto)
     torch.manual_seed(config["seed"])
     model = build_model(config["model"], len(corpus.vocabulary))  # nothing draws from torch's generator before it
     if rank() > 0:

@@ -46,6 +46,15 @@ def source_of(config: Mapping[str, Any]) -> TrainedModel | None:
     return source
 
 
+def check_growth(source: TrainedModel, vocabulary: Vocabulary, unknown: str | None) -> None:
+    """Raise Mistake where the vocabulary has grown and the hidden state, which is the logits, cannot."""
+    if source.config["model"]["readout"] == "identity" and len(vocabulary) != len(source.vocabulary):
+        raise Mistake(
+            f"data.unknown={unknown}: the hidden state is the logits here (model.readout=identity), so its size is the "
+            "vocabulary's and cannot grow; use data.unknown=error"
+        )
+
+
 def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabulary) -> dict[str, Any]:
     """Make a new model, in place, compute what `source` does; return what run.json is to say of it.
 
@@ -57,6 +66,7 @@ def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabular
     if known == now:
         convert_(model, theirs)
     else:
+        assert isinstance(model.readout, nn.Linear) and isinstance(theirs.readout, nn.Linear)
         _extend_readout(model.readout, theirs.readout)
         _extend_recurrence(model.recurrence, theirs.recurrence)
     return {
@@ -89,12 +99,7 @@ def _extend_recurrence(into: nn.Module, source: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _extend_readout(into: nn.Module, source: nn.Module) -> None:
+def _extend_readout(into: nn.Linear, source: nn.Linear) -> None:
     """V and c keep the rows that `into` was born with where `source` has none."""
-    if not (isinstance(into, nn.Linear) and isinstance(source, nn.Linear)):
-        raise Mistake(
-            "data.unknown=extend: the hidden state is the logits here (model.readout=identity), so its size is the "
-            "vocabulary's and cannot grow; use data.unknown=error"
-        )
     into.weight[: source.out_features] = source.weight
     into.bias[: source.out_features] = source.bias

@@ -15,6 +15,7 @@ from src import load
 from src.data.errors import UnknownCharacter
 from src.mistakes import Mistake
 from src.training.converted import in_implementation
+from src.training.locate import run_of
 from tests.fabricated_run import MODELS, VERSE, fabricate
 from tests.runs.commands import environment
 
@@ -182,3 +183,13 @@ def test_the_name_that_the_package_offers_is_lazy():
 
 def test_verse_is_what_the_fabricated_runs_read(run):
     assert load(run).vocabulary.decode(load(run).ids(VERSE)) == VERSE
+
+
+def test_the_run_of_a_checkpoint_is_found_behind_a_link_and_from_inside_its_folder(run, tmp_path, monkeypatch):
+    link = tmp_path / "link.ckpt"
+    link.symlink_to(run / "checkpoints" / "best.ckpt")
+    assert run_of(link) == run
+    monkeypatch.chdir(run / "checkpoints")
+    assert run_of(Path("best.ckpt")).resolve() == run
+    monkeypatch.chdir(run)
+    assert run_of(Path("checkpoints/best.ckpt")) == Path(".")  # as the user wrote it

@@ -10,6 +10,7 @@ import torch
 
 from src import load
 from src.config.init_from import with_sizes_of_source
+from src.data.corpus import open_corpus
 from src.data.vocabulary import Vocabulary
 from src.mistakes import Mistake
 from src.models.build import build_model
@@ -101,3 +102,11 @@ def test_a_run_goes_on_from_another_on_other_text_and_its_record_says_so(tmp_pat
 
 def test_verse_has_the_letters_that_these_tests_add_to():
     assert not set("Ωψ") & set(VERSE)
+
+
+def test_the_tutorial_s_pair_on_a_text_s_weights_adds_its_symbols_or_says_how(tmp_path):
+    known = load(fabricate(tmp_path / "run")).vocabulary
+    words = {"name": "hello", "input": "hexΩ", "target": "exΩh", "symbols": "hexΩ", "vocabulary": known}
+    with pytest.raises(Mistake, match=r"data=hello has .*Ω.*data.unknown=extend adds them"):
+        open_corpus(**words)
+    assert open_corpus(**words, unknown="extend").vocabulary == known.extend("xΩ")
