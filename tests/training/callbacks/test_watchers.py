@@ -15,7 +15,7 @@ from src.config.schema import Config
 from src.data.splits import LineSplit, TextSplit
 from src.data.windows import Windows
 from src.training.callbacks.hparams import LEFT_OUT, MAY_BE_NONE, flat, row_name
-from src.training.callbacks.probe import passage, undisturbed
+from src.training.callbacks.probe import View, passage, undisturbed
 from src.training.callbacks.watcher import Watcher, is_power_of_four
 from src.training.callbacks.watching import HOOKS, Watching
 from src.training.tensorboard import literally
@@ -67,6 +67,12 @@ def test_the_passage_of_a_text_is_its_beginning_and_of_a_list_its_items_without_
     found = passage(items, 100)
     assert sorted(window.targets[:, 0].tolist() for window in found) == [[1, 2, 0], [3, 0], [4, 5, 6, 0]]
     assert all(window.starts for window in found)
+
+
+def test_a_passage_of_a_short_text_is_not_cut_into_the_streams_of_a_validation():
+    data = SimpleNamespace(corpus=SimpleNamespace(splits={"val": TextSplit("val", np.arange(100))}), seq_len=8)
+    view = View(SimpleNamespace(datamodule=data), SimpleNamespace(), 0)
+    assert torch.cat([window.inputs[:, 0] for window in view.passage(64)]).tolist() == list(range(64))
 
 
 # --- HParams ---------------------------------------------------------------------------------------------------------
