@@ -65,6 +65,7 @@ def confusions(step: int, found: Confusions, symbols: Sequence[str]) -> Any:
 
     share = [100 * n / max(1, total) for _, _, n in worst]
     pairs.barh(range(len(worst)), share, color=f.BLUE)
+    pairs.set_xlim(0, 1.05 * max(share, default=1.0))
     pairs.set_yticks([])
     pairs.set_ylim(max(len(worst), 1) - 0.4, -0.6)
     glyphs(pairs, -room / 2 / pairs.bbox.width, range(len(worst)), names, 8.5, pairs.get_yaxis_transform())
