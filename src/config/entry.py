@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -118,6 +119,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets its text
     try:
         run()
+        sys.stdout.flush()  # a full disk is told here, in one line, and not by Python while it ends
     except Mistake as error:
         if TRACEBACKS:
             raise
@@ -126,14 +128,27 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # `--help | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Failure, OSError) as error:  # a full or read-only disk, a file that vanished: not ours to mend, and no bug
+        if isinstance(error, OSError) and _stdout_is_gone():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at the end
+            if isinstance(error, BrokenPipeError):  # `--help | head`: the reader has seen enough
+                sys.exit(0)
         if TRACEBACKS:
             raise
         print(error if isinstance(error, Failure) else f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _stdout_is_gone() -> bool:
+    """Whether it was standard output that failed: the reader has closed the pipe, or what was written has no place."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    pipe = select.poll()
+    pipe.register(1, 0)  # asks for nothing but errors
+    return any(events & select.POLLERR for _, events in pipe.poll(0))
 
 
 def _what_else(config_name: str, words: list[str], check: Callable[[Plain], list[str]]) -> list[str]:

@@ -22,6 +22,7 @@ from src.sweeps.plan import ACTIONS
 from src.sweeps.record import is_stopping
 from src.sweeps.signals import Caught, given_back, leave_ctrl_c_to_the_sweep
 from src.sweeps.state import record_of, state_of
+from src.training.logs import say
 from src.training.run import Record, now, provenance, write_atomically
 
 ENGINES = ("submitit", "ray")  # what their handlers of signals raise ends a job that will come again
@@ -97,7 +98,7 @@ class JobRunner:
             if action == "resume" and self._resumed(folder):
                 return
             if folder.exists():
-                print(f"{folder}: the earlier attempt lies in {move_aside(folder)} now")
+                say(f"{folder}: the earlier attempt lies in {move_aside(folder)} now")
             config = config | {"name": run_name(config)}
             with heavy_imports():
                 from src.training.fit import fit
@@ -124,7 +125,7 @@ class JobRunner:
         try:
             resume(folder, None)
         except Mistake as mistake:
-            print(f"{folder} cannot go on and starts again: {mistake}")
+            say(f"{folder} cannot go on and starts again: {mistake}")
             return False
         return True
 
@@ -152,7 +153,7 @@ def leave_record(folder: Path, config: dict[str, Any], command: dict[str, Any], 
     entries = record_of(folder)
     told = {"type": type(error).__name__, "message": str(error)}
     first = next(iter(told["message"].strip().splitlines()), "")
-    print(f"failed: {folder}: {told['type']}: {first.encode(errors='backslashreplace').decode()}")
+    say(f"failed: {folder}: {told['type']}: {first.encode(errors='backslashreplace').decode()}")
     if entries.get("status") == "failed" and entries.get("error") == told:
         return  # the run itself has seen to it
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from src.sweeps.record import SweepRecord
 from src.sweeps.signals import Caught, taken
 from src.sweeps.state import record_of
 from src.sweeps.table import final_status, summary, table
+from src.training.logs import say
 
 HERE = ("basic",)  # engines that run the jobs in the sweep's own process, one after another: warm for tiny ones
 ELSEWHERE = ("submitit_slurm", "ray")  # engines whose jobs may run on other machines, with other files
@@ -39,17 +40,17 @@ def run_sweep(jobs: list[Composed], engine: Engine, command: list[str]) -> int:
     """
     plan = make_plan(jobs)
     if jobs[0].config["sweep"]["dry_run"]:
-        print("\n".join(plan.lines()))
+        say("\n".join(plan.lines()))
         return 0
     wrong = mistakes_in_engine(engine.name, engine.settings)
     if engine.name not in ELSEWHERE:
         wrong += mistakes_here([job.config for job in plan.to_do])
     if wrong:
         raise Mistake(*wrong)
-    print(plan.in_words(), flush=True)
+    say(plan.in_words())
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config["runs"]) / "sweeps", command, plan)
-    watch = Watch(plan.to_do, lambda line: print(line, flush=True), every=2.0 if sys.stdout.isatty() else 10.0)
+    watch = Watch(plan.to_do, say, every=2.0 if sys.stdout.isatty() else 10.0)
     number = _launch(plan, engine, record, command, watch) if plan.to_do else None
     return _conclude(plan, record, watch, number)
 
@@ -93,9 +94,9 @@ def _conclude(plan: Plan, record: SweepRecord, watch: Watch, number: int | None)
     ]
     all_done = all(status == "done" for status in statuses)
     record.finish("done" if all_done else "incomplete" if number is None else "stopped", statuses)
-    print("\n".join(["", *table(plan.jobs, records, statuses), summary(statuses)]))
+    say("\n".join(["", *table(plan.jobs, records, statuses), summary(statuses)]))
     if not all_done:
-        print(f"the same command runs what is missing; this sweep's record: {record.path}", flush=True)
+        say(f"the same command runs what is missing; this sweep's record: {record.path}")
     if number is not None:
         return 128 + number
     return 0 if all_done else 1

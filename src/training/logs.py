@@ -53,11 +53,28 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic in th
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A reader that has gone (a closed pipe) is no reason to stop training, nor to say so at every line."""
-        if isinstance(sys.exc_info()[1], BrokenPipeError):
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
+        """A console that takes no more lines is no reason to stop training, nor to say so at every line."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and self.stream is sys.stdout:
+            _fall_silent(error)
         else:
             super().handleError(record)
+
+
+def say(line: str) -> None:
+    """Write a line to the present stdout in one piece: a line that another thread writes stands before or after it."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        _fall_silent(error)
+
+
+def _fall_silent(error: OSError) -> None:
+    """Write nothing to stdout for the rest of the process; a reader that has seen enough (`| head`) needs no reason."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if not isinstance(error, BrokenPipeError):
+        print(f"standard output takes no more lines ({error.strerror}); the work goes on", file=sys.stderr)
 
 
 @contextlib.contextmanager

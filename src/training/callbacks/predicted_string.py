@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from src.training.logs import say
 from src.training.module import LanguageModule
 
 
@@ -28,4 +28,4 @@ class PredictedString(Callback):
         outcome = pl_module.outcome
         predicted = self.decode(outcome.logits[:, 0].argmax(-1).cpu().numpy())
         epoch = f"Epoch [{trainer.current_epoch + 1}/{trainer.max_epochs}]"
-        sys.stdout.write(f"Predicted string:{predicted},{epoch} loss={outcome.loss.minimised.item():.4f}\n")
+        say(f"Predicted string:{predicted},{epoch} loss={outcome.loss.minimised.item():.4f}")
