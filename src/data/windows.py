@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from src.data.errors import DataError
-from src.data.layout import PairPlan, plan
+from src.data.layout import IGNORED, PairPlan, plan
 from src.data.splits import Split
 
 
@@ -53,7 +54,7 @@ class Windows:
     ) -> None:
         self.plan = plan(split, seq_len, batch_size, offset, seed)
         if isinstance(self.plan, PairPlan):
-            batch_size = world_size  # one sequence: every process sees it whole
+            batch_size = world_size  # one sequence: every process reads it whole, and the first one learns it
         if batch_size % world_size:
             raise DataError(
                 f"batch_size={batch_size} does not divide among {world_size} processes; "
@@ -61,6 +62,7 @@ class Windows:
             )
         share = batch_size // world_size
         self.columns = slice(rank * share, (rank + 1) * share)
+        self.idle = isinstance(self.plan, PairPlan) and rank > 0
         self.count = self.plan.count if limit is None else min(limit, self.plan.count)
         self.carries = reset == "never"
         self.dropped = self.plan.dropped
@@ -89,6 +91,8 @@ class Windows:
     def window(self, epoch: int, index: int) -> Window:
         """Window `index` of an epoch."""
         inputs, targets = self.plan.cut(epoch, index, self.columns)
+        if self.idle:
+            targets = np.full_like(targets, IGNORED)
         continues = self.carries and epoch > 0 and index == 0 and not self.plan.fresh
         return Window(
             torch.from_numpy(inputs), torch.from_numpy(targets), self.plan.begins(epoch, index) and not continues

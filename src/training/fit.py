@@ -150,7 +150,7 @@ def finish(
         seconds=round(history.seconds, 3),
         steps=trainer.global_step,
         epochs=trainer.fit_loop.epoch_progress.current.completed,
-        characters=int(prepared.module.characters) * trainer.world_size,
+        characters=int(prepared.module.characters),
         metrics={"final": {**watched.curves.latest, **history.final}, "best": history.best},
         error=error,
     )

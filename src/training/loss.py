@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,12 +19,14 @@ class WindowLoss:
     losses: (time, batch) nats of each character, zero where there is no target; detached.
     real: (time, batch) whether there is a target.
     characters: scalar, how many there are.
+    everywhere: scalar, how many there are in this window of all processes of the run together.
     """
 
     minimised: Tensor
     losses: Tensor
     real: Tensor
     characters: Tensor
+    everywhere: Tensor
 
     def by_position(self) -> Tensor:
         """Return L_t, (time,) nats, averaged over the streams that have a target at t."""
@@ -34,25 +37,34 @@ class WindowLoss:
         return self.losses.sum() / self.characters.clamp(min=1)
 
 
-def window_loss(logits: Tensor, targets: Tensor, over_time: str) -> WindowLoss:
+def window_loss(logits: Tensor, targets: Tensor, over_time: str, world_size: int = 1) -> WindowLoss:
     """Return the losses of a window.
 
         L_t = -log softmax(o_t)[target_t]      averaged over the batch
         L   = L_1 + L_2 + ... + L_T            over_time=sum, added in this order, as the tutorial's script adds them
         L   = the mean over all characters     over_time=mean
 
+    Of several processes each has some columns of the batch, and DDP takes the mean of their gradients. So each divides
+    by the characters of all columns and multiplies by `world_size`: the mean over the processes is the L of one.
+
     Shapes: logits (time, batch, vocab), targets (time, batch) with NO_TARGET where there is none.
     """
     losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=NO_TARGET)
     losses = losses.view(targets.shape)
     real = targets != NO_TARGET
-    characters = real.sum()
+    characters = everywhere = real.sum()
+    at_t = real.sum(1) if over_time == "sum" or world_size > 1 else None  # (time,)
+    if at_t is not None and world_size > 1:
+        torch.distributed.all_reduce(at_t)
+        everywhere = at_t.sum()
     if over_time == "sum":
-        L_t = losses.sum(1) / real.sum(1).clamp(min=1)
-        minimised = sum_in_order(L_t)
+        assert at_t is not None
+        minimised = sum_in_order(losses.sum(1) / at_t.clamp(min=1))
     else:
-        minimised = losses.sum() / characters.clamp(min=1)  # a whole window may be padding on one rank of several
-    return WindowLoss(minimised, losses.detach(), real, characters)
+        minimised = losses.sum() / everywhere.clamp(min=1)
+    if world_size > 1:
+        minimised = minimised * world_size
+    return WindowLoss(minimised, losses.detach(), real, characters, everywhere)
 
 
 def sum_in_order(L_t: Tensor) -> Tensor:

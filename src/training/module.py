@@ -67,8 +67,8 @@ class LanguageModule(pl.LightningModule):
         self.identity: dict[str, Any] = {}  # format, config, vocabulary: what makes a checkpoint a model
         self.random_state: Mapping[str, Any] | None = None  # of a checkpoint, until the first batch takes it
         self.states: dict[str, State] = {"train": None, "val": None}
-        self.characters: Tensor | int = 0  # predicted in training so far, by this process
-        self.nats: Tensor | float = 0.0  # what they cost; whoever reports a mean takes differences of the two
+        self.characters: Tensor | int = 0  # predicted in training so far, by all processes
+        self.nats: Tensor | float = 0.0  # what this process's own cost; a mean takes differences, of nats over all
         self.val_tally = Tally()
         self.outcome: Outcome | None = None
         self.val_outcome: Outcome | None = None
@@ -102,10 +102,10 @@ class LanguageModule(pl.LightningModule):
         """Run a window from the state that the window before it left behind."""
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["train"])
         self.states["train"] = detached(state)
-        loss = window_loss(logits, batch.targets, self.over_time)
+        loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
         self.outcome = Outcome(batch, logits.detach(), loss)
         self._must_be_finite("the loss", loss.minimised.detach())
-        self.characters = self.characters + loss.characters
+        self.characters = self.characters + loss.everywhere
         self.nats = self.nats + loss.losses.double().sum()
         return loss.minimised
 

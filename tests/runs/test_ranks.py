@@ -17,17 +17,15 @@ from tests.runs.test_resume import final_state
 
 pytestmark = pytest.mark.slow
 
-WORDS = [
-    "data=text",
-    "data.path=text.txt",
-    "data.seq_len=8",
-    "data.batch_size=4",
+TEXT = ["data=text", "data.path=text.txt", "data.seq_len=8", "data.batch_size=4"]
+SMALL = [
     "model=manual",
     "model.hidden_size=8",
     "trainer.log_every_n_steps=1",
     "trainer.max_epochs=2",
     "callbacks=none",
 ]
+WORDS = TEXT + SMALL
 TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 
 
@@ -76,6 +74,35 @@ def test_two_processes_lose_what_one_loses(text: Path) -> None:
             mine, truth = curves[name][tag], curves["one"][tag]
             assert [step for step, _ in mine] == [step for step, _ in truth]
             assert max(abs(a - b) for (_, a), (_, b) in zip(mine, truth, strict=True)) < 1e-5, (name, tag)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data=lines", "loss.over_time=mean"],
+        ["data=lines", "loss.over_time=sum"],
+        ["data=hello", "model.readout=linear"],
+    ],
+    ids="-".join,
+)
+def test_what_the_columns_of_two_processes_hold_unequally_weighs_as_in_one(tmp_path: Path, words: list[str]) -> None:
+    items = [letter * (1 + 7 * n % 23) for n, letter in enumerate("abcdefghijklmnopqrstuvwxyz")]
+    (tmp_path / "list.txt").write_text("\n".join(items))
+    if "data=lines" in words:
+        words = [*words, f"data.path={tmp_path / 'list.txt'}", "data.seq_len=30", "data.batch_size=8"]
+    curves, characters = [], []
+    for name, more in (("one", []), ("two", TWO)):
+        (tmp_path / name).mkdir()
+        run(*words, *SMALL, *more, cwd=tmp_path / name)
+        folder = only_run(tmp_path / name)
+        curves.append(scalars(folder))
+        characters.append(json.loads((folder / "run.json").read_text())["characters"])
+    assert characters[0] == characters[1]
+    one, two = ({tag: values for tag, values in of.items() if "per_second" not in tag} for of in curves)
+    assert one.keys() == two.keys()
+    for tag in one:
+        for (_, a), (_, b) in zip(one[tag], two[tag], strict=True):
+            assert a == pytest.approx(b, rel=1e-5, abs=1e-5), tag
 
 
 def under_way(folder: Path, *words: str) -> subprocess.Popen[str]:

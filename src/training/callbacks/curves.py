@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from src.metrics import four_metrics
-from src.training.module import LanguageModule
+from src.training.module import LanguageModule, Outcome
 
 
 def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:
@@ -21,14 +21,18 @@ def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) 
         logger.log_metrics(dict(metrics), step)
 
 
-def mean_over_ranks(trainer: pl.Trainer, values: list[float]) -> list[float]:
-    """Return the mean of each number over the processes of the run, whose windows are of one size."""
-    if trainer.world_size == 1:
-        return values
-    mine = torch.tensor(values, dtype=torch.float64, device=trainer.strategy.root_device)
-    reduced = trainer.strategy.reduce(mine, reduce_op="mean")
-    assert isinstance(reduced, Tensor)
-    return reduced.tolist()
+def last_window(trainer: pl.Trainer, outcome: Outcome) -> dict[str, float]:
+    """Return `train/loss` and the four metrics of the window just trained on, all columns of it: every process asks."""
+    loss = outcome.loss
+    characters = max(1, int(loss.everywhere))
+    share = int(loss.characters) / characters
+    sums = [loss.minimised.item() / trainer.world_size, float(loss.mean()) * share, float(outcome.hits()) / characters]
+    if trainer.world_size > 1:
+        mine = torch.tensor(sums, dtype=torch.float64, device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(mine)
+        sums = mine.tolist()
+    minimised, nats, accuracy = sums
+    return {"train/loss": minimised, **four_metrics("train", nats, accuracy)}
 
 
 class Curves(Callback):
@@ -83,18 +87,13 @@ class Curves(Callback):
         outcome, last = module.outcome, self.last_point
         assert outcome is not None and last is not None
         seconds, characters = time.perf_counter(), float(module.characters)
-        accuracy = float(outcome.hits()) / max(1, int(outcome.loss.characters))
-        loss, nats, accuracy = mean_over_ranks(
-            trainer, [outcome.loss.minimised.item(), float(outcome.loss.mean()), accuracy]
-        )
-        point = {"train/loss": loss, **four_metrics("train", nats, accuracy)}
+        point = last_window(trainer, outcome)
         if isinstance(module.grad_norm, Tensor):
             point["train/grad_norm"] = float(module.grad_norm)
         if trainer.gradient_clip_val is not None:
             point["train/clip_rate"] = float(module.clipped_steps) / max(1, step + 1 - last[2])
             module.clipped_steps = 0.0
-        rate = (characters - last[1]) / max(1e-9, seconds - last[0])
-        point["train/characters_per_second"] = rate * trainer.world_size
+        point["train/characters_per_second"] = (characters - last[1]) / max(1e-9, seconds - last[0])
         point["optimizer/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         self.last_point = (seconds, characters, step + 1)
         return point

@@ -13,8 +13,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from src.metrics import bits_per_character, four_metrics
-from src.training.callbacks.curves import write_scalars
+from src.metrics import bits_per_character
+from src.training.callbacks.curves import last_window, write_scalars
 from src.training.module import LanguageModule
 
 log = logging.getLogger(__name__)
@@ -63,13 +63,10 @@ class History(Callback):
         """Where there is nothing to validate on, an epoch makes a line."""
         if not trainer.fit_loop.epoch_loop._should_check_val_epoch():
             assert isinstance(pl_module, LanguageModule) and pl_module.outcome is not None
-            outcome = pl_module.outcome
-            accuracy = float(outcome.hits()) / max(1, int(outcome.loss.characters))
-            metrics = {"train/loss": outcome.loss.minimised.item()}
-            self._line(trainer, pl_module, metrics | four_metrics("train", float(outcome.loss.mean()), accuracy))
+            self._line(trainer, pl_module, last_window(trainer, pl_module.outcome))
 
     def _line(self, trainer: pl.Trainer, module: LanguageModule, metrics: dict[str, float]) -> None:
-        nats, characters = total(trainer, float(module.nats)), round(total(trainer, float(module.characters)))
+        nats, characters = total(trainer, float(module.nats)), int(module.characters)
         if "train/cross_entropy" not in metrics and characters > self.mark[1]:
             metrics["train/cross_entropy"] = (nats - self.mark[0]) / (characters - self.mark[1])
         self.mark = (nats, characters)
