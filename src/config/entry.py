@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.config.literals import quote_literals
 from src.config.sweeper import RunJobs, Sweep, register
-from src.config.words import CONF, mistakes_in, overrides_in
+from src.config.words import CONF, flags_and_overrides, mistakes_in, mistakes_in_flags, without_null_groups
 from src.mistakes import Failure, Mistake
 
 Plain = dict[str, Any]
@@ -54,13 +54,15 @@ def compose_and_run(
         Mistake: everything that is wrong, at once.
         SystemExit: a sweep in which something was not done.
     """
+    flags, words = flags_and_overrides(words)
     words = quote_literals(words)
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
     register(sweep := Sweep(plain, check, run_jobs))
-    wrong = mistakes_in(overrides_in(words), schema, config_folders(words))
-    if wrong:
-        sound = [word for word in overrides_in(words) if word not in wrong]
-        raise Mistake(*wrong.values(), *_what_else(config_name, sound, check))
+    wrong = mistakes_in(words, schema, config_folders(flags))
+    wrong_flags = mistakes_in_flags(flags)
+    if wrong or wrong_flags:
+        sound = [word for word in words if word not in wrong]
+        raise Mistake(*wrong_flags, *wrong.values(), *_what_else(config_name, sound, check))
 
     composed: list[Plain] = []
 
@@ -72,7 +74,7 @@ def compose_and_run(
         return None
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra would print and exit by itself; we tell it better
-    before, sys.argv = sys.argv, [sys.argv[0], *words]
+    before, sys.argv = sys.argv, [sys.argv[0], *flags, *without_null_groups(words)]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -107,14 +109,18 @@ def in_a_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def config_folders(words: list[str]) -> list[Path]:
+def config_folders(flags: list[str]) -> list[Path]:
     """Return where groups are looked for: conf/, and a folder given with --config-dir."""
-    given = [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("--config-dir", "-cd")]
+    given = [flags[i + 1] for i, flag in enumerate(flags[:-1]) if flag in ("--config-dir", "-cd")]
+    given += [flag.partition("=")[2] for flag in flags if flag.startswith("--config-dir=")]
     return [CONF, *map(Path, given)]
 
 
 def exit_with(run: Callable[[], None]) -> NoReturn:
     """Run an entry and leave with its exit code: 0, or 2 and the mistakes on stderr."""
+    # None where the shell has closed it (`>&-`)
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # for as long as the process lives
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets its text
     try:

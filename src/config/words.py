@@ -35,17 +35,46 @@ FLAGS_WITH_A_VALUE = (
 )
 
 
+FLAGS = (
+    *("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve"),
+    *("--shell-completion", "-sc", "--experimental-rerun"),
+)
+
+
 def overrides_in(words: Iterable[str]) -> list[str]:
     """Return the words that are not flags of Hydra's own, nor the values of such flags."""
-    found, skip = [], False
+    return flags_and_overrides(words)[1]
+
+
+def flags_and_overrides(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return Hydra's flags with their values, and all other words: it takes the two in this order alone."""
+    flags: list[str] = []
+    others: list[str] = []
+    value = False
     for word in words:
-        if skip:
-            skip = False
-        elif word.startswith("-"):
-            skip = word in FLAGS_WITH_A_VALUE
-        else:
-            found.append(word)
-    return found
+        (flags if value or word.startswith("-") else others).append(word)
+        value = not value and word in FLAGS_WITH_A_VALUE
+    return flags, others
+
+
+def mistakes_in_flags(flags: list[str]) -> list[str]:
+    """Return what is wrong with flags and their values, as `flags_and_overrides` gives them."""
+    wrong, words = [], iter(flags)
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag in FLAGS_WITH_A_VALUE:
+            if flag == word and next(words, None) is None and flag not in ("--info", "-i"):
+                wrong.append(f"{word}: expected a value behind it")
+        elif word not in FLAGS:
+            like = nearest(flag, (*FLAGS, *FLAGS_WITH_A_VALUE)) or "; there are --help, --multirun (-m), --cfg job"
+            wrong.append(f"{word}: there is no such flag{like}")
+    return wrong
+
+
+def without_null_groups(words: Iterable[str]) -> list[str]:
+    """Return the words less `experiment=null` and its like: so they are by default, and Hydra cannot read it."""
+    nulls = {f"{group}=null" for group in groups()}
+    return [word for word in words if word.lower() not in nulls]
 
 
 def groups(folders: Iterable[Path] = (CONF,)) -> dict[str, list[str]]:
@@ -106,7 +135,9 @@ def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema:
         return f"{word}: nothing can be deleted; give the key another value ({key}=...)"
     values = list(_values(override))
     if key in options:
-        return next((m for m in (_wrong_option(key, value, options[key]) for value in values) if m), None)
+        is_needed = key in known and dataclasses.is_dataclass(OmegaConf.get_type(_typed(schema), key))
+        nothing = not is_needed and not override.is_sweep_override()
+        return next((m for m in (_wrong_option(key, value, options[key], nothing) for value in values) if m), None)
     if key not in known and not _free(key, schema):
         return f"{key}: there is no such key{_nearest_key(key, known, options)}"
     return next((m for m in (_wrong_value(key, value, schema) for value in values) if m), None)
@@ -130,9 +161,11 @@ def _values(override: Override) -> Iterator[Any]:
     yield override.value()
 
 
-def _wrong_option(group: str, option: Any, allowed: list[str]) -> str | None:
-    if option is None or option in allowed:
+def _wrong_option(group: str, option: Any, allowed: list[str], nothing: bool) -> str | None:
+    """`nothing`: whether the group may be left out, as an experiment may."""
+    if nothing if option is None else option in allowed:
         return None
+    option = "null" if option is None else option
     return f"{group}={option}: expected one of {', '.join(allowed)}{nearest(str(option), allowed)}"
 
 

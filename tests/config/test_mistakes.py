@@ -99,7 +99,12 @@ MISTAKES = [
     ("resume=nowhere", "nowhere"),
     ("rerun=nowhere", "nowhere"),
     ("resume=a rerun=b", "one stored run"),
+    # flags, and groups that cannot be left out
+    ("seed=1 --cgf job", "--cfg"),
+    ("data=null", "tiny_shakespeare"),
+    ("model=null", "stacked"),
     # a sweep: before job 0
+    ("seed=0,1 -m model=stackd", "stacked"),
     ("-m model=cell,stackd", "stacked"),
     ("-m trainer.max_epochs=1,0", "at least 1"),
     ("-m model.num_layers=1,two", "a whole number"),
