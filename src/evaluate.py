@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from typing import Any
 
 from src.config.entry import exit_with
-from src.config.stdout import pipe_may_close, say
+from src.config.stdout import in_json, pipe_may_close, say
 from src.config.use import EvaluateConfig, mistakes_in_evaluate, opened, run
 from src.metrics import perplexity
 
@@ -22,7 +21,7 @@ def evaluate(config: dict[str, Any]) -> None:
     result = evaluate_run(trained, config["split"], config["data"], other)
     with pipe_may_close():
         if config["format"] == "json":
-            say(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+            say(in_json(result, indent=2))
         else:
             say("\n".join(table(result, trained.config["data"]["name"])) + "\n")
     written = keep(trained, result)  # last: where the folder cannot be written to, the numbers are told all the same

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import replace
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from src.config.entry import exit_with
-from src.config.stdout import from_standard_input, pipe_may_close, say
+from src.config.stdout import from_standard_input, in_json, line_of_standard_input, pipe_may_close, say
 from src.config.use import SampleConfig, mistakes_in_sample, opened, run, wanted
 from src.mistakes import Mistake
 from src.training.wanted import Writing
@@ -25,7 +22,7 @@ def sample(config: dict[str, Any]) -> None:
     writing = wanted(config)
     with pipe_may_close():
         if config["interactive"]:
-            return converse(trained, writing)
+            return converse(trained, writing, prompt)
         prompt = trained.start if prompt is None else prompt
         if config["format"] == "json":
             return say(as_json(trained, prompt, writing))
@@ -68,31 +65,30 @@ def as_json(trained: TrainedModel, prompt: str, writing: Writing) -> str:
     choice = vars(writing.choice)
     made = {"checkpoint": str(trained.path), "model": trained.config["model"]["name"], "prompt": prompt}
     asked = {"length": writing.length, **choice, "seed": writing.seed, "stop": writing.stop}
-    return json.dumps({**made, **asked, "samples": samples}, ensure_ascii=False, indent=2) + "\n"
+    return in_json({**made, **asked, "samples": samples}, indent=2)
 
 
-def converse(trained: TrainedModel, writing: Writing) -> None:
-    """Read a prompt a line and write on from it; an empty line goes on where the last text ended."""
-    from src.training.writing import generation, pieces, seeded
+def converse(trained: TrainedModel, writing: Writing, prompt: str | None) -> None:
+    """Write on from `prompt`, if there is one, then from a prompt a line; an empty line goes on with the last text."""
+    from src.training.writing import Conversation
 
     terminal = sys.stdin.isatty()
-    seeds = count(seeded(writing).seed or 0)
-    going = None
+    conversation = Conversation(trained, writing)
     while True:
-        say("> " if terminal else "")
-        line = sys.stdin.readline()
-        if not line:
+        if prompt is None:
+            say("> " if terminal else "")
+            prompt = line_of_standard_input()
+        if prompt is None:
             return say("\n" if terminal else "")
-        prompt = line.removesuffix("\n")
         try:
-            if prompt or going is None:
-                going = generation(trained, prompt or trained.start, replace(writing, seed=next(seeds)))
+            pieces = conversation.turn(prompt)
             say(prompt)
-            for (piece,) in pieces(going, trained.vocabulary, writing):
+            for piece in pieces:
                 say(piece)
             say("\n")
         except Mistake as mistake:
             print(mistake, file=sys.stderr)
+        prompt = None
 
 
 def main() -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from src.config.entry import exit_with
 from src.config.literals import split_word
-from src.config.stdout import from_standard_input, pipe_may_close, say, write_file
+from src.config.stdout import from_standard_input, in_json, pipe_may_close, say, write_file
 from src.config.use import ScoreConfig, mistakes_in_score, opened, run
 from src.mistakes import Mistake
 
 if TYPE_CHECKING:
     from src.analysis.surprisal import Score
+    from src.data.text_files import Source
     from src.training.trained import TrainedModel
 
 
@@ -40,16 +40,20 @@ def scored_files(trained: TrainedModel, files: list[str], given: str) -> list[Sc
     Raises:
         Mistake: of all files that cannot be scored, why.
     """
-    from src.data.errors import DataError
     from src.data.text_files import find
     from src.training.scoring import score_ids, source_ids
 
-    try:
-        sources = [source for file in files if file != "-" for source in find(file, "file")]
-    except DataError as error:  # told in the words of the data group
-        raise Mistake(str(error).removeprefix("data.")) from error
-    scores = [trained.score(given, "-")] if "-" in files else []
+    scores: list[Score] = []
+    sources: list[Source] = []
     wrong: list[str] = []
+    for file in files:
+        try:
+            if file == "-":
+                scores.append(trained.score(given, "-"))
+            else:
+                sources += find(file, "file")
+        except Mistake as mistake:  # of a file, told in the words of the data group
+            wrong += [message.removeprefix("data.") for message in mistake.messages]
     for source in sources:
         try:
             scores.append(score_ids(trained, source_ids(trained, source), source.name))
@@ -82,7 +86,7 @@ def as_text(scores: list[Score], trained: TrainedModel) -> str:
 def as_json(scores: list[Score], trained: TrainedModel) -> str:
     """The object of one text, or a list of them, ranked."""
     content: Any = [score.to_plain() for score in scores]
-    return json.dumps(content[0] if len(content) == 1 else content, ensure_ascii=False) + "\n"
+    return in_json(content[0] if len(content) == 1 else content)
 
 
 def as_html(scores: list[Score], trained: TrainedModel) -> str:

@@ -25,7 +25,7 @@ LITERAL_KEYS = (
 # Ours beside those that the specification names: paths and texts too.
 ALSO_LITERAL = (
     *("data.val_path", "data.test_path", "data.separator", "data.input", "data.target", "data.symbols"),
-    *("explain.input", "explain.target", "benchmark.out", "benchmark.folder"),
+    *("explain.input", "explain.target", "benchmark.out", "benchmark.folder", "output"),
 )
 
 

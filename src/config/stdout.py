@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from src import paths
 from src.mistakes import Mistake
@@ -28,6 +30,18 @@ def say(text: str) -> None:
     """Write and let it be seen at once."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def in_json(content: Any, indent: int | None = None) -> str:
+    """Plain data as JSON with a line break behind it; where standard output lacks letters, in ASCII."""
+    has_all = "utf" in (getattr(sys.stdout, "encoding", None) or "utf").lower()
+    return json.dumps(content, ensure_ascii=not has_all, indent=indent) + "\n"
+
+
+def line_of_standard_input() -> str | None:
+    """The next line without its end, bytes that are no UTF-8 as below; None behind the last."""
+    line = sys.stdin.buffer.readline().decode("utf-8", "surrogateescape")
+    return line.removesuffix("\n").removesuffix("\r") if line else None
 
 
 def from_standard_input(what: str) -> str:

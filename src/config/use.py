@@ -13,7 +13,7 @@ from src.config.words import groups
 from src.mistakes import Mistake, nearest
 from src.models.sampling import Choice
 from src.training.locate import AT, locate
-from src.training.wanted import PRECISIONS, Writing
+from src.training.wanted import EXPORTED, PRECISIONS, Writing, mistakes_in_output
 
 if TYPE_CHECKING:
     from src.training.trained import TrainedModel
@@ -126,7 +126,8 @@ def mistakes_in_evaluate(config: Mapping[str, Any]) -> list[str]:
 
 def mistakes_in_export(config: Mapping[str, Any]) -> list[str]:
     """What is wrong with a configuration of src.export."""
-    return [*_which_model(config), *_choice(config, "format", ("onnx", "torch", "safetensors"))]
+    found = [*_which_model(config), *_choice(config, "format", tuple(EXPORTED))]
+    return found + (mistakes_in_output(config["format"], config["output"]) if config["format"] in EXPORTED else [])
 
 
 def run(

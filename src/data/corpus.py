@@ -175,9 +175,8 @@ def _pair(options: Options, vocabulary: Vocabulary | None) -> Corpus:
     try:
         inputs, targets = (vocabulary.encode(text).astype(np.int64) for text in (word, target))
     except UnknownCharacter as error:
-        told = str(error).rpartition("; ")[0].replace("the text", "data=hello", 1)
-        remedy = "data.unknown=extend adds them, data.unknown=map makes one symbol for all of them"
-        raise DataError(f"{told}; {remedy}") from None
+        remedy = "data.unknown=extend adds one symbol for each, data.unknown=map one for all of them"
+        raise error.with_remedy(remedy) from None
     plain = json.dumps([word, target, vocabulary.to_plain()]).encode()
     record = {"input": word, "target": target, "symbols": symbols, "characters": {"train": len(word)}}
     splits = Splits(train=PairSplit("train", inputs, targets))

@@ -28,6 +28,11 @@ class TextStream:
         """Return what has become certain with this id; often one character, sometimes nothing."""
         return self._certain(self._symbols[id] if self._bytes is None else self._bytes.decode(self._pieces[id]))
 
+    def pause(self) -> str:
+        """Return what was held back for `stop`: more ids may come later. Bytes of a character go on waiting for it."""
+        rest, self._held = self._held, ""
+        return rest
+
     def finish(self) -> str:
         """Return what was held back: no more ids come."""
         rest = "" if self._bytes is None else self._bytes.decode(b"", final=True)

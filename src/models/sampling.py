@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -33,6 +34,13 @@ class Choice:
     def mistakes(self, vocab_size: int | None = None) -> list[str]:
         """What is wrong with it, one text a mistake; `vocab_size`, where it is known, bounds top_k."""
         found = []
+        kinds = {"temperature": Real, "top_k": Integral, "top_p": Real, "min_p": Real}
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind if name == "temperature" else kind | None):
+                found.append(f"{name}={value!r}: expected a {'whole ' if kind is Integral else ''}number")
+        if found:
+            return found
         if not 0 <= self.temperature < float("inf"):
             found.append(f"temperature={self.temperature}: expected 0 (always the likeliest) or a number above it")
         if self.top_k is not None and self.top_k < 1:
@@ -51,9 +59,10 @@ class Choice:
         """logits (batch, vocab) -> the distribution that is drawn from, (batch, vocab) float64, rows sum to 1."""
         if self.temperature == 0:
             return np.eye(logits.shape[1])[logits.argmax(1)]
-        scaled = logits.astype(np.float64) / self.temperature
-        weights = np.exp(scaled - scaled.max(1, keepdims=True))
-        kept = self.filtered(weights)
+        scaled = logits.astype(np.float64)
+        scaled -= scaled.max(1, keepdims=True)  # first: o / temperature may be too large for a number
+        with np.errstate(over="ignore"):
+            kept = self.filtered(np.exp(scaled / self.temperature))
         return kept / kept.sum(1, keepdims=True)
 
     def filtered(self, weights: np.ndarray) -> np.ndarray:
@@ -84,9 +93,10 @@ class Choice:
 
         def draw_one_each(logits: np.ndarray, uniform: np.ndarray) -> np.ndarray:
             scaled = logits.astype(np.float64)
-            if temperature != 1:
-                scaled /= temperature
             scaled -= scaled.max(1, keepdims=True)
+            if temperature != 1:
+                with np.errstate(over="ignore"):  # -inf, of which exp makes the 0 that is meant
+                    scaled /= temperature
             np.exp(scaled, out=scaled)
             return draw(self.filtered(scaled) if filters else scaled, uniform)
 

@@ -18,6 +18,7 @@ from src.training.converted import in_implementation
 from src.training.evaluation import evaluate, split_windows
 from src.training.locate import run_of
 from src.training.run import Record, write_atomically
+from src.training.scoring import told_for_a_model
 from src.training.trained import TrainedModel
 
 
@@ -37,7 +38,8 @@ def evaluate_run(
         Mistake: weights that mean nothing in that implementation.
     """
     words = {**trained.config["data"], **{key: value for key, value in (changes or {}).items() if value is not None}}
-    models = [trained] if model is None else [trained, in_implementation(trained, model)]
+    own = model in (None, trained.config["model"]["name"])
+    models = [trained] if own else [trained, in_implementation(trained, str(model))]
     corpus = own_corpus(trained, words)
     split = split or ("val" if "val" in corpus.splits else "train")
     windows = split_windows(corpus.splits[split], words["seq_len"], words["batch_size"])
@@ -85,18 +87,19 @@ def own_corpus(trained: TrainedModel, words: Mapping[str, Any]) -> Corpus:
     shares = options.get("split")  # a held-out text that is named now stands in for its share
     if shares is not None and (options.get("val_path") or options.get("test_path")):
         options["split"] = None if options.get("val_path") else shares[:2]
-    if not trained.config.get("init_from"):
-        with contextlib.suppress(UnknownCharacter):  # to its own train split, perhaps; the model may know them
-            corpus = open_corpus(**options)
-            if corpus.vocabulary == trained.vocabulary:
-                return corpus
-    unknown = "map" if trained.vocabulary.unknown_id is not None else "error"
-    try:
-        return open_corpus(vocabulary=trained.vocabulary, **{**options, "unknown": unknown})
-    except UnknownCharacter as error:
-        run = run_of(trained.path) or trained.path
-        further = f"train on from it with python -m src.train init_from={run} data.unknown=extend"
-        raise error.with_remedy(f"leave them out of the text, or {further}") from None
+    with told_for_a_model():
+        if not trained.config.get("init_from"):
+            with contextlib.suppress(UnknownCharacter):  # to its own train split, perhaps; the model may know them
+                corpus = open_corpus(**options)
+                if corpus.vocabulary == trained.vocabulary:
+                    return corpus
+        unknown = "map" if trained.vocabulary.unknown_id is not None else "error"
+        try:
+            return open_corpus(vocabulary=trained.vocabulary, **{**options, "unknown": unknown})
+        except UnknownCharacter as error:
+            run = run_of(trained.path) or trained.path
+            further = f"train on from it with python -m src.train init_from={run} data.unknown=extend"
+            raise error.with_remedy(f"leave them out of the text, or {further}") from None
 
 
 def floor(corpus: Corpus, split: str) -> dict[str, float]:

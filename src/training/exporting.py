@@ -14,9 +14,9 @@ from src.training.locate import run_of
 from src.training.reading import FORMAT
 from src.training.run import write_atomically
 from src.training.trained import TrainedModel
+from src.training.wanted import EXPORTED, mistakes_in_output
 
 WRITERS = {"onnx": export_onnx, "torch": export_torch, "safetensors": export_safetensors}
-NAMES = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.safetensors"}
 
 
 class Exported(NamedTuple):
@@ -30,16 +30,14 @@ def export_to(trained: TrainedModel, format: str, output: str | None = None) -> 
     """Write a model as `onnx`, `torch` or `safetensors`; the weights get their configuration beside them as JSON.
 
     Raises:
-        Mistake: an extra that is missing, a folder that is not there, a file that does not agree with the model.
+        Mistake: an extra that is missing, a place that will not do, a file that does not agree with the model.
     """
-    target = paths.given(output) if output else folder_for(trained) / NAMES[format]
-    if output and not target.parent.is_dir():
-        raise Mistake(f"output={output}: there is no folder {target.parent}")
-    if target.is_dir():
-        raise Mistake(f"output={output} is a folder; name a file in it, {target / NAMES[format]} for one")
+    if wrong := mistakes_in_output(format, output):
+        raise Mistake(*wrong)
+    target = paths.given(output) if output else folder_for(trained) / EXPORTED[format]
     target.parent.mkdir(exist_ok=True)
     # torch.export insists on its own ending, so the temporary name keeps it
-    temporary = target.with_name(f".{os.getpid()}.{NAMES[format]}")
+    temporary = target.with_name(f".{os.getpid()}.{EXPORTED[format]}")
     try:
         difference = WRITERS[format](trained.model, temporary, header(trained))
         os.umask(umask := os.umask(0))

@@ -12,12 +12,14 @@ from torch import Tensor
 from src.data.vocabulary import Vocabulary
 from src.mistakes import Mistake
 from src.models.build import build_model
+from src.paths import given
 from src.training.locate import locate
 from src.training.reading import newest_sound, read_checkpoint
 from src.training.trained import TrainedModel
 from src.training.wanted import PRECISIONS
 
 DTYPES = dict(zip(PRECISIONS, (torch.float32, torch.float64), strict=True))
+WAY_OUT = "name a run's folder, or a file of its checkpoints/"
 PREFIX = "model."  # Lightning names a parameter from the module that trains it
 
 
@@ -32,34 +34,51 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
     Raises:
         Mistake: nothing there, no checkpoint, a torn, foreign or newer one; no pickle is ever executed.
     """
+    if precision not in (None, *PRECISIONS):
+        raise Mistake(f"precision={precision}: expected one of {', '.join(PRECISIONS)}")
     file = locate(path, at)
-    if file.suffix == ".safetensors":
-        weights, identity, progress = read_safetensors(file)
-    else:
-        # Of a run that was killed, the last sound checkpoint is wanted; of a file that was named, that file
-        in_run = file.name == "last.ckpt" and Path(path).is_dir()
-        file, checkpoint = newest_sound(file.parent) if in_run else (file, read_checkpoint(file))
-        weights = {
-            name.removeprefix(PREFIX): tensor
-            for name, tensor in checkpoint["state_dict"].items()
-            if name.startswith(PREFIX)
-        }
-        identity, progress = checkpoint["unroll"], checkpoint
-    vocabulary = Vocabulary.from_plain(identity["vocabulary"])
-    config = identity["config"]
-    with torch.random.fork_rng(devices=[]):  # a model is born with random weights; the caller's generator stays
-        try:
+    is_export = file.suffix == ".safetensors"
+    file, content = (file, read_safetensors(file)) if is_export else read_of_run(file, file == given(path))
+    try:
+        prefix = "" if is_export else PREFIX
+        named = {name: tensor for name, tensor in content["state_dict"].items() if name.startswith(prefix)}
+        weights = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
+        config = content["unroll"]["config"]
+        vocabulary = Vocabulary.from_plain(content["unroll"]["vocabulary"])
+        with torch.random.fork_rng(devices=[]):  # a model is born with random weights; the caller's generator stays
             model = build_model(config["model"], len(vocabulary))
             model.to(_dtype(weights, precision)).load_state_dict(weights)
-        except (ValueError, RuntimeError) as error:
-            raise Mistake(f"{file} does not fit its own configuration: {str(error).splitlines()[0]}") from error
-    model.eval().requires_grad_(False)
-    steps, epoch = progress.get("global_step"), progress.get("epoch")
-    return TrainedModel(model, vocabulary, config, file, {"step": steps, "epoch": epoch})
+        progress = {"step": content.get("global_step"), "epoch": content.get("epoch")}
+        trained = TrainedModel(model.eval().requires_grad_(False), vocabulary, config, file, progress)
+        trained.options  # noqa: B018  # whoever uses it needs them too
+    except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        raise Mistake(f"{file} does not fit its own configuration: {what}; {WAY_OUT}") from error
+    return trained
 
 
-def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Return weights, identity and progress from an exported file, whose header holds the latter two as JSON."""
+def read_of_run(file: Path, named: bool) -> tuple[Path, dict[str, Any]]:
+    """Return a checkpoint and its contents: the one that was named, or of a run that was killed the last sound one.
+
+    Raises:
+        Mistake: it cannot be used, and what can.
+    """
+    try:
+        if file.name == "last.ckpt" and not named:
+            return newest_sound(file.parent)
+        return file, read_checkpoint(file)
+    except Mistake as mistake:
+        *first, last = mistake.messages
+        try:
+            sound, _ = newest_sound(file.parent) if file.name == "best.ckpt" and not named else (None, None)
+        except Mistake:
+            sound = None
+        way_out = f"{sound} is whole: at=last" if sound else WAY_OUT
+        raise Mistake(*first, f"{last}; {way_out}") from mistake
+
+
+def read_safetensors(file: Path) -> dict[str, Any]:
+    """Return an exported file, whose header holds all but the weights as JSON, as if it were a checkpoint."""
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
@@ -69,17 +88,18 @@ def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any], dic
             header = opened.metadata() or {}
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping
     except (SafetensorError, OSError) as error:
-        raise Mistake(f"{file} is no safetensors file, or only a part of one ({error})") from error
-    if "unroll" not in header:
-        raise Mistake(f"{file} was not written by this program: its header has no config and no vocabulary")
-    identity = json.loads(header["unroll"])
-    return weights, identity, identity["progress"]
+        raise Mistake(f"{file} is no safetensors file, or only a part of one ({error}); {WAY_OUT}") from error
+    try:
+        identity = json.loads(header["unroll"])
+        progress = identity["progress"]
+        return {"state_dict": weights, "unroll": identity, "global_step": progress["step"], "epoch": progress["epoch"]}
+    except (ValueError, LookupError, TypeError) as error:
+        what = "its header has no config and no vocabulary"
+        raise Mistake(f"{file} was not written by this program: {what}; {WAY_OUT}") from error
 
 
 def _dtype(weights: dict[str, Tensor], precision: str | None) -> torch.dtype:
     if precision is not None:
-        if precision not in PRECISIONS:
-            raise Mistake(f"precision={precision}: expected one of {', '.join(PRECISIONS)}")
         return DTYPES[precision]
     double = any(tensor.dtype is torch.float64 for tensor in weights.values())
     return torch.float64 if double else torch.float32

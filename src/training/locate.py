@@ -21,6 +21,8 @@ def locate(path: str | Path, at: str | None = None) -> Path:
     Raises:
         Mistake: there is nothing, or nothing that could be a run, with what lies near.
     """
+    if not str(path):
+        raise Mistake("an empty path names no run: expected its folder, or a file of its checkpoints/")
     place = paths.given(path)
     if place.name == "run.json":
         place = place.parent
@@ -28,9 +30,12 @@ def locate(path: str | Path, at: str | None = None) -> Path:
         return place
     if not os.path.exists(place):
         raise Mistake(f"{path}: there is no such file or folder{_nearest_above(place)}")
+    if os.path.isdir(place) and not os.access(place, os.R_OK | os.X_OK):
+        raise Mistake(f"{path} cannot be read: permission denied")
     folder = place / "checkpoints"
     if not (place / "run.json").is_file() and not folder.is_dir():
-        raise Mistake(f"{path} is no run: it has no run.json and no checkpoints{_newest_below(place)}")
+        inside = f"; did you mean {place.parent}?" if (place.parent / "run.json").is_file() else _newest_below(place)
+        raise Mistake(f"{path} is no run: it has no run.json and no checkpoints{inside}")
     there = [name for name in AT if (folder / f"{name}.ckpt").is_file()]
     if at is None and (folder / "previous.ckpt").is_file():
         there.append("previous")
@@ -63,5 +68,5 @@ def _newest_below(place: Path) -> str:
 
 def _nearest_above(place: Path) -> str:
     """What there is, from the nearest folder above that exists."""
-    above = next((parent for parent in place.parents if parent.is_dir()), Path())
+    above = next((parent for parent in place.parents if os.path.isdir(parent)), Path())
     return _newest_below(above) if above != Path() else f" (relative paths start at {Path.cwd()})"

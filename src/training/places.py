@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from src.paths import given
+
 TEXTS = ("path", "val_path", "test_path", "root")  # of the data group
 
 
@@ -24,7 +26,7 @@ def with_places(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def absolute(path: str) -> str:
     """The path from the root on; a glob stays one, whatever characters the working directory has in its name."""
-    place = os.path.expanduser(path)  # pathlib's raises where there is no such user
+    place = str(given(path))
     if os.path.isabs(place):
         return place
     is_glob = glob.has_magic(place) and not os.path.exists(place)

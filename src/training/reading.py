@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from src.mistakes import Mistake
 
 FORMAT = 1
+# What torch.load raises of bytes that are no checkpoint, or one whose pickle asks for more than plain data
+FOREIGN = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError)
 log = logging.getLogger(__name__)
 
 
@@ -28,13 +31,13 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     try:
         with zipfile.ZipFile(path) as archive:
             torn = archive.testzip()  # torch.load itself accepts a file with a flipped byte
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
         raise Mistake(f"{path} is no checkpoint, or only a part of one ({error})") from error
     if torn is not None:
         raise Mistake(f"{path} is damaged: {torn} in it does not have the checksum it was written with")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except FOREIGN as error:
         raise Mistake(
             f"{path} holds more than plain data, or something else than a checkpoint; it was not loaded"
         ) from error

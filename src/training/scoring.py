@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from src.analysis.surprisal import Score
+from src.data.errors import DataError
 from src.data.splits import TextSplit
 from src.data.text_files import Counts, Source, pieces
 from src.data.vocabulary import codes_of
@@ -53,12 +56,25 @@ def source_ids(trained: TrainedModel, source: Source) -> np.ndarray:
         DataError: it cannot be read so, is empty, or has characters that the model does not know.
     """
     rules = trained.options.rules
-    symbols = list(pieces([source], rules, Counts(), lambda index, block: None))
+    with told_for_a_model():
+        symbols = list(pieces([source], rules, Counts(), lambda index, block: None))
     if rules.encoding == "bytes":
         return trained.ids(b"".join(map(bytes, symbols)), source.name)
     codes = [codes_of(piece, "characters") if isinstance(piece, bytes) else piece for piece in symbols]
     text = np.concatenate([np.empty(0, np.uint32), *codes]).astype("<u4").tobytes().decode("utf-32-le")
     return trained.ids(text, source.name)
+
+
+@contextlib.contextmanager
+def told_for_a_model() -> Iterator[None]:
+    """How a text is read was decided when the model was trained: a file that is no such text has another way out."""
+    try:
+        yield
+    except DataError as error:
+        told, advice, _ = str(error).partition("; data.errors=")
+        if not advice:
+            raise
+        raise DataError(f"{told}; the model reads UTF-8, as it was trained: mend the file or name another") from error
 
 
 def items(ids: np.ndarray, boundary: int) -> list[np.ndarray]:

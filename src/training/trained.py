@@ -85,6 +85,8 @@ class TrainedModel:
         """
         wanted = Writing(length, Choice(temperature, top_k, top_p, min_p), seed, num_samples, stop)
         prompt = self.start if prompt is None else prompt
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt: expected a str, got {prompt!r}")
         pieces = list(written(self, prompt, wanted))
         texts = [prompt + "".join(own) for own in zip(*pieces, strict=True)]
         return texts[0] if num_samples == 1 else texts
@@ -137,12 +139,12 @@ class TrainedModel:
             Mistake: an empty text.
             UnknownCharacter: one that the model has never seen and has no symbol for.
         """
+        if not isinstance(text, str | bytes):
+            raise TypeError(f"{what}: expected a str, got {text!r}")
         if not text:
             raise Mistake(f"{what} is empty: the model needs a character to begin with, such as {self.start!r}")
-        if self.options.lowercase and isinstance(text, bytes):
-            text = text.lower()
-        elif self.options.lowercase and isinstance(text, str):
-            text = "".join(map(lower_case, text))
+        if self.options.lowercase:
+            text = text.lower() if isinstance(text, bytes) else self.in_its_case(text)
         try:
             ids = self.vocabulary.encode(text)
         except UnknownCharacter as error:
@@ -157,6 +159,10 @@ class TrainedModel:
                 "%s: %s that the model does not know, read as its unknown symbol: %s", what, how_many, names
             )  # where nothing is set up for logging, a plain line on stderr
         return ids
+
+    def in_its_case(self, text: str) -> str:
+        """The text in lower case where the model was trained so."""
+        return "".join(map(lower_case, text)) if self.options.lowercase else text
 
     def known_characters(self) -> str:
         """The characters of the vocabulary in one line, a long one cut."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
+from src import paths
 from src.data.errors import UnknownCharacter
 from src.data.vocabulary import Vocabulary
 from src.mistakes import Mistake
 from src.models.sampling import Choice
 
 PRECISIONS = ("32-true", "64-true")  # trainer.precision's words for float32 and float64
+EXPORTED = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.safetensors"}  # what they are called
 
 
 @dataclass(frozen=True)
@@ -24,21 +29,21 @@ class Writing:
     num_samples: int = 1
     stop: str | None = None
 
-    def mistakes(self, vocabulary: Vocabulary | None = None) -> list[str]:
-        """What is wrong with it, one text a mistake; some can be seen only with a vocabulary."""
-        found = self.choice.mistakes(None if vocabulary is None else len(vocabulary))
-        for name in ("length", "num_samples"):
-            if (value := getattr(self, name)) < 1:
-                found.append(f"{name}={value}: expected at least 1")
-        if self.seed is not None and self.seed < 0:
-            found.append(f"seed={self.seed}: expected 0 or more, or null to draw one")
-        if self.stop == "":
+    def mistakes(self, vocab_size: int | None = None) -> list[str]:
+        """What is wrong with it, one text a mistake; `vocab_size`, where it is known, bounds top_k."""
+        found = self.choice.mistakes(vocab_size)
+        for name, least in (("length", "at least 1"), ("num_samples", "at least 1"), ("seed", "0 or more, or null")):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                if not (name == "seed" and value is None):
+                    found.append(f"{name}={value!r}: expected a whole number")
+            elif value < (name != "seed"):
+                found.append(f"{name}={value}: expected {least}")
+        stop: Any = self.stop
+        if not isinstance(stop, str | None):
+            found.append(f"stop={stop!r}: expected a text")
+        elif stop == "":
             found.append("stop is empty: expected the text before which a sample ends; leave it out for none")
-        elif self.stop is not None and vocabulary is not None:
-            codes = self.stop.encode() if vocabulary.kind == "bytes" else map(ord, self.stop)
-            if lacking := sorted(set(codes) - set(vocabulary.codes)):
-                names = ", ".join(repr(chr(code)) for code in lacking)
-                found.append(f"stop={self.stop!r} can never come: the model has no {names}")
         return found
 
 
@@ -54,3 +59,19 @@ def check_prompt(samples: Mapping[str, Any], vocabulary: Vocabulary) -> None:
         vocabulary.encode(samples["prompt"])
     except UnknownCharacter as error:
         raise Mistake(f"callbacks.text_samples.prompt={samples['prompt']!r}: {error}") from error
+
+
+def mistakes_in_output(format: str, output: str | None) -> list[str]:
+    """What is wrong with the file that an export is to write; None is one of the program's own choice."""
+    if output is None:
+        return []
+    if output == "":
+        return ["output is empty: expected a file to write; leave it out for export/ in the run's folder"]
+    target = paths.given(output)
+    if os.path.isdir(target):  # False of a name too long, where pathlib raises
+        return [f"output={output} is a folder; name a file in it, {target / EXPORTED[format]} for one"]
+    found = [] if os.path.isdir(target.parent) else [f"output={output}: there is no folder {target.parent}"]
+    if format == "safetensors" and target.suffix != ".safetensors":
+        named = Path(output).with_suffix(".safetensors")
+        found.append(f"output={output}: weights are known by their suffix when they are read; output={named} for one")
+    return found

@@ -119,6 +119,33 @@ def test_characters_that_the_unknown_symbol_stands_for_are_told_beside_the_text(
     assert len(caplog.messages) == 2
 
 
+def test_a_conversation_begins_with_the_prompt_that_is_given_and_survives_odd_bytes(folder, tmp_path):
+    words = (f"run={folder}", "interactive=true", "prompt=every", "length=20", "seed=4")
+    command = [sys.executable, "-m", "src.sample", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), input=b"ra\xffin\n\n", capture_output=True)
+    whole = str(load(folder).sample("every", length=40, seed=4))
+    assert done.stdout.decode() == f"{whole[:25]}\n{whole[25:]}\n"
+    assert b"udcff" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_json_is_json_where_standard_output_lacks_the_letters_and_closed_it_is_no_traceback(tmp_path):
+    folder = fabricate(tmp_path / "run", text="日本語テキスト\n" * 60)
+    words = [sys.executable, "-m", "src.sample", f"run={folder}", "length=9", "format=json"]
+    done = subprocess.run(words, env=environment(PYTHONIOENCODING="latin-1"), capture_output=True, check=True)
+    assert json.loads(done.stdout.decode("latin-1"))["samples"][0]["text"] == load(folder).sample(length=9)
+    closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], env=environment(), capture_output=True)
+    assert (closed.returncode, closed.stderr) == (0, b"")
+
+
+def test_flags_stand_anywhere_and_a_group_that_is_null_may_be_said_to_be(answer, folder):
+    words = ("length=5", f"run={folder}")
+    alone = answer("sample", *words)
+    assert answer("sample", *words, "model=null") == alone
+    assert answer("sample", words[0], "-m", words[1], "seed=0") == alone
+    assert "length: 5" in answer("sample", *words, "--cfg", "job")
+
+
 # -- score ------------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +229,11 @@ def test_an_untrained_model_of_128_units_costs_what_a_uniform_guess_does(answer,
     assert result["bits_per_character"] == pytest.approx(result["baselines"]["uniform"], abs=0.1)
 
 
+def test_the_run_s_own_implementation_is_one_row(answer, folder):
+    found = json.loads(answer("evaluate", f"run={folder}", "model=manual", "format=json"))
+    assert (found["model"], found["also"]) == ("manual", [])
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_evaluate_is_independent_of_the_batch(answer, folder, batch_size):
     one = json.loads(answer("evaluate", f"run={folder}", f"data.batch_size={batch_size}", "format=json"))
@@ -235,7 +267,10 @@ MISTAKES = [
     ("sample", "run=RUN num_samples=0", "num_samples"),
     ("sample", "run=RUN seed=-1", "seed"),
     ("sample", "run=RUN stop=", "stop is empty"),
-    ("sample", "run=RUN stop=Ω", "never come"),
+    ("sample", "run=RUN --fofo", "no such flag"),
+    ("sample", "run=RUN --config-dir", "expected a value"),
+    ("sample", "run=RUN/checkpoints", "did you mean RUN"),
+    ("sample", "run=", "empty path"),
     ("sample", "run=RUN format=jsn", "did you mean json"),
     ("sample", "run=RUN temprature=1", "did you mean temperature"),
     ("sample", "run=RUN model=lstm", "cell, stacked, manual"),
@@ -260,6 +295,10 @@ MISTAKES = [
     ("score", "run=RUN file=nowhere.txt", "file=nowhere.txt"),
     ("score", "run=RUN text=day format=htm", "html"),
     ("score", "run=RUN text=day output=no/where.html", "no folder"),
+    ("score", "run=RUN file=no1 file=no2", "file=no2: there is no"),
+    ("score", "run=RUN file=RUN/../bad.txt", "the model reads UTF-8"),
+    ("evaluate", "run=RUN data.path=RUN/../bad.txt", "the model reads UTF-8"),
+    ("export", "run=RUN format=safetensors output=w.json", "output=w.safetensors"),
     ("evaluate", "run=RUN split=test", "train, val"),
     ("evaluate", "run=RUN split=valid", "val"),
     ("evaluate", "run=RUN data.batch_size=0", "at least 1"),
@@ -277,6 +316,7 @@ def beside(folder: Path) -> Path:
     bare = fabricate(folder.parent / "bare")
     for name in ("best", "last"):
         (bare / "checkpoints" / f"{name}.ckpt").unlink()
+    (folder.parent / "bad.txt").write_bytes(b"every\xff day")
     torch.save({"model": {}}, folder.parent / "foreign.ckpt")
     (folder / "run.json").touch()  # the newest, when one is to be proposed
     return folder

@@ -84,6 +84,10 @@ def test_what_is_no_model_is_refused_with_the_reason_and_the_way_out(tmp_path, r
         (text, "no checkpoint"),
         (tmp_path / "nothing", "no such file"),
         (run.parent, f"did you mean {run}"),
+        (run / "checkpoints", f"did you mean {run}"),
+        ("", "empty path"),
+        ("a" * 300, "no such file"),
+        ("~nosuchuser/run", "no such file"),
     ]:
         with pytest.raises(Mistake, match=reason):
             load(path)
@@ -110,6 +114,62 @@ def test_a_newer_checkpoint_is_refused_by_its_format(tmp_path, run):
     torch.save(content, tmp_path / "newer.ckpt")
     with pytest.raises(Mistake, match="format 99"):
         load(tmp_path / "newer.ckpt")
+
+
+def without(content, *keys):
+    """The same nested dictionaries less one entry."""
+    *parents, last = keys
+    node = content
+    for key in parents:
+        node = node[key]
+    del node[last]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda content: without(content, "state_dict"), "state_dict"),
+        (lambda content: without(content, "unroll", "config"), "config"),
+        (lambda content: without(content, "unroll", "config", "model", "_target_"), "_target_"),
+        (lambda content: without(content, "unroll", "config", "data", "name"), "name"),
+        (lambda content: content | {"state_dict": 5}, "configuration"),
+        (lambda content: content | {"unroll": content["unroll"] | {"vocabulary": []}}, "configuration"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_part_is_told_with_the_part_and_the_way_out(tmp_path, run, spoil, reason):
+    spoilt = spoil(torch.load(run / "checkpoints" / "best.ckpt", weights_only=True))
+    torch.save(spoilt, tmp_path / "spoilt.ckpt")
+    with pytest.raises(Mistake, match=rf"{reason}.*; name a run's folder, or a file of its checkpoints/"):
+        load(tmp_path / "spoilt.ckpt")
+
+
+def test_a_damaged_best_beside_a_whole_last_is_answered_with_the_last(tmp_path):
+    folder = fabricate(tmp_path / "run")
+    best = folder / "checkpoints" / "best.ckpt"
+    whole = best.read_bytes()
+    for damaged in (whole[:-100], whole[:3000] + b"damaged" + whole[3007:], b"", b"no checkpoint"):
+        best.write_bytes(damaged)
+        with pytest.raises(Mistake, match=r"last\.ckpt is whole: at=last"):
+            load(folder)
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"")
+    with pytest.raises(Mistake, match="name a run's folder"):
+        load(folder)
+
+
+def test_zips_of_other_programs_are_refused(tmp_path):
+    packed = tmp_path / "packed.ckpt"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"some text " * 500)
+    content = bytearray(packed.read_bytes())
+    flagged = bytes(content).replace(b"PK\x03\x04\x14\x00\x00", b"PK\x03\x04\x14\x00\x01").replace(
+        b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"
+    )  # says that it is encrypted
+    content[40:50] = b"\xff" * 10  # what zlib cannot unpack
+    for other in (bytes(content), flagged):
+        packed.write_bytes(other)
+        with pytest.raises(Mistake):
+            load(packed)
 
 
 def test_precision_is_that_of_the_run_unless_another_is_asked_for(tmp_path, run):

@@ -13,8 +13,8 @@ from src.mistakes import Mistake
 from src.models.sampling import Choice
 from src.training.trained import TrainedModel
 from src.training.wanted import Writing
-from src.training.writing import generation, written
-from tests.fabricated_run import MODELS, fabricate
+from src.training.writing import Conversation, generation, written
+from tests.fabricated_run import MODELS, VERSE, fabricate
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -80,6 +80,44 @@ def test_a_stop_text_ends_each_sample_by_itself_and_is_left_out(manual):
     assert len({len(text) for text in stopped}) > 1
 
 
+def test_a_stop_text_that_cannot_come_does_no_harm_and_is_said(manual, caplog):
+    assert manual.sample("every", length=30, stop="Ω, 你") == manual.sample("every", length=30)
+    assert ["'Ω', '你'" in line for line in caplog.messages] == [True]
+    assert manual.sample("every", length=30, stop="\udce9") == manual.sample("every", length=30)  # an odd byte
+
+
+def test_a_stop_text_is_in_the_case_of_the_model(tmp_path):
+    trained = load(fabricate(tmp_path / "run", text=VERSE.upper(), **{"data.lowercase": True}))
+    assert trained.sample("EVERY", length=200, stop="A") == trained.sample("EVERY", length=200, stop="a")
+
+
+def test_a_conversation_of_bytes_pauses_in_the_middle_of_a_character(tmp_path):
+    trained = load(fabricate(tmp_path / "run", "manual", "“déjà vu” – 你好吗 " * 40, **{"data.encoding": "bytes"}))
+    talk = Conversation(trained, Writing(length=1, seed=3))
+    paused = "".join("".join(talk.turn("“d" if turn == 0 else "")) for turn in range(300))
+    whole = "".join(piece for (piece,) in written(trained, "“d", Writing(length=300, seed=3)))
+    assert whole.startswith(paused)
+    assert len(whole) - len(paused) <= 1  # a character that is not whole yet
+
+
+def test_what_is_no_text_is_a_type_error_that_names_it(manual):
+    for wrong in (lambda: manual.sample(5), lambda: manual.sample(b"every"), lambda: manual.score(["every"])):
+        with pytest.raises(TypeError, match=r"(prompt|text): expected a str"):
+            wrong()
+
+
+def test_a_temperature_next_to_nothing_takes_the_likeliest(manual):
+    greedy = manual.sample("every", length=30, temperature=0)
+    assert manual.sample("every", length=30, temperature=1e-310) == greedy
+    assert Choice(1e-310).probabilities(np.array([[5.0, -3.0, 1e3]])).tolist() == [[0, 0, 1]]
+
+
+def test_all_that_is_wrong_is_told_at_once(manual):
+    with pytest.raises(Mistake) as told:
+        manual.sample("Ω", top_k=10_000, length=0)
+    assert len(told.value.messages) == 3
+
+
 def test_pieces_come_as_they_are_drawn(manual):
     pieces = written(manual, "every", Writing(length=10**9))
     assert len([next(pieces) for _ in range(5)]) == 5  # of a text that would never end
@@ -129,7 +167,11 @@ def test_a_model_of_bytes_writes_whole_characters(tmp_path):
         ({"top_k": 10_000}, "the vocabulary has"),
         ({"seed": -1}, "seed"),
         ({"stop": ""}, "stop"),
-        ({"stop": "Ω"}, "'Ω'"),
+        ({"stop": 5}, "stop=5: expected a text"),
+        ({"length": True}, "length=True: expected a whole number"),
+        ({"length": "many"}, "length='many'"),
+        ({"num_samples": None}, "num_samples=None"),
+        ({"seed": 0.5}, "seed=0.5"),
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": "Ω"}, "Ω"),
     ],
