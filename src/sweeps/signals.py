@@ -69,6 +69,19 @@ def leave_ctrl_c_to_the_sweep() -> None:
 
 
 @contextlib.contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Start processes that never see Ctrl-C, which a terminal sends to all of them: this one answers for them.
+
+    It still has it itself, as long as another of its threads was started before.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a mask is handed down, a handler is not
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def taken(caught: Caught, elsewhere: Callable[[], None] | None) -> Iterator[None]:
     """Take the signals while a sweep runs.
 

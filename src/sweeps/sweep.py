@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from src.sweeps.plan import Plan, make_plan
 from src.sweeps.preflight import mistakes_here, side_by_side
 from src.sweeps.progress import Watch, watching
 from src.sweeps.record import SweepRecord
-from src.sweeps.signals import Caught, taken
+from src.sweeps.signals import Caught, kept_from_children, taken
 from src.sweeps.state import record_of
 from src.sweeps.table import final_status, summary, table
 from src.training.logs import say
@@ -68,7 +69,8 @@ def _launch(plan: Plan, engine: Engine, record: SweepRecord, command: list[str],
         print("stopping: running jobs save first; once more to wait for nothing", file=sys.stderr, flush=True)
 
     try:
-        with taken(caught, None if engine.name in HERE else stop_elsewhere), watching(watch):
+        alone = kept_from_children() if engine.name == "submitit_local" else contextlib.nullcontext()
+        with taken(caught, None if engine.name in HERE else stop_elsewhere), watching(watch), alone:
             outcomes = engine.launch([job.words for job in plan.to_do], runner)
         for job, outcome in zip(plan.to_do, outcomes, strict=False):
             if outcome.status == JobStatus.FAILED:  # not even a record could be left: no place, no permission

@@ -106,5 +106,10 @@ def test_the_way_to_a_search_is_told(folder: Path) -> None:
     (line,) = refused("search=smalltext", cwd=folder, module="src.search")
     assert line.endswith("did you mean small_text?")
     lines = refused(*WORDS, "optimizer.lrr=1", "model.hidden_size=0", cwd=folder, module="src.search")
-    assert "did you mean optimizer.lr?" in lines[0]
+    assert "model.hidden_size is what this search varies" in lines[0]
+    assert "did you mean optimizer.lr?" in lines[1]
+    (line,) = refused(*WORDS, "seed=0,1", cwd=folder, module="src.search")
+    assert line.startswith("seed=0,1: a search gives all its trials one value")
+    (line,) = refused(*WORDS, "-m", cwd=folder, module="src.search")
+    assert line.endswith("leave -m out")
     assert not (folder / "runs").exists()

@@ -15,6 +15,7 @@ optuna = pytest.importorskip("optuna", reason="the extra search is not installed
 
 from src.config.search_schema import PRUNERS, SAMPLERS  # noqa: E402
 from src.mistakes import Mistake  # noqa: E402
+from src.search import conclude  # noqa: E402
 from src.searching.compose import config_of, what_is_asked  # noqa: E402
 from src.searching.results import importances  # noqa: E402
 from src.searching.study import next_trial, open_study, pruner, release  # noqa: E402
@@ -52,6 +53,18 @@ def test_a_nan_is_told_as_the_worst_value_with_a_note(tmp_path: Path) -> None:
     (trial,) = study.trials
     assert (trial.state.name, trial.value) == ("COMPLETE", math.inf)
     assert trial.user_attrs["note"].startswith("told as the worst value")
+
+
+def test_where_every_trial_came_to_a_nan_there_is_no_best_one_to_write(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study = study_in(tmp_path)
+    study.tell(next_trial(study, tmp_path, SEARCH), math.inf)
+    conclude(study, tmp_path, 1)
+    out, err = capfd.readouterr()
+    assert "no trial has come to a finite value" in out
+    assert err == ""
+    assert [path.name for path in tmp_path.iterdir() if path.name in ("conf", "plots")] == []
 
 
 def test_a_trial_whose_process_died_is_marked_failed_and_its_values_are_queued_again(tmp_path: Path) -> None:
