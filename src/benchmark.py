@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from src.config.benchmark import BenchmarkConfig, mistakes_in_benchmark, mistake
 from src.config.entry import compose_and_run, exit_with, in_a_sweep
 from src.config.start import heavy_imports
 from src.config.stdout import pipe_may_close, say
+from src.plain_json import dumps
 
 
 def benchmark(config: dict[str, Any], words: Sequence[str]) -> None:
@@ -44,7 +43,7 @@ def benchmark(config: dict[str, Any], words: Sequence[str]) -> None:
 
         machine = {"processor": processor(), "torch": torch.__version__}
         told = {"format": 1, "benchmark": asked["name"], "when": now(), "machine": machine, "words": asked}
-        text = json.dumps(without_nan({**told, "results": results}), indent=2, allow_nan=False)
+        text = dumps({**told, "results": results}, indent=2)
         write_file(file_of(asked["out"]), text + "\n", "benchmark.out")
 
 
@@ -76,15 +75,6 @@ def file_of(out: str) -> str:
     """Return the file that was named; of a sweep one a job, NAME_0.json, NAME_1.json, lest one overwrite the other."""
     named = Path(out)
     return str(named.with_stem(f"{named.stem}_{HydraConfig.get().job.num}")) if in_a_sweep() else out
-
-
-def without_nan(value: Any) -> Any:
-    """Return plain data with null for each number that JSON lacks, as that of a gradient that is none."""
-    if isinstance(value, dict):
-        return {key: without_nan(below) for key, below in value.items()}
-    if isinstance(value, list):
-        return [without_nan(below) for below in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def main() -> None:

@@ -31,7 +31,8 @@ def train(config: dict[str, Any]) -> None:
 
 def go_on(folder: Path, words: list[str]) -> None:
     """Go on with a run in its folder; the words may extend it or move it, and no more."""
-    changes = changes_in(words, stored_config(folder))
+    stored_config(folder, words)  # whatever is wrong with it or with the words is told before anything is touched
+    changes = changes_in(words)
     with heavy_imports():
         from src.training.resume import resume
     resume(folder, changes)

@@ -16,6 +16,7 @@ ENTRIES = {"train", "evaluate", "sample", "score", "search", "export", "report",
 FLOORS = {
     "metrics": 0,
     "paths": 0,
+    "plain_json": 0,
     "mistakes": 0,  # how a user's mistake is raised: plain Python, for every floor
     "data": 1,
     "models": 1,

@@ -54,7 +54,7 @@ def stored_config(folder: Path, words: Sequence[str] = ()) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise Mistake(f"{path} is not the configuration of a run")
     whole = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), _escaped(config)), resolve=True)
-    for key, value in changes_in(words, config).items():
+    for key, value in changes_in(words).items():
         node: Any = whole
         *parents, leaf = key.split(".")
         for parent in parents:
@@ -66,7 +66,7 @@ def stored_config(folder: Path, words: Sequence[str] = ()) -> dict[str, Any]:
     return whole  # type: ignore[return-value]
 
 
-def changes_in(words: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:
+def changes_in(words: Sequence[str]) -> dict[str, Any]:
     """Return {dotted key: value} of the words that change a stored configuration.
 
     Raises:
@@ -89,7 +89,9 @@ def changes_in(words: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:
     typed = OmegaConf.structured(Config)
     for key, value in changes.items():
         OmegaConf.update(typed, key, value)
-    return {key: OmegaConf.select(typed, key) for key in changes}
+    whole = OmegaConf.to_container(OmegaConf.create({key: OmegaConf.select(typed, key) for key in changes}))
+    assert isinstance(whole, dict)
+    return {str(key): value for key, value in whole.items()}
 
 
 def _escaped(value: Any) -> Any:

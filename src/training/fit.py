@@ -66,9 +66,21 @@ def train(
 ) -> Path:
     """Run the trainer, from the start or from a checkpoint, and write into the record how it ended."""
     watched = build_trainer(config, folder, prepared.corpus, prepared.steps_an_epoch)
-    record.update()
-    say_start(record, prepared.corpus)
+    with watched.signals.listening():
+        return _trained(watched, prepared, folder, record, checkpoint, also)
+
+
+def _trained(
+    watched: Watched,
+    prepared: Prepared,
+    folder: Path,
+    record: Record,
+    checkpoint: Path | None,
+    also: Sequence[Callback],
+) -> Path:
     try:
+        record.update()
+        say_start(record, prepared.corpus)
         watched.trainer.callbacks.extend(also)  # type: ignore[attr-defined]
         watched.curves.constant = {f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()}
         watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
@@ -99,7 +111,7 @@ def follow(prepared: Prepared, config: dict[str, Any], checkpoint: Path | None =
     """
     nowhere = Path(os.devnull)
     watched = build_trainer(config, nowhere, prepared.corpus, prepared.steps_an_epoch)
-    with logging_to(nowhere):
+    with logging_to(nowhere), watched.signals.listening():
         try:
             watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
         except Interrupted:

@@ -119,7 +119,8 @@ class LanguageModule(pl.LightningModule):
         parameters = [p for p in self.parameters() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
         clips_norm = gradient_clip_val is not None and gradient_clip_algorithm == "norm"
-        self.grad_norm = torch.nn.utils.get_total_norm(gradients) if clips_norm or self.norm_wanted else None
+        wanted = clips_norm or self.norm_wanted or self.device.type == "cpu"  # there it tells what led to a nan
+        self.grad_norm = torch.nn.utils.get_total_norm(gradients) if wanted else None
         if self.grad_norm is not None:
             self.recent_norms.append((self.trainer.global_step, self.grad_norm))
             self._must_be_finite("the gradient's norm", self.grad_norm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,6 +17,8 @@ from src.mistakes import Mistake
 FORMAT = 1
 # What torch.load raises of bytes that are no checkpoint, or one whose pickle asks for more than plain data
 FOREIGN = (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError)
+# What zipfile raises of a file that is none, or whose directory was altered
+NO_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError)
 log = logging.getLogger(__name__)
 
 
@@ -31,10 +34,13 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     try:
         with zipfile.ZipFile(path) as archive:
             torn = archive.testzip()  # torch.load itself accepts a file with a flipped byte
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+            odd = next((member.filename for member in archive.infolist() if is_odd(member)), None)
+    except NO_ZIP as error:
         raise Mistake(f"{path} is no checkpoint, or only a part of one ({error})") from error
     if torn is not None:
         raise Mistake(f"{path} is damaged: {torn} in it does not have the checksum it was written with")
+    if odd is not None:
+        raise Mistake(f"{path} is damaged: {odd} in it is not described as it was written")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except FOREIGN as error:
@@ -47,6 +53,11 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if ours["format"] != FORMAT:
         raise Mistake(f"{path} has format {ours['format']}; this version reads format {FORMAT}")
     return checkpoint
+
+
+def is_odd(member: zipfile.ZipInfo) -> bool:
+    """Whether a member is not what torch.save writes, a plain file stored as it is: no checksum covers these words."""
+    return bool(member.is_dir() or member.external_attr or member.compress_type != zipfile.ZIP_STORED)
 
 
 def newest_sound(folder: Path) -> tuple[Path, dict[str, Any]]:

@@ -63,6 +63,8 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         put(config, key, value)
     if rank() > 0:
         path, checkpoint = sound_checkpoint(folder)
+        if not changes and record.entries["status"] == "done":
+            return folder  # as the first process, which says so
         stored = checkpoint["unroll"] if checkpoint else None
         return follow(prepare(config, stored["progress"]["threads"] if stored else None, stored), config, path)
     with locked(folder), logging_to(folder):
@@ -70,6 +72,8 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         if not changes and record.entries["status"] == "done":
             log.info("%s is done; to go on: resume=%s trainer.max_epochs=N", folder, folder)
             return folder
+        if checkpoint:
+            check_limits(config["trainer"], checkpoint)
         progress = checkpoint["unroll"]["progress"] if checkpoint else None
         same_threads = progress is not None and config["trainer"]["threads"] == "auto"
         threads = progress["threads"] if progress and same_threads else None
@@ -81,6 +85,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         was = {key: record.entries[key] for key in ("status", "started", "process", "git")}
         step = checkpoint["global_step"] if checkpoint else 0
         set_damaged_aside(folder / "checkpoints", path)
+        remove_half_written(folder)
         cut_back(folder, lengths_in(checkpoint) if checkpoint else {})
         write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         earlier = [
@@ -121,6 +126,18 @@ def check_changes(changes: Mapping[str, Any]) -> None:
         )
 
 
+def check_limits(trainer: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+    """Raise Mistake for a limit that the run has passed already."""
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    for key, limit, reached in (
+        ("max_epochs", trainer["max_epochs"], epochs),
+        ("max_steps", trainer["max_steps"], checkpoint["global_step"]),
+    ):
+        if 0 <= limit < reached:
+            what = key.removeprefix("max_")
+            raise Mistake(f"trainer.{key}={limit}: {reached} {what} are trained already; give {reached} or more")
+
+
 def check_same(prepared: Prepared, checkpoint: Mapping[str, Any], path: Path | None) -> None:
     """Raise Mistake where the text is not the one that the run was trained on."""
     for what in ("vocabulary", "corpus"):
@@ -137,6 +154,13 @@ def sound_checkpoint(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
     if not any((checkpoints / name).exists() for name in ("last.ckpt", "previous.ckpt")):
         return None, None
     return newest_sound(checkpoints)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Delete what a process that was killed while it wrote has left beside the files that it was to replace."""
+    for pattern in (".run.json.*", ".config.yaml.*", "checkpoints/.*.ckpt.*"):
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def set_damaged_aside(checkpoints: Path, used: Path | None) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from src.mistakes import Mistake
+from src.plain_json import dumps
 
 FORMAT = 1
 VERSIONS_OF = ("torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
@@ -87,7 +88,7 @@ class Record:
     def update(self, **entries: Any) -> None:
         """Change entries and write the file."""
         self.entries.update(entries)
-        write_atomically(self.folder / "run.json", json.dumps(self.entries, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(self.folder / "run.json", dumps(self.entries, indent=2) + "\n")
 
 
 def provenance() -> dict[str, Any]:

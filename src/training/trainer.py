@@ -16,6 +16,7 @@ from src.data.corpus import Corpus
 from src.training.callbacks.build import watchers
 from src.training.callbacks.curves import Curves
 from src.training.callbacks.early_stopping import StopEarly
+from src.training.callbacks.end_anyway import EndAnyway
 from src.training.callbacks.history import History
 from src.training.callbacks.keeper import Keeper
 from src.training.callbacks.predicted_string import PredictedString
@@ -40,11 +41,12 @@ OURS = (
 
 @dataclass
 class Watched:
-    """A trainer, and the two callbacks whose knowledge goes into the run's record."""
+    """A trainer, the two callbacks whose knowledge goes into the run's record, and the one that hears signals."""
 
     trainer: pl.Trainer
     history: History
     curves: Curves
+    signals: StopOnSignal
 
 
 def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps_an_epoch: int) -> Watched:
@@ -65,7 +67,8 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
     if config["checkpoint"]["enabled"]:
         cadence = {key: config["checkpoint"][key] for key in ("every_n_steps", "every_n_minutes")}
         keeper = Keeper(folder / "checkpoints", history, **cadence)
-    watching: list[Callback] = [StopOnSignal(keeper, words["max_time"]), curves, history]
+    signals = StopOnSignal(keeper, words["max_time"])
+    watching: list[Callback] = [signals, curves, history, EndAnyway()]
     if says_lines:
         watching.append(PredictedString(corpus.vocabulary.decode))
     watching += watchers(config, folder, corpus, history)
@@ -96,7 +99,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-    return Watched(trainer, history, curves)
+    return Watched(trainer, history, curves, signals)
 
 
 def _loggers(name: str, folder: Path) -> list[Logger]:

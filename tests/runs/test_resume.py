@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs.commands import only_run, run, scalars, start
+from tests.runs.commands import only_run, refused, run, scalars, start
 
 # Everything that a resume could get wrong: dropout, random offsets, a schedule, validations in mid-epoch, a carried
 # state, checkpoints between two steps of an epoch.
@@ -107,3 +107,33 @@ def wait_for_training(process, folder: Path) -> None:  # type: ignore[no-untyped
             if json.loads(record.read_text())["process"]["pid"] == process.pid:
                 return
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_killed_behind_its_last_checkpoint_a_run_still_gets_its_end(uninterrupted: Path, tmp_path: Path) -> None:
+    """The last checkpoint is that of the last epoch's end: no step is left, but last points and the row of HParams."""
+    shutil.copytree(only_run(uninterrupted), tmp_path / "run")
+    record = tmp_path / "run" / "run.json"
+    entries = json.loads(record.read_text())
+    record.write_text(json.dumps(entries | {"status": "running", "metrics": {}}))
+    run(f"resume={tmp_path / 'run'}", f"data.path={uninterrupted / 'text.txt'}", cwd=tmp_path)
+    same_end(only_run(uninterrupted), tmp_path / "run")
+    metrics = json.loads(record.read_text())["metrics"]
+    assert metrics["best"] == entries["metrics"]["best"]
+    assert metrics["final"].keys() == entries["metrics"]["final"].keys()
+
+
+@pytest.mark.slow
+def test_a_word_that_is_wrong_for_a_stored_run_changes_nothing_of_it(uninterrupted: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(only_run(uninterrupted), folder)
+    before = {file: (folder / file).read_bytes() for file in ("run.json", "config.yaml", "metrics.jsonl")}
+    for word, right in (
+        ("trainer.max_epochs=0", "at least 1"),
+        ("trainer.max_epochs=2", "3 or more"),
+        ("trainer.max_time=soon", "HH:MM:SS"),
+        ("logger.name=tensorbord", "tensorboard"),
+    ):
+        (message,) = refused(f"resume={folder}", word, f"data.path={uninterrupted / 'text.txt'}", cwd=tmp_path)
+        assert right in message
+    assert {file: (folder / file).read_bytes() for file in before} == before

@@ -76,12 +76,12 @@ class Curves(Callback):
         write_scalars(trainer, self.latest, step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Since which step the clip rate is counted; the clock starts anew."""
-        return {"since": self.last_point[2] if self.last_point else 0}
+        """Since which step the clip rate is counted, and the last point; the clock starts anew."""
+        return {"since": self.last_point[2] if self.last_point else 0, "latest": self.latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
-        self.since = state_dict["since"]
+        self.since, self.latest = state_dict["since"], dict(state_dict.get("latest", {}))
 
     def _point(self, trainer: pl.Trainer, module: LanguageModule, step: int) -> dict[str, float]:
         outcome, last = module.outcome, self.last_point

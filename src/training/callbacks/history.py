@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -14,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from src.metrics import bits_per_character
+from src.plain_json import dumps
 from src.training.callbacks.curves import last_window, write_scalars
 from src.training.module import LanguageModule
 
@@ -79,7 +79,7 @@ class History(Callback):
         self._compare(metrics, where)
         if trainer.is_global_zero:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(where | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
+                file.write(dumps(where | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
         if not self.quiet:
             log.info(self._in_words(trainer, where, metrics))
 

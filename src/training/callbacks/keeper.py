@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Keeper(Callback):
         self.save(trainer)
         best = self.history.improved and not trainer.fit_loop.epoch_loop._should_check_val_epoch()
         if best and trainer.is_global_zero and self.last_step == trainer.global_step:
-            link(self.folder / "last.ckpt", self.folder / "best.ckpt")
+            copy(self.folder / "last.ckpt", self.folder / "best.ckpt")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the best."""
@@ -80,11 +81,10 @@ class Keeper(Callback):
         return self.every_n_minutes is not None and time.monotonic() - self.last_save > 60 * self.every_n_minutes
 
 
-def link(there: Path, path: Path) -> None:
-    """Let `path` be, at once, another name of a file that is only ever replaced: the same bytes, not written twice."""
+def copy(there: Path, path: Path) -> None:
+    """Let `path` hold, at once, what another file holds; a second name of it would share its damage too."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    os.link(there, temporary)
+    shutil.copyfile(there, temporary)
     os.replace(temporary, path)
 
 

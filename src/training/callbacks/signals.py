@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -17,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from src.training.callbacks.keeper import Keeper
 from src.training.ranks import agree
 
+TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 log = logging.getLogger(__name__)
 
 
@@ -53,19 +56,32 @@ class StopOnSignal(Callback):
         self.preempting = False
         self.stop = False  # what all processes have agreed on at the end of a batch
         self.preempted = False
-        self.before: dict[int, Any] = {}
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals for as long as a run has a record that says running; only the main thread may."""
+        before = self._take()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self) -> dict[int, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {number: signal.signal(number, self._handle) for number in TAKEN}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals; only the main thread may."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-                self.before[number] = signal.signal(number, self._handle)
+        """Take them again: Lightning has just added its own handlers, which stop in the middle of anything."""
+        self._take()
+        trainer._signal_connector.received_sigterm = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGUSR1:
             self.preempting = True
         elif signum == signal.SIGINT and self.received == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted(signum)  # a KeyboardInterrupt would be turned into exit code 1 by Lightning
         else:
             self.received = signum
 
@@ -89,12 +105,6 @@ class StopOnSignal(Callback):
                 raise Interrupted(signal.SIGUSR1)
         if self.stop and saved:
             raise Interrupted(self.received)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before.clear()
 
 
 def requeue() -> bool:
