@@ -17,6 +17,7 @@ from src.config.start import heavy_imports
 from src.config.stored import changes_in, stored_config, take
 from src.mistakes import Mistake
 from src.sweeps.sweep import run_sweep
+from src.training.slurm import run_before
 
 
 def train(config: dict[str, Any]) -> None:
@@ -24,6 +25,9 @@ def train(config: dict[str, Any]) -> None:
     if config["sweep"]["dry_run"]:
         raise Mistake("sweep.dry_run=true shows the plan of a sweep, and this is a single run: add -m")
     config["name"] = run_name(config)
+    before = run_before(Path(config["runs"]) / config["name"], sys.argv[1:])
+    if before is not None:
+        return go_on(before, [])
     with heavy_imports():
         from src.training.fit import fit
     fit(config, {"command": shlex.join(["python", "-m", "src.train", *sys.argv[1:]]), "overrides": sys.argv[1:]})

@@ -23,7 +23,7 @@ CHOICES = {
     "trainer.accelerator": ("cpu", "gpu", "cuda", "mps", "auto"),
     "trainer.precision": ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64"),
     "trainer.gradient_clip_algorithm": ("norm", "value"),
-    "trainer.strategy": ("auto", "ddp", "ddp_spawn"),
+    "trainer.strategy": ("auto", "ddp"),
 }
 AT_LEAST = {
     "model.num_layers": 1,

@@ -129,8 +129,9 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
     except Mistake as error:
         if TRACEBACKS:
             raise
-        for message in error.messages:
-            print(message, file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes side by side, one says what all have found
+            for message in error.messages:
+                print(message, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,6 +6,7 @@ Expansion, composition and launching are Hydra's own: this stands between its ba
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,6 +89,8 @@ class CheckedSweeper(Sweeper):
         Raises:
             Mistake: what is wrong with any job, each text once.
         """
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            raise Mistake("torchrun starts one run; leave -m out, or leave torchrun out and use hydra/launcher=joblib")
         assert self.context is not None and self.config is not None and self.task is not None
         sweep, loader = _sweeps[0], self.context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)

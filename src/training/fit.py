@@ -23,6 +23,7 @@ from src.training.prepare import Prepared, prepare
 from src.training.ranks import peer_is_gone, rank
 from src.training.run import Record, locked, new_folder, now, provenance, write_atomically
 from src.training.tell import say_end, say_start
+from src.training.together import watch_children
 from src.training.trainer import Watched, build_trainer
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,13 @@ def _trained(
     checkpoint: Path | None,
     also: Sequence[Callback],
 ) -> Path:
+    died = f"another process of the run has died; to go on: python -m src.train resume={folder}"
+
+    def give_up() -> None:
+        record.update(status="stopped", finished=now(), steps=watched.trainer.global_step)
+        print(died, file=sys.stderr, flush=True)
+
+    ended = watch_children(give_up)
     try:
         record.update()
         say_start(record, prepared.corpus)
@@ -93,12 +101,12 @@ def _trained(
     except BaseException as error:
         if peer_is_gone(error) and watched.trainer.world_size > 1:
             finish(record, "stopped", prepared, watched)
-            raise Failure(
-                f"another process of the run has died; to go on: python -m src.train resume={folder}"
-            ) from error
+            raise Failure(died) from error
         finish(record, "failed", prepared, watched, {"type": type(error).__name__, "message": str(error)})
         log.error("%s", traceback.format_exc().rstrip(), extra=ONLY_IN_THE_FILE)  # the console gets it from Python
         raise
+    finally:
+        ended.set()
     finish(record, "done", prepared, watched)
     say_end(record)
     return folder
@@ -107,14 +115,14 @@ def _trained(
 def follow(prepared: Prepared, config: dict[str, Any], checkpoint: Path | None = None) -> Path:
     """Train as one of the processes that own no folder: nothing is written and nothing said.
 
-    Process 0 tells how the run ended; this one leaves with 0 after a signal that all have agreed on.
+    Process 0 tells how the run ended; this one leaves with 0 after a signal or a failure that all have agreed on.
     """
     nowhere = Path(os.devnull)
     watched = build_trainer(config, nowhere, prepared.corpus, prepared.steps_an_epoch)
     with logging_to(nowhere), watched.signals.listening():
         try:
             watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
-        except Interrupted:
+        except (Interrupted, Failure):
             sys.exit(0)
         except BaseException as error:
             if peer_is_gone(error):

@@ -104,7 +104,7 @@ class LanguageModule(pl.LightningModule):
         self.states["train"] = detached(state)
         loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
         self.outcome = Outcome(batch, logits.detach(), loss)
-        self._must_be_finite("the loss", loss.minimised.detach())
+        self._must_be_finite("the loss", loss.minimised.detach(), own=True)
         self.characters = self.characters + loss.everywhere
         self.nats = self.nats + loss.losses.double().sum()
         return loss.minimised
@@ -135,9 +135,16 @@ class LanguageModule(pl.LightningModule):
             self.clipped_steps = self.clipped_steps + clipped.any()
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
 
-    def _must_be_finite(self, what: str, value: Tensor) -> None:
-        """Raise Failure for a nan or an inf; on a GPU only where a point is written, since a look waits for it."""
-        if (self.norm_wanted or value.device.type == "cpu") and not math.isfinite(value.item()):
+    def _must_be_finite(self, what: str, value: Tensor, own: bool = False) -> None:
+        """Raise Failure for a nan or an inf; on a GPU only where a point is written, since a look waits for it.
+
+        A value that each of several processes has its own of is looked at as their sum: all fail, or none.
+        """
+        if not self.norm_wanted and value.device.type != "cpu":
+            return
+        if own and self.trainer.world_size > 1:
+            torch.distributed.all_reduce(value := value.clone())
+        if not math.isfinite(value.item()):
             raise failure(f"{what} is {value.item()}", self.trainer.global_step, self.recent_norms, self.model)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

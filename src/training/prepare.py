@@ -19,8 +19,9 @@ from src.training.checkpoint import FORMAT
 from src.training.machine import check_machine, threads_for, use_threads
 from src.training.module import LanguageModule
 from src.training.places import with_places
-from src.training.ranks import join_torchrun, rank, world_size
+from src.training.ranks import join_torchrun, rank, under_torchrun, world_size
 from src.training.starting import check_growth, source_of, start_from
+from src.training.together import leave_with_parent
 from src.training.wanted import check_prompt
 
 SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
@@ -49,6 +50,8 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
         Mistake, DataError: the machine lacks what was asked for, or the text cannot be used.
     """
     join_torchrun(config["trainer"])
+    if rank() > 0:
+        leave_with_parent()
     check_machine(config["trainer"])
     if config["seed"] is None:
         config["seed"] = drawn_seed()
@@ -63,7 +66,7 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
         check_growth(source, corpus.vocabulary, words["unknown"])
     windows_as = {key: words[key] for key in WINDOW_WORDS}
     data = TextData(corpus, **windows_as, seed=config["seed"])
-    data.limit = windows_an_epoch(config["trainer"], len(data.windows()))
+    data.limit = windows_an_epoch(config["trainer"], len(data.windows(world_size=world_size(config["trainer"]))))
     share = config["trainer"]["devices"] if world_size(config["trainer"]) > 1 else 1
     auto = threads_for(config["trainer"]["threads"], config["model"]["hidden_size"], share)
     use_threads(threads or auto)
@@ -91,8 +94,10 @@ def drawn_seed() -> int:
     Raises:
         Mistake: processes that torchrun started cannot agree on one.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise Mistake("seed=null: processes that torchrun has started cannot draw one together; give a number")
+    if under_torchrun():
+        raise Mistake(
+            "seed=null: processes that torchrun has started cannot draw one together; give a number, seed=$RANDOM"
+        )
     if rank() == 0:
         os.environ[SEED] = str(secrets.randbelow(2**31))
     return int(os.environ[SEED])

@@ -30,14 +30,14 @@ def world_size(trainer: Mapping[str, Any]) -> int:
     return int(trainer["devices"]) * int(trainer["num_nodes"])
 
 
-def agree(trainer: pl.Trainer, *flags: bool) -> tuple[bool, ...]:
-    """Return each flag as it is true of any process; every process must ask, at the same moment."""
+def agree(trainer: pl.Trainer, *numbers: int) -> tuple[int, ...]:
+    """Return the largest that any process has of each number or flag; every process must ask, at the same moment."""
     if trainer.world_size == 1:
-        return flags
-    mine = torch.tensor([float(flag) for flag in flags], device=trainer.strategy.root_device)
+        return numbers
+    mine = torch.tensor([float(number) for number in numbers], device=trainer.strategy.root_device)
     reduced = trainer.strategy.reduce(mine, reduce_op="max")
     assert isinstance(reduced, torch.Tensor)
-    return tuple(bool(flag) for flag in reduced)
+    return tuple(int(number) for number in reduced)
 
 
 def peer_is_gone(error: BaseException) -> bool:
@@ -45,28 +45,33 @@ def peer_is_gone(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in PEER_IS_GONE)
 
 
+def under_torchrun() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def join_torchrun(trainer: dict[str, Any]) -> None:
-    """Under torchrun, write into the `trainer` configuration how many processes it has started, where nothing was said.
+    """Under torchrun, write into the `trainer` configuration how it has spread the processes over nodes.
 
     Raises:
-        Mistake: something else was said.
+        Mistake: another number of them was asked for.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not under_torchrun():
         return
     started, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if world_size(trainer) == 1:
-        trainer["devices"], trainer["num_nodes"] = here, started // here
-    if world_size(trainer) != started:
+    if world_size(trainer) not in (1, started):
         raise Mistake(
             f"torchrun has started {started} processes, and trainer.devices={trainer['devices']} "
             f"trainer.num_nodes={trainer['num_nodes']} asks for {world_size(trainer)}; leave both out"
         )
+    trainer["devices"], trainer["num_nodes"] = here, started // here
 
 
 def check_same_number(trainer: Mapping[str, Any], stored: int) -> None:
     """Raise Mistake where a run of `stored` processes would go on with another number: other streams, other sums."""
-    if world_size(trainer) != stored:
+    now = int(os.environ["WORLD_SIZE"]) if under_torchrun() else world_size(trainer)
+    if now != stored:
         raise Mistake(
-            f"the run was trained by {stored} processes, and {world_size(trainer)} would not go on exactly; "
-            f"resume it with as many: trainer.devices={stored}"
+            f"the number of processes was {stored} in this run, and {now} would not go on exactly; resume it with "
+            f"{stored}: torchrun --nproc_per_node={stored}" + (", or without torchrun" if under_torchrun() else "")
         )

@@ -15,7 +15,7 @@ from src.training.checkpoint import newest_sound
 from src.training.fit import follow, train
 from src.training.logs import logging_to
 from src.training.prepare import Prepared, prepare
-from src.training.ranks import check_same_number, join_torchrun, rank
+from src.training.ranks import check_same_number, rank
 from src.training.run import Record, locked, now, provenance, write_atomically
 
 log = logging.getLogger(__name__)
@@ -66,9 +66,15 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         if not changes and record.entries["status"] == "done":
             return folder  # as the first process, which says so
         stored = checkpoint["unroll"] if checkpoint else None
+        if stored:
+            check_same_number(config["trainer"], len(stored["progress"]["ranks"]))
+        if not changes and record.entries["status"] == "done":
+            return folder
         return follow(prepare(config, stored["progress"]["threads"] if stored else None, stored), config, path)
     with locked(folder), logging_to(folder):
         path, checkpoint = sound_checkpoint(folder)
+        if checkpoint:
+            check_same_number(config["trainer"], len(checkpoint["unroll"]["progress"]["ranks"]))
         if not changes and record.entries["status"] == "done":
             log.info("%s is done; to go on: resume=%s trainer.max_epochs=N", folder, folder)
             return folder
@@ -79,8 +85,6 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         threads = progress["threads"] if progress and same_threads else None
         prepared = prepare(config, threads, checkpoint["unroll"] if checkpoint else None)
         if checkpoint:
-            join_torchrun(config["trainer"])
-            check_same_number(config["trainer"], len(checkpoint["unroll"]["progress"]["ranks"]))
             check_same(prepared, checkpoint, path)
         was = {key: record.entries[key] for key in ("status", "started", "process", "git")}
         step = checkpoint["global_step"] if checkpoint else 0

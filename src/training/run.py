@@ -19,6 +19,7 @@ from typing import Any
 
 from src.mistakes import Mistake
 from src.plain_json import dumps
+from src.training.slurm import job
 
 FORMAT = 1
 VERSIONS_OF = ("torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
@@ -98,6 +99,7 @@ def provenance() -> dict[str, Any]:
         "started": now(),
         "finished": None,
         "process": {"pid": os.getpid(), "boot": boot_id(), "host": socket.gethostname()},
+        "slurm_job": job(),
         "git": git_state(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS_OF}},
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},

@@ -143,6 +143,87 @@ def test_a_process_that_is_killed_ends_the_other_soon_with_one_readable_error(te
     wait_until(lambda: not processes_of(text))
 
 
+def torchrun(*words: str, cwd: Path, code: int) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "src.train", *words]
+    done = subprocess.run(command, cwd=cwd, env=environment(), timeout=60, capture_output=True, text=True)
+    assert (done.returncode == 0) == (code == 0), done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first", "the other"])
+def test_one_that_dies_before_they_have_met_takes_the_other_along(text: Path, first: bool) -> None:
+    process = start(*WORDS, *TWO, "trainer.max_epochs=5000", cwd=text)
+    wait_until(lambda: len(processes_of(text)) >= 2)
+    (other,) = [pid for pid in processes_of(text) if pid != process.pid]
+    os.kill(process.pid if first else other, signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    wait_until(lambda: not processes_of(text))
+    assert "Traceback" not in err
+    if not first:
+        assert process.returncode == 1
+        assert err.count("another process of the run has died") == 1
+        assert json.loads((only_run(text) / "run.json").read_text())["status"] == "stopped"
+
+
+def test_a_signal_to_the_other_process_alone_stops_both_with_its_exit_code(text: Path) -> None:
+    process = under_way(text)
+    (other,) = [pid for pid in processes_of(text) if pid != process.pid]
+    os.kill(other, signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143, err
+    assert json.loads((only_run(text) / "run.json").read_text())["status"] == "stopped"
+
+
+def test_a_loss_that_is_no_number_in_the_other_process_fails_the_run_with_one_message(tmp_path: Path) -> None:
+    # A model that holds "x" and "y" to be impossible, which only the second process reads.
+    (tmp_path / "text.txt").write_text("ab" * 200 + "xy" * 200)
+    run(*WORDS, "trainer.max_steps=0", "data.split=[1.0]", "runs=source", cwd=tmp_path)
+    source = only_run(tmp_path) / "checkpoints" / "last.ckpt"
+    spoil = (
+        "import sys, torch; c = torch.load(sys.argv[1], weights_only=True)\n"
+        "c['state_dict']['model.readout.bias'][2:] = -float('inf'); torch.save(c, sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", spoil, str(source)], env=environment(), check=True, timeout=60)
+    process = start(*WORDS, *TWO, "data.split=[1.0]", f"init_from={source}", cwd=tmp_path)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert err.count("the loss is inf at step 0") == 1
+    assert "another process" not in err
+    (record,) = (tmp_path / "runs").rglob("run.json")
+    assert json.loads(record.read_text())["status"] == "failed"
+
+
+def test_torchrun_leaves_a_finished_run_as_it_is_and_refuses_a_sweep_in_words(text: Path) -> None:
+    torchrun(*WORDS, cwd=text, code=0)
+    folder = only_run(text)
+    before = (folder / "run.json").read_bytes()
+    torchrun(f"resume={folder}", cwd=text, code=0)
+    assert (folder / "run.json").read_bytes() == before
+    assert torchrun("-m", *WORDS, "seed=0,1", cwd=text, code=2).count("torchrun starts one run; leave -m out") == 1
+    (message,) = refused(*WORDS, "trainer.devices=2", "data.batch_size=3", "runs=odd", cwd=text)
+    assert "batch_size=3 does not divide among 2 processes" in message
+    assert not (text / "odd").exists()
+
+
+def test_a_job_that_slurm_puts_back_into_the_queue_goes_on_with_its_run(text: Path) -> None:
+    scontrol = text / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {text}/calls\n')
+    scontrol.chmod(0o755)
+    slurm = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "80"}
+    slurm["PATH"] = f"{scontrol.parent}:{os.environ['PATH']}"
+    process = start(*WORDS, "trainer.max_steps=2000", "trainer.max_epochs=100", cwd=text, **slurm)
+    wait_until(lambda: list(text.rglob("metrics.jsonl")), 60)
+    process.send_signal(signal.SIGUSR1)
+    _, err = process.communicate(timeout=60)
+    assert (text / "calls").read_text() == "requeue 77_3\n", err
+    assert json.loads((only_run(text) / "run.json").read_text())["status"] == "stopped"
+    run(*WORDS, "trainer.max_steps=2000", "trainer.max_epochs=100", cwd=text, SLURM_RESTART_COUNT="1", **slurm)
+    record = json.loads((only_run(text) / "run.json").read_text())
+    assert (record["status"], record["steps"]) == ("done", 2000)
+    assert record["resumed"][0]["from_step"] > 0
+
+
 def test_a_sweep_of_several_processes_is_refused_before_it_starts(text: Path) -> None:
     (message,) = refused("-m", *WORDS, *TWO, "seed=0,1", cwd=text)
     assert "without -m" in message

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import subprocess
 import threading
@@ -18,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from src.training.callbacks.keeper import Keeper
 from src.training.ranks import agree
+from src.training.slurm import job
 
 TAKEN = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class StopOnSignal(Callback):
         self.started = time.monotonic()
         self.received: int | None = None  # what this process has been told: the handler's to set
         self.preempting = False
-        self.stop = False  # what all processes have agreed on at the end of a batch
+        self.stop = 0  # what all have agreed on at the end of a batch: a signal's number, 1 for the end of the time
         self.preempted = False
 
     @contextlib.contextmanager
@@ -91,9 +91,9 @@ class StopOnSignal(Callback):
         due = self.keeper is not None and self.keeper.due(trainer.global_step)
         # A signal that comes while the processes agree is one for the next batch: it must not be overwritten here
         preempting, self.preempting = self.preempting, False
-        stop, preempted, due = agree(trainer, late or self.received is not None, preempting, due)
-        self.stop, self.preempted = self.stop or stop, self.preempted or preempted
-        if self.keeper is not None and (self.stop or self.preempted or due):
+        stop, preempted, save = agree(trainer, self.received or int(late), preempting, due)
+        self.stop, self.preempted = max(self.stop, stop), self.preempted or preempted > 0
+        if self.keeper is not None and (self.stop or self.preempted or save):
             self.keeper.wanted = True
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -101,19 +101,20 @@ class StopOnSignal(Callback):
         saved = self.keeper is None or self.keeper.last_step == trainer.global_step
         if self.preempted and saved:
             self.preempted = False
-            if requeue():
+            (queued,) = agree(trainer, trainer.is_global_zero and requeue())
+            if queued:
                 raise Interrupted(signal.SIGUSR1)
         if self.stop and saved:
-            raise Interrupted(self.received)
+            raise Interrupted(self.stop if self.stop > 1 else None)
 
 
 def requeue() -> bool:
     """Under SLURM, put the job back into the queue; return whether that was done."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
+    number = job()
+    if number is None:
         return False
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    log.info("preempted: saved; scontrol requeue %s: %s", job, done.stderr.strip() or "done")
+    done = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, check=False)
+    log.info("preempted: saved; scontrol requeue %s: %s", number, done.stderr.strip() or "done")
     return done.returncode == 0
 
 
