@@ -15,7 +15,7 @@ from src.config.sweeper import Engine
 from src.data.corpus import Corpus, open_corpus
 from src.data.layout import plan
 from src.mistakes import Mistake
-from src.training.wanted import check_prompt
+from src.training.wanted import check_monitor, check_prompt
 
 NOT_THE_TEXT = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
 
@@ -27,7 +27,8 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     wrong: dict[str, None] = {}
     for config in configs:
         data = config["data"]
-        if (whole := json.dumps([data, config["callbacks"]["text_samples"]], sort_keys=True)) in looked:
+        asked = [data, config["callbacks"]["text_samples"], config["checkpoint"], config["early_stopping"]]
+        if (whole := json.dumps([*asked, config["scheduler"]["name"]], sort_keys=True)) in looked:
             continue
         looked.add(whole)
         text = {key: value for key, value in data.items() if key not in NOT_THE_TEXT}
@@ -40,6 +41,7 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
             if corpus is not None:
                 if config["init_from"] is None:  # else the vocabulary is the older run's, with the text's behind it
                     check_prompt(config["callbacks"]["text_samples"], corpus.vocabulary)
+                check_monitor(config, corpus.splits)
                 plan(corpus.splits["train"], data["seq_len"], data["batch_size"], data["offset"], 0)
         except Mistake as mistake:
             wrong |= dict.fromkeys(mistake.messages)

@@ -34,6 +34,11 @@ class Outcome:
         return (self.logits.argmax(-1) == self.window.targets).sum()
 
 
+def exact(losses: Tensor) -> Tensor:
+    """Return losses in the precision that long sums are kept in; Apple's GPUs know no float64."""
+    return losses.float() if losses.device.type == "mps" else losses.double()
+
+
 class LanguageModule(pl.LightningModule):
     """Truncated backpropagation through time.
 
@@ -45,7 +50,7 @@ class LanguageModule(pl.LightningModule):
         over_time: `sum` or `mean`; see `window_loss`.
         optimizer, scheduler: those groups of conf/.
         run_steps: optimizer steps of the whole run, the horizon of a schedule.
-        monitor, mode: the metric that scheduler=plateau watches, and whether it is better as `min` or as `max`.
+        mode: whether the metric that scheduler=plateau is told (`History` does) is better as `min` or as `max`.
     """
 
     def __init__(
@@ -55,7 +60,6 @@ class LanguageModule(pl.LightningModule):
         optimizer: Mapping[str, Any],
         scheduler: Mapping[str, Any],
         run_steps: int,
-        monitor: str = "val/cross_entropy",
         mode: str = "min",
     ) -> None:
         super().__init__()
@@ -63,7 +67,6 @@ class LanguageModule(pl.LightningModule):
         self.over_time = over_time
         self.optimizer_words = optimizer
         self.schedule = Schedule(scheduler, run_steps, mode)
-        self.monitor = monitor
         self.identity: dict[str, Any] = {}  # format, config, vocabulary: what makes a checkpoint a model
         self.random_state: Mapping[str, Any] | None = None  # of a checkpoint, until the first batch takes it
         self.states: dict[str, State] = {"train": None, "val": None}
@@ -106,7 +109,7 @@ class LanguageModule(pl.LightningModule):
         self.outcome = Outcome(batch, logits.detach(), loss)
         self._must_be_finite("the loss", loss.minimised.detach(), own=True)
         self.characters = self.characters + loss.everywhere
-        self.nats = self.nats + loss.losses.double().sum()
+        self.nats = self.nats + exact(loss.losses).sum()
         return loss.minimised
 
     def configure_gradient_clipping(
@@ -165,14 +168,7 @@ class LanguageModule(pl.LightningModule):
         loss = window_loss(logits, batch.targets, "mean")
         self.val_outcome = Outcome(batch, logits, loss)
         hits = self.val_outcome.hits()
-        self.val_tally.add(float(loss.losses.double().sum()), float(hits), int(loss.characters))
-
-    def on_validation_epoch_end(self) -> None:
-        """Hand the means to Lightning, where callbacks that monitor a metric look for them."""
-        metrics = self.val_tally.metrics("val")
-        self.log_dict(metrics, logger=False, sync_dist=self.trainer.world_size > 1)  # every process has read all of it
-        if self.monitor in metrics:
-            self.schedule.after_validation(metrics[self.monitor])
+        self.val_tally.add(float(exact(loss.losses).sum()), float(hits), int(loss.characters))
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from src.training.places import with_places
 from src.training.ranks import join_torchrun, rank, under_torchrun, world_size
 from src.training.starting import check_growth, source_of, start_from
 from src.training.together import leave_with_parent
-from src.training.wanted import check_prompt
+from src.training.wanted import check_monitor, check_prompt
 
 SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
 WINDOW_WORDS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
@@ -61,6 +61,7 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
     corpus = open_corpus(vocabulary=known, **{key: value for key, value in words.items() if key not in WINDOW_WORDS})
     check_prompt(config["callbacks"]["text_samples"], corpus.vocabulary)
+    check_monitor(config, corpus.splits)
     config.update(with_places(config))  # only now: a mistake above is told in the user's own words
     if source:
         check_growth(source, corpus.vocabulary, words["unknown"])
@@ -78,10 +79,8 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
         start = start_from(model, source, corpus.vocabulary)
     steps_an_epoch = math.ceil(data.limit / config["trainer"]["accumulate_grad_batches"])
     steps = run_steps(config["trainer"], steps_an_epoch)
-    watched = {key: config["checkpoint"][key] for key in ("monitor", "mode")}
-    module = LanguageModule(
-        model, config["loss"]["over_time"], config["optimizer"], config["scheduler"], steps, **watched
-    )
+    words_of = (config["loss"]["over_time"], config["optimizer"], config["scheduler"])
+    module = LanguageModule(model, *words_of, steps, config["checkpoint"]["mode"])
     vocabulary = corpus.vocabulary.to_plain()
     module.identity = {"format": FORMAT, "config": config, "vocabulary": vocabulary, "corpus": corpus.key}
     module.identity["init_from"] = start

@@ -61,7 +61,10 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
     words, callbacks = config["trainer"], config["callbacks"]
     says_lines = callbacks["predicted_string"]["enabled"]
     monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
-    history = History(folder / "metrics.jsonl", monitor, mode, quiet=says_lines)
+    stopper = None
+    if config["early_stopping"]["enabled"]:
+        stopper = StopEarly(monitor, mode, *(config["early_stopping"][key] for key in ("patience", "min_delta")))
+    history = History(folder / "metrics.jsonl", monitor, mode, quiet=says_lines, stopper=stopper)
     curves = Curves(min(words["log_every_n_steps"], steps_an_epoch))  # a short epoch too has its point
     keeper = None
     if config["checkpoint"]["enabled"]:
@@ -74,9 +77,8 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
     watching += watchers(config, folder, corpus, history)
     if words["profile"]:
         watching.append(Trace(folder / "trace.json"))
-    if config["early_stopping"]["enabled"]:
-        stopping = {key: config["early_stopping"][key] for key in ("patience", "min_delta")}
-        watching.append(StopEarly(monitor, mode=mode, **stopping))
+    if stopper is not None:
+        watching.append(stopper)
     if keeper is not None:
         watching.append(keeper)  # last: what the others know by then goes into the checkpoint
     bar = words["enable_progress_bar"] and sys.stdout.isatty() and not says_lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -75,3 +75,22 @@ def mistakes_in_output(format: str, output: str | None) -> list[str]:
         named = Path(output).with_suffix(".safetensors")
         found.append(f"output={output}: weights are known by their suffix when they are read; output={named} for one")
     return found
+
+
+def check_monitor(config: Mapping[str, Any], splits: Container[str]) -> None:
+    """Hold the monitored metric to the splits of the text.
+
+    Raises:
+        Mistake: it is one of `val`, the text has none, and the user asked for it or for what cannot do without it.
+    """
+    monitor, data = config["checkpoint"]["monitor"], config["data"]["name"]
+    if "val" in splits or not monitor.startswith("val/"):
+        return
+    needs = ["early_stopping.enabled=true"] if config["early_stopping"]["enabled"] else []
+    needs += ["scheduler=plateau"] if config["scheduler"]["name"] == "plateau" else []
+    if needs or data == "hello" or monitor != "val/cross_entropy":  # which is the default of every other text
+        told = f"{' and '.join(needs)} with " if needs else ""
+        raise Mistake(
+            f"{told}checkpoint.monitor={monitor}: the text of data={data} has no val split; "
+            f"expected a metric of training, checkpoint.monitor=train/{monitor.removeprefix('val/')}"
+        )

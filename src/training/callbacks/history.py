@@ -1,4 +1,7 @@
-"""metrics.jsonl: one line a validation (an epoch, where the corpus has no val), and the best of them."""
+"""metrics.jsonl: one line a validation (an epoch, where the corpus has no val), and what hangs on its metrics.
+
+The best, the schedule (scheduler=plateau) and early stopping all learn the monitored metric from the same line.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from src.metrics import bits_per_character
+from src.metrics import bits_per_character, four_metrics
 from src.plain_json import dumps
 from src.training.callbacks.curves import last_window, write_scalars
+from src.training.callbacks.early_stopping import StopEarly
 from src.training.module import LanguageModule
 
 log = logging.getLogger(__name__)
@@ -24,7 +28,8 @@ def total(trainer: pl.Trainer, value: float) -> float:
     """Return the sum of a number over all processes of the run."""
     if trainer.world_size == 1:
         return value
-    return float(trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64), reduce_op="sum"))
+    device = trainer.strategy.root_device  # where the processes meet: NCCL knows no tensor of a CPU
+    return float(trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64, device=device), reduce_op="sum"))
 
 
 class History(Callback):
@@ -34,10 +39,13 @@ class History(Callback):
         path: metrics.jsonl in the run's folder.
         monitor, mode: which metric is watched, and whether it is better as `min` or as `max`.
         quiet: write the file and say nothing (the tutorial's lines stand alone).
+        stopper: told the monitored metric of each line that has it.
     """
 
-    def __init__(self, path: Path, monitor: str, mode: str, quiet: bool = False) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, monitor: str, mode: str, quiet: bool = False, stopper: StopEarly | None = None
+    ) -> None:
+        self.path, self.stopper = path, stopper
         self.monitor, self.mode, self.quiet = monitor, mode, quiet
         self.best: dict[str, Any] | None = None
         self.final: dict[str, float] = {}
@@ -62,13 +70,12 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where there is nothing to validate on, an epoch makes a line."""
         if not trainer.fit_loop.epoch_loop._should_check_val_epoch():
-            assert isinstance(pl_module, LanguageModule) and pl_module.outcome is not None
-            self._line(trainer, pl_module, last_window(trainer, pl_module.outcome))
+            assert isinstance(pl_module, LanguageModule)
+            self._line(trainer, pl_module, {})
 
-    def _line(self, trainer: pl.Trainer, module: LanguageModule, metrics: dict[str, float]) -> None:
+    def _line(self, trainer: pl.Trainer, module: LanguageModule, validated: dict[str, float]) -> None:
         nats, characters = total(trainer, float(module.nats)), int(module.characters)
-        if "train/cross_entropy" not in metrics and characters > self.mark[1]:
-            metrics["train/cross_entropy"] = (nats - self.mark[0]) / (characters - self.mark[1])
+        metrics = self._of_training(trainer, module, nats, characters) | validated
         self.mark = (nats, characters)
         where = {
             "step": trainer.global_step,
@@ -77,11 +84,26 @@ class History(Callback):
         }
         self.final = metrics
         self._compare(metrics, where)
+        value = metrics.get(self.monitor)
+        if value is not None:
+            module.schedule.after_validation(value)
+            if self.stopper:
+                self.stopper.after_line(trainer, value)
         if trainer.is_global_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(dumps(where | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
         if not self.quiet:
             log.info(self._in_words(trainer, where, metrics))
+
+    def _of_training(
+        self, trainer: pl.Trainer, module: LanguageModule, nats: float, characters: int
+    ) -> dict[str, float]:
+        """The cross-entropy is the mean since the line before; loss and accuracy: the last window's, as in curves."""
+        if module.outcome is None or characters <= self.mark[1]:
+            return {}  # nothing was trained on since
+        window = last_window(trainer, module.outcome)
+        mean = (nats - self.mark[0]) / (characters - self.mark[1])
+        return {"train/loss": window["train/loss"], **four_metrics("train", mean, window["train/accuracy"])}
 
     def _compare(self, metrics: dict[str, float], where: dict[str, int]) -> None:
         value = metrics.get(self.monitor, math.nan)

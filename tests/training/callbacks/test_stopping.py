@@ -1,14 +1,21 @@
-"""When a signal is heard."""
+"""What ends a run before its last epoch: when a signal is heard, and what early stopping sees."""
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from src import train
+from src.mistakes import Mistake
 from src.training.callbacks import signals
 from src.training.callbacks.signals import Interrupted, StopOnSignal
+from tests.runs.commands import only_run
 
 
 def test_a_signal_that_comes_while_the_processes_agree_stops_them_at_the_next_batch(monkeypatch):
@@ -38,3 +45,41 @@ def test_a_preemption_is_heard_once(monkeypatch):
     stopper.on_train_batch_start(trainer, None)
     stopper.on_train_batch_end(trainer)
     assert not stopper.preempted
+
+
+@pytest.mark.parametrize("split", ["[0.5,0.5]", "[1.0]"])
+@pytest.mark.parametrize("monitor", ["train/loss", "train/cross_entropy"])
+def test_best_plateau_and_early_stopping_see_a_metric_of_training(
+    monitor: str, split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a val split Lightning's stopper did not know it; without one nothing stopped or lowered the rate."""
+    (tmp_path / "text.txt").write_text("hello world " * 20)
+    words = f"data=text data.path={tmp_path}/text.txt data.split={split} data.batch_size=2 data.seq_len=16"
+    words += " model.hidden_size=4 callbacks=none logger=none scheduler=plateau scheduler.patience=0"
+    words += f" early_stopping.enabled=true early_stopping.patience=2 early_stopping.min_delta=100 runs={tmp_path}"
+    words += f" checkpoint.monitor={monitor} trainer.max_epochs=9"
+    with monkeypatch.context() as given:
+        given.setattr(sys, "argv", ["train", *words.split()])
+        train.main()
+    folder = only_run(tmp_path)
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["epochs"], record["status"]) == (3, "done")  # the best, and two epochs that are not 100 better
+    assert record["metrics"]["best"]["monitor"] == monitor
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+    progress = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["unroll"]["progress"]
+    assert progress["schedule"]["best"] == pytest.approx(record["metrics"]["best"]["value"])
+
+
+@pytest.mark.parametrize(
+    "words", ["early_stopping.enabled=true data.split=[1.0]", "scheduler=plateau data.split=[1.0]",
+              "checkpoint.monitor=val/accuracy data.split=[1.0]"],
+)  # fmt: skip
+def test_a_metric_of_val_is_refused_where_the_text_has_none(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.txt").write_text("hello world " * 20)
+    text = f"data=text data.path={tmp_path}/text.txt data.batch_size=2 data.seq_len=16 runs={tmp_path}/runs"
+    monkeypatch.setattr(sys, "argv", ["train", *text.split(), *words.split()])
+    with pytest.raises(Mistake, match=r"has no val split.*checkpoint\.monitor=train/"):
+        train.main()
+    assert not (tmp_path / "runs").exists()
