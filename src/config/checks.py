@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from src.config.callbacks import mistakes_in_callbacks
+from src.config.ranges import mistakes_in_ranges, value_of
 from src.data.options import EXTEND
 from src.data.options import check as check_data
 from src.mistakes import nearest
@@ -25,39 +26,6 @@ CHOICES = {
     "trainer.gradient_clip_algorithm": ("norm", "value"),
     "trainer.strategy": ("auto", "ddp"),
 }
-AT_LEAST = {
-    "model.num_layers": 1,
-    "model.hidden_size": 1,
-    "trainer.devices": 1,
-    "trainer.num_nodes": 1,
-    "trainer.max_epochs": 1,
-    "trainer.max_steps": -1,
-    "trainer.accumulate_grad_batches": 1,
-    "trainer.check_val_every_n_epoch": 1,
-    "trainer.log_every_n_steps": 1,
-    "scheduler.warmup_steps": 0,
-    "scheduler.total_steps": 1,
-    "scheduler.step_size": 1,
-    "scheduler.patience": 0,
-    "checkpoint.every_n_steps": 1,
-    "early_stopping.patience": 1,
-    "early_stopping.min_delta": 0,
-    "optimizer.weight_decay": 0,
-    "seed": 0,
-}
-MORE_THAN_ZERO = (
-    "optimizer.lr",
-    "optimizer.eps",
-    "trainer.gradient_clip_val",
-    "trainer.val_check_interval",
-    "trainer.limit_train_batches",
-    "trainer.limit_val_batches",
-    "model.input_scale",
-    "scheduler.gamma",
-    "scheduler.factor",
-    "checkpoint.every_n_minutes",
-)
-FRACTIONS = {"model.dropout": "0 <= x < 1", "optimizer.momentum": "0 <= x < 1", "optimizer.alpha": "0 <= x < 1"}
 METRICS = tuple(
     f"{stage}/{name}"
     for stage in ("val", "train")
@@ -76,20 +44,13 @@ OPTIMIZER_WORDS = {
 
 def mistakes_in_config(config: Mapping[str, Any]) -> list[str]:
     """Return everything that is wrong with a composed configuration, one text a mistake; no torch, no text opened."""
-    found = [*_choices(config), *_ranges(config), *check_data(**config["data"]), *_together(config)]
+    found = [*_choices(config), *mistakes_in_ranges(config), *check_data(**config["data"]), *_together(config)]
     return found + list(mistakes_in_callbacks(config["callbacks"]))
-
-
-def _get(config: Mapping[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value[part]
-    return value
 
 
 def _choices(config: Mapping[str, Any]) -> Iterator[str]:
     for key, allowed in CHOICES.items():
-        value = _get(config, key)
+        value = value_of(config, key)
         if value is not None and str(value) not in allowed:
             yield f"{key}={value}: expected one of {', '.join(allowed)}{nearest(str(value), allowed)}"
     yield from mistakes_in_threads("trainer.threads", config["trainer"]["threads"])
@@ -107,24 +68,6 @@ def mistakes_in_threads(key: str, threads: object) -> Iterator[str]:
     told = str(threads)
     if told != "auto" and not (told.isdecimal() and len(told) <= 9 and 1 <= int(told) <= MOST_THREADS):
         yield f"{key}={told}: expected auto or a number from 1 to {MOST_THREADS}"
-
-
-def _ranges(config: Mapping[str, Any]) -> Iterator[str]:
-    for key, least in AT_LEAST.items():
-        value = _get(config, key)
-        if value is not None and value < least:
-            yield f"{key}={value}: expected at least {least}"
-    for key in MORE_THAN_ZERO:
-        value = _get(config, key)
-        if value is not None and not value > 0:
-            yield f"{key}={value}: expected a number above 0"
-    for key, range_ in FRACTIONS.items():
-        value = _get(config, key)
-        if value is not None and not 0 <= value < 1:
-            yield f"{key}={value}: expected {range_}"
-    betas = config["optimizer"]["betas"]
-    if betas is not None and not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
-        yield f"optimizer.betas={betas}: expected two numbers, 0 <= beta < 1"
 
 
 def _together(config: Mapping[str, Any]) -> Iterator[str]:

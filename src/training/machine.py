@@ -34,6 +34,9 @@ def check_machine(trainer: Mapping[str, Any]) -> None:
             f"trainer.accelerator={trainer['accelerator']}, but torch sees none on this machine; "
             f"here would work: trainer.accelerator={' or '.join(here)}"
         )
+    if asked == "cpu" and trainer["devices"] > (most := max(2, here["cpu"])):  # two prove on one core that it works
+        cores = f"a CPU of {here['cpu']} core{'' if here['cpu'] == 1 else 's'}"
+        raise Mistake(f"trainer.devices={trainer['devices']}: expected at most {most} processes on {cores}")
     if asked in here and trainer["devices"] > here[asked] and asked != "cpu":
         raise Mistake(f"trainer.devices={trainer['devices']}, but this machine has {here[asked]} {asked}")
     if trainer["precision"].startswith("16") and (asked == "cpu" or "gpu" not in here):
