@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from src.config.entry import compose_and_run, exit_with
+from src.config.flags import FLAGS_WITH_A_VALUE
 from src.config.launchers import is_there
 from src.config.search_schema import SearchRoot, mistakes_in_search
 from src.config.start import heavy_imports
-from src.config.words import FLAGS_WITH_A_VALUE, groups
+from src.config.words import groups
 from src.mistakes import Mistake
 from src.searching.compose import check_trials, config_of, folder_of, what_is_asked
 from src.sweeps.preflight import mistakes_here

@@ -23,9 +23,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from src.config.flags import flags_and_overrides, mistakes_in_flags
 from src.config.literals import quote_literals
 from src.config.sweeper import RunJobs, Sweep, register
-from src.config.words import CONF, flags_and_overrides, mistakes_in, mistakes_in_flags, without_null_groups
+from src.config.words import CONF, mistakes_in, without_null_groups
 from src.mistakes import Failure, Mistake
 
 Plain = dict[str, Any]

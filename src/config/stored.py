@@ -11,9 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from src.config.checks import mistakes_in_config
+from src.config.flags import overrides_in
 from src.config.literals import quote_literals, split_word
 from src.config.schema import Config
-from src.config.words import groups, mistakes_in, overrides_in
+from src.config.words import groups, mistakes_in
 from src.mistakes import Mistake
 
 
