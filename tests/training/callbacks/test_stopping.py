@@ -20,7 +20,7 @@ from tests.runs.commands import only_run
 
 def test_a_signal_that_comes_while_the_processes_agree_stops_them_at_the_next_batch(monkeypatch):
     """Agreeing takes most of a small step: what came meanwhile was overwritten by what had been agreed on before it."""
-    stopper, trainer = StopOnSignal(keeper=None), SimpleNamespace(global_step=1)
+    stopper, trainer = StopOnSignal(keeper=None), SimpleNamespace(global_step=1, is_global_zero=True)
 
     def agree(_, *flags):
         stopper._handle(signal.SIGTERM, None)
@@ -36,7 +36,7 @@ def test_a_signal_that_comes_while_the_processes_agree_stops_them_at_the_next_ba
 
 
 def test_a_preemption_is_heard_once(monkeypatch):
-    stopper, trainer = StopOnSignal(keeper=None), SimpleNamespace(global_step=1)
+    stopper, trainer = StopOnSignal(keeper=None), SimpleNamespace(global_step=1, is_global_zero=True)
     monkeypatch.setattr(signals, "agree", lambda _, *flags: flags)
     monkeypatch.setattr(signals, "requeue", lambda: False)
     stopper._handle(signal.SIGUSR1, None)
