@@ -94,7 +94,9 @@ def _trained(
         watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
     except (Interrupted, KeyboardInterrupt) as why:
         finish(record, "stopped", prepared, watched)
-        log.info("stopped at step %d; to go on: python -m src.train resume=%s", record.entries["steps"], folder)
+        kept = (folder / "checkpoints" / "last.ckpt").exists()
+        way = "to go on" if kept else "no checkpoint was written, so this begins anew"
+        log.info("stopped at step %d; %s: python -m src.train resume=%s", record.entries["steps"], way, folder)
         if isinstance(why, Interrupted) and why.signum is None:
             return folder
         raise

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -148,7 +149,9 @@ class LanguageModule(pl.LightningModule):
         if own and self.trainer.world_size > 1:
             torch.distributed.all_reduce(value := value.clone())
         if not math.isfinite(value.item()):
-            raise failure(f"{what} is {value.item()}", self.trainer.global_step, self.recent_norms, self.model)
+            step, folder = self.trainer.global_step, Path(self.trainer.default_root_dir)
+            kept = (folder / "checkpoints" / "last.ckpt").exists()
+            raise failure(f"{what} is {value.item()}", step, self.recent_norms, self.model, kept)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Lightning asks for the optimizer; the rate is ours to move (`on_train_batch_start`)."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from src.mistakes import Failure
 
 
-def failure(what: str, step: int, norms: Iterable[tuple[int, Tensor]], model: nn.Module) -> Failure:
+def failure(what: str, step: int, norms: Iterable[tuple[int, Tensor]], model: nn.Module, kept: bool) -> Failure:
     """Return the error that ends the run.
 
     Args:
@@ -17,11 +17,12 @@ def failure(what: str, step: int, norms: Iterable[tuple[int, Tensor]], model: nn
         step: the optimizer step that is not made.
         norms: (step, gradient norm before clipping) of the steps before, oldest first.
         model: with the gradients of the last backward pass.
+        kept: whether the run has written a checkpoint.
     """
     before = ", ".join(f"{float(norm):.3g} at step {at}" for at, norm in norms)
     worst = worst_gradient(model)
     return Failure(
-        f"{what} at step {step}; the last sound checkpoint is kept."
+        f"{what} at step {step}; {'the last sound checkpoint is kept' if kept else 'no checkpoint was written yet'}."
         + (f" Gradient norms before clipping: {before}." if before else "")
         + (f" Worst in the last backward pass: {worst[0]}, {worst[1]:.3g}." if worst else "")
         + " Try a smaller optimizer.lr, trainer.gradient_clip_val=1 or model.init=orthogonal."

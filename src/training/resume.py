@@ -63,8 +63,6 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         put(config, key, value)
     if rank() > 0:
         path, checkpoint = sound_checkpoint(folder)
-        if not changes and record.entries["status"] == "done":
-            return folder  # as the first process, which says so
         stored = checkpoint["unroll"] if checkpoint else None
         if stored:
             check_same_number(config["trainer"], len(stored["progress"]["ranks"]))
