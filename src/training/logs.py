@@ -101,6 +101,8 @@ def logging_to(folder: Path | None) -> Iterator[None]:
     logging.captureWarnings(True)
     warnings.filterwarnings("ignore", message=".*(treespec|LeafSpec|isinstance\\(treespec).*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Early stopping or a callback that was switched off on the way: the user's own word
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
     try:
         yield
     finally:

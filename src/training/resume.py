@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from src.training.appended import cut_back
 from src.training.checkpoint import newest_sound
 from src.training.fit import follow, train
 from src.training.logs import logging_to
-from src.training.prepare import Prepared, prepare
+from src.training.prepare import Prepared, prepare, run_steps
 from src.training.ranks import check_same_number, rank
 from src.training.run import Record, locked, now, provenance, write_atomically
 
@@ -67,8 +68,11 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         if stored:
             check_same_number(config["trainer"], len(stored["progress"]["ranks"]))
         if not changes and record.entries["status"] == "done":
+            return folder  # as the first process, which says so
+        prepared = prepare(config, stored["progress"]["threads"] if stored else None, stored)
+        if checkpoint and record.entries["status"] == "done" and why_no_step(config, prepared, checkpoint):
             return folder
-        return follow(prepare(config, stored["progress"]["threads"] if stored else None, stored), config, path)
+        return follow(prepared, config, path)
     with locked(folder), logging_to(folder):
         path, checkpoint = sound_checkpoint(folder)
         if checkpoint:
@@ -76,14 +80,17 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         if not changes and record.entries["status"] == "done":
             log.info("%s is done; to go on: resume=%s trainer.max_epochs=N", folder, folder)
             return folder
-        if checkpoint:
-            check_limits(config["trainer"], checkpoint)
         progress = checkpoint["unroll"]["progress"] if checkpoint else None
         same_threads = progress is not None and config["trainer"]["threads"] == "auto"
         threads = progress["threads"] if progress and same_threads else None
         prepared = prepare(config, threads, checkpoint["unroll"] if checkpoint else None)
         if checkpoint:
             check_same(prepared, checkpoint, path)
+            check_limits(config["trainer"], prepared.steps_an_epoch, checkpoint["global_step"])
+            why = why_no_step(config, prepared, checkpoint)
+            if why and record.entries["status"] == "done":
+                log.info("%s is done and left as it is: %s", folder, why)
+                return folder
         was = {key: record.entries[key] for key in ("status", "started", "process", "git")}
         step = checkpoint["global_step"] if checkpoint else 0
         set_damaged_aside(folder / "checkpoints", path)
@@ -97,6 +104,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         again = {"started": was["started"], "resumed": earlier, "status": "running", "error": None}
         record.entries.update(provenance() | again)
         changed = "".join(f"; {key} is now {value}" for key, value in changes.items())
+        changed += end_of_schedule(config, prepared, checkpoint) if checkpoint else ""
         log.info("going on from %s at step %d%s", path.name if path else "the start", step, changed)
         return train(prepared, config, folder, record, path)
 
@@ -128,16 +136,39 @@ def check_changes(changes: Mapping[str, Any]) -> None:
         )
 
 
-def check_limits(trainer: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+def check_limits(trainer: Mapping[str, Any], steps_an_epoch: int, step: int) -> None:
     """Raise Mistake for a limit that the run has passed already."""
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    for key, limit, reached in (
-        ("max_epochs", trainer["max_epochs"], epochs),
-        ("max_steps", trainer["max_steps"], checkpoint["global_step"]),
+    for what, limit, reached in (
+        ("epochs", trainer["max_epochs"], math.ceil(step / steps_an_epoch)),  # one that has begun counts
+        ("steps", trainer["max_steps"], step),
     ):
         if 0 <= limit < reached:
-            what = key.removeprefix("max_")
-            raise Mistake(f"trainer.{key}={limit}: {reached} {what} are trained already; give {reached} or more")
+            raise Mistake(f"trainer.max_{what}={limit}: {reached} {what} are trained already; give {reached} or more")
+
+
+def why_no_step(config: Mapping[str, Any], prepared: Prepared, checkpoint: Mapping[str, Any]) -> str:
+    """Return why a run has no step left to make, and what would give it some; nothing where it has."""
+    step, words = checkpoint["global_step"], config["early_stopping"]
+    if step >= run_steps(config["trainer"], prepared.steps_an_epoch):
+        return f"it has made all its {step} steps; for more: trainer.max_epochs=N (or max_steps, where that is set)"
+    waited = checkpoint["callbacks"].get("StopEarly", {}).get("lines", 0)
+    if words["enabled"] and waited >= words["patience"]:
+        return (
+            f"early stopping ended it at step {step}, {waited} validations without a better one; "
+            f"to go on: early_stopping.enabled=false, or early_stopping.patience above {waited}"
+        )
+    return ""
+
+
+def end_of_schedule(config: Mapping[str, Any], prepared: Prepared, checkpoint: Mapping[str, Any]) -> str:
+    """Return what is to be said of a schedule that ends before the run does: its horizon is that of its first start."""
+    horizon = checkpoint["unroll"]["progress"]["schedule"]["total_steps"]
+    if config["scheduler"]["name"] != "cosine" or horizon >= run_steps(config["trainer"], prepared.steps_an_epoch):
+        return ""
+    rate = config["optimizer"]["lr"] * config["scheduler"]["final_fraction"]
+    return f"; the schedule {'has ended' if checkpoint['global_step'] >= horizon else 'ends'} at step {horizon}: " + (
+        f"its last rate is {rate:g}" + (", which trains nothing" if rate == 0 else "")
+    )
 
 
 def check_same(prepared: Prepared, checkpoint: Mapping[str, Any], path: Path | None) -> None:

@@ -16,7 +16,6 @@ from src.data.corpus import Corpus
 from src.training.callbacks.build import watchers
 from src.training.callbacks.curves import Curves
 from src.training.callbacks.early_stopping import StopEarly
-from src.training.callbacks.end_anyway import EndAnyway
 from src.training.callbacks.history import History
 from src.training.callbacks.keeper import Keeper
 from src.training.callbacks.predicted_string import PredictedString
@@ -25,6 +24,7 @@ from src.training.callbacks.trace import Trace
 from src.training.checkpoint import AtomicCheckpointIO
 from src.training.csv_log import RunCSV
 from src.training.tensorboard import RunTensorBoard
+from src.training.to_the_end import end_always
 
 # Words of the `trainer` group that are not handed to Lightning's Trainer as they are.
 OURS = (
@@ -71,7 +71,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
         cadence = {key: config["checkpoint"][key] for key in ("every_n_steps", "every_n_minutes")}
         keeper = Keeper(folder / "checkpoints", history, **cadence)
     signals = StopOnSignal(keeper, words["max_time"])
-    watching: list[Callback] = [signals, curves, history, EndAnyway()]
+    watching: list[Callback] = [signals, curves, history]
     if says_lines:
         watching.append(PredictedString(corpus.vocabulary.decode))
     watching += watchers(config, folder, corpus, history)
@@ -101,6 +101,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
+    end_always(trainer)
     return Watched(trainer, history, curves, signals)
 
 

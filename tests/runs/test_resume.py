@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import random
 import shutil
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.runs.commands import only_run, refused, run, scalars, start
+from tests.runs.commands import environment, only_run, refused, run, scalars, start
 
 # Everything that a resume could get wrong: dropout, random offsets, a schedule, validations in mid-epoch, a carried
 # state, checkpoints between two steps of an epoch.
@@ -109,6 +114,13 @@ def wait_for_training(process, folder: Path) -> None:  # type: ignore[no-untyped
         time.sleep(0.02)
 
 
+def read_all(descriptor: int) -> None:
+    """A terminal that nobody reads fills up, and stops who writes to it."""
+    with contextlib.suppress(OSError):  # the other side has closed
+        while os.read(descriptor, 4096):
+            pass
+
+
 @pytest.mark.slow
 def test_killed_behind_its_last_checkpoint_a_run_still_gets_its_end(uninterrupted: Path, tmp_path: Path) -> None:
     """The last checkpoint is that of the last epoch's end: no step is left, but last points and the row of HParams."""
@@ -116,7 +128,14 @@ def test_killed_behind_its_last_checkpoint_a_run_still_gets_its_end(uninterrupte
     record = tmp_path / "run" / "run.json"
     entries = json.loads(record.read_text())
     record.write_text(json.dumps(entries | {"status": "running", "metrics": {}}))
-    run(f"resume={tmp_path / 'run'}", f"data.path={uninterrupted / 'text.txt'}", cwd=tmp_path)
+    ours, terminal = pty.openpty()  # where a progress bar, too, must bear an end without a beginning
+    words = [f"resume={tmp_path / 'run'}", f"data.path={uninterrupted / 'text.txt'}"]
+    command = [sys.executable, "-m", "src.train", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=terminal, stderr=subprocess.PIPE)
+    os.close(terminal)
+    threading.Thread(target=read_all, args=(ours,), daemon=True).start()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
     same_end(only_run(uninterrupted), tmp_path / "run")
     metrics = json.loads(record.read_text())["metrics"]
     assert metrics["best"] == entries["metrics"]["best"]
@@ -137,3 +156,18 @@ def test_a_word_that_is_wrong_for_a_stored_run_changes_nothing_of_it(uninterrupt
         (message,) = refused(f"resume={folder}", word, f"data.path={uninterrupted / 'text.txt'}", cwd=tmp_path)
         assert right in message
     assert {file: (folder / file).read_bytes() for file in before} == before
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_as_it_is_unless_a_step_is_asked_for_and_an_ended_schedule_is_told(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder, text = tmp_path / "run", f"data.path={uninterrupted / 'text.txt'}"
+    shutil.copytree(only_run(uninterrupted), folder)
+    kept = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "train.log"]
+    before = [(file, file.read_bytes()) for file in kept]
+    assert "has made all its" in run(f"resume={folder}", text, "runs=elsewhere", cwd=tmp_path)
+    assert [(file, file.read_bytes()) for file in kept] == before
+    printed = run(f"resume={folder}", text, "trainer.max_epochs=4", cwd=tmp_path)
+    assert "the schedule has ended at step" in printed
+    assert "its last rate is 0" in printed
