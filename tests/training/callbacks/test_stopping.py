@@ -83,3 +83,17 @@ def test_a_metric_of_val_is_refused_where_the_text_has_none(
     with pytest.raises(Mistake, match=r"has no val split.*checkpoint\.monitor=train/"):
         train.main()
     assert not (tmp_path / "runs").exists()
+
+
+def test_signals_are_heard_before_training_begins_a_second_ctrl_c_leaves_at_once_and_all_are_given_back():
+    """Between its record and its first step a run died of SIGTERM, with status running; Lightning made 1 of a 130."""
+    before = [signal.getsignal(number) for number in signals.TAKEN]
+    stopper = StopOnSignal(keeper=None)
+    with stopper.listening():
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGINT)
+        assert (stopper.preempting, stopper.received) == (True, signal.SIGINT)
+        with pytest.raises(Interrupted) as end:
+            signal.raise_signal(signal.SIGINT)
+        assert end.value.code == 130
+    assert [signal.getsignal(number) for number in signals.TAKEN] == before
