@@ -23,6 +23,7 @@ SAID_BETTER = (
     "Restored all states",
     "Detected ",
     "Starting with v2",
+    "SLURM auto-requeueing",
 )
 
 
