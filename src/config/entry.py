@@ -130,7 +130,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
     except Mistake as error:
         if TRACEBACKS:
             raise
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes side by side, one says what all have found
+        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":  # one of a machine's speaks
             for message in error.messages:
                 print(message, file=sys.stderr)
         sys.exit(2)

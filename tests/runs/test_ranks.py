@@ -228,3 +228,11 @@ def test_a_sweep_of_several_processes_is_refused_before_it_starts(text: Path) ->
     (message,) = refused("-m", *WORDS, *TWO, "seed=0,1", cwd=text)
     assert "without -m" in message
     assert not (text / "runs").exists()
+
+
+def test_the_tutorials_lines_are_printed_once_and_are_those_of_one_process(tmp_path: Path) -> None:
+    words = ["experiment=tutorial", "trainer.max_epochs=2"]
+    one, two = (run(*words, *more, cwd=tmp_path).splitlines() for more in ([], TWO))
+    lines = [[line for line in out if line.startswith("Predicted")] for out in (one, two)]
+    assert len(lines[0]) == 2
+    assert lines[0] == lines[1]

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from src.training.callbacks.curves import last_window
 from src.training.logs import say
 from src.training.module import LanguageModule
 
@@ -27,5 +28,7 @@ class PredictedString(Callback):
         assert isinstance(pl_module, LanguageModule) and pl_module.outcome is not None
         outcome = pl_module.outcome
         predicted = self.decode(outcome.logits[:, 0].argmax(-1).cpu().numpy())
+        loss = last_window(trainer, outcome)["train/loss"]
         epoch = f"Epoch [{trainer.current_epoch + 1}/{trainer.max_epochs}]"
-        say(f"Predicted string:{predicted},{epoch} loss={outcome.loss.minimised.item():.4f}")
+        if trainer.is_global_zero:
+            say(f"Predicted string:{predicted},{epoch} loss={loss:.4f}")
