@@ -129,6 +129,6 @@ def unpack(archive: Path, member: str, place: Path) -> str:
                 while piece := packed.read(1 << 20):
                     stream.write(piece)
                     digest.update(piece)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:  # RuntimeError: encrypted, oddly packed
         raise FetchError(f"{archive} is no sound zip ({error})") from error
     return digest.hexdigest()

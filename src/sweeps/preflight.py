@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from src.config.start import heavy_imports
@@ -50,29 +50,30 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def mistakes_in_machine(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return what jobs ask for that this machine lacks; each way of training once."""
-    trainers = {json.dumps(config["trainer"], sort_keys=True): config["trainer"] for config in configs}
-    wrong: dict[str, None] = {}
-    for trainer in trainers.values():
-        if trainer["accelerator"] == "cpu":
-            continue  # which every machine has
-        with heavy_imports():
-            from src.training.machine import check_machine
-        try:
-            check_machine(trainer)
-        except Mistake as mistake:
-            wrong |= dict.fromkeys(mistake.messages)
-    return list(wrong)
+    trainers = [config["trainer"] for config in configs if config["trainer"]["accelerator"] != "cpu"]
+    if not trainers:
+        return []  # a CPU is what every machine has
+    with heavy_imports():
+        from src.training.machine import check_machine
+    return _told(check_machine, {json.dumps(trainer, sort_keys=True): trainer for trainer in trainers}.values())
 
 
 def mistakes_in_weights(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return which weights jobs cannot start from: none there, or of other sizes; each model once."""
     starts = [config for config in configs if config["init_from"] is not None]
+    if not starts:
+        return []
+    with heavy_imports():
+        from src.training.starting import source_of
+    return _told(source_of, {json.dumps([one["init_from"], one["model"]]): one for one in starts}.values())
+
+
+def _told(check: Callable[[Any], object], configs: Iterable[Any]) -> list[str]:
+    """Return what a check says of any of the configurations, each text once."""
     wrong: dict[str, None] = {}
-    for config in {json.dumps([one["init_from"], one["model"]]): one for one in starts}.values():
-        with heavy_imports():
-            from src.training.starting import source_of
+    for config in configs:
         try:
-            source_of(config)
+            check(config)
         except Mistake as mistake:
             wrong |= dict.fromkeys(mistake.messages)
     return list(wrong)
