@@ -11,6 +11,7 @@ import os
 import re
 import select
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -130,7 +131,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
     except Mistake as error:
         if TRACEBACKS:
             raise
-        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":  # one of a machine's speaks
+        if not _another_tells_it():
             for message in error.messages:
                 print(message, file=sys.stderr)
         sys.exit(2)
@@ -146,6 +147,19 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
         print(error if isinstance(error, Failure) else f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _another_tells_it(seconds: float = 10) -> bool:
+    """Whether a process of this machine that got the same words tells what is wrong with them: its first one does.
+
+    torchrun ends all processes as soon as one has failed, the first one perhaps before it has spoken. So the others
+    wait to be ended; where that does not come, the first one has found nothing wrong, and this one has to speak.
+    """
+    first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+    if first or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return not first
+    time.sleep(seconds)
+    return False
 
 
 def _stdout_is_gone() -> bool:

@@ -205,6 +205,19 @@ def test_torchrun_leaves_a_finished_run_as_it_is_and_refuses_a_sweep_in_words(te
     assert not (text / "odd").exists()
 
 
+def test_the_second_process_of_torchrun_waits_for_the_first_to_tell_a_mistake(text: Path) -> None:
+    began = time.monotonic()
+    second = start("trainer.max_epohcs=1", cwd=text, TORCHELASTIC_RUN_ID="1", LOCAL_RANK="1")
+    first = start("trainer.max_epohcs=1", cwd=text, TORCHELASTIC_RUN_ID="1", LOCAL_RANK="0")
+    _, told = first.communicate(timeout=60)
+    assert first.returncode == 2
+    assert "max_epochs" in told
+    assert second.poll() is None  # else torchrun would have ended the first before it spoke
+    _, told_too = second.communicate(timeout=60)
+    assert (second.returncode, told_too) == (2, told)  # nobody ended it: then it speaks after all
+    assert time.monotonic() - began > 10
+
+
 def test_a_job_that_slurm_puts_back_into_the_queue_goes_on_with_its_run(text: Path) -> None:
     scontrol = text / "bin" / "scontrol"
     scontrol.parent.mkdir()
