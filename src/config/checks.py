@@ -48,11 +48,21 @@ def mistakes_in_config(config: Mapping[str, Any]) -> list[str]:
     return found + list(mistakes_in_callbacks(config["callbacks"]))
 
 
+def mistakes_in_name(name: str | None) -> Iterator[str]:
+    """Yield what is wrong with the name that a run's folder is to lie under."""
+    if name is None:
+        return
+    parts = name.split("/")
+    if "\0" in name or any(part in ("", ".", "..") or len(part.encode(errors="replace")) > 255 for part in parts):
+        yield f"name={name!r}: expected the name of a folder inside of runs=, as my_run or group/my_run"
+
+
 def _choices(config: Mapping[str, Any]) -> Iterator[str]:
     for key, allowed in CHOICES.items():
         value = value_of(config, key)
         if value is not None and str(value) not in allowed:
             yield f"{key}={value}: expected one of {', '.join(allowed)}{nearest(str(value), allowed)}"
+    yield from mistakes_in_name(config["name"])
     yield from mistakes_in_threads("trainer.threads", config["trainer"]["threads"])
     monitor = config["checkpoint"]["monitor"]
     if monitor not in (*METRICS, "train/loss"):

@@ -22,12 +22,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from src.config.flags import flags_and_overrides, mistakes_in_flags
 from src.config.literals import quote_literals
 from src.config.sweeper import RunJobs, Sweep, register
-from src.config.words import CONF, mistakes_in, without_null_groups
+from src.config.words import CONF, first_of_several, mistakes_in, without_null_groups
 from src.mistakes import Failure, Mistake
 
 Plain = dict[str, Any]
@@ -67,18 +67,23 @@ def compose_and_run(
         raise Mistake(*wrong_flags, *wrong.values(), *_what_else(config_name, sound, check))
 
     composed: list[Plain] = []
+    unresolved: list[OmegaConfBaseException] = []
 
     def run(cfg: DictConfig) -> Any:
-        config = plain(cfg)
         if in_a_sweep():
-            return task(config)
-        composed.append(config)  # a single run starts below, when Hydra has done its part
+            return task(plain(cfg))
+        try:
+            composed.append(plain(cfg))  # a single run starts below, when Hydra has done its part
+        except OmegaConfBaseException as error:
+            unresolved.append(error)  # raised here, Hydra would tell it as a failure of the job
         return None
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra would print and exit by itself; we tell it better
     before, sys.argv = sys.argv, [sys.argv[0], *flags, *without_null_groups(words)]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
+        if unresolved:
+            raise unresolved[0]
     except (HydraException, OmegaConfBaseException) as error:
         raise Mistake(_first_lines(error)) from error
     finally:
@@ -177,7 +182,7 @@ def _what_else(config_name: str, words: list[str], check: Callable[[Plain], list
     """Return what is wrong with the configuration that the sound words alone would make."""
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra.compose(config_name, words, return_hydra_config=False)
+            cfg = hydra.compose(config_name, [first_of_several(word) for word in words], return_hydra_config=False)
             return check(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
     except (HydraException, OmegaConfBaseException):
         return []  # it does not even compose, and what keeps it from that is already in the list
@@ -186,7 +191,9 @@ def _what_else(config_name: str, words: list[str], check: Callable[[Plain], list
 def _first_lines(error: Exception) -> str:
     """Return what matters of Hydra's words, without its advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, InterpolationKeyError):
+        return f"{error.full_key}: {lines[0]}"
     if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'(?: requires|$)", lines[0]):
         key = several[1].partition("=")[0]
         return f"{several[1]}: several values make a sweep: add -m; one value with commas in it: '{key}=\"...\"'"
-    return " ".join(line for line in lines[:2] if "append" not in line and "+" not in line)
+    return " ".join(line for line in lines[:2] if "append" not in line and "+" not in line) or lines[0]

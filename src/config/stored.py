@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from src.config.checks import mistakes_in_config
 from src.config.flags import overrides_in
@@ -16,6 +17,7 @@ from src.config.literals import quote_literals, split_word
 from src.config.schema import Config
 from src.config.words import groups, mistakes_in
 from src.mistakes import Mistake
+from src.training.locate import newest_below
 
 
 def take(keys: Sequence[str], words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -34,6 +36,8 @@ def take(keys: Sequence[str], words: Iterable[str]) -> tuple[dict[str, str], lis
             raise Mistake(
                 f"{word}: one stored run at a time, and {'='.join(next(iter(taken.items())))} is given already"
             )
+        elif not literal[1]:
+            raise Mistake(f"{word} is empty: expected the folder of a run")
         else:
             taken[literal[0]] = literal[1]
     return taken, rest
@@ -49,19 +53,26 @@ def stored_config(folder: Path, words: Sequence[str] = ()) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Mistake(f"{folder} is no run: there is no {path.name} in it") from error
-    except yaml.YAMLError as error:
+        below = newest_below(folder) if folder.is_dir() else ""
+        raise Mistake(f"{folder} is no run: there is no {path.name} in it{below}") from error
+    except (ValueError, yaml.YAMLError) as error:
         raise Mistake(f"{path} is not the configuration of a run: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict):
         raise Mistake(f"{path} is not the configuration of a run")
-    whole = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Config), _escaped(config)), resolve=True)
-    for key, value in changes_in(words).items():
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), _escaped(config))
+        whole = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise Mistake(f"{path} is not the configuration of a run: {str(error).splitlines()[0]}") from error
+    assert isinstance(whole, dict)
+    changes, wrong = _changes_and_mistakes(words)
+    for key, value in changes.items():
         node: Any = whole
         *parents, leaf = key.split(".")
         for parent in parents:
             node = node[parent]
         node[leaf] = value
-    wrong = mistakes_in_config(whole)  # type: ignore[arg-type]  # a container of a structured config has string keys
+    wrong += mistakes_in_config(whole)  # type: ignore[arg-type]  # a container of a structured config has string keys
     if wrong:
         raise Mistake(*wrong)
     return whole  # type: ignore[return-value]
@@ -73,26 +84,32 @@ def changes_in(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         Mistake: what is wrong with any of them; a group, whose other keys are stored already.
     """
-    flags = [word for word in words if word.startswith("-")]
-    quoted = quote_literals(overrides_in(words))
-    wrong = list(mistakes_in(quoted, Config).values())
-    wrong += [f"{flag}: a stored run is taken as it is; sweeps and Hydra's flags belong to new runs" for flag in flags]
-    changes: dict[str, Any] = {}
-    if not wrong:
-        for override in OverridesParser.create().parse_overrides(quoted):
-            key = override.key_or_group
-            if key in groups() or override.is_sweep_override():
-                wrong.append(f"{override.input_line}: a stored run is changed key by key ({key}.KEY=value)")
-            else:
-                changes[key] = override.value()
+    changes, wrong = _changes_and_mistakes(words)
     if wrong:
         raise Mistake(*wrong)
+    return changes
+
+
+def _changes_and_mistakes(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return {dotted key: value} of the words that are right, and what is wrong with the others."""
+    flags = [word for word in words if word.startswith("-")]
+    quoted = quote_literals(overrides_in(words))
+    mistakes = mistakes_in(quoted, Config)
+    wrong = list(mistakes.values())
+    wrong += [f"{flag}: a stored run is taken as it is; sweeps and Hydra's flags belong to new runs" for flag in flags]
+    changes: dict[str, Any] = {}
+    for override in OverridesParser.create().parse_overrides([word for word in quoted if word not in mistakes]):
+        key = override.key_or_group
+        if key in groups() or override.is_sweep_override():
+            wrong.append(f"{override.input_line}: a stored run is changed key by key ({key}.KEY=value)")
+        else:
+            changes[key] = override.value()
     typed = OmegaConf.structured(Config)
     for key, value in changes.items():
         OmegaConf.update(typed, key, value)
     whole = OmegaConf.to_container(OmegaConf.create({key: OmegaConf.select(typed, key) for key in changes}))
     assert isinstance(whole, dict)
-    return {str(key): value for key, value in whole.items()}
+    return {str(key): value for key, value in whole.items()}, wrong
 
 
 def _escaped(value: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, Transformer
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,6 +38,14 @@ def groups(folders: Iterable[Path] = (CONF,)) -> dict[str, list[str]]:
     return found
 
 
+def groups_for(schema: type, folders: Iterable[Path] = (CONF,)) -> dict[str, list[str]]:
+    """Return the groups that a command's configuration is composed of, and any in folders of the user's own."""
+    parts = {field.name for field in dataclasses.fields(schema)}
+    parts |= {"debug"} & groups().keys() if "trainer" in parts else set()  # presets over a whole run, no part of it
+    foreign = groups().keys() - parts
+    return {group: options for group, options in groups(folders).items() if group not in foreign}
+
+
 def keys(schema: type, prefix: str = "") -> Iterator[str]:
     """Yield every key of the schema, dotted: `seed`, `data.seq_len`, `callbacks.predicted_string.enabled`."""
     for name, value in OmegaConf.to_container(OmegaConf.structured(schema)).items():  # type: ignore[union-attr]
@@ -53,7 +61,7 @@ def _keys_of(name: str, value: Any) -> Iterator[str]:
 
 def mistakes_in(words: Iterable[str], schema: type, folders: Iterable[Path] = (CONF,)) -> dict[str, str]:
     """Return what is wrong with each word by itself, {word: message}; words of Hydra's own are left to it."""
-    options, known = groups(folders), list(keys(schema))
+    options, known = groups_for(schema, folders), list(keys(schema))
     words = list(words)
     launcher = next((word.partition("=")[2] for word in reversed(words) if word.startswith("hydra/launcher=")), "basic")
     found = {}
@@ -68,7 +76,7 @@ def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema:
     if "=" not in word:
         if word.startswith("~"):
             return f"{word}: nothing can be deleted; give the key another value ({word.lstrip('~')}=...)"
-        return f"{word}: expected key=value{nearest(word, known + list(options))}"
+        return f"{word}: expected key=value{nearest(word, _all(known, options))}"
     try:
         override = OverridesParser.create().parse_override(word)
     except (OverrideParseException, HydraException) as error:
@@ -88,6 +96,8 @@ def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema:
         is_needed = key in known and dataclasses.is_dataclass(OmegaConf.get_type(_typed(schema), key))
         nothing = not is_needed and not override.is_sweep_override()
         return next((m for m in (_wrong_option(key, value, options[key], nothing) for value in values) if m), None)
+    if override.is_add() and not override.is_force_add() and key in known:
+        return f"{word}: the key is there already; without the plus it is set: {word.lstrip('+')}"
     if key not in known and not _free(key, schema):
         return f"{key}: there is no such key{_nearest_key(key, known, options)}"
     return next((m for m in (_wrong_value(key, value, schema) for value in values) if m), None)
@@ -99,6 +109,15 @@ def several(word: str) -> bool:
         return OverridesParser.create().parse_override(word).is_sweep_override()
     except (OverrideParseException, HydraException):
         return False
+
+
+def first_of_several(word: str) -> str:
+    """Return a word that can be read with the first of its values, where a sweep gives several."""
+    override = OverridesParser.create().parse_override(word)
+    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+        return word
+    first = next(override.sweep_iterator(transformer=Transformer.encode), None)
+    return word if first is None else f"{override.get_key_element()}={first}"
 
 
 def _values(override: Override) -> Iterator[Any]:
@@ -134,13 +153,18 @@ def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> s
         if leaf != key:
             whole = [max(whole, key=lambda one: likeness(key, one))]
         return f"; did you mean {' or '.join(whole[:3])}?"
-    match = difflib.get_close_matches(key, known + list(options), n=2, cutoff=0.6)
+    match = difflib.get_close_matches(key, _all(known, options), n=2, cutoff=0.6)
     if len(match) == 2 and likeness(key, match[1]) < likeness(key, match[0]):
         match.pop()  # the second is named only where it is as near
     if not match:
         leaves = {k.rpartition(".")[2]: k for k in known}
         match = [leaves[m] for m in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
     return f"; did you mean {' or '.join(match)}?" if match else f"; the groups are {', '.join(sorted(options))}"
+
+
+def _all(known: list[str], options: Iterable[str]) -> list[str]:
+    """Return keys and groups, each once: most groups are a key too."""
+    return list(dict.fromkeys([*known, *options]))
 
 
 def likeness(one: str, other: str) -> float:
@@ -161,13 +185,19 @@ def _wrong_value(key: str, value: Any, schema: type) -> str | None:
     try:
         OmegaConf.update(config, key, value, merge=True)
     except OmegaConfBaseException:
-        if isinstance(value, bool) and OmegaConf.is_dict(node := OmegaConf.select(config, key)) and "enabled" in node:
-            word = str(value).lower()
-            return f"{key}={word}: {key} has words of its own; did you mean {key}.enabled={word}?"
+        if OmegaConf.is_dict(node := OmegaConf.select(config, key)):
+            return _has_words_of_its_own(key, value, [str(name) for name in node])
         kind = _type_of(key, schema)
         listed = f"; did you mean {key}=[{value}]?" if kind.startswith("a list of names") and value else ""
         return f"{key}={value!r}: expected {kind}{listed}"
     return None
+
+
+def _has_words_of_its_own(key: str, value: Any, below: list[str]) -> str:
+    word = str(value).lower() if isinstance(value, bool) else value
+    likely = "enabled" if isinstance(value, bool) and "enabled" in below else below[0] if len(below) == 1 else None
+    way = f"did you mean {key}.{likely}={word}?" if likely else f"{key}.KEY=..., KEY one of {', '.join(below)}"
+    return f"{key}={word}: {key} has words of its own; {way}"
 
 
 def _type_of(key: str, schema: type) -> str:

@@ -145,7 +145,11 @@ def _split(name: str, options: dict[str, Any]) -> list[str]:
 
 def _pair(input: str | None = None, target: str | None = None, symbols: str | None = None, **_: Any) -> list[str]:
     given = pair_of(input, target, symbols)
-    mistakes = []
+    mistakes = [
+        f"data.{key} is empty: expected a text; leave it out for the tutorial's"
+        for key, text in (("input", input), ("target", target), ("symbols", symbols))
+        if text == ""
+    ]
     if len(given[0]) != len(given[1]):
         mistakes.append(
             f"data.input={given[0]} has {len(given[0])} characters and data.target={given[1]} has {len(given[1])}; "

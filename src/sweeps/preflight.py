@@ -15,7 +15,8 @@ from src.config.sweeper import Engine
 from src.data.corpus import Corpus, open_corpus
 from src.data.layout import plan
 from src.mistakes import Mistake
-from src.training.wanted import check_monitor, check_prompt
+from src.training.length import check_validations, windows_an_epoch
+from src.training.wanted import check_monitor, check_prompt, check_size
 
 NOT_THE_TEXT = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
 
@@ -27,8 +28,9 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     wrong: dict[str, None] = {}
     for config in configs:
         data = config["data"]
-        asked = [data, config["callbacks"]["text_samples"], config["checkpoint"], config["early_stopping"]]
-        if (whole := json.dumps([*asked, config["scheduler"]["name"]], sort_keys=True)) in looked:
+        groups = ("data", "model", "trainer", "checkpoint", "early_stopping", "scheduler")
+        asked = [config["callbacks"]["text_samples"], *(config[group] for group in groups)]
+        if (whole := json.dumps(asked, sort_keys=True)) in looked:
             continue
         looked.add(whole)
         text = {key: value for key, value in data.items() if key not in NOT_THE_TEXT}
@@ -42,7 +44,9 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
                 if config["init_from"] is None:  # else the vocabulary is the older run's, with the text's behind it
                     check_prompt(config["callbacks"]["text_samples"], corpus.vocabulary)
                 check_monitor(config, corpus.splits)
-                plan(corpus.splits["train"], data["seq_len"], data["batch_size"], data["offset"], 0)
+                windows = plan(corpus.splits["train"], data["seq_len"], data["batch_size"], data["offset"], 0)
+                check_validations(config["trainer"], windows_an_epoch(config["trainer"], windows.count))
+                check_size(config["model"], len(corpus.vocabulary))
         except Mistake as mistake:
             wrong |= dict.fromkeys(mistake.messages)
     return list(wrong)

@@ -34,7 +34,7 @@ def locate(path: str | Path, at: str | None = None) -> Path:
         raise Mistake(f"{path} cannot be read: permission denied")
     folder = place / "checkpoints"
     if not (place / "run.json").is_file() and not folder.is_dir():
-        inside = f"; did you mean {place.parent}?" if (place.parent / "run.json").is_file() else _newest_below(place)
+        inside = f"; did you mean {place.parent}?" if (place.parent / "run.json").is_file() else newest_below(place)
         raise Mistake(f"{path} is no run: it has no run.json and no checkpoints{inside}")
     there = [name for name in AT if (folder / f"{name}.ckpt").is_file()]
     if at is None and (folder / "previous.ckpt").is_file():
@@ -58,9 +58,9 @@ def run_of(checkpoint: Path) -> Path | None:
     return named if named.resolve() == folder.parent else folder.parent
 
 
-def _newest_below(place: Path) -> str:
-    """`; did you mean ...`: the newest run below a folder of runs, looked for where runs lie (two levels down)."""
-    records = [*place.glob("*/run.json"), *place.glob("*/*/run.json")]
+def newest_below(place: Path) -> str:
+    """`; did you mean ...`: the newest run below a folder of runs, up to the three levels of a sweep down."""
+    records = [record for depth in ("*", "*/*", "*/*/*") for record in place.glob(f"{depth}/run.json")]
     if not records:
         return "; name the folder of one run (python -m src.train makes one under runs/)"
     return f"; did you mean {max(records, key=lambda record: record.stat().st_mtime).parent}?"
@@ -69,4 +69,4 @@ def _newest_below(place: Path) -> str:
 def _nearest_above(place: Path) -> str:
     """What there is, from the nearest folder above that exists."""
     above = next((parent for parent in place.parents if os.path.isdir(parent)), Path())
-    return _newest_below(above) if above != Path() else f" (relative paths start at {Path.cwd()})"
+    return newest_below(above) if above != Path() else f" (relative paths start at {Path.cwd()})"

@@ -16,13 +16,14 @@ from src.data.vocabulary import Vocabulary
 from src.mistakes import Mistake
 from src.models.build import build_model
 from src.training.checkpoint import FORMAT
+from src.training.length import check_validations, run_steps, windows_an_epoch
 from src.training.machine import check_machine, threads_for, use_threads
 from src.training.module import LanguageModule
 from src.training.places import with_places
 from src.training.ranks import join_torchrun, rank, under_torchrun, world_size
 from src.training.starting import check_growth, source_of, start_from
 from src.training.together import leave_with_parent
-from src.training.wanted import check_monitor, check_prompt
+from src.training.wanted import check_monitor, check_prompt, check_size
 
 SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
 WINDOW_WORDS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
@@ -68,6 +69,8 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
     windows_as = {key: words[key] for key in WINDOW_WORDS}
     data = TextData(corpus, **windows_as, seed=config["seed"])
     data.limit = windows_an_epoch(config["trainer"], len(data.windows(world_size=world_size(config["trainer"]))))
+    check_validations(config["trainer"], data.limit)
+    check_size(config["model"], len(corpus.vocabulary))
     share = config["trainer"]["devices"] if world_size(config["trainer"]) > 1 else 1
     auto = threads_for(config["trainer"]["threads"], config["model"]["hidden_size"], share)
     use_threads(threads or auto)
@@ -100,17 +103,3 @@ def drawn_seed() -> int:
     if rank() == 0:
         os.environ[SEED] = str(secrets.randbelow(2**31))
     return int(os.environ[SEED])
-
-
-def windows_an_epoch(trainer: Mapping[str, Any], windows: int) -> int:
-    """Return how many windows an epoch has under Lightning's limits: a whole number counts, a fraction is a share."""
-    for limit in (trainer["limit_train_batches"], trainer["overfit_batches"] or 1.0):
-        share = int(limit) if limit > 1 or isinstance(limit, int) else int(windows * limit)
-        windows = max(1, min(windows, share))
-    return windows
-
-
-def run_steps(trainer: Mapping[str, Any], steps_an_epoch: int) -> int:
-    """Return how many optimizer steps the run will make."""
-    steps = int(trainer["max_epochs"]) * steps_an_epoch
-    return steps if trainer["max_steps"] < 0 else min(steps, trainer["max_steps"])

@@ -14,8 +14,9 @@ from src.mistakes import Mistake
 from src.training.appended import cut_back
 from src.training.checkpoint import newest_sound
 from src.training.fit import follow, train
+from src.training.length import run_steps
 from src.training.logs import logging_to
-from src.training.prepare import Prepared, prepare, run_steps
+from src.training.prepare import Prepared, prepare
 from src.training.ranks import check_same_number, rank
 from src.training.run import Record, locked, now, provenance, write_atomically
 

@@ -84,7 +84,10 @@ class Record:
     @classmethod
     def read(cls, folder: Path) -> Record:
         """Read the record of an existing run; OSError or ValueError where there is none."""
-        return cls(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
+        entries = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        if not isinstance(entries, dict) or "status" not in entries:
+            raise ValueError("run.json is no record of a run: it has no status")
+        return cls(folder, entries)
 
     def update(self, **entries: Any) -> None:
         """Change entries and write the file."""

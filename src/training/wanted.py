@@ -77,6 +77,22 @@ def mistakes_in_output(format: str, output: str | None) -> list[str]:
     return found
 
 
+def check_size(model: Mapping[str, Any], vocab_size: int) -> None:
+    """Hold a network to the memory of this machine, which has to hold its weights and their gradients, 4 bytes each.
+
+    Raises:
+        Mistake: it is larger, and the system would end the run in the middle without a word.
+    """
+    H, L = model["hidden_size"], model["num_layers"]
+    numbers = H * (vocab_size + H * (2 * L - 1)) * {"lstm": 4, "gru": 3}.get(model["name"], 1)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 8 * numbers > there:
+        raise Mistake(
+            f"model.hidden_size={H} model.num_layers={L}: {numbers:,} weights and their gradients take "
+            f"{8 * numbers / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}"
+        )
+
+
 def check_monitor(config: Mapping[str, Any], splits: Container[str]) -> None:
     """Hold the monitored metric to the splits of the text.
 

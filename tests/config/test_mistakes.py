@@ -41,6 +41,10 @@ MISTAKES = [
     ("batch_size=9", "data.batch_size"),
     ("sead=3", "seed"),
     ("~model.dropout", "model.dropout"),
+    ("+data.seq_len=3", "without the plus it is set: data.seq_len=3"),
+    ("benchmark=step", "the groups are callbacks, data, debug"),
+    ("search=small_text", "the groups are"),
+    ("seed=${nosuch}", "'nosuch' not found"),
     ("resume", "resume"),
     ("stacked", "key=value"),
     ("callbacks.hidden_state.enabled=true", "did you mean callbacks.hidden_states.enabled?"),
@@ -51,6 +55,8 @@ MISTAKES = [
     ("model.single_bias=maybe", "true or false"),
     ("optimizer.lr=fast", "a number"),
     ("seed=abc", "a whole number"),
+    ("loss=sum", "did you mean loss.over_time=sum?"),
+    ("optimizer.lr=0.1 scheduler=[1]", "cosine"),
     ("trainer.max_epochs=[1,2]", "a whole number"),
     # out of range, or no such choice
     ("model.num_layers=0", "at least 1"),
@@ -79,6 +85,10 @@ MISTAKES = [
     ("data.offset=rand data=text data.path=x", "random"),
     ("seed=18446744073709551616", "at most 18446744073709551615"),
     ("optimizer.weight_decay=nan", "at least 0"),
+    ("name=../elsewhere", "inside of runs="),
+    ("name=/elsewhere", "inside of runs="),
+    ("data.input=", "data.input is empty"),
+    ("data.symbols=", "data.symbols is empty"),
     ("optimizer.lr=inf", "above 0"),
     ("early_stopping.min_delta=nan", "at least 0"),
     ("trainer.val_check_interval=1.5", "a share"),
@@ -110,7 +120,10 @@ MISTAKES = [
     ("data=text data.path=" + "x" * 5000, "no such file"),
     ("data=names data.root=~nouser/x data.split_seed=-1", "data.split_seed=-1"),
     ("init_from=~nouser/x", "~nouser/x"),
+    ("data=pydoc trainer.val_check_interval=1000000", "an epoch has"),
+    ("data=pydoc model.hidden_size=1000000000000", "weights and their gradients take"),
     # stored runs
+    ("resume=", "the folder of a run"),
     ("resume=nowhere", "nowhere"),
     ("rerun=nowhere", "nowhere"),
     ("resume=a rerun=b", "one stored run"),
@@ -123,6 +136,8 @@ MISTAKES = [
     ("-m model=cell,stackd", "stacked"),
     ("-m trainer.max_epochs=1,0", "at least 1"),
     ("-m model.num_layers=1,two", "a whole number"),
+    ("-m data=pydoc seed=0,1 trainer.val_check_interval=1000000", "an epoch has"),
+    ("-m data=pydoc model.hidden_size=1000000000000,8", "weights and their gradients take"),
 ]
 
 
@@ -155,6 +170,54 @@ def test_all_mistakes_are_told_at_once(answer) -> None:  # type: ignore[no-untyp
     lines = answer("model.hiden_size=3 data=helo trainer.max_epochs=0 optimizer.lr=x model.init=zero")
     for right in ("model.hidden_size", "hello", "at least 1", "a number", "orthogonal"):
         assert any(right in line for line in lines), right
+
+
+def test_all_mistakes_of_a_sweep_are_told_at_once(answer) -> None:  # type: ignore[no-untyped-def]
+    lines = answer("-m seed=0,1 model=cel,manual data.seq_len=0 +seed=3 loss=sum")
+    for right in ("did you mean cell?", "data.seq_len=0", "without the plus", "loss.over_time=sum"):
+        assert sum(right in line for line in lines) == 1, right
+
+
+def test_no_answer_names_a_word_twice(answer) -> None:  # type: ignore[no-untyped-def]
+    (line,) = answer("modl.x=3")
+    assert line == "modl.x: there is no such key; did you mean model?"
+
+
+WHOLE = (  # the least that is a whole configuration: every other key has its default
+    "{data: {name: hello}, model: {name: cell, _target_: src.models.cell.CellRNN}, "
+    "optimizer: {name: adam}, scheduler: {name: none}}"
+)
+STORED = [
+    ("config.yaml", "{data: {name: hello}}", "config.yaml is not the configuration of a run"),
+    ("config.yaml", "[1]", "config.yaml is not the configuration of a run"),
+    ("config.yaml", "{a: 1}", "Key 'a' not in 'Config'"),
+    ("config.yaml", "{model: {num_layers: many}}", "'many'"),
+    ("config.yaml", "a: [", "config.yaml is not the configuration of a run"),
+    ("config.yaml", "\udcff", "can't decode"),
+    ("run.json", "[1]", "it has no status"),
+    ("run.json", "{}", "it has no status"),
+    ("run.json", "{", "expected run.json and config.yaml"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "right"), STORED)
+def test_a_folder_that_is_no_run_is_told(  # type: ignore[no-untyped-def]
+    file: str, text: str, right: str, answer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("stored")
+    (folder / "config.yaml").write_text(WHOLE)
+    (folder / file).write_text(text, errors="surrogateescape")
+    lines = answer(f"resume={folder}")
+    assert len(lines) <= 2
+    assert right in " ".join(lines)
+
+
+def test_all_that_is_wrong_with_a_stored_run_is_told_at_once(answer, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp("stored")
+    (folder / "config.yaml").write_text(WHOLE)
+    lines = answer(f"rerun={folder} trainer.max_epochs=0 modl.x=3 seed=0,1")
+    for right in ("modl.x", "at least 1", "key by key"):
+        assert sum(right in line for line in lines) == 1, right
 
 
 def test_an_answer_does_not_import_torch(tmp_path: Path) -> None:

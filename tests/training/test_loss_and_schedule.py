@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from src.metrics import Tally, bits_per_character, perplexity
+from src.training.length import run_steps, windows_an_epoch
 from src.training.loss import NO_TARGET, sum_in_order, window_loss
 from src.training.optimizers import Schedule, build_optimizer
-from src.training.prepare import run_steps, windows_an_epoch
 
 
 def test_a_uniform_guess_over_64_characters_costs_6_bits() -> None:

@@ -59,6 +59,11 @@ class History(Callback):
         """Seconds of training so far, validations included, the time between an end and a resume left out."""
         return self.seconds_before + time.perf_counter() - self.started
 
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """A run that `trainer.max_steps` ends in mid-epoch has a last line too: Lightning validates where it stops."""
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A validation in training makes a line."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
