@@ -64,6 +64,11 @@ def measured(asked: dict[str, Any], words: Sequence[str]) -> Iterator[tuple[dict
 
         found = callbacks.run(words)
         yield found, callbacks.lines(found)
+    elif asked["name"] == "sampling":
+        from src.benchmarks import sampling
+
+        found = sampling.run(asked)
+        yield found, sampling.lines(found)
     else:
         from src.benchmarks import step
 

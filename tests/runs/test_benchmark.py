@@ -222,3 +222,18 @@ def test_what_watches_a_run_is_told_as_a_share_of_its_training(tmp_path):
     assert found["share"] == pytest.approx(found["watching_seconds"] / (found["seconds"] - found["watching_seconds"]))
     assert f"the callbacks take {found['share']:.2%} of the time" in text
     assert ROOT not in tmp_path.parents
+
+
+@pytest.mark.slow
+def test_sampling_tells_the_speed_of_one_and_of_many_streams_and_what_a_late_character_costs(tmp_path):
+    words = ("benchmark=sampling", "benchmark.hidden_size=16", "benchmark.seconds=0.2", "benchmark.out=b.json")
+    text = run(*words, cwd=tmp_path, module="src.benchmark")
+    (found,) = json.loads((tmp_path / "b.json").read_text())["results"]
+    alone, many = found["characters_per_second"]["1"], found["characters_per_second"]["64"]
+    assert f"{alone:,.0f}" in text
+    assert f"{many:,.0f}" in text
+    assert many > 2 * alone  # a product of 64 rows costs less than 64 products
+    early, late = found["microseconds"]["10"], found["microseconds"]["10000"]
+    assert 0 < late < 5 * early
+    (said,) = refused("benchmark=sampling", "benchmark.models=[cell]", cwd=tmp_path, module="src.benchmark")
+    assert said.endswith("benchmark=sampling, which has hidden_size, num_layers, vocab_size, seconds, threads, out")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -91,23 +93,38 @@ def test_the_python_lines_of_the_readme_run(here: Path, monkeypatch: pytest.Monk
     assert 0 < float(bits) < 12
 
 
-def test_make_tensorboard_serves_the_runs_and_says_where(here: Path) -> None:
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_tensorboard_serves_the_runs_says_where_and_ends_with_ctrl_c(here: Path) -> None:
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, here)
+    (here / ".venv" / "bin").mkdir(parents=True)
+    (here / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (here / ".venv" / "bin" / "python").chmod(0o755)
+    for stamp in ("bin/pip", ".installed-run"):
+        (here / ".venv" / stamp).touch()  # newer than the lock: nothing is to be installed
+    plain = {key: value for key, value in environment().items() if not key.startswith(("MAKE", "MFLAGS"))}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--logdir", "runs", "--port", "0"],
+        ["make", "tensorboard", "ARGS=--port=0"],
         cwd=here,
-        env=environment(),
+        env=plain,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
+    watchdog = threading.Timer(90, os.killpg, (process.pid, signal.SIGKILL))
+    watchdog.start()
     try:
-        deadline = time.monotonic() + 60
-        for line in process.stdout or ():
-            assert time.monotonic() < deadline
-            if "http://" in line:
-                break
-        else:
-            raise AssertionError("TensorBoard ended without an address")
+        found = (re.search(r"http://localhost:\d+/", line) for line in process.stdout or ())
+        address = next((match[0] for match in found if match), None)
+        assert address, "TensorBoard ended without an address"
+        with urllib.request.urlopen(f"{address}data/runs", timeout=30) as answer:
+            assert answer.status == 200
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: make and what it has started
+        process.communicate()
     finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        watchdog.cancel()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(address, timeout=5)
