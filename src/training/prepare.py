@@ -13,14 +13,13 @@ import torch
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
-from src.mistakes import Mistake
 from src.models.build import build_model
 from src.training.checkpoint import FORMAT
 from src.training.length import check_validations, run_steps, windows_an_epoch
 from src.training.machine import check_machine, threads_for, use_threads
 from src.training.module import LanguageModule
 from src.training.places import with_places
-from src.training.ranks import join_torchrun, rank, under_torchrun, world_size
+from src.training.ranks import join_torchrun, rank, told_by_first, under_torchrun, world_size
 from src.training.starting import check_growth, source_of, start_from
 from src.training.together import leave_with_parent
 from src.training.wanted import check_monitor, check_prompt, check_size
@@ -91,15 +90,9 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
 
 
 def drawn_seed() -> int:
-    """Draw a seed; processes that Lightning starts for this run find it in their environment.
-
-    Raises:
-        Mistake: processes that torchrun started cannot agree on one.
-    """
-    if under_torchrun():
-        raise Mistake(
-            "seed=null: processes that torchrun has started cannot draw one together; give a number, seed=$RANDOM"
-        )
+    """Draw a seed, in process 0. Those that Lightning starts for it find it in their environment, torchrun's ask it."""
     if rank() == 0:
         os.environ[SEED] = str(secrets.randbelow(2**31))
+    if under_torchrun():
+        os.environ[SEED] = told_by_first(SEED, os.environ.get(SEED, ""))
     return int(os.environ[SEED])

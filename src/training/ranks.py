@@ -67,6 +67,18 @@ def join_torchrun(trainer: dict[str, Any]) -> None:
     trainer["devices"], trainer["num_nodes"] = here, started // here
 
 
+def told_by_first(key: str, text: str) -> str:
+    """Under torchrun, return the text that process 0 has for a key, before the processes train together.
+
+    torchrun keeps a store for them; `rendezvous` finds it where it stands in the environment.
+    """
+    store, number, _ = next(torch.distributed.rendezvous("env://"))
+    key = f"unroll/{os.environ['TORCHELASTIC_RESTART_COUNT']}/{key}"  # started again, they agree again
+    if number == 0:
+        store.set(key, text)
+    return str(store.get(key).decode())  # waits until it is there
+
+
 def check_same_number(trainer: Mapping[str, Any], stored: int) -> None:
     """Raise Mistake where a run of `stored` processes would go on with another number: other streams, other sums."""
     now = int(os.environ["WORLD_SIZE"]) if under_torchrun() else world_size(trainer)

@@ -145,7 +145,7 @@ def test_a_process_that_is_killed_ends_the_other_soon_with_one_readable_error(te
 
 def torchrun(*words: str, cwd: Path, code: int) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "src.train", *words]
-    done = subprocess.run(command, cwd=cwd, env=environment(), timeout=60, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=cwd, env=environment(), timeout=120, capture_output=True, text=True)
     assert (done.returncode == 0) == (code == 0), done.stderr
     return done.stderr
 
@@ -203,6 +203,16 @@ def test_torchrun_leaves_a_finished_run_as_it_is_and_refuses_a_sweep_in_words(te
     (message,) = refused(*WORDS, "trainer.devices=2", "data.batch_size=3", "runs=odd", cwd=text)
     assert "batch_size=3 does not divide among 2 processes" in message
     assert not (text / "odd").exists()
+
+
+def test_processes_of_torchrun_draw_one_seed(text: Path) -> None:
+    torchrun(*WORDS, "seed=null", cwd=text, code=0)
+    folder = only_run(text)
+    seed = json.loads((folder / "run.json").read_text())["seed"]
+    (text / "again").mkdir()
+    run(*WORDS, *TWO, f"seed={seed}", f"data.path={text / 'text.txt'}", cwd=text / "again")
+    mine, again = scalars(folder), scalars(only_run(text / "again"))
+    assert mine["train/loss"] == again["train/loss"]  # of both columns: the second had the same weights
 
 
 def test_the_second_process_of_torchrun_waits_for_the_first_to_tell_a_mistake(text: Path) -> None:
