@@ -48,3 +48,29 @@ def test_a_link_to_a_lost_file_or_a_renamed_function_is_told_with_its_line(tmp_p
         "[`CellRNN.backward`](cell.py)\n[gone](gone.py)\n[elsewhere](https://example.org)\n"
     )
     assert broken_links(page) == ["5: cell.py has no backward", "6: there is no gone.py"]
+
+
+NAMES = ("name", "_target_")  # what a file is, no default that needs a reason
+
+
+def keys_without_reason(text: str) -> list[str]:
+    """Return the keys with a value that have no comment, beside them or at the head of their block."""
+    bare, told = [], False
+    for line in text.split("\nhydra:")[0].splitlines():
+        key, _, value = line.strip().partition(":")
+        if not line.strip():
+            told = False
+        elif "#" in line:
+            told = True
+        elif value.strip() and not told and key not in NAMES and not key.startswith("-"):
+            bare.append(key)
+    return bare
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda file: file.stem)
+def test_every_key_of_conf_says_why(file: Path) -> None:
+    assert keys_without_reason(file.read_text(encoding="utf-8")) == []
+
+
+def test_a_key_without_a_reason_is_found() -> None:
+    assert keys_without_reason("# head\n\na: 1\nb: 2  # why\n\nc:\n  d: 3\n") == ["a", "d"]
