@@ -25,6 +25,7 @@ from src.training.checkpoint import AtomicCheckpointIO
 from src.training.csv_log import RunCSV
 from src.training.tensorboard import RunTensorBoard
 from src.training.to_the_end import end_always
+from src.training.unprofiled import Unprofiled, without_idle_hooks
 
 # Words of the `trainer` group that are not handed to Lightning's Trainer as they are.
 OURS = (
@@ -84,6 +85,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
     bar = words["enable_progress_bar"] and sys.stdout.isatty() and not says_lines
     if bar:
         watching.append(TQDMProgressBar(refresh_rate=50))  # a redraw at every step would cost a tenth of a small one
+    without_idle_hooks(watching)
     given = {key: value for key, value in words.items() if key not in OURS}
     if "val" not in corpus.splits:
         given["limit_val_batches"] = 0
@@ -94,6 +96,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
         callbacks=watching,
         logger=_loggers(config["logger"]["name"], folder),
         plugins=[AtomicCheckpointIO()],
+        profiler=Unprofiled(),
         default_root_dir=folder,
         log_every_n_steps=1,  # Lightning's own cadence; ours is that of `Curves`
         enable_checkpointing=False,

@@ -20,6 +20,7 @@ from src.training.fit import fit
 from src.training.module import LanguageModule
 from src.training.prepare import prepare
 from src.training.trainer import build_trainer
+from src.training.unprofiled import OF_A_STEP
 from tests.runs.commands import ROOT
 
 
@@ -102,6 +103,27 @@ def test_every_trainer_word_of_ours_is_lightning_s_or_said_to_be_ours() -> None:
     for field in dataclasses.fields(TrainerConfig):
         assert field.name in theirs or field.name in OURS, field.name
     assert set(OURS) - theirs == {"threads", "profile"}
+
+
+def test_callbacks_hear_of_a_step_what_they_have_written_and_no_more(config: dict[str, Any]) -> None:
+    prepared = prepare(config)
+    trainer = build_trainer(config, Path("run"), prepared.corpus, prepared.steps_an_epoch).trainer
+    ours = [callback for callback in trainer.callbacks if type(callback).__module__.startswith("src.")]  # type: ignore[attr-defined]
+    heard = set()
+    for callback in ours:
+        for hook in OF_A_STEP:
+            written = getattr(type(callback), hook) is not getattr(pl.Callback, hook)
+            assert callable(getattr(callback, hook)) == written, (type(callback).__name__, hook)
+            heard |= {hook} if written else set()
+    assert {"on_train_batch_start", "on_train_batch_end"} <= heard
+
+
+def test_a_run_of_so_many_steps_ends_with_a_validation(config: dict[str, Any]) -> None:
+    config["trainer"] |= {"max_steps": 7, "max_epochs": 5}
+    folder = fit(config, {"command": "", "overrides": []})
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 7
+    assert "val/cross_entropy" in lines[-1]
 
 
 def test_several_windows_a_step_are_the_mean_of_their_gradients_with_the_state_carried(config: dict[str, Any]) -> None:
