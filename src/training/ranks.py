@@ -6,6 +6,7 @@ What only one of them can know (a signal, the time) is agreed on at the end of a
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -68,15 +69,19 @@ def join_torchrun(trainer: dict[str, Any]) -> None:
 
 
 def told_by_first(key: str, text: str) -> str:
-    """Under torchrun, return the text that process 0 has for a key, before the processes train together.
-
-    torchrun keeps a store for them; `rendezvous` finds it where it stands in the environment.
-    """
-    store, number, _ = next(torch.distributed.rendezvous("env://"))
+    """Under torchrun, return the text that process 0 has for a key, before the processes train together."""
+    store, number = _store()
     key = f"unroll/{os.environ['TORCHELASTIC_RESTART_COUNT']}/{key}"  # started again, they agree again
     if number == 0:
         store.set(key, text)
     return str(store.get(key).decode())  # waits until it is there
+
+
+@functools.cache  # kept: where torchrun has none, process 0 has opened it, and the others ask until they train
+def _store() -> tuple[torch.distributed.Store, int]:
+    """Return what the processes tell one another before they have a group, found in the environment, and the rank."""
+    store, number, _ = next(torch.distributed.rendezvous("env://"))
+    return store, number
 
 
 def check_same_number(trainer: Mapping[str, Any], stored: int) -> None:
