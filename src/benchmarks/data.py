@@ -85,6 +85,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     rate = loader["characters_per_second"] / 1e6
     windows = f"windows of {time_} x {batch}; peak {loader['peak_mb']:,.0f} MB"
     told.append(f"  the loader alone hands out {rate:,.0f} million characters/s, in {windows}")
+    told.append("  (the mapped text among it, which the system takes back as soon as it needs the memory)")
     return told
 
 
