@@ -1,7 +1,7 @@
 """What Lightning does at every step for hooks that do nothing and a profiler that measures nothing, left out.
 
-Some thirty times a step it makes a context manager for its profiler and asks callbacks that have nothing to say, which a
-small step can do without. `trainer.profile=true` is torch's profiler, which needs none of this.
+Some thirty times a step it makes a context manager for its profiler, and it asks callbacks that have nothing to say.
+A small step can do without. `trainer.profile=true` is torch's profiler, which needs none of this.
 """
 
 from __future__ import annotations
