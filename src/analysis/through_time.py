@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.models.bptt import backward_window, forward_window, split
 from src.models.convert import read_layers
 from src.models.language_model import LanguageModel
 from src.models.stepper import nonlinearity_of
+from src.models.window import backward_window, forward_window, split
 
 
 class Layers(NamedTuple):

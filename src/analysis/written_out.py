@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.models.bptt import split
 from src.models.language_model import LanguageModel
 from src.models.manual import ManualRNN, record_deltas
+from src.models.window import split
 
 
 @dataclass

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.models.bptt import split
 from src.models.cell import CellRNN
 from src.models.manual import ManualLayer, ManualRNN
 from src.models.stacked import StackedRNN
+from src.models.window import split
 
 
 class Layer(NamedTuple):

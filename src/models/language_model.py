@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from src.mistakes import Mistake
+from src.models.manual import ManualRNN
 
 State = Any  # a tensor (num_layers, batch, hidden), or the LSTM's pair of them
 
@@ -36,6 +37,8 @@ class LanguageModel(nn.Module):
                 f"vocabulary's {vocab_size}; set model.hidden_size={vocab_size} or model.readout=linear"
             )
         self.recurrence = recurrence
+        if isinstance(recurrence, ManualRNN):
+            recurrence.lends_output = readout == "linear"  # which leaves the hidden state as it is
         self.readout = nn.Linear(hidden_size, vocab_size) if readout == "linear" else nn.Identity()
 
     def forward(self, inputs: Tensor, state: State = None) -> tuple[Tensor, State]:

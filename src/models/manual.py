@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from src.models.bptt import recurrence, reference, split
+from src.models.bptt import recurrence, reference
 from src.models.initialisation import check_init, initialise_, uniform_layer
 from src.models.manners import check_words, time_first
+from src.models.window import split
 
 _NAMES = ("weight", "bias"), ("weight_reverse", "bias_reverse")
 
@@ -47,6 +48,8 @@ class ManualRNN(nn.Module):
 
     Second derivatives, torch.compile, tracing and torch.func go through the slow reference.
     """
+
+    lends_output = False  # True: output is what the backward pass reads, not a copy (1 to 4 % of a step); leave it be
 
     input_size: int
     hidden_size: int
@@ -151,8 +154,8 @@ class ManualRNN(nn.Module):
             outputs.append(hidden)
             ends.append(h_n)
         output = outputs[0] if directions == 1 else torch.cat(outputs, dim=2)
-        if directions == 1 and output.requires_grad:
-            output = output.clone()  # the caller's, to change in place: the backward pass reads hidden; 1 % of a step
+        if directions == 1 and output.requires_grad and not self.lends_output:
+            output = output.clone()  # the caller's, to change in place
         h_n = ends[0].unsqueeze(0) if len(ends) == 1 else torch.stack(ends)
         if not batched:
             return output.squeeze(1), h_n.squeeze(1)

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 NONLINEARITIES = ("tanh", "relu")
-_ONE = torch.ones(())
 
 
-def _plain_memory(tensor: Tensor) -> bool:
+def in_main_memory(tensor: Tensor) -> bool:
     """Whether numpy and oneDNN may reach into this tensor: no subclass, in main memory."""
     return type(tensor) is Tensor and tensor.device.type == "cpu"
 
@@ -31,7 +30,7 @@ def pays_to_pack(M: Tensor, rows: int) -> bool:
     packed: float32, H = 256: 56, 65; 384: 130, 110; 512: 233, 180; 1024: 1,190, 680. bfloat16, H = 128: 27, 26;
     256: 46, 43; 512: 120, 105; 1024: 428, 370. Packing itself takes 700 (float32, H = 512), once a window.
     """
-    if rows < 8 or not _plain_memory(M) or not torch.backends.mkldnn.is_available():
+    if rows < 8 or not in_main_memory(M) or not torch.backends.mkldnn.is_available():
         return False
     if M.dtype is torch.bfloat16:
         return min(M.shape) >= 128 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -96,10 +95,10 @@ class Activation:
         self.relu = nonlinearity == "relu"
         self.wide = None
         self.steps: Sequence[Any] = hidden.unbind(0)
-        self.numpy = not self.relu and _plain_memory(hidden) and hidden.dtype in (torch.float32, torch.float64)
+        self.numpy = not self.relu and in_main_memory(hidden) and hidden.dtype in (torch.float32, torch.float64)
         if self.numpy:
             self.steps = list(hidden.numpy())
-        elif not self.relu and _plain_memory(hidden) and hidden.dtype in (torch.bfloat16, torch.float16):
+        elif not self.relu and in_main_memory(hidden) and hidden.dtype in (torch.bfloat16, torch.float16):
             self.wide = torch.empty(hidden.shape[1:], dtype=torch.float32)
 
     def __call__(self, t: int, z_t: Tensor | None) -> None:
@@ -122,29 +121,19 @@ class Activation:
 class ActivationBackward:
     """g_t -> delta_t = f'(z_t) * g_t, written into one step of delta, where g_t itself may stand.
 
-    f' is read off h = f(z): 1 - h^2 for tanh, h > 0 for relu. A call of tanh_backward takes 2.5 us at least; below
-    32,768 numbers a step, where that counts, the slopes of all steps are one operation, and numpy multiplies in 0.7.
+    f' is read off h = f(z): 1 - h^2 for tanh, h > 0 for relu.
     """
 
     def __init__(self, nonlinearity: str, hidden: Tensor, delta: Tensor) -> None:
         self.relu = nonlinearity == "relu"
         self.hidden, self.delta = hidden.unbind(0), delta.unbind(0)
-        small = hidden[0].numel() < 32_768 and hidden.dtype in (torch.float32, torch.float64)
-        self.numpy = small and not self.relu and _plain_memory(hidden) and _plain_memory(delta)
-        if self.numpy:
-            slopes = torch.addcmul(_ONE, hidden, hidden, value=-1)
-            self.slopes, self.rows = list(slopes.numpy()), list(delta.numpy())
 
     def __call__(self, t: int, g_t: Tensor) -> None:
         """delta[t] = f'(z_t) * g_t."""
-        delta_t = self.delta[t]
-        if self.numpy:
-            row = self.rows[t]
-            np.multiply(row if g_t is delta_t else g_t.numpy(), self.slopes[t], row)
-        elif self.relu:
-            torch.ops.aten.threshold_backward.grad_input(g_t, self.hidden[t], 0, grad_input=delta_t)
+        if self.relu:
+            torch.ops.aten.threshold_backward.grad_input(g_t, self.hidden[t], 0, grad_input=self.delta[t])
         else:
-            torch.ops.aten.tanh_backward.grad_input(g_t, self.hidden[t], grad_input=delta_t)
+            torch.ops.aten.tanh_backward.grad_input(g_t, self.hidden[t], grad_input=self.delta[t])
 
 
 def input_share(inputs: Tensor, U: Tensor, b: Tensor | None) -> Tensor:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from src.models import bptt, step
-from src.models.bptt import recurrence, reference, reference_backward, split
+from src.models import small_steps, step, window
+from src.models.bptt import recurrence, reference, reference_backward
+from src.models.window import split
 
 INPUT, HIDDEN = 5, 4
 F64 = torch.float64
@@ -39,12 +40,19 @@ def off(value: Tensor, truth: Tensor) -> float:
     return float((value - truth).abs().max() / truth.abs().max().clamp(min=1e-30))
 
 
+@pytest.fixture(params=["numpy", "numpy, torch's products", "torch"])
+def way(request, monkeypatch):
+    """Each way through a window, whatever sizes and threads would choose."""
+    monkeypatch.setattr(small_steps, "suits", lambda hidden: request.param != "torch")
+    monkeypatch.setattr(small_steps, "numpy_multiplies", lambda rows, n: request.param == "numpy")
+
+
 @pytest.mark.parametrize("ids", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("with_h_0", [False, True])
-def test_values_and_every_gradient_equal_the_reference(ids, reverse, nonlinearity, with_bias, with_h_0):
+def test_values_and_every_gradient_equal_the_reference(ids, reverse, nonlinearity, with_bias, with_h_0, way):
     for steps, batch in itertools.product((1, 2, 7, 40), (1, 3)):
         x, weight, bias, h_0 = layer(steps, batch, ids=ids)
         leaves = x, weight, bias if with_bias else None, h_0 if with_h_0 else None
@@ -115,8 +123,9 @@ class Products(TorchDispatchMode):
     ("asked", "products"),
     [("x", 4 + 1), ("weight", 4 + 3), ("h_0", 4 + 1), ("bias", 4), ("x weight bias h_0", 4 + 5)],
 )
-def test_only_the_gradients_that_are_asked_for_are_computed(asked, products):
+def test_only_the_gradients_that_are_asked_for_are_computed(asked, products, monkeypatch):
     """Five steps: four products with W, then one each for dx and dh_0, and for dU, dW and dW's share of h_0."""
+    monkeypatch.setattr(small_steps, "numpy_multiplies", lambda rows, n: False)  # torch's products are what is counted
     leaves = dict(zip(("x", "weight", "bias", "h_0"), layer(5, 2), strict=True))
     for name, leaf in leaves.items():
         leaf.requires_grad_(name in asked.split())
@@ -177,7 +186,7 @@ def test_a_sum_of_many_bfloat16_deltas_does_not_stand_still():
     assert columns.tolist() == [[1001.0, 1001.0], [0.0, 0.0], [0.0, 0.0]]
     for x in (torch.zeros(1001, 1, dtype=torch.long), torch.ones(1001, 1, 3).bfloat16()):  # ids, features
         weight, hidden = torch.zeros(2, 5).bfloat16(), torch.zeros(1001, 1, 2).bfloat16()
-        _, dweight, db, _ = bptt.gradients(delta, x, weight, None, hidden, False, (False, True, True, False))
+        _, dweight, db, _ = window.gradients(delta, x, weight, None, hidden, False, (False, True, True, False))
         assert db.tolist() == [1001.0, 1001.0]
         assert dweight.dtype is db.dtype is torch.float32  # and dU of ids is exact; a product comes rounded once
         assert dweight[0, 0] == (1000.0 if x.is_floating_point() else 1001.0)
@@ -264,4 +273,4 @@ def test_an_id_without_a_column_is_named():
     with pytest.raises(IndexError, match="ids from 1 to 5, but there are columns for 0 to 4"):
         recurrence(torch.tensor([[1], [5]]), weight, bias, h_0)
     with pytest.raises(IndexError, match="-1"):
-        bptt.forward_window(torch.full((9, 1), -1), weight.detach(), None, None, "tanh", False)
+        window.forward_window(torch.full((9, 1), -1), weight.detach(), None, None, "tanh", False)

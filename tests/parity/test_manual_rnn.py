@@ -432,6 +432,18 @@ def test_what_is_returned_may_be_changed_in_place_as_torchs_may(words):
     assert max(off(mine, true) for mine, true in zip(found[1], found[0], strict=True)) < 1e-12
 
 
+def test_a_lent_output_is_the_same_and_a_change_in_place_is_told_and_not_computed_with():
+    _, ours = pair()
+    x = x_of(7, 4, INPUT)
+    kept, _ = ours(x)
+    ours.lends_output = True
+    lent, _ = ours(x)
+    assert torch.equal(lent, kept)
+    torch.relu_(lent)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        lent.sum().backward()
+
+
 def test_repr_tells_the_words_that_differ():
     with warnings.catch_warnings(action="error"):
         told = repr(ManualRNN(INPUT, HIDDEN, 2, nonlinearity="relu", init="identity"))
