@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from src.models.build import build_model
 from src.models.language_model import LanguageModel, State, detached
+from src.training.optimizers import build_optimizer
 
 
 class Size(NamedTuple):
@@ -98,7 +99,7 @@ class Step:
     def __init__(self, name: str, size: Size) -> None:
         self.bf16 = CASES[name].bf16
         self.model = build(CASES[name], size)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
+        self.optimizer = build_optimizer(self.model.parameters(), {"name": "adam", "lr": 1e-3})  # as in training
         self.inputs, self.targets = window(size)
         self.state: State = None
 
