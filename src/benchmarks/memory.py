@@ -57,12 +57,12 @@ def of_step(name: str, size: tuple[int, ...], threads: int) -> dict[str, float]:
 
 def main(words: str) -> None:
     """Make three steps and print the peak."""
-    import torch
-
     from src.benchmarks.cases import Size, Step
+    from src.training.machine import keep_memory, use_threads
 
     given = json.loads(words)
-    torch.set_num_threads(given["threads"])
+    use_threads(given["threads"])
+    keep_memory()
     small = Step(given["name"], Size(8, 1, 2, 2, 4))
     small()  # what torch loads at its first step is no model's memory
     step = Step(given["name"], Size(*given["size"]))

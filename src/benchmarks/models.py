@@ -10,7 +10,7 @@ import torch
 from src.benchmarks import exactness, memory
 from src.benchmarks.cases import CASES, SIZES, Size, Step, operations
 from src.benchmarks.timing import product_rate, take_turns
-from src.training.machine import threads_for
+from src.training.machine import keep_memory, threads_for, use_threads
 
 SIZE_WORDS = ("hidden_size", "num_layers", "seq_len", "batch_size")
 
@@ -25,9 +25,10 @@ def sizes_of(words: dict[str, Any]) -> list[Size]:
 def run(words: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield, size after size, what was measured, as plain data."""
     rates: dict[int, dict[str, float]] = {}
+    keep_memory()  # as in training
     for size in sizes_of(words):
         threads = threads_for(words["threads"], size.hidden_size)
-        torch.set_num_threads(threads)
+        use_threads(threads)
         if threads not in rates:
             kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
             rates[threads] = {name: product_rate(dtype, words["rate_size"]) for name, dtype in kinds.items()}

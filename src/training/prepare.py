@@ -16,7 +16,7 @@ from src.data.vocabulary import Vocabulary
 from src.models.build import build_model
 from src.training.checkpoint import FORMAT
 from src.training.length import check_validations, run_steps, windows_an_epoch
-from src.training.machine import check_machine, threads_for, use_threads
+from src.training.machine import check_machine, keep_memory, threads_for, use_threads
 from src.training.module import LanguageModule
 from src.training.places import with_places
 from src.training.ranks import join_torchrun, rank, told_by_first, under_torchrun, world_size
@@ -73,6 +73,7 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
     share = config["trainer"]["devices"] if world_size(config["trainer"]) > 1 else 1
     auto = threads_for(config["trainer"]["threads"], config["model"]["hidden_size"], share)
     use_threads(threads or auto)
+    keep_memory()
     torch.manual_seed(config["seed"])
     model = build_model(config["model"], len(corpus.vocabulary))  # nothing draws from torch's generator before it
     if rank() > 0:
