@@ -38,37 +38,38 @@ def numpy_multiplies(rows: int, n: int) -> bool:
     return torch.get_num_threads() == 1 and rows * n * n <= 1_000_000
 
 
-class _Times:
-    """a -> a M, into one and the same `out`; `rows` are a tensor's steps as this takes them."""
+class _Affine:
+    """(t, c, a) -> c + a M: by numpy in memory of one step, by torch in step t of `into`, where c may stand.
 
-    def __init__(self, M: Tensor, out: Tensor) -> None:
-        self.numpy = numpy_multiplies(*out.shape)
+    `steps` are those of `into` as `a` is taken, `arrays` the same in numpy.
+    """
+
+    def __init__(self, M: Tensor, into: Tensor) -> None:
+        self.numpy = numpy_multiplies(*into.shape[1:])
+        self.arrays = list(into.numpy())
+        self.steps: Sequence[Any] = self.arrays if self.numpy else into.unbind(0)
         self.M: Any = M.numpy() if self.numpy else M
-        self.out: Any = out.numpy() if self.numpy else out
+        self.sum = np.empty_like(self.arrays[0])
 
-    def rows(self, x: Tensor) -> Sequence[Any]:
-        return list(x.numpy()) if self.numpy else x.unbind(0)
-
-    def __call__(self, a: Any) -> None:
-        np.matmul(a, self.M, self.out) if self.numpy else torch.mm(a, self.M, out=self.out)
+    def __call__(self, t: int, c: np.ndarray, a: Any) -> np.ndarray:
+        if self.numpy:
+            np.matmul(a, self.M, self.sum)
+            return np.add(self.sum, c, self.sum)
+        into = self.arrays[t]
+        if into is not c:
+            np.copyto(into, c)  # faster than addmm from one tensor into another
+        self.steps[t].addmm_(a, self.M)
+        return into
 
 
 def forward(hidden: Tensor, M: Tensor, h_0: Tensor | None, nonlinearity: str, order: Sequence[int]) -> None:
     """c_t -> h_t, in place in hidden (time, batch, hidden); M = W^T, `order` of the steps."""
-    out = torch.empty_like(hidden[0])
-    times = _Times(M, out)
-    z, h = out.numpy(), list(hidden.numpy())
+    affine = _Affine(M, hidden)
+    h, steps = affine.arrays, affine.steps
     f: Callable[..., Any] = np.tanh if nonlinearity == "tanh" else _relu
-    steps = times.rows(hidden)
-    h_prev = None if h_0 is None else times.rows(h_0.detach().unsqueeze(0))[0]
+    h_prev: Any = h_0 if h_0 is None or not affine.numpy else h_0.detach().numpy()
     for t in order:
-        h_t = h[t]
-        if h_prev is None:
-            f(h_t, h_t)
-        else:
-            times(h_prev)
-            np.add(z, h_t, z)
-            f(z, h_t)
+        f(h[t] if h_prev is None else affine(t, h[t], h_prev), h[t])
         h_prev = steps[t]
 
 
@@ -82,20 +83,15 @@ def backward(
     order: Sequence[int],
 ) -> None:
     """g_t -> delta_t, written into delta, which may be grad_hidden; M = W, `order` of the steps, the last one first."""
-    out, slope = torch.empty_like(hidden[0]), np.empty_like(hidden[0].numpy())
-    times = _Times(M, out)
-    g, h, grads, into = out.numpy(), list(hidden.numpy()), list(grad_hidden.numpy()), list(delta.numpy())
-    f_slope = _tanh_slope if nonlinearity == "tanh" else np.sign
-    steps = times.rows(delta)
-    delta_next = None
+    affine = _Affine(M, delta)
+    into, steps, h = affine.arrays, affine.steps, list(hidden.numpy())
+    grads = into if delta is grad_hidden else list(grad_hidden.numpy())
+    slope, f_slope = np.empty_like(h[0]), _tanh_slope if nonlinearity == "tanh" else np.sign
+    delta_next: Any = None
     for t in order:
-        if delta_next is None:
-            np.add(grad_h_n.numpy(), grads[t], g)
-        else:
-            times(delta_next)
-            np.add(g, grads[t], g)
+        g_t = grads[t] + grad_h_n.numpy() if delta_next is None else affine(t, grads[t], delta_next)
         f_slope(h[t], slope)
-        np.multiply(slope, g, into[t])
+        np.multiply(slope, g_t, into[t])
         delta_next = steps[t]
 
 
