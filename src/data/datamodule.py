@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from src.data.corpus import Corpus
-from src.data.windows import Windows, evaluation_windows
+from src.data.windows import Window, Windows, evaluation_windows
 
 
 class TextData(pl.LightningDataModule):
@@ -71,6 +72,13 @@ class TextData(pl.LightningDataModule):
         if self.position is not None:
             self.loader.load_state_dict(self.position)
         return self.loader
+
+    def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
+        """Move a window; one that is there Lightning would take apart and put together again, at every step."""
+        if batch.inputs.device == device:
+            return batch
+        there: Window = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return there
 
     def state_dict(self) -> dict[str, Any]:
         """The loader's place. Lightning keeps it too, and gives it back in mid-epoch only: the epoch would be lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,17 +17,28 @@ class WindowLoss:
     """What a window costs.
 
     minimised: scalar, L = sum_t L_t or its mean over time; it carries the graph.
-    losses: (time, batch) nats of each character, zero where there is no target; detached.
-    real: (time, batch) whether there is a target.
+    nats: scalar, the sum over the characters; detached.
     characters: scalar, how many there are.
     everywhere: scalar, how many there are in this window of all processes of the run together.
+    logits, targets: what it was computed from, (time, batch, vocab), detached, and (time, batch).
     """
 
     minimised: Tensor
-    losses: Tensor
-    real: Tensor
+    nats: Tensor
     characters: Tensor
     everywhere: Tensor
+    logits: Tensor
+    targets: Tensor
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """Return (time, batch) nats of each character, zero where there is no target."""
+        return losses_of(self.logits, self.targets)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """Return (time, batch) whether there is a target."""
+        return self.targets != NO_TARGET
 
     def by_position(self) -> Tensor:
         """Return L_t, (time,) nats, averaged over the streams that have a target at t."""
@@ -34,7 +46,7 @@ class WindowLoss:
 
     def mean(self) -> Tensor:
         """Return the mean over the window's characters: nats a character."""
-        return self.losses.sum() / self.characters.clamp(min=1)
+        return self.nats / self.characters.clamp(min=1)
 
 
 def window_loss(logits: Tensor, targets: Tensor, over_time: str, world_size: int = 1) -> WindowLoss:
@@ -49,22 +61,30 @@ def window_loss(logits: Tensor, targets: Tensor, over_time: str, world_size: int
 
     Shapes: logits (time, batch, vocab), targets (time, batch) with NO_TARGET where there is none.
     """
-    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=NO_TARGET)
-    losses = losses.view(targets.shape)
-    real = targets != NO_TARGET
-    characters = everywhere = real.sum()
-    at_t = real.sum(1) if over_time == "sum" or world_size > 1 else None  # (time,)
-    if at_t is not None and world_size > 1:
+    characters = everywhere = (targets != NO_TARGET).sum()
+    if over_time == "mean" and world_size == 1 and logits.requires_grad:  # who trains hardly ever asks for each loss
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=NO_TARGET)
+        minimised = nats / characters.clamp(min=1)
+        return WindowLoss(minimised, nats.detach(), characters, everywhere, logits.detach(), targets)
+    losses = losses_of(logits, targets)
+    at_t = (targets != NO_TARGET).sum(1)  # (time,)
+    if world_size > 1:
         torch.distributed.all_reduce(at_t)
         everywhere = at_t.sum()
     if over_time == "sum":
-        assert at_t is not None
         minimised = sum_in_order(losses.sum(1) / at_t.clamp(min=1))
     else:
         minimised = losses.sum() / everywhere.clamp(min=1)
-    if world_size > 1:
-        minimised = minimised * world_size
-    return WindowLoss(minimised, losses.detach(), real, characters, everywhere)
+    each = losses.detach()
+    found = WindowLoss(minimised * world_size, each.sum(), characters, everywhere, logits.detach(), targets)
+    found.losses = each
+    return found
+
+
+def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return (time, batch) nats of each character, zero where there is no target; they carry the graph."""
+    each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=NO_TARGET)
+    return each.view(targets.shape)
 
 
 def sum_in_order(L_t: Tensor) -> Tensor:

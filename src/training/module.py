@@ -20,6 +20,7 @@ from src.training.checkpoint import random_state, set_random_state
 from src.training.loss import WindowLoss, window_loss
 from src.training.non_finite import failure
 from src.training.optimizers import Schedule, build_optimizer
+from src.training.unprofiled import signed
 
 
 @dataclass
@@ -102,15 +103,16 @@ class LanguageModule(pl.LightningModule):
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.optimizer_words["lr"] * factor
 
+    @signed
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         """Run a window from the state that the window before it left behind."""
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["train"])
         self.states["train"] = detached(state)
         loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
-        self.outcome = Outcome(batch, logits.detach(), loss)
+        self.outcome = Outcome(batch, loss.logits, loss)
         self._must_be_finite("the loss", loss.minimised.detach(), own=True)
         self.characters = self.characters + loss.everywhere
-        self.nats = self.nats + exact(loss.losses).sum()
+        self.nats = self.nats + exact(loss.nats)
         return loss.minimised
 
     def configure_gradient_clipping(
@@ -120,7 +122,7 @@ class LanguageModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip, and keep the norm from before: clipping by norm computes it anyway."""
-        parameters = [p for p in self.parameters() if p.grad is not None]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
         clips_norm = gradient_clip_val is not None and gradient_clip_algorithm == "norm"
         wanted = clips_norm or self.norm_wanted or self.device.type == "cpu"  # there it tells what led to a nan

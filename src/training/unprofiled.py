@@ -1,17 +1,21 @@
 """What Lightning does at every step for hooks that do nothing and a profiler that measures nothing, left out.
 
-Some thirty times a step it makes a context manager for its profiler, and it asks callbacks that have nothing to say.
-A small step can do without. `trainer.profile=true` is torch's profiler, which needs none of this.
+Some thirty times a step it makes a context manager for its profiler, it asks callbacks that have nothing to say, and it
+has Python take the training step's signature apart. A small step can do without. `trainer.profile=true` is torch's
+profiler, which needs none of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import PassThroughProfiler
+
+Step = TypeVar("Step", bound=Callable[..., Any])
 
 OF_A_STEP = (
     "on_train_batch_start",
@@ -31,6 +35,12 @@ class Unprofiled(PassThroughProfiler):
     def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]  # a looser context
         """The same context for whatever is done in it."""
         return self.nothing
+
+
+def signed(step: Step) -> Step:
+    """Keep a function's signature with it: Lightning asks for that of `training_step` at every step."""
+    step.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]
+    return step
 
 
 def without_idle_hooks(callbacks: Iterable[Callback]) -> None:
