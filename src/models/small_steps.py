@@ -22,7 +22,7 @@ from src.models.step import in_main_memory
 def suits(hidden: Tensor) -> bool:
     """Whether steps of hidden (time, batch, hidden) are of this kind.
 
-    Above 32,768 numbers a step torch's operations, on all threads, are faster than numpy's on one.
+    From 32,768 numbers a step on, calling an operation no longer counts beside computing it.
     """
     small = hidden[0].numel() < 32_768 and hidden.dtype in (torch.float32, torch.float64)
     return small and in_main_memory(hidden)

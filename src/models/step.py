@@ -4,8 +4,8 @@
     h_t = f(z_t)                 `Activation`
     delta_t = f'(z_t) * g_t      `ActivationBackward`
 
-Beside every fast form stands a plain one, for other devices and precisions. Which is taken depends on sizes, dtype and
-device alone, never on a clock, so that equal runs stay equal bit by bit.
+Beside every fast form stands a plain one, for other devices and precisions. Which is taken depends on sizes, dtype,
+device and the number of threads, never on a clock, so that equal runs stay equal bit by bit.
 """
 
 from collections.abc import Sequence

@@ -33,7 +33,7 @@ class WindowLoss:
     @cached_property
     def losses(self) -> Tensor:
         """Return (time, batch) nats of each character, zero where there is no target."""
-        return losses_of(self.logits, self.targets)
+        return losses_of(self.logits.to(self.nats.dtype), self.targets)  # as autocast would, were it still on
 
     @cached_property
     def real(self) -> Tensor:
@@ -61,22 +61,26 @@ def window_loss(logits: Tensor, targets: Tensor, over_time: str, world_size: int
 
     Shapes: logits (time, batch, vocab), targets (time, batch) with NO_TARGET where there is none.
     """
-    characters = everywhere = (targets != NO_TARGET).sum()
+    real = targets != NO_TARGET
+    characters = everywhere = real.sum()
     if over_time == "mean" and world_size == 1 and logits.requires_grad:  # who trains hardly ever asks for each loss
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=NO_TARGET)
         minimised = nats / characters.clamp(min=1)
         return WindowLoss(minimised, nats.detach(), characters, everywhere, logits.detach(), targets)
     losses = losses_of(logits, targets)
-    at_t = (targets != NO_TARGET).sum(1)  # (time,)
-    if world_size > 1:
+    at_t = real.sum(1) if over_time == "sum" or world_size > 1 else None  # (time,)
+    if at_t is not None and world_size > 1:
         torch.distributed.all_reduce(at_t)
         everywhere = at_t.sum()
     if over_time == "sum":
+        assert at_t is not None
         minimised = sum_in_order(losses.sum(1) / at_t.clamp(min=1))
     else:
         minimised = losses.sum() / everywhere.clamp(min=1)
+    if world_size > 1:
+        minimised = minimised * world_size
     each = losses.detach()
-    found = WindowLoss(minimised * world_size, each.sum(), characters, everywhere, logits.detach(), targets)
+    found = WindowLoss(minimised, each.sum(), characters, everywhere, logits.detach(), targets)
     found.losses = each
     return found
 

@@ -14,8 +14,8 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from src.mistakes import Mistake
 
-# Up to this hidden size one thread. Alone on two cores a step of two threads is 1.0 to 1.1 times as fast up to 96 units
-# and 1.25 to 1.4 at 128, but two such runs side by side stall one another tenfold, and small runs come in numbers.
+# Up to this hidden size one thread. Alone on two cores a step of two threads is 0.95 to 1.1 times as fast up to 96
+# units and 1.25 to 1.55 at 128, but two such runs side by side stall one another tenfold, and small runs are many.
 SMALL = 128
 
 
@@ -74,7 +74,7 @@ def keep_memory() -> None:
     """Keep freed memory for the next step, where the system's allocator is glibc's.
 
     Left alone it returns large blocks at once and takes them anew: a page fault for every 4 KB, 1,000 to 10,000 in a
-    step of 256 to 512 units, 5 to 15 % of its time. The peak grows by 1 to 4 %.
+    step of 256 to 512 units, 1 to 15 % of its time. The peak grows by 1 to 4 %.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h

@@ -61,6 +61,15 @@ def test_what_is_padding_costs_nothing_and_counts_for_nothing() -> None:
     assert nothing.minimised.item() == 0
 
 
+def test_the_losses_of_each_asked_for_after_autocast_are_what_they_are_under_it() -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(4, 3, 5).bfloat16().requires_grad_(), torch.randint(5, (4, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = window_loss(logits, targets, "mean")
+    assert loss.losses.dtype is loss.nats.dtype is torch.float32
+    assert torch.allclose(loss.losses.sum(), loss.nats)
+
+
 @pytest.mark.parametrize(
     ("words", "factors"),
     [
