@@ -9,11 +9,11 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -38,8 +38,10 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a NaN, which it warns of, is told in our own words
-    mend(folder / "journal.log")
-    storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    journal = folder / "journal.log"
+    lock = JournalLock(journal)
+    mend(journal, lock)
+    storage = JournalStorage(JournalFileBackend(str(journal), cast("Any", lock)))  # the base class has no public name
     direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
     with locked(folder):
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
@@ -64,7 +66,37 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [*found[:4], *(["..."] if len(found) > 4 else [])]
 
 
-def mend(journal: Path) -> None:
+class JournalLock:
+    """The lock that a process holds while it appends to the journal: the kernel's, so it ends with the process.
+
+    Optuna's own locks are files that a killed process leaves behind. Its default, a symbolic link, is then waited for
+    without end: under a relative path the link points nowhere, and the age by which it would be broken cannot be read.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self.path = journal.with_name(f".{journal.name}.lock")
+        self.file: TextIO | None = None
+
+    def acquire(self) -> bool:
+        """Wait for the lock and take it; always True, as Optuna asks."""
+        file = self.path.open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        self.file = file
+        return True
+
+    def release(self) -> None:
+        """Give the lock back.
+
+        Raises:
+            RuntimeError: it is not held.
+        """
+        if self.file is None:
+            raise RuntimeError(f"the lock {self.path} is not held")
+        held, self.file = self.file, None
+        held.close()
+
+
+def mend(journal: Path, lock: JournalLock) -> None:
     """Cut back a journal whose last line a dying machine has left half written: what it told is lost anyway.
 
     Raises:
@@ -72,7 +104,6 @@ def mend(journal: Path) -> None:
     """
     if not journal.exists():
         return
-    lock = JournalFileSymlinkLock(str(journal))  # Optuna's own, which every process holds while it appends
     lock.acquire()
     try:
         text = journal.read_bytes()

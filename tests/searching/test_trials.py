@@ -20,6 +20,7 @@ from src.searching.compose import config_of, what_is_asked  # noqa: E402
 from src.searching.results import importances  # noqa: E402
 from src.searching.study import next_trial, open_study, pruner, release  # noqa: E402
 from src.searching.trial import run_trial  # noqa: E402
+from tests.runs.commands import environment  # noqa: E402
 
 SEARCH = {"trials": 3, "sampler": {"name": "random", "seed": 0, "startup_trials": 2}}
 RATE = {"kind": "log_uniform", "low": 0.01, "high": 0.02, "step": None, "choices": None, "when": {}}
@@ -121,6 +122,18 @@ def test_the_settings_of_a_study_are_what_they_mean_and_not_how_they_are_worded(
     begin("logger=none", "model.hidden_size=8", "trainer.threads=1")
     with pytest.raises(Mistake, match=r"begun with other model.hidden_size: its"):
         begin("model.hidden_size=16")
+
+
+def test_a_process_killed_while_it_appends_to_the_journal_does_not_lock_the_study_for_good(tmp_path: Path) -> None:
+    begin = "import os; from pathlib import Path; from src.searching.study import *; "
+    begin += "study = open_study(Path('study'), 'study', 'min', {}); "  # relative, as a user's folder is
+    killed = begin + "os.fsync = lambda file: os.kill(os.getpid(), 9); study.ask()"
+    assert python(killed, tmp_path) == -9
+    assert python(begin + "study.ask(); os._exit(len(study.trials))", tmp_path) == 2  # what was written is not lost
+
+
+def python(program: str, folder: Path) -> int:
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment(), timeout=60).returncode
 
 
 def test_a_journal_whose_last_line_is_torn_is_cut_back_and_another_damage_is_told_with_its_line(tmp_path: Path) -> None:
