@@ -32,6 +32,7 @@ MORE_THAN_ZERO = (
     "optimizer.eps",
     "trainer.gradient_clip_val",
     "model.input_scale",
+    "model.interlayer_scale",
     "checkpoint.every_n_minutes",
 )
 FRACTIONS = {

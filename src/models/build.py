@@ -31,7 +31,14 @@ def build_model(words: Mapping[str, Any], vocab_size: int) -> LanguageModel:
 
 
 # What a word means where it is left out. A class without the word does just that, and can do nothing else.
-LEFT_OUT = {"num_layers": 1, "nonlinearity": None, "dropout": 0.0, "init": "torch", "input_scale": 1.0}
+LEFT_OUT = {
+    "num_layers": 1,
+    "nonlinearity": None,
+    "dropout": 0.0,
+    "init": "torch",
+    "input_scale": 1.0,
+    "interlayer_scale": 1.0,
+}
 
 
 def _check_words(

@@ -20,7 +20,7 @@ class CellRNN(nn.Module):
     Args:
         input_size, hidden_size, num_layers, nonlinearity, dropout: as `torch.nn.RNN` has them.
         init: `torch`, `orthogonal` or `identity`; see `initialisation.py`.
-        input_scale: U of the first layer is multiplied by this at the start.
+        input_scale, interlayer_scale: U of the first layer, of every other one, is multiplied by this at the start.
         single_bias: train one bias a layer, as the equation has it. torch keeps two, b = b_ih + b_hh, and an
             optimizer that moves each by the same step moves their sum twice as far.
 
@@ -37,6 +37,7 @@ class CellRNN(nn.Module):
         dropout: float = 0.0,
         init: str = "torch",
         input_scale: float = 1.0,
+        interlayer_scale: float = 1.0,
         single_bias: bool = False,
     ) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class CellRNN(nn.Module):
         self.dropout = nn.Dropout(dropout)
         for layer, cell in enumerate(self.cells):
             biases = (cell.bias_ih, cell.bias_hh)
-            initialise_(cell.weight_ih, cell.weight_hh, biases, init, input_scale if layer == 0 else 1.0)
+            initialise_(cell.weight_ih, cell.weight_hh, biases, init, input_scale if layer == 0 else interlayer_scale)
             if single_bias:
                 keep_one_bias_(*biases)
 

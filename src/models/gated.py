@@ -34,6 +34,7 @@ class Gated(nn.Module):
         dropout: float = 0.0,
         init: str = "torch",
         input_scale: float = 1.0,
+        interlayer_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
@@ -42,7 +43,7 @@ class Gated(nn.Module):
             blocks = zip(U.split(hidden_size), W.split(hidden_size), strict=True)
             for gate, (U_gate, W_gate) in enumerate(blocks):
                 gate_biases = [b.split(hidden_size)[gate] for b in biases]
-                initialise_(U_gate, W_gate, gate_biases, init, input_scale if layer == 0 else 1.0)
+                initialise_(U_gate, W_gate, gate_biases, init, input_scale if layer == 0 else interlayer_scale)
 
     def forward(self, inputs: Tensor, state: GatedState | None = None) -> tuple[Tensor, GatedState]:
         """Run a window; shapes as in `CellRNN.forward`."""

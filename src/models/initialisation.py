@@ -4,7 +4,7 @@
 of weights to all three implementations. The recipe has two passes, and the order is part of the promise:
 
     1. the uniform draws of every layer, layer after layer, as `torch.nn.RNN` does (and of both directions, if two);
-    2. `initialise_` layer after layer, with `input_scale` for the first layer alone.
+    2. `initialise_` layer after layer, with `input_scale` for the first layer and `interlayer_scale` for all others.
 """
 
 import math
@@ -59,7 +59,7 @@ def initialise_(
     W: Float[Tensor, "hidden hidden"],
     biases: Iterable[Tensor | None],
     init: str = "torch",
-    input_scale: float = 1.0,
+    scale: float = 1.0,
 ) -> None:
     """Start one layer, in place, from uniform draws; U and W may be views of [U W].
 
@@ -67,7 +67,7 @@ def initialise_(
         orthogonal  W W^T = I: |W h| = |h|, at first only tanh can shrink a signal (Saxe, McClelland, Ganguli 2014)
         identity    W = I, b = 0: a unit repeats itself until an input arrives (Le, Jaitly, Hinton 2015, for relu)
 
-    U keeps its uniform draw times `input_scale`. Raises ValueError for any other `init`.
+    U keeps its uniform draw times `scale`. Raises ValueError for any other `init`.
     """
     check_init(init)
     if init == "orthogonal":
@@ -79,5 +79,5 @@ def initialise_(
         for b in biases:
             if b is not None:
                 b.zero_()
-    if input_scale != 1.0:
-        U.mul_(input_scale)
+    if scale != 1.0:
+        U.mul_(scale)

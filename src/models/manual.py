@@ -42,7 +42,7 @@ class ManualRNN(nn.Module):
         input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype:
             as in `torch.nn.RNN`; one bias a layer, b = b_ih + b_hh.
         init: `torch`, `orthogonal` or `identity`; see initialisation.py.
-        input_scale: the first layer's U is multiplied by it at the start.
+        input_scale, interlayer_scale: the first layer's U, every other one's, is multiplied by it at the start.
 
     Parameters: `layers.<l>.weight`, `layers.<l>.bias`; of the other direction `weight_reverse`, `bias_reverse`.
 
@@ -61,6 +61,7 @@ class ManualRNN(nn.Module):
     bidirectional: bool
     init: str
     input_scale: float
+    interlayer_scale: float
     layers: nn.ModuleList
     _suffixes: tuple[str, ...]
     _deltas: list[Tensor | None] | None
@@ -81,6 +82,7 @@ class ManualRNN(nn.Module):
         *,
         init: str = "torch",
         input_scale: float = 1.0,
+        interlayer_scale: float = 1.0,
     ) -> None:
         super().__init__()
         check_words(input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout)
@@ -88,7 +90,7 @@ class ManualRNN(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.nonlinearity, self.bias, self.batch_first = nonlinearity, bias, batch_first
         self.dropout, self.bidirectional = float(dropout), bidirectional
-        self.init, self.input_scale = init, input_scale
+        self.init, self.input_scale, self.interlayer_scale = init, input_scale, interlayer_scale
         self._suffixes = ("", "_reverse") if bidirectional else ("",)
         self._deltas = None
         like = torch.empty(0, device=device, dtype=dtype)
@@ -103,14 +105,15 @@ class ManualRNN(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw all weights: what `torch.nn.RNN` would draw from the same seed, then `init` and `input_scale`."""
+        """Draw all weights: what `torch.nn.RNN` would draw from the same seed, then `init` and both scales."""
         for weight, bias in self.directions():
             input_size = weight.shape[1] - self.hidden_size
             U, W, *biases = uniform_layer(input_size, self.hidden_size, self.bias, weight.device, weight.dtype)
             _assign(weight, bias, U, W, biases)
         for i, (weight, bias) in enumerate(self.directions()):
             U, W = split(weight)
-            initialise_(U, W, [bias], self.init, self.input_scale if i < len(self._suffixes) else 1.0)
+            scale = self.input_scale if i < len(self._suffixes) else self.interlayer_scale
+            initialise_(U, W, [bias], self.init, scale)
 
     def flatten_parameters(self) -> None:
         """Do nothing: here for programs that call it on torch's RNN."""
@@ -141,15 +144,9 @@ class ManualRNN(nn.Module):
             if _needs_plain_torch():
                 hidden, h_n = reference(x, weight, bias, starts[i], self.nonlinearity, reverse)
             else:
+                own = i < len(parameters) - directions  # but for the last layer, hidden stays in here
                 hidden, h_n = recurrence(
-                    x,
-                    weight,
-                    bias,
-                    starts[i],
-                    self.nonlinearity,
-                    reverse,
-                    on_deltas=self._recorder(i),
-                    spend_grad=i < len(parameters) - directions,  # but for the last layer, hidden stays in here
+                    x, weight, bias, starts[i], self.nonlinearity, reverse, on_deltas=self._recorder(i), spend_grad=own
                 )
             outputs.append(hidden)
             ends.append(h_n)
@@ -205,7 +202,7 @@ class ManualRNN(nn.Module):
     def extra_repr(self) -> str:
         """What differs from the default words, as torch.nn.RNN tells it."""
         words = {"num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False, "dropout": 0.0}
-        words |= {"bidirectional": False, "init": "torch", "input_scale": 1.0}
+        words |= {"bidirectional": False, "init": "torch", "input_scale": 1.0, "interlayer_scale": 1.0}
         told = [f"{word}={getattr(self, word)}" for word, usual in words.items() if getattr(self, word) != usual]
         return ", ".join([str(self.input_size), str(self.hidden_size), *told])
 

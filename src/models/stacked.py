@@ -27,6 +27,7 @@ class StackedRNN(nn.Module):
         dropout: float = 0.0,
         init: str = "torch",
         input_scale: float = 1.0,
+        interlayer_scale: float = 1.0,
         single_bias: bool = False,
     ) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class StackedRNN(nn.Module):
         between = dropout if num_layers > 1 else 0.0  # torch warns of a dropout that has no layer to follow
         self.rnn = nn.RNN(input_size, hidden_size, num_layers, nonlinearity=nonlinearity, dropout=between)
         for layer, (U, W, *biases) in enumerate(self.rnn.all_weights):
-            initialise_(U, W, biases, init, input_scale if layer == 0 else 1.0)
+            initialise_(U, W, biases, init, input_scale if layer == 0 else interlayer_scale)
             if single_bias:
                 keep_one_bias_(*biases)
 

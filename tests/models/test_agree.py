@@ -66,7 +66,7 @@ def test_one_seed_gives_one_network(init: str) -> None:
     weights = []
     for cls in CLASSES.values():
         torch.manual_seed(3)
-        weights.append(read_layers(cls(VOCAB, HIDDEN, num_layers=2, init=init, input_scale=2.0)))
+        weights.append(read_layers(cls(VOCAB, HIDDEN, num_layers=2, init=init, input_scale=2.0, interlayer_scale=3.0)))
     for layers in weights[1:]:
         for layer, first in zip(layers, weights[0], strict=True):
             for tensor, same in zip(layer, first, strict=True):

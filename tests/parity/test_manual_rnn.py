@@ -243,12 +243,12 @@ def test_the_parameters_have_the_promised_names():
     )
 
 
-def test_init_and_input_scale_start_the_weights_as_they_say():
+def test_init_and_both_scales_start_the_weights_as_they_say():
     torch.manual_seed(0)
     plain = ManualRNN(INPUT, HIDDEN, 2)
     torch.manual_seed(0)
-    scaled = ManualRNN(INPUT, HIDDEN, 2, init="orthogonal", input_scale=3.0)
-    for layer, scale in ((0, 3.0), (1, 1.0)):
+    scaled = ManualRNN(INPUT, HIDDEN, 2, init="orthogonal", input_scale=3.0, interlayer_scale=1.5)
+    for layer, scale in ((0, 3.0), (1, 1.5)):
         before, after = plain.layers[layer].weight, scaled.layers[layer].weight
         W = after[:, -HIDDEN:]
         assert torch.equal(after[:, :-HIDDEN], before[:, :-HIDDEN] * scale)
