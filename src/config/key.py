@@ -29,16 +29,20 @@ CANNOT_MATTER = (
     "trainer.profile",
 )
 
+# Words younger than some runs: null, and then as if they were not there, so that a run of before is still the same run.
+CAME_LATER = ("model.interlayer_scale",)
+
 
 def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration without what cannot change the result."""
     kept: dict[str, Any] = json.loads(json.dumps(with_places(config)))
-    for key in CANNOT_MATTER:
+    for key in (*CANNOT_MATTER, *CAME_LATER):
         *parents, leaf = key.split(".")
         node = kept
         for parent in parents:
             node = node.get(parent, {})
-        node.pop(leaf, None)
+        if key in CANNOT_MATTER or node.get(leaf) is None:
+            node.pop(leaf, None)
     return kept
 
 

@@ -53,7 +53,7 @@ class ModelConfig:
     dropout: float = 0.0
     init: str = "torch"
     input_scale: float = 1.0
-    interlayer_scale: float = 1.0
+    interlayer_scale: float | None = None
     single_bias: bool = False
     readout: str = "linear"
     options: dict[str, Any] = field(default_factory=dict)

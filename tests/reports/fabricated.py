@@ -33,7 +33,7 @@ model:
 {nonlinearity}  dropout: 0.0
   init: torch
   input_scale: 1.0
-  interlayer_scale: 1.0
+  interlayer_scale: null
   single_bias: false
   readout: linear
   name: {model}

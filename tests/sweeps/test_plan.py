@@ -84,6 +84,17 @@ def test_what_cannot_change_the_result_is_not_compared(tmp_path: Path) -> None:
     assert state_of(folder, moved).status == "done"
 
 
+def test_a_run_made_before_a_word_was_there_is_the_run_of_a_job_that_leaves_the_word_out(tmp_path: Path) -> None:
+    before = config(tmp_path)
+    now = config(tmp_path, model={"name": "cell", "interlayer_scale": None})
+    folder = leave(sweep_folder(before), "done", before)
+    assert sweep_folder(now) == folder
+    assert state_of(folder, now).status == "done"
+    louder = config(tmp_path, model={"name": "cell", "interlayer_scale": 1.7})
+    assert sweep_folder(louder) != folder
+    assert state_of(folder, louder).status == "other"
+
+
 def test_a_drawn_seed_is_still_the_run_of_a_job_that_left_it_open(tmp_path: Path) -> None:
     mine = config(tmp_path, seed=None)
     assert state_of(leave(sweep_folder(mine), "done", mine | {"seed": 12345}), mine).status == "done"

@@ -21,6 +21,7 @@ LEFT_OUT = (
 # Numbers that may be left out: written as words, so that a key has one type in all runs, None being the word "None".
 MAY_BE_NONE = (
     "seed",
+    "model.interlayer_scale",
     "optimizer.eps",
     "optimizer.momentum",
     "optimizer.nesterov",
