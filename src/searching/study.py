@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 import optuna
 from optuna.storages import JournalStorage
@@ -22,6 +22,7 @@ from src.sweeps.state import is_alive
 from src.training.run import boot_id
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+JOURNAL_LOCK = ".journal.lock"  # not the study's: who holds that one appends to the journal
 
 
 def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) -> optuna.Study:
@@ -39,9 +40,9 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a NaN, which it warns of, is told in our own words
     journal = folder / "journal.log"
-    lock = JournalLock(journal)
-    mend(journal, lock)
-    storage = JournalStorage(JournalFileBackend(str(journal), cast("Any", lock)))  # the base class has no public name
+    mend(journal)
+    lock = cast("Any", JournalLock(folder))  # the base class has no public name
+    storage = JournalStorage(JournalFileBackend(str(journal), lock))
     direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
     with locked(folder):
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
@@ -73,30 +74,21 @@ class JournalLock:
     without end: under a relative path the link points nowhere, and the age by which it would be broken cannot be read.
     """
 
-    def __init__(self, journal: Path) -> None:
-        self.path = journal.with_name(f".{journal.name}.lock")
-        self.file: TextIO | None = None
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.held = contextlib.ExitStack()
 
     def acquire(self) -> bool:
         """Wait for the lock and take it; always True, as Optuna asks."""
-        file = self.path.open("w")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        self.file = file
+        self.held.enter_context(locked(self.folder, JOURNAL_LOCK))
         return True
 
     def release(self) -> None:
-        """Give the lock back.
-
-        Raises:
-            RuntimeError: it is not held.
-        """
-        if self.file is None:
-            raise RuntimeError(f"the lock {self.path} is not held")
-        held, self.file = self.file, None
-        held.close()
+        """Give the lock back."""
+        self.held.close()
 
 
-def mend(journal: Path, lock: JournalLock) -> None:
+def mend(journal: Path) -> None:
     """Cut back a journal whose last line a dying machine has left half written: what it told is lost anyway.
 
     Raises:
@@ -104,14 +96,11 @@ def mend(journal: Path, lock: JournalLock) -> None:
     """
     if not journal.exists():
         return
-    lock.acquire()
-    try:
+    with locked(journal.parent, JOURNAL_LOCK):
         text = journal.read_bytes()
         whole = text.rfind(b"\n") + 1
         if whole < len(text):
             os.truncate(journal, whole)
-    finally:
-        lock.release()
     for number, line in enumerate(text[:whole].splitlines(), 1):
         try:
             sound = "op_code" in json.loads(line)
@@ -125,9 +114,9 @@ def mend(journal: Path, lock: JournalLock) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time look at a study and act on what it saw."""
-    with (folder / ".lock").open("w") as file:
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Let one process at a time look at a study and act on what it saw; `name` is the lock's, a file in the folder."""
+    with (folder / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
