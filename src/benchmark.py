@@ -59,11 +59,6 @@ def measured(asked: dict[str, Any], words: Sequence[str]) -> Iterator[tuple[dict
 
         found = data.run(asked)
         yield found, data.lines(found)
-    elif asked["name"] == "callbacks":
-        from src.benchmarks import callbacks
-
-        found = callbacks.run(words)
-        yield found, callbacks.lines(found)
     elif asked["name"] == "sampling":
         from src.benchmarks import sampling
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Confusions(NamedTuple):
+class ConfusionCounts(NamedTuple):
     """Counts over a text. Ids are those of the vocabulary.
 
     pairs: (found,) true * vocab + predicted, each pair that came, in order: of V * V a text has few.
@@ -23,19 +23,19 @@ class Confusions(NamedTuple):
     stood: Tensor
 
     @classmethod
-    def none(cls, vocab_size: int) -> Confusions:
+    def none(cls, vocab_size: int) -> ConfusionCounts:
         """Nothing counted yet."""
         empty, whole = torch.zeros(0, dtype=torch.int64), torch.zeros(vocab_size, dtype=torch.int64)
         return cls(empty, empty, whole.double(), whole)
 
-    def plus(self, targets: Tensor, predicted: Tensor, losses: Tensor) -> Confusions:
+    def plus(self, targets: Tensor, predicted: Tensor, losses: Tensor) -> ConfusionCounts:
         """Return these and a window's: targets, first guesses and nats, all (time, batch); targets below 0 are none."""
         real = targets >= 0
         true, guess, nats = (part[real].cpu() for part in (targets, predicted, losses))
         size = len(self.nats)
         new, times = torch.unique(true * size + guess, return_counts=True)
         pairs, place = torch.unique(torch.cat([self.pairs, new]), return_inverse=True)
-        return Confusions(
+        return ConfusionCounts(
             pairs,
             torch.zeros_like(pairs).index_add_(0, place, torch.cat([self.times, times])),
             self.nats + torch.bincount(true, nats.double(), minlength=size),

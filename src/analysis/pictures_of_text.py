@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from src.analysis import figures as f
-from src.analysis.confusions import Confusions
+from src.analysis.confusions import ConfusionCounts
 from src.analysis.labels import short
 from src.analysis.lettering import characters_below, glyphs, width
 
@@ -48,7 +48,7 @@ def surprisal(step: int, text: Sequence[str], nats: Tensor, source: str) -> Any:
     return figure
 
 
-def confusions(step: int, found: Confusions, symbols: Sequence[str]) -> Any:
+def confusions(step: int, found: ConfusionCounts, symbols: Sequence[str]) -> Any:
     """Draw the commonest mistakes, and what each character costs, the commonest characters first.
 
     Args:

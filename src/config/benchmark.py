@@ -22,11 +22,10 @@ WORDS = {
         "memory", "exactness", "rate_size",
     ),
     "data": ("size_mb", "folder", "seq_len", "batch_size"),
-    "callbacks": (),
     "step": ("steps",),
     "sampling": ("hidden_size", "num_layers", "vocab_size", "seconds", "threads"),
 }  # fmt: skip
-TRAINING = ("callbacks", "step")  # those that train a run, and so take words of src.train
+TRAINING = ("step",)  # those that train a run, and so take words of src.train
 MODELS = ("cell", "stacked", "manual", "stacked_bf16", "manual_bf16", "lstm", "gru")
 
 

@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("matplotlib")
 from src.analysis import figures, pictures, pictures_of_text
-from src.analysis.confusions import Confusions
+from src.analysis.confusions import ConfusionCounts
 from src.analysis.labels import label, labels, short
 from src.analysis.lettering import drawable, width
 from src.analysis.positions import Positions
@@ -23,10 +23,10 @@ def lag_map() -> torch.Tensor:
     return torch.stack([torch.stack([curve, 2 * curve, curve * 0]) for _ in range(4)])
 
 
-def counted() -> Confusions:
+def counted() -> ConfusionCounts:
     symbols = sorted(set(TEXT))
     ids = torch.tensor([[symbols.index(char)] for char in TEXT])
-    return Confusions.none(len(symbols)).plus(ids, ids.roll(1, 0), torch.ones(ids.shape))
+    return ConfusionCounts.none(len(symbols)).plus(ids, ids.roll(1, 0), torch.ones(ids.shape))
 
 
 FIGURES = {
@@ -45,7 +45,7 @@ FIGURES = {
     "confusions": lambda: pictures_of_text.confusions(10, counted(), sorted(set(TEXT))),
     "five layers": lambda: pictures.gradient_by_lag([0], torch.rand(1, 5, 1), torch.rand(5, 1)),
     "one line": lambda: pictures_of_text.surprisal(10, "a", torch.rand(1), "val"),
-    "no confusions": lambda: pictures_of_text.confusions(0, Confusions.none(3), "abc"),
+    "no confusions": lambda: pictures_of_text.confusions(0, ConfusionCounts.none(3), "abc"),
 }
 
 
@@ -70,7 +70,7 @@ def test_a_figure_says_what_it_shows_names_its_axes_and_is_800_pixels_wide(name)
 def test_a_network_that_has_diverged_is_drawn_and_nothing_raised(bad):
     v = torch.tensor([1.0, bad, -bad, 2.0])
     ids = torch.arange(4)[:, None]
-    found = Confusions.none(4).plus(ids, ids * 0, v[:, None])
+    found = ConfusionCounts.none(4).plus(ids, ids * 0, v[:, None])
     for figure in (
         pictures.loss_by_position(3, v, v, (bad, bad)),
         pictures.gradient_by_lag([0, 3], torch.stack([v, v])[:, None], v[None]),
@@ -153,7 +153,7 @@ def test_confusions_are_counted_by_true_and_predicted_character():
     targets = torch.tensor([[0, 1], [1, -100]])
     guesses = torch.tensor([[0, 0], [0, 2]])
     nats = torch.tensor([[1.0, 2.0], [4.0, 9.0]])
-    found = Confusions.none(3).plus(targets, guesses, nats).plus(targets[:1], guesses[:1], nats[:1])
+    found = ConfusionCounts.none(3).plus(targets, guesses, nats).plus(targets[:1], guesses[:1], nats[:1])
     assert dict(zip(found.pairs.tolist(), found.times.tolist(), strict=True)) == {0 * 3 + 0: 2, 1 * 3 + 0: 3}
     assert found.stood.tolist() == [2, 3, 0]
     assert found.hits() == 2
@@ -194,14 +194,14 @@ def test_a_character_that_no_font_has_is_written_as_its_code():
 @pytest.mark.parametrize("symbols", [["\\xe4", "\\xbd", "<unknown>"], ["\u3000", "你", "\U0001f9ff"]])
 def test_wide_labels_of_confusions_stay_on_the_page(symbols):
     ids = torch.arange(3)[:, None]
-    figure = pictures_of_text.confusions(1, Confusions.none(3).plus(ids, ids.roll(1, 0), torch.ones(3, 1)), symbols)
+    figure = pictures_of_text.confusions(1, ConfusionCounts.none(3).plus(ids, ids.roll(1, 0), torch.ones(3, 1)), symbols)
     longest = max(width(f"{short(a)} → {short(b)}", 8.5) for a in symbols for b in symbols if a != b)
     assert figure.axes[0].bbox.x0 >= longest
 
 
 def test_confusions_of_a_large_vocabulary_take_no_square_of_it():
     ids = torch.arange(20_000)[:, None] % 9_000
-    found = Confusions.none(9_000).plus(ids, ids.roll(1, 0), torch.ones(ids.shape))
+    found = ConfusionCounts.none(9_000).plus(ids, ids.roll(1, 0), torch.ones(ids.shape))
     assert len(found.pairs) <= 20_000
     assert found.stood.sum() == 20_000
 

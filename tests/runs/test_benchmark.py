@@ -214,19 +214,6 @@ def test_a_step_through_the_framework_and_a_bare_one_are_timed_in_turns(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared corpora are not beside this checkout")
-def test_what_watches_a_run_is_told_as_a_share_of_its_training(tmp_path):
-    words = ("benchmark=callbacks", f"data.root={SHARED_DATA}", "model.hidden_size=8", "trainer.limit_train_batches=5")
-    words += ("trainer.limit_val_batches=2", "trainer.max_epochs=1", "benchmark.out=b.json")
-    text = run(*words, cwd=tmp_path, module="src.benchmark", UNROLL_CACHE=str(tmp_path / "cache"))
-    (found,) = json.loads((tmp_path / "b.json").read_text())["results"]
-    assert found["callbacks"]["GradientFlow"] > 0
-    assert found["share"] == pytest.approx(found["watching_seconds"] / (found["seconds"] - found["watching_seconds"]))
-    assert f"the callbacks take {found['share']:.2%} of the time" in text
-    assert ROOT not in tmp_path.parents
-
-
-@pytest.mark.slow
 def test_sampling_tells_the_speed_of_one_and_of_many_streams_and_what_a_late_character_costs(tmp_path):
     words = ("benchmark=sampling", "benchmark.hidden_size=16", "benchmark.seconds=0.2", "benchmark.out=b.json")
     text = run(*words, cwd=tmp_path, module="src.benchmark")

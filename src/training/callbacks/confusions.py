@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from src.analysis.confusions import Confusions as Counts
+from src.analysis.confusions import ConfusionCounts
 from src.training.callbacks.probe import View
 from src.training.callbacks.watcher import Watcher
 from src.training.module import LanguageModule, Outcome
@@ -45,7 +45,7 @@ class Confusions(Watcher):
         validated = self.seen_at == view.step
         if not (validated and self.seen):  # a run taken up just behind a validation reads what went by there
             self._read(view, MOST_READ if validated else MOST_READ_ALONE)
-        counts = Counts.none(len(self.gallery.symbols))
+        counts = ConfusionCounts.none(len(self.gallery.symbols))
         seen = [torch.cat([part.flatten() for part in parts]) for parts in zip(*self.seen, strict=True)]
         self.seen = []
         figure = confusions(view.step, counts.plus(*seen), self.gallery.symbols)
