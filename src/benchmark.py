@@ -9,11 +9,10 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from src.config.benchmark import BenchmarkConfig, mistakes_in_benchmark, mistakes_in_others
-from src.config.entry import compose_and_run, exit_with, in_a_sweep
-from src.config.start import heavy_imports
-from src.config.stdout import pipe_may_close, say
-from src.plain_json import dumps
+from src.config.commands import BenchmarkConfig, mistakes_in_benchmark, mistakes_in_others
+from src.config.compose import compose_and_run, exit_with, in_a_sweep
+from src.files import dumps
+from src.process import heavy_imports, pipe_may_close, say
 
 
 def benchmark(config: dict[str, Any], words: Sequence[str]) -> None:
@@ -27,7 +26,7 @@ def benchmark(config: dict[str, Any], words: Sequence[str]) -> None:
     with heavy_imports():
         import torch
 
-        from src.training.run import now, processor
+        from src.training.run_record import now, processor
     with pipe_may_close():
         say(f"{processor()}, torch {torch.__version__}\n")
         results = []
@@ -35,11 +34,11 @@ def benchmark(config: dict[str, Any], words: Sequence[str]) -> None:
             results.append(found)
             say("\n" + "\n".join(lines) + "\n")
         if asked["name"] == "models":
-            from src.benchmarks.models import NOTES
+            from src.benchmarks.implementations import NOTES
 
             say("\n" + "\n".join(NOTES) + "\n")
     if asked["out"]:
-        from src.config.stdout import write_file
+        from src.process import write_file
 
         machine = {"processor": processor(), "torch": torch.__version__}
         told = {"format": 1, "benchmark": asked["name"], "when": now(), "machine": machine, "words": asked}
@@ -50,7 +49,7 @@ def benchmark(config: dict[str, Any], words: Sequence[str]) -> None:
 def measured(asked: dict[str, Any], words: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """Yield what was measured, as plain data and as lines, piece by piece."""
     if asked["name"] == "models":
-        from src.benchmarks import models
+        from src.benchmarks import implementations as models
 
         for found in models.run(asked):
             yield found, models.lines(found)
@@ -65,7 +64,7 @@ def measured(asked: dict[str, Any], words: Sequence[str]) -> Iterator[tuple[dict
         found = sampling.run(asked)
         yield found, sampling.lines(found)
     else:
-        from src.benchmarks import step
+        from src.benchmarks import training_step as step
 
         found = step.run(words, asked["steps"])
         yield found, step.lines(found)

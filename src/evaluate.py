@@ -6,17 +6,17 @@ import math
 import sys
 from typing import Any
 
-from src.config.entry import exit_with
-from src.config.stdout import in_json, pipe_may_close, say
-from src.config.use import EvaluateConfig, mistakes_in_evaluate, opened, run
+from src.config.commands import EvaluateConfig, mistakes_in_evaluate, opened, run
+from src.config.compose import exit_with
 from src.metrics import perplexity
+from src.process import in_json, pipe_may_close, say
 
 
 def evaluate(config: dict[str, Any]) -> None:
     """Evaluate as a checked configuration says, print, and leave evaluation_<split>.json in the run's folder."""
     other = config["model"].get("name")
     trained = opened({**config, "model": {}})
-    from src.training.evaluating import evaluate_run, keep
+    from src.inference.evaluate import evaluate_run, keep
 
     result = evaluate_run(trained, config["split"], config["data"], other)
     with pipe_may_close():

@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from src.config.entry import compose_and_run, exit_with
-from src.config.explain import ExplainConfig, mistakes_in_explain, symbols_of
-from src.config.start import heavy_imports
-from src.config.stdout import pipe_may_close, say
+from src.config.commands import ExplainConfig, mistakes_in_explain, symbols_of
+from src.config.compose import compose_and_run, exit_with
+from src.process import heavy_imports, pipe_may_close, say
 
 
 def explain(config: dict[str, Any]) -> None:
     """Print the page that a checked configuration describes."""
     words = config["explain"]
     with heavy_imports():
-        from src.analysis import sheet, written_out
-        from src.analysis.written_out_page import page
+        from src.explain import bptt_example as written_out
+        from src.explain import document as sheet
+        from src.explain.document import page
     word, target = words["input"], words["target"]
     symbols = symbols_of(word, target)
     ids, targets = ([symbols.index(letter) for letter in text] for text in (word, target))

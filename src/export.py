@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from src.config.entry import exit_with
-from src.config.stdout import pipe_may_close, say
-from src.config.use import ExportConfig, mistakes_in_export, opened, run
+from src.config.commands import ExportConfig, mistakes_in_export, opened, run
+from src.config.compose import exit_with
+from src.process import pipe_may_close, say
 
 
 def export(config: dict[str, Any]) -> None:
     """Export as a checked configuration says, and print what was checked and where the files lie."""
     trained = opened(config)
-    from src.training.exporting import export_to
+    from src.inference.export import export_to
 
     files, difference = export_to(trained, config["format"], config["output"])
     checked = {

@@ -18,7 +18,7 @@ from typing import NoReturn, TypeVar
 from src.reports import markdown, page, sheet, text
 from src.reports.compare import compare, resolve_key
 from src.reports.metric import SPLITS, resolve
-from src.reports.mistake import Mistake, suggestion
+from src.reports.mistake import UserError, suggestion
 from src.reports.runs import Run, find_runs
 from src.reports.table import build
 
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, answering a mistake in one line that ends with the remedy."""
 
     def error(self, message: str) -> NoReturn:
-        raise Mistake(f"{message} (python -m src.report --help)")
+        raise UserError(f"{message} (python -m src.report --help)")
 
 
 def parser() -> Parser:
@@ -58,21 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         printed = report(given)
-    except Mistake as mistake:
+    except UserError as mistake:
         print(*mistake.lines, sep="\n", file=sys.stderr)
         return 2
     return say(printed)
 
 
 def report(given: Sequence[str]) -> str:
-    """Write the files that were asked for and return what standard output shall say; Mistake if something is wrong."""
+    """Write the files that were asked for and return what standard output shall say; UserError on errors."""
     options = understand(given)
     runs = find_runs(options.paths)
     mistakes: list[str] = []
     metric = _collect(mistakes, lambda: resolve(options.metric, options.split, options.at, runs))
     key = _collect(mistakes, lambda: resolve_key(options.compare, runs)) if options.compare else None
     if mistakes or metric is None:
-        raise Mistake(*mistakes)
+        raise UserError(*mistakes)
     table = build(runs, metric, options.ignore, kept=key)
     comparisons = compare(table, key) if key else None
     command = shlex.join(["python", "-m", "src.report", *given])
@@ -118,14 +118,14 @@ def understand(given: Sequence[str]) -> argparse.Namespace:
             elif Path(target).is_dir():
                 mistakes.append(f"--{kind} {target} is a folder; name a file in it")
     if mistakes:
-        raise Mistake(*mistakes)
+        raise UserError(*mistakes)
     return options
 
 
 def _collect(mistakes: list[str], attempt: Callable[[], Result]) -> Result | None:
     try:
         return attempt()
-    except Mistake as mistake:
+    except UserError as mistake:
         mistakes += mistake.lines
         return None
 
@@ -145,7 +145,7 @@ def _write(target: Path, content: str) -> None:
         temporary.replace(target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise Mistake(f"{target} cannot be written: {error.strerror}") from error
+        raise UserError(f"{target} cannot be written: {error.strerror}") from error
 
 
 def say(printed: str) -> int:

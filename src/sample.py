@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from src.config.entry import exit_with
-from src.config.stdout import from_standard_input, in_json, line_of_standard_input, pipe_may_close, say
-from src.config.use import SampleConfig, mistakes_in_sample, opened, run, wanted
-from src.mistakes import Mistake
-from src.training.wanted import Writing
+from src.config.commands import SampleConfig, mistakes_in_sample, opened, run, wanted
+from src.config.compose import exit_with
+from src.errors import UserError
+from src.inference.options import Writing
+from src.process import from_standard_input, in_json, line_of_standard_input, pipe_may_close, say
 
 if TYPE_CHECKING:
-    from src.training.trained import TrainedModel
+    from src.inference.trained_model import TrainedModel
 
 
 def sample(config: dict[str, Any]) -> None:
@@ -31,7 +31,7 @@ def sample(config: dict[str, Any]) -> None:
 
 def stream(trained: TrainedModel, prompt: str, writing: Writing) -> None:
     """Write the first sample as it comes, the others, which were written beside it, behind it."""
-    from src.training.writing import written
+    from src.inference.generate import written
 
     pieces = written(trained, prompt, writing)  # what is wrong is said before the first character
     several = writing.num_samples > 1
@@ -54,7 +54,7 @@ def heading(writing: Writing, index: int) -> str:
 
 def as_json(trained: TrainedModel, prompt: str, writing: Writing) -> str:
     """All samples and what they were made from."""
-    from src.training.writing import seeded, written
+    from src.inference.generate import seeded, written
 
     writing = seeded(writing)
     pieces = list(written(trained, prompt, writing))
@@ -70,7 +70,7 @@ def as_json(trained: TrainedModel, prompt: str, writing: Writing) -> str:
 
 def converse(trained: TrainedModel, writing: Writing, prompt: str | None) -> None:
     """Write on from `prompt`, if there is one, then from a prompt a line; an empty line goes on with the last text."""
-    from src.training.writing import Conversation
+    from src.inference.generate import Conversation
 
     terminal = sys.stdin.isatty()
     conversation = Conversation(trained, writing)
@@ -86,7 +86,7 @@ def converse(trained: TrainedModel, writing: Writing, prompt: str | None) -> Non
             for piece in pieces:
                 say(piece)
             say("\n")
-        except Mistake as mistake:
+        except UserError as mistake:
             print(mistake, file=sys.stderr)
         prompt = None
 

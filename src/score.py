@@ -6,16 +6,16 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from src.config.entry import exit_with
-from src.config.literals import split_word
-from src.config.stdout import from_standard_input, in_json, pipe_may_close, say, write_file
-from src.config.use import ScoreConfig, mistakes_in_score, opened, run
-from src.mistakes import Mistake
+from src.config.commands import ScoreConfig, mistakes_in_score, opened, run
+from src.config.compose import exit_with
+from src.config.overrides import split_word
+from src.errors import UserError
+from src.process import from_standard_input, in_json, pipe_may_close, say, write_file
 
 if TYPE_CHECKING:
-    from src.analysis.surprisal import Score
-    from src.data.text_files import Source
-    from src.training.trained import TrainedModel
+    from src.data.text_reader import Source
+    from src.inference.surprisal import Score
+    from src.inference.trained_model import TrainedModel
 
 
 def score(config: dict[str, Any], files: list[str]) -> None:
@@ -38,10 +38,10 @@ def scored_files(trained: TrainedModel, files: list[str], given: str) -> list[Sc
     """Score every file of these files, folders and globs, each read as the model's own text was.
 
     Raises:
-        Mistake: of all files that cannot be scored, why.
+        UserError: of all files that cannot be scored, why.
     """
-    from src.data.text_files import find
-    from src.training.scoring import score_ids, source_ids
+    from src.data.text_reader import find
+    from src.inference.score import score_ids, source_ids
 
     scores: list[Score] = []
     sources: list[Source] = []
@@ -52,15 +52,15 @@ def scored_files(trained: TrainedModel, files: list[str], given: str) -> list[Sc
                 scores.append(trained.score(given, "-"))
             else:
                 sources += find(file, "file")
-        except Mistake as mistake:  # of a file, told in the words of the data group
+        except UserError as mistake:  # of a file, told in the words of the data group
             wrong += [message.removeprefix("data.") for message in mistake.messages]
     for source in sources:
         try:
             scores.append(score_ids(trained, source_ids(trained, source), source.name))
-        except Mistake as mistake:
+        except UserError as mistake:
             wrong += mistake.messages
     if wrong:
-        raise Mistake(*wrong)
+        raise UserError(*wrong)
     return scores
 
 
@@ -91,7 +91,7 @@ def as_json(scores: list[Score], trained: TrainedModel) -> str:
 
 def as_html(scores: list[Score], trained: TrainedModel) -> str:
     """A page with the texts coloured."""
-    from src.analysis.surprisal_page import render
+    from src.inference.surprisal import render
 
     return render(scores, f"{trained.config['model']['name']} on {trained.config['data']['name']}, {trained.path}")
 

@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.config.entry import compose_and_run, exit_with
-from src.config.flags import FLAGS_WITH_A_VALUE
-from src.config.launchers import is_there
-from src.config.search_schema import SearchRoot, mistakes_in_search
-from src.config.start import heavy_imports
-from src.config.words import groups
-from src.mistakes import Mistake
-from src.searching.compose import check_trials, config_of, folder_of, what_is_asked
-from src.sweeps.preflight import mistakes_here
-from src.sweeps.signals import Caught, taken
+from src.config.commands import SearchRoot, mistakes_in_search
+from src.config.compose import compose_and_run, exit_with
+from src.config.hydra_compat import is_there
+from src.config.overrides import FLAGS_WITH_A_VALUE, groups
+from src.errors import UserError
+from src.process import heavy_imports
+from src.sweeps.job import Caught, taken
+from src.sweeps.search.space import check_trials, config_of, folder_of, what_is_asked
+from src.sweeps.sweep import mistakes_here
 
 SHOWING = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}  # these run nothing
 
@@ -36,11 +35,11 @@ def search(config: dict[str, Any], name: str, words: Sequence[str]) -> None:
     check_trials(common, asked["space"])
     trial = config_of(common)
     if wrong := mistakes_here([trial]):
-        raise Mistake(*wrong)
+        raise UserError(*wrong)
     study_name = asked["study"] or name
     folder = folder_of(trial, study_name)
     with heavy_imports():
-        from src.searching import study as studies
+        from src.sweeps.search import study as studies
     question = {"space": asked["space"], "monitor": trial["checkpoint"]["monitor"], "settings": what_is_asked(trial)}
     study = studies.open_study(folder, study_name, trial["checkpoint"]["mode"], question)
     study.pruner = studies.pruner(asked["pruner"])
@@ -61,8 +60,8 @@ def search(config: dict[str, Any], name: str, words: Sequence[str]) -> None:
 
 def run_trials(study: Any, folder: Path, asked: dict[str, Any], common: Sequence[str], caught: Caught) -> int:
     """Run one trial after another; return how many failed for another reason than a NaN or a signal."""
-    from src.searching.study import next_trial
-    from src.searching.trial import run_trial
+    from src.sweeps.search.study import next_trial
+    from src.sweeps.search.trial import run_trial
 
     end = time.monotonic() + 60 * asked["minutes"] if asked["minutes"] else None
     failed = in_a_row = 0
@@ -83,8 +82,8 @@ def run_trials(study: Any, folder: Path, asked: dict[str, Any], common: Sequence
 
 def conclude(study: Any, folder: Path, wanted: int) -> None:
     """Say how the study stands, and write what it has found so far: trials, best configuration, importances, plots."""
-    from src.searching import results
-    from src.searching.study import FINISHED, locked
+    from src.sweeps.search import study as results
+    from src.sweeps.search.study import FINISHED, locked
 
     with locked(folder):  # of several processes that end together, one after another writes
         trials = study.get_trials(deepcopy=False)
@@ -115,12 +114,12 @@ def main() -> None:
         (ours if mine else words).append(given)
         flag = given in FLAGS_WITH_A_VALUE
     if {"-m", "--multirun"} & set(ours):
-        raise Mistake("a search is one study, and its space says what varies: leave -m out")
+        raise UserError("a search is one study, and its space says what varies: leave -m out")
     names = [word.partition("=")[2] for word in ours if word.startswith("search=")]
     if not names and not any(word.startswith("-") for word in ours):
-        raise Mistake(f"which search? search=NAME, NAME one of {', '.join(groups().get('search', []))}")
+        raise UserError(f"which search? search=NAME, NAME one of {', '.join(groups().get('search', []))}")
     if not is_there("optuna") and not SHOWING & set(ours):
-        raise Mistake("src.search needs the extra search, which is not installed: pip install -e '.[search]'")
+        raise UserError("src.search needs the extra search, which is not installed: pip install -e '.[search]'")
     compose_and_run("search", SearchRoot, lambda config: search(config, names[-1], words), ours, mistakes_in_search)
 
 

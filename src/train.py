@@ -9,27 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from src.config.checks import mistakes_in_config
-from src.config.entry import compose_and_run, exit_with
-from src.config.init_from import with_sizes_of_source
-from src.config.key import run_name
+from src.config.compose import changes_in, compose_and_run, exit_with, stored_config, take, with_sizes_of_source
+from src.config.run_key import run_name
 from src.config.schema import Config
-from src.config.start import heavy_imports
-from src.config.stored import changes_in, stored_config, take
-from src.mistakes import Mistake
+from src.errors import UserError
+from src.process import heavy_imports
 from src.sweeps.sweep import run_sweep
-from src.training.slurm import run_before
+from src.training.run_record import run_before
 
 
 def train(config: dict[str, Any]) -> None:
     """Train one new run from a checked configuration."""
     if config["sweep"]["dry_run"]:
-        raise Mistake("sweep.dry_run=true shows the plan of a sweep, and this is a single run: add -m")
+        raise UserError("sweep.dry_run=true shows the plan of a sweep, and this is a single run: add -m")
     config["name"] = run_name(config)
     before = run_before(Path(config["runs"]) / config["name"], sys.argv[1:])
     if before is not None:
         return go_on(before, [])
     with heavy_imports():
-        from src.training.fit import fit
+        from src.training.run import fit
     fit(config, {"command": shlex.join(["python", "-m", "src.train", *sys.argv[1:]]), "overrides": sys.argv[1:]})
 
 

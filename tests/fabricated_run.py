@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 
 from src.config.schema import Config
 from src.data.corpus import Corpus, open_corpus
-from src.models.build import build_model
+from src.inference.load import FORMAT
+from src.models.language_model import build_model
 from src.training.checkpoint import AtomicCheckpointIO
-from src.training.prepare import WINDOW_WORDS
-from src.training.reading import FORMAT
+from src.training.run import WINDOW_WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("cell", "stacked", "manual", "lstm", "gru")

@@ -7,9 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
-    page
-    for pattern in ("*.md", "docs/**/*.md", "src/**/*.md", "experiments/**/*.md")
-    for page in ROOT.glob(pattern)
+    page for pattern in ("*.md", "docs/**/*.md", "src/**/*.md", "experiments/**/*.md") for page in ROOT.glob(pattern)
 )
 LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 

@@ -261,8 +261,17 @@ def test_a_failed_job_is_a_failed_make(clone):
 @needs_make
 def test_clean_removes_what_can_be_made_again_and_no_run(clone):
     kept = ["runs/hello/run.json", "runs/hello/__pycache__/kept", "runs/build/kept", "src/train.py"]
-    gone = [".venv/bin/python", "src/__pycache__/a.pyc", "src/models/__pycache__/a.pyc", ".mypy_cache/a", "build/a",
-            "unroll_rnn.egg-info/PKG-INFO", ".pytest_cache/a", ".ruff_cache/a", ".hypothesis/a"]
+    gone = [
+        ".venv/bin/python",
+        "src/__pycache__/a.pyc",
+        "src/models/__pycache__/a.pyc",
+        ".mypy_cache/a",
+        "build/a",
+        "unroll_rnn.egg-info/PKG-INFO",
+        ".pytest_cache/a",
+        ".ruff_cache/a",
+        ".hypothesis/a",
+    ]
     for file in kept + gone:
         (clone / file).parent.mkdir(parents=True, exist_ok=True)
         (clone / file).touch()

@@ -102,7 +102,7 @@ def main(job: str, file: str, encoding: str, seq_len: str, batch_size: str) -> N
     corpus = open_corpus(name="text", path=file, encoding=encoding)
     found: dict[str, Any] = {}
     if job != "encode":
-        from src.data.windows import Windows
+        from src.data.batching import Windows
 
         windows = Windows(corpus.splits["train"], int(seq_len), int(batch_size))
         next(iter(windows))

@@ -57,7 +57,7 @@ def of_step(name: str, size: tuple[int, ...], threads: int) -> dict[str, float]:
 
 def main(words: str) -> None:
     """Make three steps and print the peak."""
-    from src.benchmarks.cases import Size, Step
+    from src.benchmarks.implementations import Size, Step
     from src.training.machine import keep_memory, use_threads
 
     given = json.loads(words)

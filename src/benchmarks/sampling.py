@@ -12,12 +12,10 @@ import numpy as np
 import torch
 
 from src.data.vocabulary import Vocabulary
-from src.models.build import build_model
-from src.models.generation import Generation
-from src.models.language_model import LanguageModel
-from src.models.sampling import Choice
+from src.inference.generate import Generation, Writing, pieces
+from src.inference.options import Choice
+from src.models.language_model import LanguageModel, build_model
 from src.training.machine import threads_for, use_threads
-from src.training.writing import Writing, pieces
 
 STREAMS = (1, 64)
 EARLY, LATE = 10, 10_000  # the characters whose time is compared, each the median of those that follow it

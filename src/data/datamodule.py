@@ -7,8 +7,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from src.data.batching import Window, Windows, evaluation_windows
 from src.data.corpus import Corpus
-from src.data.windows import Window, Windows, evaluation_windows
 
 
 class TextData(pl.LightningDataModule):

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from src.data.errors import DataError
-from src.data.named import CORPORA
-from src.data.text_files import Rules
+from src.data.corpora import CORPORA
+from src.data.text_reader import Rules
 from src.data.vocabulary import Kind
-from src.mistakes import nearest
+from src.errors import DataError, nearest
 
 OWN = ("hello", "text", "lines", "pydoc")  # the corpora that have no address
 CHOICES = {

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from src.data.errors import UnknownCharacter, counted, shown
+from src.errors import UnknownCharacter, counted, shown
 
 Kind = Literal["characters", "bytes"]
 UNKNOWN = "<unknown>"  # longer than one character, so no text can contain it

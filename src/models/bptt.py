@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from src.models.inputs import one_hot
-from src.models.window import Hidden, State, backward_window, forward_window, gradients, split
+from src.models.kernels import Hidden, State, backward_window, forward_window, gradients, split
 
 Inputs = Int[Tensor, "time batch"] | Float[Tensor, "time batch input"]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from src.models.cell import CellRNN
+from src.models.kernels import split
 from src.models.manual import ManualLayer, ManualRNN
 from src.models.stacked import StackedRNN
-from src.models.window import split
 
 
 class Layer(NamedTuple):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from src.reports.metric import Metric
-from src.reports.mistake import Mistake, suggestion
+from src.reports.mistake import UserError, suggestion
 from src.reports.runs import Run
 from src.reports.settings import Value, can_matter, differing, in_order, label, show, telling
 from src.reports.statistics import Summary, holm, mean_of, paired_p, summarise
@@ -84,9 +84,9 @@ class Comparisons:
 
 
 def resolve_key(word: str, runs: Sequence[Run]) -> str:
-    """The setting that `word` means: a dotted key or an unmistakable last part of one; Mistake otherwise."""
+    """The setting that `word` means: a dotted key or an unmistakable last part of one; UserError otherwise."""
     if word == "seed":
-        raise Mistake("--compare seed: runs are paired by their seed; name what differs between them, such as model")
+        raise UserError("--compare seed: runs are paired by their seed; name what differs between them, such as model")
     readable = [run for run in runs if run.status != "unreadable"]
     known: dict[str, None] = {}
     for run in readable:
@@ -97,13 +97,13 @@ def resolve_key(word: str, runs: Sequence[Run]) -> str:
         ends = [key for key in known if key.endswith(f".{word}")]
         if len(ends) != 1:
             choice = f"; it may be {' or '.join(ends)}" if ends else suggestion(word, _worth_naming(known, readable))
-            raise Mistake(f"--compare {word}: no setting of these runs has that name{choice}")
+            raise UserError(f"--compare {word}: no setting of these runs has that name{choice}")
         key = ends[0]
     values = {run.settings.get(key) for run in readable}
     if len(values) < 2:
         others = [other for other in differing([run.settings for run in readable]) if can_matter(other)]
         hint = f"; what differs: {', '.join(others[:8])}" if others else "; nothing else differs either"
-        raise Mistake(f"--compare {word}: all runs have {key} = {show(values.pop())}{hint}")
+        raise UserError(f"--compare {word}: all runs have {key} = {show(values.pop())}{hint}")
     return key
 
 

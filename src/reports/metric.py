@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.metrics import perplexity
-from src.reports.mistake import Mistake, suggestion
+from src.reports.mistake import UserError, suggestion
 from src.reports.runs import Run
 
 SPLITS = ("train", "val", "test")
@@ -132,7 +132,7 @@ def resolve(name: str | None, split: str | None, at: str | None, runs: Sequence[
     """The metric that the command line means.
 
     `test/cross_entropy`, and `cross_entropy` with `--split test`, are read from evaluation_test.json; a bare
-    `bits_per_character` is `val/bits_per_character`. Mistake where no run has such a number.
+    `bits_per_character` is `val/bits_per_character`. UserError where no run has such a number.
     """
     finished = [run for run in runs if run.status == "done"] or list(runs)
     logged = _logged(finished)
@@ -148,28 +148,28 @@ def resolve(name: str | None, split: str | None, at: str | None, runs: Sequence[
             if not logged or not any(run.status == "done" for run in runs):
                 name = DEFAULTS[0]
             else:
-                raise Mistake(f"no run has any of {', '.join(DEFAULTS)}; name one with --metric: {', '.join(logged)}")
+                raise UserError(f"no run has any of {', '.join(DEFAULTS)}; name one with --metric: {', '.join(logged)}")
     elif name not in logged:
         full = next((f"{known}/{name}" for known in ("val", "train") if f"{known}/{name}" in logged), None)
         if full is None:
-            raise Mistake(f"no run has a metric {name}{suggestion(name, logged)}")
+            raise UserError(f"no run has a metric {name}{suggestion(name, logged)}")
         name = full
     return Metric(name, None, at == "best" and name not in OF_THE_RUN, _mode(name, finished))
 
 
 def _resolve_evaluation(name: str | None, split: str, at: str | None, runs: Iterable[Run]) -> Metric:
     if at is not None:
-        raise Mistake("--at does not go with --split: an evaluation belongs to the checkpoint that it names")
+        raise UserError("--at does not go with --split: an evaluation belongs to the checkpoint that it names")
     evaluated = [run for run in runs if split in run.evaluations]
     if not evaluated:
-        raise Mistake(
+        raise UserError(
             f"no run has an evaluation_{split}.json; python -m src.evaluate run=DIR split={split} writes a run's"
         )
     word = (name or "cross_entropy").removeprefix(f"{split}/")
     stored = [item for run in evaluated for item in run.evaluation(split).items()]
     known = list(dict.fromkeys(key for key, value in stored if number(value) is not None))
     if word not in known:
-        raise Mistake(f"no evaluation_{split}.json has a metric {word}{suggestion(word, known)}")
+        raise UserError(f"no evaluation_{split}.json has a metric {word}{suggestion(word, known)}")
     return Metric(f"{split}/{word}", split, False, _mode(word, ()))
 
 

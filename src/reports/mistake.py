@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class Mistake(Exception):
+class UserError(Exception):
     """One or more mistakes of the caller; `lines` are meant for stderr, one mistake a line."""
 
     def __init__(self, *lines: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from src.reports import plain_yaml
-from src.reports.mistake import Mistake, nearest
+from src.reports.mistake import UserError, nearest
 from src.reports.settings import Settings, flatten
 
 FORMAT = 1
@@ -81,7 +81,7 @@ class Run:
 def find_runs(paths: Sequence[str]) -> list[Run]:
     """Every run at or below `paths`, each once, sorted by folder.
 
-    Raises Mistake with a line for each path that does not exist or holds no run.
+    Raises UserError with a line for each path that does not exist or holds no run.
     """
     mistakes: list[str] = []
     found: dict[str, Path] = {}
@@ -106,7 +106,7 @@ def find_runs(paths: Sequence[str]) -> list[Run]:
         for folder in folders:
             found.setdefault(os.path.realpath(folder), folder)
     if mistakes:
-        raise Mistake(*mistakes)
+        raise UserError(*mistakes)
     runs = [read_run(folder) for folder in found.values()] + list(blocked.values())
     return sorted(runs, key=lambda run: str(run.folder))
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from src.config.key import what_matters
-from src.training.run import boot_id
+from src.config.run_key import what_matters
+from src.training.run_record import boot_id, new_folder
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast; a sweep may have a thousand jobs
 SILENT = 15 * 60  # seconds: a run writes a checkpoint every five minutes; one of another machine that does not is gone
@@ -117,3 +119,33 @@ def last_change(folder: Path) -> float:
     """Return when something in a run's folder was last written, in seconds since the epoch."""
     times = [entry.stat().st_mtime for entry in (*folder.iterdir(), *folder.glob("checkpoints/*"))]
     return max(times, default=folder.stat().st_mtime)
+
+
+# ---- Moving an old attempt out of a job's keyed folder, and holding a job for one process at a time.
+
+
+def move_aside(folder: Path) -> Path:
+    """Move a folder to `.earlier/<its key>/<date>_<time>_<id>` beside it, whole, and return where it lies now.
+
+    The name begins with a dot, so that neither a report nor the next sweep takes it for a run of the sweep.
+    """
+    place = new_folder(folder.parent / ".earlier" / folder.name)
+    os.replace(folder, place)  # onto an empty folder: one step, nothing is copied, nothing can be half there
+    return place
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Hold a job for this process; yield False where another process holds it.
+
+    The system lets go when the process ends, however it ends. Where the file system knows no locks, nobody holds any.
+    """
+    locks = folder.parent / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / folder.name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            yield error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        else:
+            yield True

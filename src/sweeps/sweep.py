@@ -1,28 +1,119 @@
-"""A sweep that can be started again: look what is there, run what is missing, tell how every job ended."""
+"""What only the texts, the machine and other runs can say about a sweep, before its first job.
+
+torch is imported only where a job asks for more than a CPU, or starts from weights.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobStatus
 
-from src.config.launchers import mistakes_in_engine
-from src.config.sweeper import Composed, Engine
-from src.mistakes import Mistake
-from src.sweeps.job import JobRunner
-from src.sweeps.plan import Plan, make_plan
-from src.sweeps.preflight import mistakes_here, side_by_side
-from src.sweeps.progress import Watch, watching
-from src.sweeps.record import SweepRecord
-from src.sweeps.signals import Caught, kept_from_children, taken
+from src.config.checks import check_validations, windows_an_epoch
+from src.config.hydra_compat import Composed, Engine, mistakes_in_engine
+from src.data.corpus import Corpus, open_corpus
+from src.data.splits import plan
+from src.errors import UserError
+from src.inference.options import check_monitor, check_prompt, check_size
+from src.process import heavy_imports
+from src.sweeps.job import Caught, JobRunner, kept_from_children, taken
+from src.sweeps.plan import Plan, SweepRecord, make_plan
 from src.sweeps.state import record_of
-from src.sweeps.table import final_status, summary, table
-from src.training.logs import say
+from src.sweeps.table import Watch, final_status, summary, table, watching
+from src.training.console import say
+
+NOT_THE_TEXT = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
+
+
+def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what is wrong with the texts of jobs: missing, too short for the windows, without the samples' prompt."""
+    texts: dict[str, Corpus | None] = {}
+    looked: set[str] = set()
+    wrong: dict[str, None] = {}
+    for config in configs:
+        data = config["data"]
+        groups = ("data", "model", "trainer", "checkpoint", "early_stopping", "scheduler")
+        asked = [config["callbacks"]["text_samples"], *(config[group] for group in groups)]
+        if (whole := json.dumps(asked, sort_keys=True)) in looked:
+            continue
+        looked.add(whole)
+        text = {key: value for key, value in data.items() if key not in NOT_THE_TEXT}
+        name = json.dumps(text, sort_keys=True)
+        try:
+            if name not in texts:
+                texts[name] = None
+                texts[name] = open_corpus(**text)
+            corpus = texts[name]
+            if corpus is not None:
+                if config["init_from"] is None:  # else the vocabulary is the older run's, with the text's behind it
+                    check_prompt(config["callbacks"]["text_samples"], corpus.vocabulary)
+                check_monitor(config, corpus.splits)
+                windows = plan(corpus.splits["train"], data["seq_len"], data["batch_size"], data["offset"], 0)
+                check_validations(config["trainer"], windows_an_epoch(config["trainer"], windows.count))
+                check_size(config["model"], len(corpus.vocabulary))
+        except UserError as mistake:
+            wrong |= dict.fromkeys(mistake.messages)
+    return list(wrong)
+
+
+def mistakes_in_machine(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what jobs ask for that this machine lacks; each way of training once."""
+    trainers = [config["trainer"] for config in configs if config["trainer"]["accelerator"] != "cpu"]
+    if not trainers:
+        return []  # a CPU is what every machine has
+    with heavy_imports():
+        from src.training.machine import check_machine
+    return _told(check_machine, {json.dumps(trainer, sort_keys=True): trainer for trainer in trainers}.values())
+
+
+def mistakes_in_weights(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return which weights jobs cannot start from: none there, or of other sizes; each model once."""
+    starts = [config for config in configs if config["init_from"] is not None]
+    if not starts:
+        return []
+    with heavy_imports():
+        from src.training.init_from import source_of
+    return _told(source_of, {json.dumps([one["init_from"], one["model"]]): one for one in starts}.values())
+
+
+def _told(check: Callable[[Any], object], configs: Iterable[Any]) -> list[str]:
+    """Return what a check says of any of the configurations, each text once."""
+    wrong: dict[str, None] = {}
+    for config in configs:
+        try:
+            check(config)
+        except UserError as mistake:
+            wrong |= dict.fromkeys(mistake.messages)
+    return list(wrong)
+
+
+def mistakes_here(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return everything above that is wrong with jobs that run here, where their texts lie."""
+    return [*mistakes_in_texts(configs), *mistakes_in_machine(configs), *mistakes_in_weights(configs)]
+
+
+def side_by_side(engine: Engine, jobs: int) -> int:
+    """Return how many jobs share a machine: what `trainer.threads=auto` divides its cores by."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    if engine.name == "joblib":
+        wanted = int(engine.settings.get("n_jobs") or 1)
+        return max(1, min(jobs, wanted if wanted > 0 else cores + 1 + wanted))
+    if engine.name == "submitit_local":
+        return max(1, jobs)  # it starts all of them at once
+    if engine.name == "ray":
+        return cores  # a job is given one core unless it asks for more
+    return 1
+
+
+# ---- A sweep that can be started again: look what is there, run what is missing, tell how every job ended.
 
 HERE = ("basic",)  # engines that run the jobs in the sweep's own process, one after another: warm for tiny ones
 ELSEWHERE = ("submitit_slurm", "ray")  # engines whose jobs may run on other machines, with other files
@@ -37,7 +128,7 @@ def run_sweep(jobs: list[Composed], engine: Engine, command: list[str]) -> int:
         command: the words that the user typed.
 
     Raises:
-        Mistake: before job 0, what a job needs and this machine lacks: a text, a GPU, weights, the engine's scheduler.
+        UserError: before job 0, what a job needs and is missing: a text, a GPU, weights, the engine's scheduler.
     """
     plan = make_plan(jobs)
     if jobs[0].config["sweep"]["dry_run"]:
@@ -47,7 +138,7 @@ def run_sweep(jobs: list[Composed], engine: Engine, command: list[str]) -> int:
     if engine.name not in ELSEWHERE:
         wrong += mistakes_here([job.config for job in plan.to_do])
     if wrong:
-        raise Mistake(*wrong)
+        raise UserError(*wrong)
     say(plan.in_words())
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config["runs"]) / "sweeps", command, plan)

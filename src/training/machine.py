@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from src.mistakes import Mistake
+from src.errors import UserError
 
 # Up to this hidden size one thread. Alone on two cores a step of two threads is 0.95 to 1.1 times as fast up to 96
 # units and 1.25 to 1.55 at 128, but two such runs side by side stall one another tenfold, and small runs are many.
@@ -30,21 +30,21 @@ def available_accelerators() -> dict[str, int]:
 
 
 def check_machine(trainer: Mapping[str, Any]) -> None:
-    """Raise Mistake where `trainer` asks for what this machine lacks, with what would work."""
+    """Raise UserError where `trainer` asks for what this machine lacks, with what would work."""
     here = available_accelerators()
     asked = {"cuda": "gpu"}.get(trainer["accelerator"], trainer["accelerator"])
     if asked != "auto" and asked not in here:
-        raise Mistake(
+        raise UserError(
             f"trainer.accelerator={trainer['accelerator']}, but torch sees none on this machine; "
             f"here would work: trainer.accelerator={' or '.join(here)}"
         )
     if asked == "cpu" and trainer["devices"] > (most := max(2, here["cpu"])):  # two prove on one core that it works
         cores = f"a CPU of {here['cpu']} core{'' if here['cpu'] == 1 else 's'}"
-        raise Mistake(f"trainer.devices={trainer['devices']}: expected at most {most} processes on {cores}")
+        raise UserError(f"trainer.devices={trainer['devices']}: expected at most {most} processes on {cores}")
     if asked in here and trainer["devices"] > here[asked] and asked != "cpu":
-        raise Mistake(f"trainer.devices={trainer['devices']}, but this machine has {here[asked]} {asked}")
+        raise UserError(f"trainer.devices={trainer['devices']}, but this machine has {here[asked]} {asked}")
     if trainer["precision"].startswith("16") and (asked == "cpu" or "gpu" not in here):
-        raise Mistake(f"trainer.precision={trainer['precision']} needs a GPU; on a CPU use bf16-mixed or 32-true")
+        raise UserError(f"trainer.precision={trainer['precision']} needs a GPU; on a CPU use bf16-mixed or 32-true")
 
 
 def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:

@@ -1,26 +1,66 @@
-"""The Lightning module: one window is one batch is one optimizer step, and the state between windows is owned here."""
+"""A loss or a gradient that is no number stops the run before it reaches the weights, and says what led there."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from src.data.windows import Window
+from src.data.batching import Window
+from src.errors import RunFailure
 from src.metrics import Tally
 from src.models.language_model import LanguageModel, State, detached, moved
+from src.models.loss import WindowLoss, window_loss
 from src.training.checkpoint import random_state, set_random_state
-from src.training.loss import WindowLoss, window_loss
-from src.training.non_finite import failure
+from src.training.lightning_compat import signed
 from src.training.optimizers import Schedule, build_optimizer
-from src.training.unprofiled import signed
+
+
+def failure(what: str, step: int, norms: Iterable[tuple[int, Tensor]], model: nn.Module, kept: bool) -> RunFailure:
+    """Return the error that ends the run.
+
+    Args:
+        what: `the loss is nan`.
+        step: the optimizer step that is not made.
+        norms: (step, gradient norm before clipping) of the steps before, oldest first.
+        model: with the gradients of the last backward pass.
+        kept: whether the run has written a checkpoint.
+    """
+    before = ", ".join(f"{float(norm):.3g} at step {at}" for at, norm in norms)
+    worst = worst_gradient(model)
+    return RunFailure(
+        f"{what} at step {step}; {'the last sound checkpoint is kept' if kept else 'no checkpoint was written yet'}."
+        + (f" Gradient norms before clipping: {before}." if before else "")
+        + (f" Worst in the last backward pass: {worst[0]}, {worst[1]:.3g}." if worst else "")
+        + " Try a smaller optimizer.lr, trainer.gradient_clip_val=1 or model.init=orthogonal."
+    )
+
+
+def worst_gradient(model: nn.Module) -> tuple[str, float] | None:
+    """Return the parameter with the largest (or first non-finite) gradient, its layer in words, and the norm."""
+    norms = {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
+    if not norms:
+        return None
+    broken = [name for name, norm in norms.items() if norm != norm or norm == float("inf")]
+    name = broken[0] if broken else max(norms, key=norms.__getitem__)
+    return layer_name(name), norms[name]
+
+
+def layer_name(parameter: str) -> str:
+    """Return a parameter's name with its layer in words: `recurrence.rnn.weight_hh_l1` -> `layer 2 (...)`."""
+    parts = parameter.replace("_l", ".").split(".")
+    number = next((int(part) for part in parts if part.isdecimal()), None)
+    return f"layer {number + 1} ({parameter})" if number is not None else parameter
+
+
+# ---- The Lightning module: one window is one batch is one optimizer step, and the state between windows is ...
 
 
 @dataclass
@@ -142,7 +182,7 @@ class LanguageModule(pl.LightningModule):
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
 
     def _must_be_finite(self, what: str, value: Tensor, own: bool = False) -> None:
-        """Raise Failure for a nan or an inf; on a GPU only where a point is written, since a look waits for it.
+        """Raise RunFailure for a nan or an inf; on a GPU only where a point is written, since a look waits for it.
 
         A value that each of several processes has its own of is looked at as their sum: all fail, or none.
         """

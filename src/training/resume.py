@@ -10,15 +10,13 @@ from typing import Any
 
 import yaml
 
-from src.mistakes import Mistake
-from src.training.appended import cut_back
-from src.training.checkpoint import newest_sound
-from src.training.fit import follow, train
-from src.training.length import run_steps
-from src.training.logs import logging_to
-from src.training.prepare import Prepared, prepare
-from src.training.ranks import check_same_number, rank
-from src.training.run import Record, locked, now, provenance, write_atomically
+from src.config.checks import run_steps
+from src.errors import UserError
+from src.training.checkpoint import cut_back, newest_sound
+from src.training.console import logging_to
+from src.training.distributed import check_same_number, rank
+from src.training.run import Prepared, follow, prepare, train
+from src.training.run_record import Record, locked, now, provenance, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +52,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         changes: dotted key -> new value, of the keys in MAY_CHANGE.
 
     Raises:
-        Mistake: no run there, another process on it, a key that may not change, a text that has changed, no sound
+        UserError: no run there, another process on it, a key that may not change, a text that has changed, no sound
             checkpoint left.
         Interrupted: a signal stopped the run again, and its state is saved.
     """
@@ -114,21 +112,21 @@ def read_run(folder: Path) -> tuple[Record, dict[str, Any]]:
     """Return the record and the configuration of a run.
 
     Raises:
-        Mistake: the folder is no run.
+        UserError: the folder is no run.
     """
     if not folder.is_dir():
-        raise Mistake(f"{folder}: there is no such folder")
+        raise UserError(f"{folder}: there is no such folder")
     try:
         return Record.read(folder), yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise Mistake(f"{folder} is no run: expected run.json and config.yaml in it ({error})") from error
+        raise UserError(f"{folder} is no run: expected run.json and config.yaml in it ({error})") from error
 
 
 def check_changes(changes: Mapping[str, Any]) -> None:
-    """Raise Mistake for keys that would make the run another one."""
+    """Raise UserError for keys that would make the run another one."""
     refused = [key for key in changes if not any(key == free or key.startswith(free + ".") for free in MAY_CHANGE)]
     if refused:
-        raise Mistake(
+        raise UserError(
             *(
                 f"{key} cannot change in a run that goes on; "
                 f"to start a new one from its weights: init_from=RUN {key}=..."
@@ -138,13 +136,13 @@ def check_changes(changes: Mapping[str, Any]) -> None:
 
 
 def check_limits(trainer: Mapping[str, Any], steps_an_epoch: int, step: int) -> None:
-    """Raise Mistake for a limit that the run has passed already."""
+    """Raise UserError for a limit that the run has passed already."""
     for what, limit, reached in (
         ("epochs", trainer["max_epochs"], math.ceil(step / steps_an_epoch)),  # one that has begun counts
         ("steps", trainer["max_steps"], step),
     ):
         if 0 <= limit < reached:
-            raise Mistake(f"trainer.max_{what}={limit}: {reached} {what} are trained already; give {reached} or more")
+            raise UserError(f"trainer.max_{what}={limit}: {reached} {what} are trained already; give {reached} or more")
 
 
 def why_no_step(config: Mapping[str, Any], prepared: Prepared, checkpoint: Mapping[str, Any]) -> str:
@@ -173,10 +171,10 @@ def end_of_schedule(config: Mapping[str, Any], prepared: Prepared, checkpoint: M
 
 
 def check_same(prepared: Prepared, checkpoint: Mapping[str, Any], path: Path | None) -> None:
-    """Raise Mistake where the text is not the one that the run was trained on."""
+    """Raise UserError where the text is not the one that the run was trained on."""
     for what in ("vocabulary", "corpus"):
         if prepared.module.identity[what] != checkpoint["unroll"][what]:
-            raise Mistake(
+            raise UserError(
                 f"the {what} is not the one in {path}: the text has changed since; "
                 "put the old text back, or start a new run with init_from="
             )

@@ -1,7 +1,8 @@
-"""Lightning's trainer, from the configuration: the loggers, what watches, and where checkpoints go."""
+"""logger=csv: every scalar as a line `step,tag,value`, appended, so that a resumed run goes on in the same file."""
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,21 +12,109 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from src.data.corpus import Corpus
-from src.training.callbacks.build import watchers
-from src.training.callbacks.curves import Curves
-from src.training.callbacks.early_stopping import StopEarly
-from src.training.callbacks.history import History
-from src.training.callbacks.keeper import Keeper
-from src.training.callbacks.predicted_string import PredictedString
-from src.training.callbacks.signals import StopOnSignal
-from src.training.callbacks.trace import Trace
+from src.diagnostics.confusions import Confusions
+from src.diagnostics.diagnostic import Watcher, Watching
+from src.diagnostics.figure_logger import Gallery
+from src.diagnostics.gradient_flow import GradientFlow
+from src.diagnostics.hidden_states import HiddenStates
+from src.diagnostics.hparams import HParams
+from src.diagnostics.input_vectors import InputVectors
+from src.diagnostics.loss_by_position import LossByPosition
+from src.diagnostics.profiler_callback import Trace
+from src.diagnostics.recurrent_matrix import RecurrentMatrix, RecurrentScalars
+from src.diagnostics.scalar_logger import Curves
+from src.diagnostics.surprisal import Surprisal
+from src.diagnostics.tensorboard import Layout, RunTensorBoard
+from src.diagnostics.text_samples import TextSamples
 from src.training.checkpoint import AtomicCheckpointIO
-from src.training.csv_log import RunCSV
-from src.training.tensorboard import RunTensorBoard
-from src.training.to_the_end import end_always
-from src.training.unprofiled import Unprofiled, without_idle_hooks
+from src.training.checkpoint_callback import Keeper
+from src.training.lightning_compat import Unprofiled, end_always, without_idle_hooks
+from src.training.metrics_log import History, StopEarly
+from src.training.predicted_string import PredictedString
+from src.training.signals import StopOnSignal
+
+
+class RunCSV(Logger):
+    """metrics.csv in the run's folder. Lightning's own CSV logger deletes an existing file when it starts.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        """Nothing: the run's folder is the name."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Nothing, for the same reason."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append the scalars of a step."""
+        new = not self.path.exists() or not self.path.stat().st_size
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "tag", "value"])
+            writer.writerows([step, tag, value] for tag, value in metrics.items())
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """config.yaml has them."""
+
+
+# ---- From the callbacks group of the configuration to the callbacks that watch a run.
+
+PLAIN: tuple[type[Watcher], ...] = (
+    RecurrentScalars,
+    RecurrentMatrix,
+    GradientFlow,
+    LossByPosition,
+    HiddenStates,
+    Surprisal,
+    Confusions,
+    InputVectors,
+)
+
+
+def watchers(config: Mapping[str, Any], folder: Path, corpus: Corpus, history: History) -> list[Callback]:
+    """Return the callbacks that are switched on.
+
+    Args:
+        config: the whole configuration.
+        folder: the run's folder.
+        corpus: whose vocabulary labels what is shown.
+        history: knows the best and the final metrics.
+    """
+    words = config["callbacks"]
+    if config["logger"]["name"] == "none" and not words["save_figures"]:
+        return []  # nobody would see anything
+    gallery = Gallery(folder, corpus.vocabulary.symbols, words["save_figures"])
+    found: list[Callback] = []
+    for kind in PLAIN:
+        if words[kind.name]["enabled"]:
+            found.append(kind(gallery, words[kind.name]["every_n_steps"]))
+    samples = words["text_samples"]
+    if samples["enabled"]:
+        given = [samples[word] for word in ("temperatures", "length", "prompt")]
+        found.append(TextSamples(gallery, samples["every_n_steps"], corpus, *given))
+    if words["layout"]["enabled"]:
+        found.append(Layout())
+    if words["hparams"]["enabled"]:
+        found.append(HParams(config, folder, history))
+    return [Watching(found)] if found else []
+
+
+# ---- Lightning's trainer, from the configuration: the loggers, what watches, and where checkpoints go.
 
 # Words of the `trainer` group that are not handed to Lightning's Trainer as they are.
 OURS = (

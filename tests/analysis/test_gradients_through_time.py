@@ -6,12 +6,18 @@ import math
 import pytest
 import torch
 
-from src.analysis.gradients import by_lag, explodes_at, in_words, vanishes_at
-from src.analysis.through_time import Layers, error_at_readout, window_deltas
-from src.models.build import build_model
+from src.diagnostics.gradient_flow import (
+    Layers,
+    by_lag,
+    error_at_readout,
+    explodes_at,
+    in_words,
+    vanishes_at,
+    window_deltas,
+)
 from src.models.convert import convert_
 from src.models.gated import GRU
-from src.models.language_model import LanguageModel
+from src.models.language_model import LanguageModel, build_model
 
 TARGETS = {"cell": "src.models.cell.CellRNN", "stacked": "src.models.stacked.StackedRNN",
            "manual": "src.models.manual.ManualRNN"}  # fmt: skip

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.analysis import ngram
-from src.analysis.ngram import baselines, basis, witten_bell
+from src import baselines as ngram
+from src.baselines import baselines, basis, witten_bell
 from src.data.corpus import open_corpus
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

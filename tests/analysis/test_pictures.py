@@ -8,12 +8,13 @@ import pytest
 import torch
 
 pytest.importorskip("matplotlib")
-from src.analysis import figures, pictures, pictures_of_text
-from src.analysis.confusions import ConfusionCounts
-from src.analysis.labels import label, labels, short
-from src.analysis.lettering import drawable, width
-from src.analysis.positions import Positions
-from src.analysis.saturation import saturated
+from src.diagnostics import drawing as figures
+from src.diagnostics import drawing as pictures
+from src.diagnostics import drawing as pictures_of_text
+from src.diagnostics.confusions import ConfusionCounts
+from src.diagnostics.drawing import drawable, label, labels, short, width
+from src.diagnostics.loss_by_position import Positions
+from src.diagnostics.recurrent_matrix import saturated
 
 TEXT = "Speak, $5 & $6!\n\t你_^{} "  # dollars and braces would be mathematics, the Chinese may have no font
 
@@ -128,7 +129,7 @@ def test_a_logarithmic_scale_of_less_than_two_decades_has_ticks_between_the_powe
 
 
 def test_eigenvalues_of_an_orthogonal_start_are_drawn_on_the_unit_circle():
-    from src.analysis.spectrum import eigenvalues, singular_values
+    from src.diagnostics.recurrent_matrix import eigenvalues, singular_values
 
     torch.manual_seed(0)
     W = torch.nn.init.orthogonal_(torch.empty(16, 16))
@@ -194,7 +195,9 @@ def test_a_character_that_no_font_has_is_written_as_its_code():
 @pytest.mark.parametrize("symbols", [["\\xe4", "\\xbd", "<unknown>"], ["\u3000", "你", "\U0001f9ff"]])
 def test_wide_labels_of_confusions_stay_on_the_page(symbols):
     ids = torch.arange(3)[:, None]
-    figure = pictures_of_text.confusions(1, ConfusionCounts.none(3).plus(ids, ids.roll(1, 0), torch.ones(3, 1)), symbols)
+    figure = pictures_of_text.confusions(
+        1, ConfusionCounts.none(3).plus(ids, ids.roll(1, 0), torch.ones(3, 1)), symbols
+    )
     longest = max(width(f"{short(a)} → {short(b)}", 8.5) for a in symbols for b in symbols if a != b)
     assert figure.axes[0].bbox.x0 >= longest
 
@@ -207,7 +210,7 @@ def test_confusions_of_a_large_vocabulary_take_no_square_of_it():
 
 
 def test_values_a_few_roundings_apart_have_a_histogram(tmp_path):
-    from src.training.tensorboard import RunTensorBoard
+    from src.diagnostics.tensorboard import RunTensorBoard
 
     values = np.nextafter(np.ones(50, np.float32), np.float32(2))
     values[::2] = 1

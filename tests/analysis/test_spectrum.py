@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.analysis.spectrum import eigenvalues, singular_values, spectral_radius
+from src.diagnostics.recurrent_matrix import eigenvalues, singular_values, spectral_radius
 
 
 def turned(radius: float, angle: float = 0.7) -> torch.Tensor:

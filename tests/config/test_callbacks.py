@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from src.config.callbacks import CallbacksConfig, mistakes_in_callbacks
-from src.training.callbacks.build import PLAIN
+from src.config.schema import CallbacksConfig, mistakes_in_callbacks
+from src.training.trainer import PLAIN
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "callbacks"
 

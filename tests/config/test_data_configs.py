@@ -12,9 +12,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from src.config.checks import mistakes_in_config
+from src.config.overrides import groups
 from src.config.schema import Config
-from src.config.words import groups
-from src.training.fit import fit
+from src.training.run import fit
 from tests.runs.commands import ROOT, SHARED_DATA
 
 NEED_A_PATH = ("text", "lines")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from src.config.literals import LITERAL_KEYS, quote, quote_literals, split_word
+from src.config.overrides import LITERAL_KEYS, quote, quote_literals, split_word
 from tests.runs.commands import run
 
 HARD = [",'\"(){}=$", "a\nb", "中文再见", r"\${x}", "${x}", "${oc.env:HOME}", r"a\\'b", "a\\", "it's"]

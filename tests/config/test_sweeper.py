@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from src.config.launchers import mistake_in_launcher, mistakes_in_engine
+from src.config.hydra_compat import Composed, Engine, mistake_in_launcher, mistakes_in_engine, run_each
+from src.config.overrides import mistakes_in
 from src.config.schema import Config
-from src.config.sweeper import Composed, Engine, run_each
-from src.config.words import mistakes_in
-from src.mistakes import Mistake
+from src.errors import UserError
 
 
 def engine(*outcomes: Any) -> Engine:
@@ -36,13 +35,13 @@ def test_jobs_that_all_end_well_make_exit_code_0(capsys: pytest.CaptureFixture[s
 
 def test_jobs_that_raise_are_named_and_make_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     jobs = [Composed([f"a={i}"], {}) for i in range(3)]
-    assert run_each(jobs, engine(Mistake("no such run"), None, ZeroDivisionError("by zero")), lambda cfg: None) == 1
+    assert run_each(jobs, engine(UserError("no such run"), None, ZeroDivisionError("by zero")), lambda cfg: None) == 1
     told = capsys.readouterr().err.splitlines()
     assert told == ["failed: a=0: no such run", "failed: a=2: ZeroDivisionError: by zero"]
 
 
 def test_a_launcher_whose_parts_are_missing_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.config.launchers.is_there", lambda module: False)
+    monkeypatch.setattr("src.config.hydra_compat.is_there", lambda module: False)
     assert mistake_in_launcher("basic") is None
     for name, extra in (("joblib", "joblib"), ("submitit_local", "slurm"), ("submitit_slurm", "slurm"), ("ray", "ray")):
         assert f"pip install -e '.[{extra}]'" in str(mistake_in_launcher(name))
@@ -59,7 +58,7 @@ def test_a_launcher_whose_parts_are_missing_is_told_with_its_extra(monkeypatch: 
 def test_a_word_of_a_launcher_is_held_to_the_launcher(
     monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
 ) -> None:
-    monkeypatch.setattr("src.config.launchers.is_there", lambda module: True)
+    monkeypatch.setattr("src.config.hydra_compat.is_there", lambda module: True)
     (message,) = mistakes_in(words, Config).values()
     assert message.endswith(told)
     good = ["hydra.launcher.partition=long", "+hydra.launcher.additional_parameters.x=2"]

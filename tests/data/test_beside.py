@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from src.data.beside import Beside
+from src.data.encoding import Beside
 
 
 def test_calls_run_in_order_and_are_done_when_the_block_ends():

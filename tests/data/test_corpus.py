@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.data import named
+from src.data import corpora as named
+from src.data.corpora import File, Named
 from src.data.corpus import open_corpus
-from src.data.errors import DataError, UnknownCharacter
-from src.data.named import File, Named
 from src.data.vocabulary import Vocabulary
+from src.errors import DataError, UnknownCharacter
 
 ROOT = Path(__file__).parents[2]
 

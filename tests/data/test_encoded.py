@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data import encoded
+from src.data import encoding as encoded
 from src.data.corpus import open_corpus
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +162,7 @@ def test_without_nameless_files_a_failure_leaves_nothing_either(text, cache, mon
     def fail(*_):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("src.data.build.write_ids", fail)
+    monkeypatch.setattr("src.data.corpus.write_ids", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         open_corpus(name="text", path=str(text))
     assert files(cache) == []
@@ -185,7 +185,7 @@ def test_a_full_disk_is_told_with_the_way_out(text, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("src.data.build.write_ids", full)
+    monkeypatch.setattr("src.data.corpus.write_ids", full)
     with pytest.raises(OSError, match="set UNROLL_CACHE to a folder on a larger disk") as caught:
         open_corpus(name="text", path=str(text))
     assert caught.value.errno == 28
@@ -221,7 +221,7 @@ def test_a_text_that_changes_while_it_is_read_is_noticed(text, monkeypatch):
         text.write_text(text.read_text() + "more")
         return original(vocabulary)
 
-    monkeypatch.setattr("src.data.encoded.translation", grow)
+    monkeypatch.setattr("src.data.encoding.translation", grow)
     with pytest.raises(ValueError, match="changed while it was read"):
         open_corpus(name="text", path=str(text))
 
@@ -239,11 +239,11 @@ def test_a_text_rewritten_at_the_same_size_between_its_two_readings_is_noticed_a
         os.replace(new, text)
         return original(vocabulary)
 
-    monkeypatch.setattr("src.data.encoded.translation", rewrite)
+    monkeypatch.setattr("src.data.encoding.translation", rewrite)
     with pytest.raises(ValueError, match="changed while it was read"):
         open_corpus(name="text", path=str(text), encoding=encoding)
     assert files(cache) == []
-    monkeypatch.setattr("src.data.encoded.translation", original)
+    monkeypatch.setattr("src.data.encoding.translation", original)
     text.write_text(content)
     corpus = open_corpus(name="text", path=str(text), encoding=encoding)
     assert corpus.vocabulary.decode(corpus.splits["train"].ids).startswith("the quick brown fox")

@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from src.data import fetch, named
+from src.data import corpora as fetch
+from src.data import corpora as named
+from src.data.corpora import FetchError, File, Named, unpack
 from src.data.corpus import open_corpus
-from src.data.errors import DataError
-from src.data.fetch import FetchError, unpack
-from src.data.named import File, Named
+from src.errors import DataError
 
 TEXT = b"To be, or not to be, that is the question.\n" * 5000
 SHA256 = hashlib.sha256(TEXT).hexdigest()

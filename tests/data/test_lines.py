@@ -6,11 +6,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.data.batching import Windows, evaluation_windows
 from src.data.corpus import open_corpus
-from src.data.errors import DataError
-from src.data.layout import IGNORED
-from src.data.lines import between_boundaries, cuts, spans
-from src.data.windows import Windows, evaluation_windows
+from src.data.splits import IGNORED
+from src.data.text_reader import between_boundaries, cuts, spans
+from src.errors import DataError
 
 items = st.lists(st.text(st.sampled_from("abc\u00e9\u4f60"), min_size=1, max_size=12), min_size=10, max_size=40)
 
@@ -135,14 +135,14 @@ def test_items_in_any_order_are_joined_slice_by_slice(words, random, size):
     starts, ends = spans(clean)
     order = random.sample(range(len(starts)), len(starts))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.data.lines.SLICE", size)
+        patch.setattr("src.data.text_reader.SLICE", size)
         text = between_boundaries(clean, starts[order], ends[order])
     full = [line for line in words if line]
     assert text.decode() == "\n" + "".join(f"{full[at]}\n" for at in order)
 
 
 def test_a_list_takes_a_few_times_its_size_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("src.data.lines.SLICE", 1 << 14)
+    monkeypatch.setattr("src.data.text_reader.SLICE", 1 << 14)
     clean = b"eightlet\n" * 200_000
     starts, ends = spans(clean)
     tracemalloc.start()

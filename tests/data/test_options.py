@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from src.data.corpora import CORPORA
 from src.data.corpus import open_corpus
-from src.data.errors import DataError
-from src.data.named import CORPORA
 from src.data.options import OWN, Options, check
+from src.errors import DataError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 WINDOWS = {"seq_len", "batch_size", "offset", "reset", "evaluation_streams"}

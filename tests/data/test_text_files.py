@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data import text_files
-from src.data.errors import DataError
-from src.data.scan import FirstOccurrences
-from src.data.text_files import Counts, Rules, Source, find, pieces
+from src.data import text_reader as text_files
+from src.data.encoding import FirstOccurrences
+from src.data.text_reader import Counts, Rules, Source, find, pieces
+from src.errors import DataError
 
 
 def read(*contents, counts=None, block=None, **rules):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data.text_stream import TextStream
+from src.data.text_reader import TextStream
 from src.data.vocabulary import Vocabulary
 
 EVERY_BYTE = Vocabulary(tuple(range(256)), "bytes")

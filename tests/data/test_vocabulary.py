@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data.errors import UnknownCharacter
 from src.data.vocabulary import Vocabulary
+from src.errors import UnknownCharacter
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 

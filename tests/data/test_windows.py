@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from src.data.batching import Windows, evaluation_windows
 from src.data.corpus import open_corpus
-from src.data.errors import DataError
 from src.data.splits import PairSplit, TextSplit
-from src.data.windows import Windows, evaluation_windows
+from src.errors import DataError
 
 sizes = st.integers(2, 200)
 steps = st.integers(1, 30)

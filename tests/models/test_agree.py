@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.models.build import build_model
 from src.models.cell import CellRNN
 from src.models.convert import convert_, read_layers, write_layers
+from src.models.language_model import build_model
 from src.models.manual import ManualRNN
 from src.models.stacked import StackedRNN
 

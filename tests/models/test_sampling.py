@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.models.sampling import Choice, draw
+from src.inference.options import Choice, draw
 
 LOGITS = np.log(np.array([[0.4, 0.3, 0.2, 0.06, 0.04]]))
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.models.build import build_model
-from src.models.language_model import LanguageModel
-from src.models.one_step import input_names, one_step
-from src.models.stepper import PlainStepper, product, stepper
+from src.inference.export import input_names, one_step
+from src.inference.incremental import PlainStepper, product, stepper
+from src.models.language_model import LanguageModel, build_model
 
 CLASSES = {
     "cell": "cell.CellRNN",

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from src.models import small_steps, step, window
+from src.models import kernels as small_steps
+from src.models import kernels as step
+from src.models import kernels as window
 from src.models.bptt import recurrence, reference, reference_backward
-from src.models.window import split
+from src.models.kernels import split
 
 INPUT, HIDDEN = 5, 4
 F64 = torch.float64

@@ -8,7 +8,7 @@ from fabricated import fabricate
 from src.reports import markdown, text
 from src.reports.compare import compare, resolve_key
 from src.reports.metric import Metric
-from src.reports.mistake import Mistake
+from src.reports.mistake import UserError
 from src.reports.runs import find_runs
 from src.reports.table import build
 
@@ -163,5 +163,5 @@ def test_any_setting_can_be_compared_by_a_part_of_its_name_or_although_it_is_not
 def test_a_key_that_cannot_be_compared_is_answered(tmp_path, key, told):
     fabricate(tmp_path / "a", hidden_size=64, model="cell")
     fabricate(tmp_path / "b", hidden_size=128)
-    with pytest.raises(Mistake, match=told):
+    with pytest.raises(UserError, match=told):
         resolve_key(key, find_runs([str(tmp_path)]))

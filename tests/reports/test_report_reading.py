@@ -13,7 +13,7 @@ from src.report import report
 from src.reports import metric as metrics
 from src.reports import sheet, text
 from src.reports.metric import Metric
-from src.reports.mistake import Mistake
+from src.reports.mistake import UserError
 from src.reports.runs import find_runs
 from src.reports.table import build
 
@@ -139,7 +139,7 @@ def test_a_text_without_validation_is_compared_on_what_it_was_trained_on(tmp_pat
 def test_a_metric_that_no_run_has_is_answered_with_the_nearest(tmp_path, name, split, at, told):
     fabricate(tmp_path / "a", evaluations={"test": 1.7})
     runs = find_runs([str(tmp_path)])
-    with pytest.raises(Mistake, match=told.replace("(", "\\(")):
+    with pytest.raises(UserError, match=told.replace("(", "\\(")):
         metrics.resolve(name, split, at, runs)
 
 

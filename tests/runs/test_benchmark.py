@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.plain_json import dumps
-from src.benchmarks import data, exactness, memory, timing
-from src.benchmarks.cases import CASES, SIZES, Size, Step, build, operations
-from src.config.benchmark import MODELS, BenchmarkWords, mistakes_in_benchmark
+from src.files import dumps
+from src.benchmarks import data, implementations as exactness, implementations as timing, memory
+from src.benchmarks.implementations import CASES, SIZES, Size, Step, build, operations
+from src.config.commands import BenchmarkWords, MODELS, mistakes_in_benchmark
 from tests.runs.commands import ROOT, SHARED_DATA, refused, run
 
 SMALL = Size(8, 2, 5, 3, 11)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.analysis import written_out
-from src.analysis.sheet import Prose, Table, as_markdown, as_text, columns, visible
-from src.analysis.written_out_page import vector
-from src.models.build import build_model
+from src.explain import bptt_example as written_out
+from src.explain.document import Prose, Table, as_markdown, as_text, columns, visible
+from src.explain.document import vector
+from src.models.language_model import build_model
 from tests.runs.commands import refused, run
 
 HELLO = ([1, 0, 2, 2, 3], [3, 1, 2, 3, 2], 4)

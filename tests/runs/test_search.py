@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from src.config.key import what_matters
+from src.config.run_key import what_matters
 from tests.runs.commands import refused, run, start
 
 pytestmark = [

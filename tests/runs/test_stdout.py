@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from src.config import entry
-from src.training import logs
+from src.config import compose as entry
+from src.training import console as logs
 from tests.runs.commands import environment, only_run
 
 TRAIN = f"{sys.executable} -m src.train"

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from src.mistakes import Mistake
-from src.models.build import build_model
+from src.errors import UserError
+from src.models.language_model import build_model
 from tests.runs.commands import ROOT, environment, only_run, refused, run
 
 PAGE = (ROOT / "docs" / "your_own_cell.md").read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def test_what_is_wrong_with_a_cell_of_ones_own_is_told_in_words(folder, monkeypa
     monkeypatch.syspath_prepend(folder)
     words = {"_target_": "leaky.LeakyRNN", "hidden_size": 8, "readout": "linear", "num_layers": 1, "nonlinearity": None}
     assert build_model({**words, "options": {"leak": 0.25}}, 4).recurrence.leak == 0.25
-    with pytest.raises(Mistake) as told:
+    with pytest.raises(UserError) as told:
         build_model({**words, "num_layers": 2, "options": {"lek": 0.25}}, 4)
     assert told.value.messages == (
         "model.options.lek: LeakyRNN has no such word; did you mean leak?",

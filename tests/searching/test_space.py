@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from src.config.search_schema import mistakes_in_search
-from src.mistakes import Mistake
-from src.searching.compose import as_experiment, check_trials, config_of, known_of
-from src.searching.space import corners, suggest, word
+from src.config.commands import mistakes_in_search
+from src.errors import UserError
+from src.sweeps.search.space import as_experiment, check_trials, config_of, corners, known_of, suggest, word
 
 
 def parameter(kind: str, **more: Any) -> dict[str, Any]:
@@ -121,10 +120,10 @@ def test_what_no_trial_could_run_is_told_before_the_first_one() -> None:
         "model.dropout": parameter("uniform", low=0.0, high=0.5),
         "model.hidden_sise": parameter("int", low=1, high=2),
     }
-    with pytest.raises(Mistake, match=r"did you mean model\.hidden_size"):
+    with pytest.raises(UserError, match=r"did you mean model\.hidden_size"):
         check_trials(["data=tiny_shakespeare"], space)
     del space["model.hidden_sise"]
-    with pytest.raises(Mistake, match="one layer"):  # dropout acts between layers
+    with pytest.raises(UserError, match="one layer"):  # dropout acts between layers
         check_trials(["data=tiny_shakespeare"], space)
 
 
@@ -133,7 +132,7 @@ def test_a_combination_that_cannot_be_is_found_wherever_it_stands_among_the_choi
         "model": parameter("categorical", choices=["cell", "lstm"]),
         "model.nonlinearity": parameter("categorical", choices=[None, "relu"], when={"model": ["cell", "lstm"]}),
     }
-    with pytest.raises(Mistake, match="means nothing for model=lstm"):
+    with pytest.raises(UserError, match="means nothing for model=lstm"):
         check_trials(["data=tiny_shakespeare"], space)
     space["model.nonlinearity"]["when"] = {"model": ["cell"]}
     check_trials(["data=tiny_shakespeare"], space)
@@ -158,7 +157,7 @@ def test_a_condition_may_ask_for_a_group_that_all_trials_share() -> None:
 def test_what_would_do_nothing_is_told_before_there_is_a_study(
     words: list[str], key: str, when: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(UserError) as caught:
         check_trials(words, {key: parameter("log_uniform", low=0.001, high=0.1, when=when)})
     assert [told in message for message in caught.value.messages] == [True]
 

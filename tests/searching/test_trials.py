@@ -13,13 +13,18 @@ import pytest
 
 optuna = pytest.importorskip("optuna", reason="the extra search is not installed")
 
-from src.config.search_schema import PRUNERS, SAMPLERS  # noqa: E402
-from src.mistakes import Mistake  # noqa: E402
+from src.config.commands import PRUNERS, SAMPLERS  # noqa: E402
+from src.errors import UserError  # noqa: E402
 from src.search import conclude  # noqa: E402
-from src.searching.compose import config_of, what_is_asked  # noqa: E402
-from src.searching.results import importances  # noqa: E402
-from src.searching.study import next_trial, open_study, pruner, release  # noqa: E402
-from src.searching.trial import run_trial  # noqa: E402
+from src.sweeps.search.space import config_of, what_is_asked  # noqa: E402
+from src.sweeps.search.study import (  # noqa: E402
+    importances,
+    next_trial,
+    open_study,
+    pruner,
+    release,
+)
+from src.sweeps.search.trial import run_trial  # noqa: E402
 from tests.runs.commands import environment  # noqa: E402
 
 SEARCH = {"trials": 3, "sampler": {"name": "random", "seed": 0, "startup_trials": 2}}
@@ -109,7 +114,7 @@ def test_a_study_that_is_opened_again_does_not_propose_the_same_values_again(tmp
 
 def test_a_study_with_another_space_is_refused_and_told_the_way_out(tmp_path: Path) -> None:
     study_in(tmp_path)
-    with pytest.raises(Mistake, match=r"other space.*search.study=NAME"):
+    with pytest.raises(UserError, match=r"other space.*search.study=NAME"):
         open_study(tmp_path, "study", "min", {"space": {}})
 
 
@@ -120,12 +125,12 @@ def test_the_settings_of_a_study_are_what_they_mean_and_not_how_they_are_worded(
 
     begin("model=cell", "model.hidden_size=8", "callbacks=none")
     begin("logger=none", "model.hidden_size=8", "trainer.threads=1")
-    with pytest.raises(Mistake, match=r"begun with other model.hidden_size: its"):
+    with pytest.raises(UserError, match=r"begun with other model.hidden_size: its"):
         begin("model.hidden_size=16")
 
 
 def test_a_process_killed_while_it_appends_to_the_journal_does_not_lock_the_study_for_good(tmp_path: Path) -> None:
-    begin = "import os; from pathlib import Path; from src.searching.study import *; "
+    begin = "import os; from pathlib import Path; from src.sweeps.search.study import *; "
     begin += "study = open_study(Path('study'), 'study', 'min', {}); "  # relative, as a user's folder is
     killed = begin + "os.fsync = lambda file: os.kill(os.getpid(), 9); study.ask()"
     assert python(killed, tmp_path) == -9
@@ -145,7 +150,7 @@ def test_a_journal_whose_last_line_is_torn_is_cut_back_and_another_damage_is_tol
     assert [json.loads(line)["op_code"] for line in journal.read_bytes().splitlines()]
     lines = whole.splitlines(keepends=True)
     journal.write_bytes(b"".join([lines[0], b"\0" * 20 + b"\n", *lines[2:]]))
-    with pytest.raises(Mistake, match=r"journal\.log, line 2: .* damaged"):
+    with pytest.raises(UserError, match=r"journal\.log, line 2: .* damaged"):
         study_in(tmp_path)
 
 

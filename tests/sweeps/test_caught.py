@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from src.sweeps.signals import Caught, given_back, kept_from_children, taken
+from src.sweeps.job import Caught, given_back, kept_from_children, taken
 
 
 def test_children_never_see_ctrl_c_and_the_sweep_still_does() -> None:

@@ -12,11 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from src.config.composing import ComposedOnce
-from src.config.entry import plain
+from src.config.compose import plain
+from src.config.hydra_compat import ComposedOnce, Sweep, register
+from src.config.overrides import CONF
 from src.config.schema import Config
-from src.config.sweeper import Sweep, register
-from src.config.words import CONF
 
 
 @pytest.fixture

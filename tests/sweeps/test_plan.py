@@ -16,13 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
-from src.config.key import run_key, sweep_folder
-from src.config.sweeper import Composed
-from src.sweeps.aside import claimed, move_aside
+from src.config.hydra_compat import Composed
+from src.config.run_key import run_key, sweep_folder
 from src.sweeps.job import comes_from_an_engine, hand_back, leave_record
 from src.sweeps.plan import make_plan
-from src.sweeps.state import SILENT, state_of
-from src.training.run import boot_id
+from src.sweeps.state import SILENT, claimed, move_aside, state_of
+from src.training.run_record import boot_id
 
 
 def config(folder: Path, **more: Any) -> dict[str, Any]:

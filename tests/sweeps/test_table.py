@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from src.config.sweeper import Engine
+from src.config.hydra_compat import Engine
 from src.sweeps.plan import Job
-from src.sweeps.preflight import mistakes_in_machine, side_by_side
-from src.sweeps.progress import Watch
-from src.sweeps.table import result_in_words, summary, table
+from src.sweeps.sweep import mistakes_in_machine, side_by_side
+from src.sweeps.table import Watch, result_in_words, summary, table
 
 
 def job(folder: Path, label: str, action: str = "run") -> Job:

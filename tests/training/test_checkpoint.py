@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.mistakes import Mistake
+from src.errors import UserError
 from src.training.checkpoint import FORMAT, AtomicCheckpointIO, newest_sound, read_checkpoint
-from src.training.run import Record, locked, new_folder
+from src.training.run_record import Record, locked, new_folder
 
 SOUND = {"state_dict": {"w": torch.arange(3.0)}, "unroll": {"format": FORMAT, "config": {}}}
 
@@ -49,7 +49,7 @@ def test_a_crafted_pickle_is_refused_without_running_it(tmp_path: Path) -> None:
     bare = tmp_path / "bare.ckpt"
     bare.write_bytes(pickle.dumps(Evil(trap)))
     for path in (in_a_zip, bare):
-        with pytest.raises(Mistake, match=path.name):
+        with pytest.raises(UserError, match=path.name):
             read_checkpoint(path)
     assert not trap.exists()
 
@@ -70,7 +70,7 @@ def test_torn_altered_foreign_and_newer_files_are_told_apart(tmp_path: Path) -> 
         tmp_path / "absent.ckpt": "no such checkpoint",
     }
     for path, words in cases.items():
-        with pytest.raises(Mistake, match=words):
+        with pytest.raises(UserError, match=words):
             read_checkpoint(path)
 
 
@@ -84,7 +84,7 @@ def test_no_bit_of_a_tensor_s_entry_in_the_directory_can_be_altered_so_that_anot
     for at in range(entry, name + len("/data/0")):
         for bit in range(8):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
-            with contextlib.suppress(Mistake):
+            with contextlib.suppress(UserError):
                 read = read_checkpoint(path)["state_dict"]
                 assert torch.equal(read["w"], weights["w"]), (at - entry, bit)  # type: ignore[index]
 
@@ -92,7 +92,7 @@ def test_no_bit_of_a_tensor_s_entry_in_the_directory_can_be_altered_so_that_anot
 def test_the_checkpoint_before_a_damaged_one_is_used_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(Mistake, match=r"no last\.ckpt"):
+    with pytest.raises(UserError, match=r"no last\.ckpt"):
         newest_sound(tmp_path)
     write(tmp_path / "previous.ckpt", SOUND | {"round": 1})
     (tmp_path / "last.ckpt").write_bytes(b"half a file")
@@ -100,7 +100,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used_and_that_is_said(
     assert (path.name, checkpoint["round"]) == ("previous.ckpt", 1)
     assert "last.ckpt" in caplog.text
     (tmp_path / "previous.ckpt").write_bytes(b"")
-    with pytest.raises(Mistake) as told:
+    with pytest.raises(UserError) as told:
         newest_sound(tmp_path)
     assert len(told.value.messages) == 2
 
@@ -118,7 +118,7 @@ def test_a_record_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_one_process_s_at_a_time(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(Mistake, match="another process"), locked(tmp_path):
+    with locked(tmp_path), pytest.raises(UserError, match="another process"), locked(tmp_path):
         raise AssertionError("two at once")
     with locked(tmp_path):
         assert (tmp_path / ".lock").exists()

@@ -11,11 +11,11 @@ import torch
 
 from src import load
 from src.data.splits import LineSplit, TextSplit
-from src.mistakes import Mistake
+from src.errors import UserError
+from src.inference.evaluate import evaluate_run, keep
+from src.inference.score import evaluate, split_windows
 from src.models.gated import GRU
 from src.models.language_model import LanguageModel
-from src.training.evaluating import evaluate_run, keep
-from src.training.evaluation import evaluate, split_windows
 from tests.fabricated_run import MODELS, VERSE, fabricate
 
 NAMES = "anna\nbob\ncarla\ndora\nemilio\nfrida\ngus\nhanna-maria\nida\njakob\n" * 3
@@ -114,7 +114,7 @@ def test_another_implementation_shows_the_same_number_beside(tmp_path):
 
 
 def test_a_split_that_the_text_lacks_is_refused_with_those_it_has(tmp_path):
-    with pytest.raises(Mistake, match="train, val"):
+    with pytest.raises(UserError, match="train, val"):
         evaluate_run(load(fabricate(tmp_path / "run")), "test")
 
 
@@ -124,7 +124,7 @@ def test_a_text_that_has_changed_is_evaluated_in_the_model_s_own_ids_and_told(tm
     result = evaluate_run(load(folder), "val")
     assert result["text"]["changed"] is True
     (folder / "text.txt").write_text(VERSE + "Ω" * 200)
-    with pytest.raises(Mistake, match=f"Ω.*leave them out of the text, or .*init_from={folder} data.unknown=extend"):
+    with pytest.raises(UserError, match=f"Ω.*leave them out of the text, or .*init_from={folder} data.unknown=extend"):
         evaluate_run(load(folder), "val")
 
 
@@ -180,7 +180,7 @@ def test_the_bytes_of_a_character_are_told_together(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "e", "Ω and more"])
 def test_what_cannot_be_scored_is_said(tmp_path, text):
-    with pytest.raises(Mistake):
+    with pytest.raises(UserError):
         load(fabricate(tmp_path / "run")).score(text)
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from src import load
-from src.mistakes import Mistake
-from src.models import export
-from src.training.exporting import export_to
-from src.training.trained import TrainedModel
+from src.errors import UserError
+from src.inference import export
+from src.inference.export import export_to
+from src.inference.trained_model import TrainedModel
 from tests.fabricated_run import MODELS, fabricate
 
 
@@ -84,7 +84,7 @@ def test_safetensors_come_back_to_the_bit_and_load_as_a_model(trained):
 
 def test_a_run_trained_as_manual_is_exported_and_loaded_as_torch_s_rnn(trained):
     safetensors = pytest.importorskip("safetensors.torch")
-    from src.training.converted import in_implementation
+    from src.inference.trained_model import in_implementation
 
     (path, _), _ = export_to(in_implementation(trained, "stacked"), "safetensors")
     weights = safetensors.load_file(path)
@@ -101,7 +101,7 @@ def test_a_file_goes_where_it_is_asked_to_and_nothing_half_made_stays(trained, t
     (path, beside), _ = export_to(trained, "safetensors", str(tmp_path / "mine.safetensors"))
     assert (path, beside) == (tmp_path / "mine.safetensors", tmp_path / "mine.json")
     monkeypatch.setattr(export, "AGREE", -1.0)  # no agreement is good enough
-    with pytest.raises(Mistake, match="differs from the model"):
+    with pytest.raises(UserError, match="differs from the model"):
         export_to(trained, "torch", str(tmp_path / "never.pt2"))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.json", "mine.safetensors", "run"]
 
@@ -116,5 +116,5 @@ def test_a_missing_extra_is_named(trained, monkeypatch, format, library):
         return found(name)
 
     monkeypatch.setattr(export.importlib, "import_module", without)
-    with pytest.raises(Mistake, match=r"pip install -e '\.\[export\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[export\]'"):
         export_to(trained, format)

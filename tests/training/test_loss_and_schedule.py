@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from src.config.checks import run_steps, windows_an_epoch
 from src.metrics import Tally, bits_per_character, perplexity
-from src.training.length import run_steps, windows_an_epoch
-from src.training.loss import NO_TARGET, sum_in_order, window_loss
+from src.models.loss import NO_TARGET, sum_in_order, window_loss
 from src.training.optimizers import Schedule, build_optimizer
 
 

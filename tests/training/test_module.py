@@ -14,13 +14,12 @@ import yaml
 
 from src import load
 from src.config.checks import mistakes_in_config
-from src.models.build import build_model
-from src.training.evaluating import evaluate_run
-from src.training.fit import fit
+from src.inference.evaluate import evaluate_run
+from src.models.language_model import build_model
+from src.training.lightning_compat import OF_A_STEP
 from src.training.module import LanguageModule
-from src.training.prepare import prepare
+from src.training.run import fit, prepare
 from src.training.trainer import build_trainer
-from src.training.unprofiled import OF_A_STEP
 from tests.runs.commands import ROOT
 
 
@@ -77,7 +76,7 @@ def test_an_odd_byte_of_the_command_line_is_written_down(config: dict[str, Any],
 def test_what_the_windows_drop_and_the_n_grams_leave_out_is_written_down(
     config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.analysis.ngram.MOST_TRAIN", 700)
+    monkeypatch.setattr("src.baselines.MOST_TRAIN", 700)
     folder = fit(config, {"command": "test", "overrides": []})  # 900 characters, 810 and 90 of them
     record = json.loads((folder / "run.json").read_text())
     assert record["windows"] == {

@@ -10,10 +10,9 @@ import torch
 import yaml
 from threadpoolctl import threadpool_info
 
-from src.config.key import run_key
-from src.data.text_files import find
+from src.config.run_key import absolute, run_key, with_places
+from src.data.text_reader import find
 from src.training.machine import use_threads
-from src.training.places import absolute, with_places
 from tests.fabricated_run import VERSE, configuration
 from tests.runs.commands import only_run, refused, run
 

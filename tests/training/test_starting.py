@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from src import load
-from src.config.init_from import with_sizes_of_source
+from src.config.compose import with_sizes_of_source
 from src.data.corpus import open_corpus
 from src.data.vocabulary import Vocabulary
-from src.mistakes import Mistake
-from src.models.build import build_model
-from src.training.starting import source_of, start_from
+from src.errors import UserError
+from src.models.language_model import build_model
+from src.training.init_from import source_of, start_from
 from tests.fabricated_run import MODELS, VERSE, configuration, fabricate
 from tests.runs.commands import refused, run
 
@@ -61,10 +61,10 @@ def test_sizes_that_do_not_fit_are_refused_by_name(tmp_path):
     config = configuration("manual", **{"model.hidden_size": 14, "model.nonlinearity": "relu"}) | {
         "init_from": str(folder)
     }
-    with pytest.raises(Mistake) as told:
+    with pytest.raises(UserError) as told:
         source_of(config)
     assert ["model.hidden_size=14" in message for message in told.value.messages] == [True, False]
-    with pytest.raises(Mistake, match="cell, stacked, manual share theirs"):
+    with pytest.raises(UserError, match="cell, stacked, manual share theirs"):
         source_of(configuration("lstm") | {"init_from": str(folder)})
 
 
@@ -107,6 +107,6 @@ def test_verse_has_the_letters_that_these_tests_add_to():
 def test_the_tutorial_s_pair_on_a_text_s_weights_adds_its_symbols_or_says_how(tmp_path):
     known = load(fabricate(tmp_path / "run")).vocabulary
     words = {"name": "hello", "input": "hexΩ", "target": "exΩh", "symbols": "hexΩ", "vocabulary": known}
-    with pytest.raises(Mistake, match=r"Ω.*; data.unknown=extend adds one"):
+    with pytest.raises(UserError, match=r"Ω.*; data.unknown=extend adds one"):
         open_corpus(**words)
     assert open_corpus(**words, unknown="extend").vocabulary == known.extend("xΩ")

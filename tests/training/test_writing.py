@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from src import load
-from src.mistakes import Mistake
-from src.models.sampling import Choice
-from src.training.trained import TrainedModel
-from src.training.wanted import Writing
-from src.training.writing import Conversation, generation, written
+from src.errors import UserError
+from src.inference.generate import Conversation, generation, written
+from src.inference.options import Choice, Writing
+from src.inference.trained_model import TrainedModel
 from tests.fabricated_run import MODELS, VERSE, fabricate
 
 
@@ -113,7 +112,7 @@ def test_a_temperature_next_to_nothing_takes_the_likeliest(manual):
 
 
 def test_all_that_is_wrong_is_told_at_once(manual):
-    with pytest.raises(Mistake) as told:
+    with pytest.raises(UserError) as told:
         manual.sample("Ω", top_k=10_000, length=0)
     assert len(told.value.messages) == 3
 
@@ -177,7 +176,7 @@ def test_a_model_of_bytes_writes_whole_characters(tmp_path):
     ],
 )
 def test_what_cannot_be_sampled_is_said_before_anything_is(manual, words, named):
-    with pytest.raises(Mistake, match=named):
+    with pytest.raises(UserError, match=named):
         manual.sample(**words)
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from src import train
-from src.mistakes import Mistake
-from src.training.callbacks import signals
-from src.training.callbacks.signals import Interrupted, StopOnSignal
+from src.errors import UserError
+from src.training import signals
+from src.training.signals import Interrupted, StopOnSignal
 from tests.runs.commands import only_run
 
 
@@ -80,7 +80,7 @@ def test_a_metric_of_val_is_refused_where_the_text_has_none(
     (tmp_path / "text.txt").write_text("hello world " * 20)
     text = f"data=text data.path={tmp_path}/text.txt data.batch_size=2 data.seq_len=16 runs={tmp_path}/runs"
     monkeypatch.setattr(sys, "argv", ["train", *text.split(), *words.split()])
-    with pytest.raises(Mistake, match=r"has no val split.*checkpoint\.monitor=train/"):
+    with pytest.raises(UserError, match=r"has no val split.*checkpoint\.monitor=train/"):
         train.main()
     assert not (tmp_path / "runs").exists()
 

@@ -12,13 +12,11 @@ import pytest
 import torch
 
 from src.config.schema import Config
+from src.data.batching import Windows
 from src.data.splits import LineSplit, TextSplit
-from src.data.windows import Windows
-from src.training.callbacks.hparams import LEFT_OUT, MAY_BE_NONE, flat, row_name
-from src.training.callbacks.probe import View, passage, undisturbed
-from src.training.callbacks.watcher import Watcher, is_power_of_four
-from src.training.callbacks.watching import HOOKS, Watching
-from src.training.tensorboard import literally
+from src.diagnostics.diagnostic import HOOKS, View, Watcher, Watching, is_power_of_four, passage, undisturbed
+from src.diagnostics.hparams import LEFT_OUT, MAY_BE_NONE, flat, row_name
+from src.diagnostics.tensorboard import literally
 
 
 def test_draws_thin_out_by_fours():

@@ -1,1 +1,0 @@
-"""What the microscope draws: pure functions of tensors and arrays."""

@@ -1,0 +1,1 @@
+"""Backpropagation through time on one word, as numbers: python -m src.explain."""

@@ -1,1 +1,0 @@
-"""What watches a run, one idea a file. Nothing here may change what is trained."""
