@@ -15,14 +15,14 @@ from src.files import dumps
 from src.process import heavy_imports, pipe_may_close, say
 
 
-def benchmark(config: dict[str, Any], words: Sequence[str]) -> None:
+def benchmark(config: BenchmarkConfig, words: Sequence[str]) -> None:
     """Measure what a checked configuration says, print it as it comes, and write it to a file where one is named.
 
     Args:
         config: conf/benchmark.yaml, composed.
         words: those of src.train that the user has added.
     """
-    asked = config["benchmark"]
+    asked = config.benchmark
     with heavy_imports():
         import torch
 
@@ -86,7 +86,7 @@ def main() -> None:
         (ours if mine else words).append(given)
         value = given in ("--config-dir", "-cd", "--cfg", "-c", "--info", "-i", "--package", "-p")
 
-    def check(config: dict[str, Any]) -> list[str]:
+    def check(config: BenchmarkConfig) -> list[str]:
         return [*mistakes_in_others(config, words), *mistakes_in_benchmark(config)]
 
     compose_and_run("benchmark", BenchmarkConfig, lambda config: benchmark(config, words), ours, check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from typing import Any
@@ -12,20 +13,20 @@ from src.metrics import perplexity
 from src.process import in_json, pipe_may_close, say
 
 
-def evaluate(config: dict[str, Any]) -> None:
+def evaluate(config: EvaluateConfig) -> None:
     """Evaluate as a checked configuration says, print, and leave evaluation_<split>.json in the run's folder."""
-    other = config["model"].get("name")
-    trained = opened({**config, "model": {}})
+    other = config.model.get("name")
+    trained = opened(dataclasses.replace(config, model={}))
     from src.inference.evaluate import evaluate_run, keep
 
-    result = evaluate_run(trained, config["split"], config["data"], other)
+    result = evaluate_run(trained, config.split, config.data, other)
     with pipe_may_close():
-        if config["format"] == "json":
+        if config.format == "json":
             say(in_json(result, indent=2))
         else:
-            say("\n".join(table(result, trained.config["data"]["name"])) + "\n")
+            say("\n".join(table(result, trained.config.data.name)) + "\n")
     written = keep(trained, result)  # last: where the folder cannot be written to, the numbers are told all the same
-    if written and config["format"] == "text":
+    if written and config.format == "text":
         with pipe_may_close():
             say(f"written: {written}\n")
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from src.config.commands import ExplainConfig, mistakes_in_explain, symbols_of
 from src.config.compose import compose_and_run, exit_with
 from src.process import heavy_imports, pipe_may_close, say
 
 
-def explain(config: dict[str, Any]) -> None:
+def explain(config: ExplainConfig) -> None:
     """Print the page that a checked configuration describes."""
-    words = config["explain"]
+    words = config.explain
     with heavy_imports():
         from src.explain import bptt_example as written_out
         from src.explain import document as sheet

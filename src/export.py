@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from src.config.commands import ExportConfig, mistakes_in_export, opened, run
 from src.config.compose import exit_with
 from src.process import pipe_may_close, say
 
 
-def export(config: dict[str, Any]) -> None:
+def export(config: ExportConfig) -> None:
     """Export as a checked configuration says, and print what was checked and where the files lie."""
     trained = opened(config)
     from src.inference.export import export_to
 
-    files, difference = export_to(trained, config["format"], config["output"])
+    files, difference = export_to(trained, config.format, config.output)
     checked = {
         "onnx": f"100 carried steps in onnxruntime differ from the model by {difference:.1e} at most",
         "torch": f"100 carried steps of the loaded file differ from the model by {difference:.1e} at most",

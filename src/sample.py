@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from src.config.commands import SampleConfig, mistakes_in_sample, opened, run, wanted
 from src.config.compose import exit_with
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from src.inference.trained_model import TrainedModel
 
 
-def sample(config: dict[str, Any]) -> None:
+def sample(config: SampleConfig) -> None:
     """Write as a checked configuration says."""
-    prompt = from_standard_input("prompt") if config["prompt"] == "-" else config["prompt"]
+    prompt = from_standard_input("prompt") if config.prompt == "-" else config.prompt
     trained = opened(config)
     writing = wanted(config)
     with pipe_may_close():
-        if config["interactive"]:
+        if config.interactive:
             return converse(trained, writing, prompt)
         prompt = trained.start if prompt is None else prompt
-        if config["format"] == "json":
+        if config.format == "json":
             return say(as_json(trained, prompt, writing))
         return stream(trained, prompt, writing)
 
@@ -63,7 +63,7 @@ def as_json(trained: TrainedModel, prompt: str, writing: Writing) -> str:
         text = "".join(own)
         samples.append({"seed": (writing.seed or 0) + index, "text": prompt + text, "continuation": text})
     choice = vars(writing.choice)
-    made = {"checkpoint": str(trained.path), "model": trained.config["model"]["name"], "prompt": prompt}
+    made = {"checkpoint": str(trained.path), "model": trained.config.model.name, "prompt": prompt}
     asked = {"length": writing.length, **choice, "seed": writing.seed, "stop": writing.stop}
     return in_json({**made, **asked, "samples": samples}, indent=2)
 

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from src.inference.trained_model import TrainedModel
 
 
-def score(config: dict[str, Any], files: list[str]) -> None:
+def score(config: ScoreConfig, files: list[str]) -> None:
     """Score as a checked configuration says; `files` has every file= of the command line."""
-    given = from_standard_input("text" if config["text"] == "-" else "file") if "-" in (config["text"], *files) else ""
+    given = from_standard_input("text" if config.text == "-" else "file") if "-" in (config.text, *files) else ""
     trained = opened(config)
-    if config["text"] is not None:
-        scores = [trained.score(given if config["text"] == "-" else config["text"])]
+    if config.text is not None:
+        scores = [trained.score(given if config.text == "-" else config.text)]
     else:
         scores = sorted(scored_files(trained, files, given), key=lambda score: score.bits_per_character)
     with pipe_may_close():
-        text = FORMATS[config["format"]](scores, trained)
-        if config["output"] is None:
+        text = FORMATS[config.format](scores, trained)
+        if config.output is None:
             return say(text)
-        write_file(config["output"], text)
+        write_file(config.output, text)
         say(f"written: {config['output']}\n")
 
 

@@ -22,7 +22,7 @@ from src.sweeps.sweep import mistakes_here
 SHOWING = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}  # these run nothing
 
 
-def search(config: dict[str, Any], name: str, words: Sequence[str]) -> None:
+def search(config: SearchRoot, name: str, words: Sequence[str]) -> None:
     """Run trials until the study has as many as it wants, then write what it found.
 
     Args:
@@ -30,7 +30,7 @@ def search(config: dict[str, Any], name: str, words: Sequence[str]) -> None:
         name: of the file in conf/search/.
         words: those of src.train that the user has added.
     """
-    asked = config["search"]
+    asked = config.search
     common = [*asked["words"], *words]
     check_trials(common, asked["space"])
     trial = config_of(common)

@@ -6,7 +6,6 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from src.config.checks import mistakes_in_config
 from src.config.compose import changes_in, compose_and_run, exit_with, stored_config, take, with_sizes_of_source
@@ -18,12 +17,12 @@ from src.sweeps.sweep import run_sweep
 from src.training.run_record import run_before
 
 
-def train(config: dict[str, Any]) -> None:
+def train(config: Config) -> None:
     """Train one new run from a checked configuration."""
-    if config["sweep"]["dry_run"]:
+    if config.sweep.dry_run:
         raise UserError("sweep.dry_run=true shows the plan of a sweep, and this is a single run: add -m")
-    config["name"] = run_name(config)
-    before = run_before(Path(config["runs"]) / config["name"], sys.argv[1:])
+    config.name = run_name(config)
+    before = run_before(Path(config.runs) / config.name, sys.argv[1:])
     if before is not None:
         return go_on(before, [])
     with heavy_imports():

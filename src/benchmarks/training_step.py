@@ -31,7 +31,7 @@ def training_config(words: Sequence[str]) -> dict[str, Any]:
     config = config_of(words)
     if wrong := mistakes_in_config(config):
         raise UserError(*wrong)
-    config["name"] = run_name(config)
+    config.name = run_name(config)
     return config
 
 
@@ -62,7 +62,7 @@ def run(words: Sequence[str], steps: int) -> dict[str, Any]:
         from src.training.trainer import build_trainer
 
     prepared = prepare(config)
-    config["trainer"]["max_epochs"] = -(-(steps + 2 * BLOCK) // prepared.steps_an_epoch)
+    config.trainer.max_epochs = -(-(steps + 2 * BLOCK) // prepared.steps_an_epoch)
     bare_step = bare(prepare(config), config)  # its own model, from the same seed
 
     class TakeTurns(Callback):
@@ -99,12 +99,12 @@ def run(words: Sequence[str], steps: int) -> dict[str, Any]:
         watched.trainer.fit(prepared.module, datamodule=prepared.data)
     # the first block of both warms up
     seconds = {"framework": turns.framework[BLOCK:], "bare loop": turns.bare[BLOCK:]}
-    size = {key: config["model"][key] for key in ("name", "hidden_size", "num_layers")}
-    size |= {key: config["data"][key] for key in ("seq_len", "batch_size")}
+    size = {key: config.model[key] for key in ("name", "hidden_size", "num_layers")}
+    size |= {key: config.data[key] for key in ("seq_len", "batch_size")}
     return {**size, "threads": torch.get_num_threads(), **summary(seconds)}
 
 
-def bare(prepared: Any, config: dict[str, Any]) -> Iterator[float]:
+def bare(prepared: Any, config: Config) -> Iterator[float]:
     """Yield the seconds of one step of a plain loop after another."""
     import torch
     from torch.nn import functional as F
@@ -112,8 +112,8 @@ def bare(prepared: Any, config: dict[str, Any]) -> Iterator[float]:
     from src.models.language_model import detached
     from src.training.optimizers import build_optimizer
 
-    model, clip = prepared.module.model, config["trainer"]["gradient_clip_val"]
-    optimizer = build_optimizer(model.parameters(), config["optimizer"])
+    model, clip = prepared.module.model, config.trainer.gradient_clip_val
+    optimizer = build_optimizer(model.parameters(), config.optimizer)
     windows, state = prepared.data.windows(), None
     while True:
         begun = time.perf_counter()

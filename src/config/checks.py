@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import inf, isfinite
 from typing import Any
 
-from src.config.schema import mistakes_in_callbacks
+from src.config.schema import Config, mistakes_in_callbacks
 from src.data.options import EXTEND
 from src.data.options import check as check_data
 from src.errors import UserError, nearest
@@ -53,7 +53,7 @@ SHARES = ("trainer.val_check_interval", "trainer.limit_train_batches", "trainer.
 MOST_SEED = 2**64 - 1  # torch's generators take 64 bits
 
 
-def mistakes_in_ranges(config: Mapping[str, Any]) -> Iterator[str]:
+def mistakes_in_ranges(config: Config) -> Iterator[str]:
     """Yield every number that is out of its range, one text a mistake."""
     for key, least in AT_LEAST.items():
         value = value_of(config, key)
@@ -74,12 +74,12 @@ def mistakes_in_ranges(config: Mapping[str, Any]) -> Iterator[str]:
     again = value_of(config, "trainer.overfit_batches")
     if not (isfinite(again) and again >= 0 and (again <= 1 or again == int(again))):
         yield f"trainer.overfit_batches={again}: expected 0 (off), a share up to 1, or a whole number of windows"
-    least, most = config["trainer"]["min_epochs"], config["trainer"]["max_epochs"]
+    least, most = config.trainer.min_epochs, config.trainer.max_epochs
     if least is not None and least > most:
         yield f"trainer.min_epochs={least}: expected at most trainer.max_epochs={most}"
-    if config["seed"] is not None and config["seed"] > MOST_SEED:
+    if config.seed is not None and config.seed > MOST_SEED:
         yield f"seed={config['seed']}: expected at most {MOST_SEED}, or null to draw one"
-    betas = config["optimizer"]["betas"]
+    betas = config.optimizer.betas
     if betas is not None and not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
         yield f"optimizer.betas={betas}: expected two numbers, 0 <= beta < 1"
 
@@ -91,7 +91,7 @@ def within(value: float, range_: str) -> bool:
     return above and (value < 1 if high == "< 1" else value <= 1)
 
 
-def value_of(config: Mapping[str, Any], key: str) -> Any:
+def value_of(config: Config, key: str) -> Any:
     """Return the value of a dotted key."""
     value: Any = config
     for part in key.split("."):
@@ -158,10 +158,10 @@ OPTIMIZER_WORDS = {
 }
 
 
-def mistakes_in_config(config: Mapping[str, Any]) -> list[str]:
+def mistakes_in_config(config: Config) -> list[str]:
     """Return everything that is wrong with a composed configuration, one text a mistake; no torch, no text opened."""
-    found = [*_choices(config), *mistakes_in_ranges(config), *check_data(**config["data"]), *_together(config)]
-    return found + list(mistakes_in_callbacks(config["callbacks"]))
+    found = [*_choices(config), *mistakes_in_ranges(config), *check_data(**config.data), *_together(config)]
+    return found + list(mistakes_in_callbacks(config.callbacks))
 
 
 def mistakes_in_name(name: str | None) -> Iterator[str]:
@@ -173,18 +173,18 @@ def mistakes_in_name(name: str | None) -> Iterator[str]:
         yield f"name={name!r}: expected the name of a folder inside of runs=, as my_run or group/my_run"
 
 
-def _choices(config: Mapping[str, Any]) -> Iterator[str]:
+def _choices(config: Config) -> Iterator[str]:
     for key, allowed in CHOICES.items():
         value = value_of(config, key)
         if value is not None and str(value) not in allowed:
             yield f"{key}={value}: expected one of {', '.join(allowed)}{nearest(str(value), allowed)}"
-    yield from mistakes_in_name(config["name"])
-    yield from mistakes_in_threads("trainer.threads", config["trainer"]["threads"])
-    monitor = config["checkpoint"]["monitor"]
+    yield from mistakes_in_name(config.name)
+    yield from mistakes_in_threads("trainer.threads", config.trainer.threads)
+    monitor = config.checkpoint.monitor
     if monitor not in (*METRICS, "train/loss"):
         there = ", ".join(METRICS[:4])
         yield f"checkpoint.monitor={monitor}: expected one of {there}, train/loss{nearest(monitor, METRICS)}"
-    max_time = config["trainer"]["max_time"]
+    max_time = config.trainer.max_time
     if max_time is not None and not re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", str(max_time)):
         yield f"trainer.max_time={max_time}: expected HH:MM:SS or DD:HH:MM:SS"
 
@@ -196,8 +196,8 @@ def mistakes_in_threads(key: str, threads: object) -> Iterator[str]:
         yield f"{key}={told}: expected auto or a number from 1 to {MOST_THREADS}"
 
 
-def _together(config: Mapping[str, Any]) -> Iterator[str]:
-    model, optimizer, trainer = config["model"], config["optimizer"], config["trainer"]
+def _together(config: Config) -> Iterator[str]:
+    model, optimizer, trainer = config.model, config.optimizer, config.trainer
     if model["name"] in GATED:
         for word, why in (
             ("nonlinearity", "its gates are sigmoid and tanh"),
@@ -213,13 +213,13 @@ def _together(config: Mapping[str, Any]) -> Iterator[str]:
         yield "optimizer.nesterov=true needs optimizer.momentum above 0"
     if model["dropout"] > 0 and model["num_layers"] == 1:
         yield f"model.dropout={model['dropout']} acts between layers, and there is one layer; use 2 or dropout 0"
-    symbols = config["data"]["symbols"]
+    symbols = config.data.symbols
     if model["readout"] == "identity" and symbols is not None and len(symbols) != model["hidden_size"]:
         yield (
             f"model.readout=identity: the hidden state is the logits, so model.hidden_size={model['hidden_size']} "
             f"must be the vocabulary's {len(symbols)}; set model.hidden_size={len(symbols)} or model.readout=linear"
         )
-    if config["data"]["unknown"] == "extend" and config["init_from"] is None:
+    if config.data.unknown == "extend" and config.init_from is None:
         yield EXTEND
     if trainer["precision"] in ("16-mixed", "16-true") and trainer["accelerator"] == "cpu":
         yield f"trainer.precision={trainer['precision']} needs a GPU; on a CPU use bf16-mixed or 32-true"

@@ -9,12 +9,11 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import MISSING
-
 from src import files as paths
 from src.config.checks import mistakes_in_threads
 from src.config.compose import compose_and_run
 from src.config.overrides import groups
+from src.config.schema import MISSING, Transitional
 from src.errors import UserError, nearest
 from src.inference.locate import AT, locate
 from src.inference.options import EXPORTED, PRECISIONS, Choice, Writing, mistakes_in_output
@@ -39,7 +38,7 @@ MODELS = ("cell", "stacked", "manual", "stacked_bf16", "manual_bf16", "lstm", "g
 
 
 @dataclass
-class BenchmarkWords:
+class BenchmarkWords(Transitional):
     """What is measured, and how; None where a word is not given or means nothing."""
 
     name: str = MISSING
@@ -62,15 +61,15 @@ class BenchmarkWords:
 
 
 @dataclass
-class BenchmarkConfig:
+class BenchmarkConfig(Transitional):
     """The whole of conf/benchmark.yaml."""
 
     benchmark: BenchmarkWords = field(default_factory=BenchmarkWords)
 
 
-def mistakes_in_benchmark(config: Mapping[str, Any]) -> list[str]:
+def mistakes_in_benchmark(config: BenchmarkConfig) -> list[str]:
     """Return everything that is wrong, one text a mistake."""
-    words, found = config["benchmark"], []
+    words, found = config.benchmark, []
     has = WORDS[words["name"]]
     for key, value in words.items():
         if value is None or key in ("name", "out"):
@@ -95,9 +94,9 @@ def mistakes_in_benchmark(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def mistakes_in_others(config: Mapping[str, Any], others: Sequence[str]) -> Iterator[str]:
+def mistakes_in_others(config: BenchmarkConfig, others: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with words of src.train beside a benchmark that trains no run."""
-    words = config["benchmark"]
+    words = config.benchmark
     if words["name"] not in TRAINING:
         known = [f"benchmark.{key}" for key in words]
         for word in others:
@@ -129,7 +128,7 @@ MOST_SYMBOLS = 8
 
 
 @dataclass
-class ExplainWords:
+class ExplainWords(Transitional):
     """What is explained, and how it is shown."""
 
     input: str = MISSING
@@ -142,7 +141,7 @@ class ExplainWords:
 
 
 @dataclass
-class ExplainConfig:
+class ExplainConfig(Transitional):
     """The whole of conf/explain.yaml."""
 
     explain: ExplainWords = field(default_factory=ExplainWords)
@@ -154,9 +153,9 @@ def symbols_of(word: str, target: str) -> str:
     return "ehlo" if letters <= set("ehlo") else "".join(sorted(letters))
 
 
-def mistakes_in_explain(config: Mapping[str, Any]) -> list[str]:
+def mistakes_in_explain(config: ExplainConfig) -> list[str]:
     """Return everything that is wrong, one text a mistake."""
-    words, found = config["explain"], []
+    words, found = config.explain, []
     for key, allowed in CHOICES.items():
         value = words[key]
         if value not in allowed:
@@ -189,7 +188,7 @@ PRUNERS = ("median", "halving", "hyperband", "none")
 
 
 @dataclass
-class Parameter:
+class Parameter(Transitional):
     """One axis of the space: `low` to `high` (both included), or `choices`; where `when` holds, and nowhere else."""
 
     kind: str = MISSING
@@ -201,7 +200,7 @@ class Parameter:
 
 
 @dataclass
-class SamplerConfig:
+class SamplerConfig(Transitional):
     """Which sampler proposes values."""
 
     name: str = "tpe"
@@ -210,7 +209,7 @@ class SamplerConfig:
 
 
 @dataclass
-class PrunerConfig:
+class PrunerConfig(Transitional):
     """Which pruner ends trials by their validation curve; `warmup` counts validations."""
 
     name: str = "median"
@@ -219,7 +218,7 @@ class PrunerConfig:
 
 
 @dataclass
-class SearchConfig:
+class SearchConfig(Transitional):
     """A study."""
 
     study: str | None = None
@@ -232,15 +231,15 @@ class SearchConfig:
 
 
 @dataclass
-class SearchRoot:
+class SearchRoot(Transitional):
     """The whole of `python -m src.search`; every other word of its command line is a word of src.train."""
 
     search: SearchConfig = field(default_factory=SearchConfig)
 
 
-def mistakes_in_search(config: Mapping[str, Any]) -> list[str]:
+def mistakes_in_search(config: SearchRoot) -> list[str]:
     """Return everything that is wrong with a composed search by itself, one text a mistake."""
-    return list(_mistakes(config["search"]))
+    return list(_mistakes(config.search))
 
 
 def _mistakes(search: Mapping[str, Any]) -> Iterator[str]:
@@ -283,7 +282,7 @@ def _mistakes_in_parameter(where: str, parameter: Mapping[str, Any]) -> Iterator
 
 
 @dataclass
-class UseConfig:
+class UseConfig(Transitional):
     """Which model, and how it is run. `model` is a group: an implementation that its weights move to."""
 
     run: str | None = None
@@ -322,7 +321,7 @@ class ScoreConfig(UseConfig):
 
 
 @dataclass
-class WhereTheTextLies:
+class WhereTheTextLies(Transitional):
     """The words of the `data` group that may change between training and evaluation."""
 
     path: str | None = None
@@ -350,47 +349,47 @@ class ExportConfig(UseConfig):
     output: str | None = None
 
 
-def mistakes_in_sample(config: Mapping[str, Any]) -> list[str]:
+def mistakes_in_sample(config: SampleConfig) -> list[str]:
     """What is wrong with a configuration of src.sample, as far as it shows without the model."""
     found = [*_which_model(config), *_choice(config, "format", ("text", "json"))]
     found += wanted(config).mistakes()
-    if config["prompt"] == "":
+    if config.prompt == "":
         found.append("prompt is empty: the model needs a character to begin with; leave it out for a line break")
-    if config["interactive"]:
-        if config["prompt"] == "-":
+    if config.interactive:
+        if config.prompt == "-":
             found.append("interactive=true reads its prompts from standard input; leave prompt=- out")
-        if config["num_samples"] > 1 or config["format"] != "text":
+        if config.num_samples > 1 or config.format != "text":
             found.append("interactive=true writes one text as it comes; leave num_samples and format out")
     return found
 
 
-def mistakes_in_score(config: Mapping[str, Any]) -> list[str]:
+def mistakes_in_score(config: ScoreConfig) -> list[str]:
     """What is wrong with a configuration of src.score."""
     found = [*_which_model(config), *_choice(config, "format", ("text", "json", "html"))]
-    if (config["text"] is None) == (config["file"] is None):
+    if (config.text is None) == (config.file is None):
         found.append("what is to be scored? give text=... or file=..., one of them")
-    elif config["text"] == "":
+    elif config.text == "":
         found.append("text is empty: expected a text of at least two characters")
-    elif config["file"] == "":
+    elif config.file == "":
         found.append("file is empty: expected a file, a folder or a glob")
     return found
 
 
-def mistakes_in_evaluate(config: Mapping[str, Any]) -> list[str]:
+def mistakes_in_evaluate(config: EvaluateConfig) -> list[str]:
     """What is wrong with a configuration of src.evaluate."""
     found = [*_which_model(config), *_choice(config, "format", ("text", "json"))]
     found += _choice(config, "split", ("train", "val", "test"))
     for key in ("seq_len", "batch_size"):
-        value = config["data"][key]
+        value = config.data[key]
         if value is not None and value < 1:
             found.append(f"data.{key}={value}: expected at least 1")
     return found
 
 
-def mistakes_in_export(config: Mapping[str, Any]) -> list[str]:
+def mistakes_in_export(config: ExportConfig) -> list[str]:
     """What is wrong with a configuration of src.export."""
     found = [*_which_model(config), *_choice(config, "format", tuple(EXPORTED))]
-    return found + (mistakes_in_output(config["format"], config["output"]) if config["format"] in EXPORTED else [])
+    return found + (mistakes_in_output(config.format, config.output) if config.format in EXPORTED else [])
 
 
 def run(
@@ -412,7 +411,7 @@ def run(
     compose_and_run(name, schema, task, words, check)
 
 
-def opened(config: Mapping[str, Any]) -> TrainedModel:
+def opened(config: UseConfig) -> TrainedModel:
     """Load the model that a configuration names, in the implementation it names; torch is imported here.
 
     Raises:
@@ -422,36 +421,36 @@ def opened(config: Mapping[str, Any]) -> TrainedModel:
         from src.inference.load import load
         from src.inference.trained_model import in_implementation
         from src.training.machine import threads_for, use_threads
-    trained = load(named(config), at=config["at"], precision=config["precision"])
-    use_threads(threads_for(config["threads"], trained.config["model"]["hidden_size"]))
-    return in_implementation(trained, config["model"]["name"]) if config["model"] else trained
+    trained = load(named(config), at=config.at, precision=config.precision)
+    use_threads(threads_for(config.threads, trained.config.model.hidden_size))
+    return in_implementation(trained, config.model.name) if config.model else trained
 
 
-def named(config: Mapping[str, Any]) -> str:
+def named(config: UseConfig) -> str:
     """The folder or file that a checked configuration names."""
-    return str(config["checkpoint"] if config["run"] is None else config["run"])
+    return str(config.checkpoint if config.run is None else config.run)
 
 
-def wanted(config: Mapping[str, Any]) -> Writing:
+def wanted(config: SampleConfig) -> Writing:
     """What a configuration of src.sample asks for."""
-    choice = Choice(config["temperature"], config["top_k"], config["top_p"], config["min_p"])
-    return Writing(config["length"], choice, config["seed"], config["num_samples"], config["stop"])
+    choice = Choice(config.temperature, config.top_k, config.top_p, config.min_p)
+    return Writing(config.length, choice, config.seed, config.num_samples, config.stop)
 
 
-def _which_model(config: Mapping[str, Any]) -> Iterator[str]:
-    if (config["run"] is None) == (config["checkpoint"] is None):
+def _which_model(config: UseConfig) -> Iterator[str]:
+    if (config.run is None) == (config.checkpoint is None):
         yield "which model? give run=... (the folder of a run) or checkpoint=... (a file), one of them"
         return
     yield from _choice(config, "at", AT)
     yield from _choice(config, "precision", PRECISIONS)
-    yield from mistakes_in_threads("threads", config["threads"])
+    yield from mistakes_in_threads("threads", config.threads)
     try:
-        locate(named(config), config["at"] if config["at"] in AT else None)
+        locate(named(config), config.at if config.at in AT else None)
     except UserError as mistake:
         yield from mistake.messages
 
 
-def _choice(config: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Iterator[str]:
+def _choice(config: UseConfig, key: str, allowed: tuple[str, ...]) -> Iterator[str]:
     value = config[key]
     if value is not None and value not in allowed:
         yield f"{key}={value}: expected one of {', '.join(allowed)}{nearest(value, allowed)}"

@@ -40,11 +40,11 @@ from src.config.overrides import (
     split_word,
     without_null_groups,
 )
-from src.config.schema import Config
+from src.config.schema import Config, set_value
 from src.errors import RunFailure, UserError
 from src.inference.locate import locate, newest_below, run_of
 
-Plain = dict[str, Any]
+Plain = Any
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's wish; below we set it for ourselves
 
 
@@ -113,16 +113,14 @@ def compose_and_run(
         task(config)
 
 
-def plain(cfg: DictConfig) -> Plain:
-    """Return a composed configuration as plain data, resolved, with its experiment's name and without Hydra's node."""
+def plain(cfg: DictConfig) -> Any:
+    """Return a composed configuration as dataclasses, resolved, with its experiment's name and without Hydra's node."""
     ours = cfg.copy()
     with open_dict(ours):
         hydra_node = ours.pop("hydra", None) or HydraConfig.get()
         if "experiment" in ours and ours.experiment is None:
             ours.experiment = hydra_node.runtime.choices.get("experiment")
-    config = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
+    return OmegaConf.to_object(ours)
 
 
 def in_a_sweep() -> bool:
@@ -197,7 +195,7 @@ def _what_else(config_name: str, words: list[str], check: Callable[[Plain], list
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = hydra.compose(config_name, [first_of_several(word) for word in words], return_hydra_config=False)
-            return check(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+            return check(OmegaConf.to_object(cfg))
     except (HydraException, OmegaConfBaseException):
         return []  # it does not even compose, and what keeps it from that is already in the list
 
@@ -239,7 +237,7 @@ def take(keys: Sequence[str], words: Iterable[str]) -> tuple[dict[str, str], lis
     return taken, rest
 
 
-def stored_config(folder: Path, words: Sequence[str] = ()) -> dict[str, Any]:
+def stored_config(folder: Path, words: Sequence[str] = ()) -> Config:
     """Return the configuration of a run, with the words' changes; checked as a whole.
 
     Raises:
@@ -257,21 +255,16 @@ def stored_config(folder: Path, words: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"{path} is not the configuration of a run")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), _escaped(config))
-        whole = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        whole: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(f"{path} is not the configuration of a run: {str(error).splitlines()[0]}") from error
-    assert isinstance(whole, dict)
     changes, wrong = _changes_and_mistakes(words)
     for key, value in changes.items():
-        node: Any = whole
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            node = node[parent]
-        node[leaf] = value
-    wrong += mistakes_in_config(whole)  # type: ignore[arg-type]  # a container of a structured config has string keys
+        set_value(whole, key, value)
+    wrong += mistakes_in_config(whole)
     if wrong:
         raise UserError(*wrong)
-    return whole  # type: ignore[return-value]
+    return whole
 
 
 def changes_in(words: Sequence[str]) -> dict[str, Any]:
@@ -334,7 +327,7 @@ def with_sizes_of_source(words: Sequence[str]) -> list[str]:
     if not given:
         return list(words)
     config = _stored(locate(given[-1]))
-    model, data = config["model"], config["data"]
+    model, data = config.model, config.data
     wanted = {"model": model["name"]}
     wanted |= {f"model.{key}": model[key] for key in NETWORK if model.get(key) is not None}
     if data.get("encoding") == "bytes":

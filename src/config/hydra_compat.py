@@ -27,6 +27,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from src.config.schema import Config
 from src.errors import UserError, nearest
 
 # hydra/launcher -> the extra of ours that brings it, and the modules that it consists of
@@ -148,7 +149,7 @@ class ComposedOnce(ConfigLoaderImpl):
 
 # ---- A Hydra sweeper that checks every job before the first one starts, and leaves the rest to whoever knows ...
 
-Plain = dict[str, Any]
+Plain = Any
 
 
 class Composed(NamedTuple):
@@ -247,7 +248,7 @@ class CheckedSweeper(Sweeper):
         return launcher.launch([list(job) for job in jobs], initial_job_idx=0)
 
 
-def _alone_only(config: Mapping[str, Any]) -> Iterator[str]:
+def _alone_only(config: Config) -> Iterator[str]:
     """Yield what a job of a sweep cannot do: Lightning would start the whole sweep again in each other process."""
     trainer = config.get("trainer", {})
     if trainer.get("devices", 1) * trainer.get("num_nodes", 1) > 1:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from src.config.schema import Config, key_table, to_plain
 from src.files import given
 
 TEXTS = ("path", "val_path", "test_path", "root")  # of the data group
 
 
-def with_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration whose paths of texts and of `init_from` are absolute, seen from where the user stands.
+def with_absolute_paths(config: Config) -> Config:
+    """Return a copy whose paths of texts and of `init_from` are absolute, seen from the working directory.
 
     A run that is stored so can be evaluated, resumed and repeated from anywhere, and never reads another file of the
     same name.
     """
-    data = {key: absolute(value) if key in TEXTS and value else value for key, value in config["data"].items()}
-    source = config.get("init_from")
-    return {**config, "data": data, "init_from": absolute(source) if source else source}
+    texts = {key: absolute(value) for key in TEXTS if (value := getattr(config.data, key))}
+    source = absolute(config.init_from) if config.init_from else config.init_from
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **texts), init_from=source)
 
 
 def absolute(path: str) -> str:
@@ -37,53 +38,35 @@ def absolute(path: str) -> str:
 
 # ---- The key of a sweep's run: a short hash of everything in its configuration that can change its result.
 
-# What cannot change the result: where things lie, what is written down and shown, and words about the sweep as a whole.
-# `data.path` names the text and so counts, from the root on; `data.root` only says where one of known checksum lies.
-CANNOT_MATTER = (
-    "name",
-    "experiment",
-    "runs",
-    "sweep",
-    "logger",
-    "callbacks",
-    "data.root",
-    "checkpoint.enabled",
-    "checkpoint.every_n_steps",
-    "checkpoint.every_n_minutes",
-    "trainer.log_every_n_steps",
-    "trainer.enable_progress_bar",
-    "trainer.detect_anomaly",
-    "trainer.profile",
-)
 
-# Words younger than some runs: null, and then as if they were not there, so that a run of before is still the same run.
-CAME_LATER = ("model.interlayer_scale",)
+def what_matters(config: Config) -> dict[str, Any]:
+    """Return the configuration without the keys that cannot change the result, as plain data."""
+    return _relevant(json.loads(json.dumps(to_plain(with_absolute_paths(config)))), "")
 
 
-def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration without what cannot change the result."""
-    kept: dict[str, Any] = json.loads(json.dumps(with_places(config)))
-    for key in (*CANNOT_MATTER, *CAME_LATER):
-        *parents, leaf = key.split(".")
-        node = kept
-        for parent in parents:
-            node = node.get(parent, {})
-        if key in CANNOT_MATTER or node.get(leaf) is None:
-            node.pop(leaf, None)
+def _relevant(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+    table, kept = key_table(), {}
+    for name, value in node.items():
+        about = table.get(f"{prefix}{name}")
+        if about is None:  # a group; one of which nothing counts is left out
+            if below := _relevant(value, f"{prefix}{name}."):
+                kept[name] = below
+        elif about.affects_result and not (about.added_later and value is None):
+            kept[name] = value
     return kept
 
 
-def run_key(config: Mapping[str, Any]) -> str:
+def run_key(config: Config) -> str:
     """Return the first 12 hexadecimal digits of the sha256 of what matters."""
     text = json.dumps(what_matters(config), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def run_name(config: Mapping[str, Any]) -> str:
+def run_name(config: Config) -> str:
     """Return what a run is called: by the user, else by its experiment, else by its text and model."""
-    return config["name"] or config["experiment"] or f"{config['data']['name']}_{config['model']['name']}"
+    return config.name or config.experiment or f"{config.data.name}_{config.model.name}"
 
 
-def sweep_folder(config: Mapping[str, Any]) -> Path:
+def sweep_folder(config: Config) -> Path:
     """Return where a sweep's run with this configuration lies, now and at every start of the sweep to come."""
-    return Path(config["runs"]) / "sweeps" / run_name(config) / run_key(config)
+    return Path(config.runs) / "sweeps" / run_name(config) / run_key(config)

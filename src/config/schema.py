@@ -1,235 +1,434 @@
-"""The types of the callbacks group. Each is on or off by one word, `callbacks.<name>.enabled`, with its own cadence."""
+"""The typed configuration: every key that a user may set, and one table of what is true of each key.
+
+Hydra merges the files of conf/ into these classes, so a wrong key or type is refused while composing. Defaults and
+their reasons are in conf/; `MISSING` marks a value that conf/ always gives. What else is known about a key is the
+metadata of its field (`about`): its choices or range, whether it can change the result, whether a resumed run may
+change it, and whether its text is taken literally. The key of a sweep's run, the grouping of a report, HParams, the
+check of a resume and the search all read this table (`key_table`).
+
+Plain Python: imports neither Hydra nor torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from math import inf, isfinite
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING
+MISSING: Any = "???"  # OmegaConf's mark of a mandatory value
+COUNT = "x >= 1"
+SEED = f"0 <= x <= {2**64 - 1}"  # torch's generators take 64 bits
+POSITIVE = "x > 0"
+SHARE = "0 < x <= 1, or a whole number of windows"
+SHARE_OR_OFF = "0 (off), a share up to 1, or a whole number of windows"
+DURATION = "HH:MM:SS or DD:HH:MM:SS"
+TEMPERATURES = "at least one number, each 0 or above"
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64")
+THREADS = "auto or 1 to 1024"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is known about one key of the configuration.
+
+    Args:
+        type: the Python type of its values.
+        optional: whether null is a value.
+        choices: all allowed values, or None.
+        range: an interval such as `0 <= x < 1`, or a name that `errors_in_ranges` knows.
+        affects_result: whether it can change what a run computes.
+        may_change: whether a resumed run may change it.
+        literal: whether its text is taken exactly as typed, outside of Hydra's grammar.
+        added_later: runs older than the key lack it; null then stands for "as before" and is left out of a run's key.
+    """
+
+    type: Any
+    optional: bool
+    choices: tuple[str, ...] | None = None
+    range: str | None = None
+    affects_result: bool = True
+    may_change: bool = False
+    literal: bool = False
+    added_later: bool = False
+
+
+def about(**known: Any) -> Mapping[str, Any]:
+    """Return the metadata of a field: entries of `Key`. Those of a nested class hold for every key in it."""
+    return known
+
+
+class Transitional(MutableMapping[str, Any]):
+    """TEMPORARY: lets a configuration still be read as a mapping, until every reader uses attributes."""
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.__dataclass_fields__:  # type: ignore[attr-defined]
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self, key, value)
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dataclass_fields__)  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)  # type: ignore[attr-defined]
+
+    def __or__(self, other: Any) -> dict[str, Any]:
+        return {**self, **other}
 
 
 @dataclass
-class Switch:
+class DataConfig(Transitional):
+    """A text, how it is cut into splits, and how the splits are cut into windows."""
+
+    name: str = MISSING
+    path: str | None = field(default=None, metadata=about(literal=True, may_change=True))
+    val_path: str | None = field(default=None, metadata=about(literal=True, may_change=True))
+    test_path: str | None = field(default=None, metadata=about(literal=True, may_change=True))
+    root: str | None = field(default=None, metadata=about(literal=True, may_change=True, affects_result=False))
+    encoding: str = field(default="characters", metadata=about(choices=("characters", "bytes")))
+    lowercase: bool = False
+    errors: str = field(default="strict", metadata=about(choices=("strict", "replace")))
+    separator: str = field(default="\n", metadata=about(literal=True))
+    split: list[float] | None = None
+    split_seed: int = field(default=0, metadata=about(range="x >= 0"))
+    unknown: str | None = field(default=None, metadata=about(choices=("error", "map", "extend")))
+    convention: str = field(default="stripped", metadata=about(choices=("stripped", "raw")))
+    input: str | None = field(default=None, metadata=about(literal=True))
+    target: str | None = field(default=None, metadata=about(literal=True))
+    symbols: str | None = field(default=None, metadata=about(literal=True))
+    seq_len: int = field(default=64, metadata=about(range=COUNT))
+    batch_size: int = field(default=32, metadata=about(range=COUNT))
+    offset: str = field(default="fixed", metadata=about(choices=("fixed", "random")))
+    reset: str = field(default="epoch", metadata=about(choices=("never", "epoch")))
+    evaluation_streams: int = field(default=20, metadata=about(range=COUNT))
+
+
+@dataclass
+class ModelConfig(Transitional):
+    """A recurrence and its readout; `_target_` is the class, which gets the keys that its constructor has."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    num_layers: int = field(default=1, metadata=about(range=COUNT))
+    hidden_size: int = field(default=128, metadata=about(range=COUNT))
+    nonlinearity: str | None = field(default=None, metadata=about(choices=("tanh", "relu")))
+    dropout: float = field(default=0.0, metadata=about(range="0 <= x < 1"))
+    init: str = field(default="torch", metadata=about(choices=("torch", "orthogonal", "identity")))
+    input_scale: float = field(default=1.0, metadata=about(range=POSITIVE))
+    interlayer_scale: float | None = field(default=None, metadata=about(range=POSITIVE, added_later=True))
+    single_bias: bool = False
+    readout: str = field(default="linear", metadata=about(choices=("linear", "identity")))
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LossConfig(Transitional):
+    """How the losses L_t of a window become the one number that is minimised."""
+
+    over_time: str = field(default="mean", metadata=about(choices=("sum", "mean")))
+
+
+@dataclass
+class OptimizerConfig(Transitional):
+    """One of torch's optimizers; keys that it does not have are None."""
+
+    name: str = field(default=MISSING, metadata=about(choices=("adam", "adamw", "sgd", "rmsprop")))
+    lr: float = field(default=0.001, metadata=about(range=POSITIVE))
+    weight_decay: float = field(default=0.0, metadata=about(range="x >= 0"))
+    betas: list[float] | None = field(default=None, metadata=about(range="two numbers, 0 <= beta < 1"))
+    eps: float | None = field(default=None, metadata=about(range=POSITIVE))
+    momentum: float | None = field(default=None, metadata=about(range="0 <= x < 1"))
+    nesterov: bool | None = None
+    alpha: float | None = field(default=None, metadata=about(range="0 <= x < 1"))
+
+
+@dataclass
+class SchedulerConfig(Transitional):
+    """How the learning rate moves, counted in optimizer steps (plateau: in validations)."""
+
+    name: str = field(default=MISSING, metadata=about(choices=("none", "cosine", "step", "plateau")))
+    warmup_steps: int = field(default=0, metadata=about(range="x >= 0"))
+    total_steps: int | None = field(default=None, metadata=about(range=COUNT))
+    final_fraction: float = field(default=0.0, metadata=about(range="0 <= x <= 1"))
+    step_size: int = field(default=1000, metadata=about(range=COUNT))
+    gamma: float = field(default=0.1, metadata=about(range="0 < x <= 1"))
+    factor: float = field(default=0.5, metadata=about(range="0 < x <= 1"))
+    patience: int = field(default=2, metadata=about(range="x >= 0"))
+
+
+@dataclass
+class TrainerConfig(Transitional):
+    """Arguments of Lightning's Trainer that apply here, and ours: `threads`, `profile`."""
+
+    accelerator: str = field(
+        default="cpu", metadata=about(choices=("cpu", "gpu", "cuda", "mps", "auto"), may_change=True)
+    )
+    devices: int = field(default=1, metadata=about(range=COUNT))
+    num_nodes: int = field(default=1, metadata=about(range=COUNT))
+    strategy: str = field(default="auto", metadata=about(choices=("auto", "ddp")))
+    precision: str = field(
+        default="32-true",
+        metadata=about(choices=PRECISIONS),
+    )
+    threads: str = field(default="auto", metadata=about(range=THREADS, may_change=True))
+    max_epochs: int = field(default=10, metadata=about(range=COUNT, may_change=True))
+    max_steps: int = field(default=-1, metadata=about(range="x >= -1", may_change=True))
+    max_time: str | None = field(default=None, metadata=about(range=DURATION, may_change=True))
+    min_epochs: int | None = field(default=None, metadata=about(range=COUNT, may_change=True))
+    gradient_clip_val: float | None = field(default=None, metadata=about(range=POSITIVE))
+    gradient_clip_algorithm: str = field(default="norm", metadata=about(choices=("norm", "value")))
+    accumulate_grad_batches: int = field(default=1, metadata=about(range=COUNT))
+    val_check_interval: int | float = field(default=1.0, metadata=about(range=SHARE))
+    check_val_every_n_epoch: int = field(default=1, metadata=about(range=COUNT))
+    limit_train_batches: int | float = field(default=1.0, metadata=about(range=SHARE))
+    limit_val_batches: int | float = field(default=1.0, metadata=about(range=SHARE))
+    overfit_batches: int | float = field(default=0.0, metadata=about(range=SHARE_OR_OFF))
+    log_every_n_steps: int = field(default=50, metadata=about(range=COUNT, affects_result=False))
+    deterministic: bool = False
+    detect_anomaly: bool = field(default=False, metadata=about(affects_result=False))
+    profile: bool = field(default=False, metadata=about(affects_result=False))
+    enable_progress_bar: bool = field(default=True, metadata=about(affects_result=False, may_change=True))
+
+
+@dataclass
+class SwitchConfig(Transitional):
     """On or off."""
 
     enabled: bool = False
 
 
 @dataclass
-class WatcherConfig(Switch):
-    """What looks at a run now and then; None: at the moments that src/training/callbacks/watcher.py names."""
+class DiagnosticConfig(SwitchConfig):
+    """A diagnostic that looks at a run now and then; None: at moments of its own (src/diagnostics/diagnostic.py)."""
 
-    every_n_steps: int | None = None
+    every_n_steps: int | None = field(default=None, metadata=about(range=COUNT))
 
 
 @dataclass
-class TextSamplesConfig(WatcherConfig):
+class TextSamplesConfig(DiagnosticConfig):
     """A text at each of several temperatures."""
 
-    temperatures: list[float] = field(default_factory=lambda: [0.5, 0.8, 1.0])
-    length: int = 200
-    prompt: str | None = None
+    temperatures: list[float] = field(default_factory=lambda: [0.5, 0.8, 1.0], metadata=about(range=TEMPERATURES))
+    length: int = field(default=200, metadata=about(range=COUNT))
+    prompt: str | None = field(default=None, metadata=about(literal=True))
 
 
 @dataclass
-class CallbacksConfig:
-    """What watches a run."""
+class CallbacksConfig(Transitional):
+    """What watches a run. Each is on or off by `callbacks.<name>.enabled`."""
 
     save_figures: bool = False
-    predicted_string: Switch = field(default_factory=Switch)
-    recurrent_scalars: WatcherConfig = field(default_factory=WatcherConfig)
-    recurrent_matrix: WatcherConfig = field(default_factory=WatcherConfig)
-    gradient_flow: WatcherConfig = field(default_factory=WatcherConfig)
-    loss_by_position: WatcherConfig = field(default_factory=WatcherConfig)
-    hidden_states: WatcherConfig = field(default_factory=WatcherConfig)
-    surprisal: WatcherConfig = field(default_factory=WatcherConfig)
-    confusions: WatcherConfig = field(default_factory=WatcherConfig)
-    input_vectors: WatcherConfig = field(default_factory=WatcherConfig)
+    predicted_string: SwitchConfig = field(default_factory=SwitchConfig)
+    recurrent_scalars: DiagnosticConfig = field(default_factory=DiagnosticConfig)
+    recurrent_matrix: DiagnosticConfig = field(default_factory=DiagnosticConfig)
+    gradient_flow: DiagnosticConfig = field(default_factory=DiagnosticConfig)
+    loss_by_position: DiagnosticConfig = field(default_factory=DiagnosticConfig)
+    hidden_states: DiagnosticConfig = field(default_factory=DiagnosticConfig)
+    surprisal: DiagnosticConfig = field(default_factory=DiagnosticConfig)
+    confusions: DiagnosticConfig = field(default_factory=DiagnosticConfig)
+    input_vectors: DiagnosticConfig = field(default_factory=DiagnosticConfig)
     text_samples: TextSamplesConfig = field(default_factory=TextSamplesConfig)
-    layout: Switch = field(default_factory=Switch)
-    hparams: Switch = field(default_factory=Switch)
-
-
-def mistakes_in_callbacks(callbacks: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the group beyond its types, one text a mistake."""
-    for name, words in callbacks.items():
-        if isinstance(words, Mapping) and (every := words.get("every_n_steps")) is not None and every < 1:
-            yield f"callbacks.{name}.every_n_steps={every}: expected at least 1, or null for its own moments"
-    samples = callbacks["text_samples"]
-    if samples["length"] < 1:
-        yield f"callbacks.text_samples.length={samples['length']}: expected at least 1 character"
-    if not samples["temperatures"]:
-        yield "callbacks.text_samples.temperatures=[]: expected at least one; for none, text_samples.enabled=false"
-    for temperature in samples["temperatures"]:
-        if not 0 <= temperature < float("inf"):
-            expected = "expected 0 (always the likeliest) or a number above it"
-            yield f"callbacks.text_samples.temperatures={temperature}: {expected}"
-
-
-# ---- The typed schema of conf/: every key that a user may set. The defaults and their reasons stand in conf/.
+    layout: SwitchConfig = field(default_factory=SwitchConfig)
+    hparams: SwitchConfig = field(default_factory=SwitchConfig)
 
 
 @dataclass
-class DataConfig:
-    """A text, how it is cut into splits, and how the splits are cut into windows."""
+class LoggerConfig(Transitional):
+    """Where the curves go. metrics.jsonl is always written."""
 
-    name: str = MISSING
-    path: str | None = None
-    val_path: str | None = None
-    test_path: str | None = None
-    root: str | None = None
-    encoding: str = "characters"
-    lowercase: bool = False
-    errors: str = "strict"
-    separator: str = "\n"
-    split: list[float] | None = None
-    split_seed: int = 0
-    unknown: str | None = None
-    convention: str = "stripped"
-    input: str | None = None
-    target: str | None = None
-    symbols: str | None = None
-    seq_len: int = 64
-    batch_size: int = 32
-    offset: str = "fixed"
-    reset: str = "epoch"
-    evaluation_streams: int = 20
+    name: str = field(default="tensorboard", metadata=about(choices=("tensorboard", "csv", "none")))
 
 
 @dataclass
-class ModelConfig:
-    """A recurrence and its readout; `_target_` is the class, which is given the words that its constructor has."""
-
-    name: str = MISSING
-    _target_: str = MISSING
-    num_layers: int = 1
-    hidden_size: int = 128
-    nonlinearity: str | None = None
-    dropout: float = 0.0
-    init: str = "torch"
-    input_scale: float = 1.0
-    interlayer_scale: float | None = None
-    single_bias: bool = False
-    readout: str = "linear"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class LossConfig:
-    """How the losses L_t of a window become the one number that is minimised."""
-
-    over_time: str = "mean"
-
-
-@dataclass
-class OptimizerConfig:
-    """One of torch's optimizers; words that it does not have are None."""
-
-    name: str = MISSING
-    lr: float = 0.001
-    weight_decay: float = 0.0
-    betas: list[float] | None = None
-    eps: float | None = None
-    momentum: float | None = None
-    nesterov: bool | None = None
-    alpha: float | None = None
-
-
-@dataclass
-class SchedulerConfig:
-    """How the learning rate moves, counted in optimizer steps (plateau: in validations)."""
-
-    name: str = MISSING
-    warmup_steps: int = 0
-    total_steps: int | None = None
-    final_fraction: float = 0.0
-    step_size: int = 1000
-    gamma: float = 0.1
-    factor: float = 0.5
-    patience: int = 2
-
-
-@dataclass
-class TrainerConfig:
-    """Lightning's words, those that mean something here, and ours: `threads`, `profile`."""
-
-    accelerator: str = "cpu"
-    devices: int = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    threads: str = "auto"
-    max_epochs: int = 10
-    max_steps: int = -1
-    max_time: str | None = None
-    min_epochs: int | None = None
-    gradient_clip_val: float | None = None
-    gradient_clip_algorithm: str = "norm"
-    accumulate_grad_batches: int = 1
-    val_check_interval: int | float = 1.0
-    check_val_every_n_epoch: int = 1
-    limit_train_batches: int | float = 1.0
-    limit_val_batches: int | float = 1.0
-    overfit_batches: int | float = 0.0
-    log_every_n_steps: int = 50
-    deterministic: bool = False
-    detect_anomaly: bool = False
-    profile: bool = False
-    enable_progress_bar: bool = True
-
-
-@dataclass
-class LoggerConfig:
-    """Where the curves go: `tensorboard`, `csv` or `none`. metrics.jsonl is always written."""
-
-    name: str = "tensorboard"
-
-
-@dataclass
-class CheckpointConfig:
+class CheckpointConfig(Transitional):
     """What is kept, when, and by which metric the best is chosen."""
 
-    enabled: bool = True
-    every_n_steps: int | None = None
-    every_n_minutes: float | None = None
+    enabled: bool = field(default=True, metadata=about(affects_result=False))
+    every_n_steps: int | None = field(default=None, metadata=about(range=COUNT, affects_result=False, may_change=True))
+    every_n_minutes: float | None = field(
+        default=None, metadata=about(range=POSITIVE, affects_result=False, may_change=True)
+    )
     monitor: str = "val/cross_entropy"
-    mode: str = "min"
+    mode: str = field(default="min", metadata=about(choices=("min", "max")))
 
 
 @dataclass
-class EarlyStoppingConfig:
+class EarlyStoppingConfig(Transitional):
     """Stop when the monitored metric of `checkpoint` has not improved for `patience` validations."""
 
     enabled: bool = False
-    patience: int = 5
-    min_delta: float = 0.0
+    patience: int = field(default=5, metadata=about(range=COUNT))
+    min_delta: float = field(default=0.0, metadata=about(range="x >= 0"))
 
 
 @dataclass
-class SweepConfig:
-    """Words about a sweep as a whole; they change no run's result."""
+class SweepConfig(Transitional):
+    """Options of a sweep as a whole; they change no run's result."""
 
     dry_run: bool = False
 
 
 @dataclass
-class Config:
+class Config(Transitional):
     """The whole of a training run."""
 
-    name: str | None = None
-    experiment: str | None = None
-    seed: int | None = 0
-    runs: str = "runs"
-    init_from: str | None = None
+    name: str | None = field(default=None, metadata=about(affects_result=False))
+    experiment: str | None = field(default=None, metadata=about(affects_result=False))
+    seed: int | None = field(default=0, metadata=about(range=SEED))
+    runs: str = field(default="runs", metadata=about(affects_result=False, may_change=True))
+    init_from: str | None = field(default=None, metadata=about(literal=True))
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    callbacks: CallbacksConfig = field(
+        default_factory=CallbacksConfig, metadata=about(affects_result=False, may_change=True)
+    )
+    logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=about(affects_result=False, may_change=True))
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
-    sweep: SweepConfig = field(default_factory=SweepConfig)
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig, metadata=about(may_change=True))
+    sweep: SweepConfig = field(default_factory=SweepConfig, metadata=about(affects_result=False, may_change=True))
+
+
+# -- the table of keys ------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def key_table(schema: type = Config) -> dict[str, Key]:
+    """Return every leaf of a schema by its dotted key: `seed`, `data.seq_len`, `callbacks.surprisal.enabled`."""
+    return dict(_keys(schema, "", {}))
+
+
+def _keys(schema: type, prefix: str, inherited: Mapping[str, Any]) -> Iterator[tuple[str, Key]]:
+    types = get_type_hints(schema)
+    for one in dataclasses.fields(schema):
+        about = {**inherited, **one.metadata}
+        kind, optional = _without_none(types[one.name])
+        if dataclasses.is_dataclass(kind):
+            yield from _keys(kind, f"{prefix}{one.name}.", about)  # type: ignore[arg-type]
+        else:
+            yield f"{prefix}{one.name}", Key(kind, optional, **about)
+
+
+def _without_none(kind: Any) -> tuple[Any, bool]:
+    """Return a type less `None`, and whether it had it; of `int | float` the wider."""
+    if get_origin(kind) is None or not (arguments := get_args(kind)) or get_origin(kind) in (list, dict):
+        return kind, False
+    kinds = [one for one in arguments if one is not type(None)]
+    return (float if float in kinds else kinds[0]), type(None) in arguments
+
+
+def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:
+    """Yield every value that is not among its key's choices or not in its range, one text an error."""
+    from src.errors import nearest
+
+    for key, about in key_table(schema).items():
+        value = value_of(config, key)
+        if value is None:
+            continue
+        if about.choices is not None and str(value) not in about.choices:
+            yield f"{key}={value}: expected one of {', '.join(about.choices)}{nearest(str(value), about.choices)}"
+        if about.range is not None and not within(value, about.range):
+            yield f"{key}={value}: expected {about.range}{', or null' if about.optional else ''}"
+
+
+def within(value: Any, range_: str) -> bool:
+    """Whether a value is in a range; NaN is in none, and infinity in none of those with a number."""
+    if " x " in f" {range_} " and range_ != SHARE:
+        low, high = ([*range_.split("x"), ""])[:2]
+        if not isinstance(value, int | float) or not isfinite(value):
+            return False
+        return _holds(low, value) and _holds(high, value)
+    if range_ == SHARE:
+        return isfinite(value) and (0 < value <= 1 or (value > 1 and value == int(value)))
+    if range_ == SHARE_OR_OFF:
+        return isfinite(value) and value >= 0 and (value <= 1 or value == int(value))
+    if range_ == THREADS:
+        text = str(value)
+        return text == "auto" or (text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= 1024)
+    if range_ == DURATION:
+        return re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", str(value)) is not None
+    if range_.startswith("two numbers"):
+        return len(value) == 2 and all(0 <= beta < 1 for beta in value)
+    if range_ == TEMPERATURES:
+        return len(value) > 0 and all(0 <= one < inf for one in value)
+    raise ValueError(f"no such range: {range_}")
+
+
+def _holds(side: str, value: float) -> bool:
+    """Whether a value satisfies one side of an interval, `0 <=` before x or `< 1` after it."""
+    side = side.strip()
+    if not side:
+        return True
+    if side[0] in "<>":  # after x
+        sign, limit = side.split(" ")
+    else:
+        limit, sign = side.split(" ")
+        sign = {"<": ">", "<=": ">="}[sign]
+    bound = float(limit) if "." in limit else int(limit)
+    return {"<": value < bound, "<=": value <= bound, ">": value > bound, ">=": value >= bound}[sign]
+
+
+# -- between dataclasses and plain data -------------------------------------------------------------------------------
+
+
+def value_of(config: Any, key: str) -> Any:
+    """Return the value of a dotted key."""
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def set_value(config: Any, key: str, value: Any) -> None:
+    """Set a dotted key."""
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        config = getattr(config, parent)
+    setattr(config, leaf, value)
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """Return a configuration as nested dicts, for YAML, JSON and checkpoints."""
+    return dataclasses.asdict(config)
+
+
+def from_plain(plain: Mapping[str, Any], schema: type[T] = Config) -> T:  # type: ignore[assignment]
+    """Return stored plain data as dataclasses; a key that is not stored gets its default, an unknown one is dropped."""
+    types = get_type_hints(schema)
+    values = {}
+    for one in dataclasses.fields(schema):  # type: ignore[arg-type]
+        if one.name not in plain:
+            continue
+        value, kind = plain[one.name], types[one.name]
+        nested = dataclasses.is_dataclass(kind) and isinstance(value, Mapping)
+        values[one.name] = from_plain(value, kind) if nested else value
+    return schema(**values)
+
+
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every leaf of nested dicts; an empty dict is a leaf."""
+    for key, value in plain.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the dotted keys whose values are not equal in all of several plain configurations."""
+    flat = [dict(flatten(config)) for config in configs]
+    every = dict.fromkeys(key for one in flat for key in one)
+    return [key for key in every if any(one.get(key) != flat[0].get(key) for one in flat[1:])]

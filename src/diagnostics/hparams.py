@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from src.config.schema import Config, to_plain
 from src.diagnostics.scalar_logger import write_scalars
 from src.diagnostics.tensorboard import writers
 from src.training.metrics_log import History
@@ -43,13 +44,13 @@ class HParams(Callback):
         history: knows the best and the final metrics.
     """
 
-    def __init__(self, config: Mapping[str, Any], folder: Path, history: History) -> None:
+    def __init__(self, config: Config, folder: Path, history: History) -> None:
         self.config, self.folder, self.history = config, folder, history
         self.told: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the words of the configuration; in a run that goes on only if some have changed."""
-        words = dict(flat(self.config))
+        words = dict(flat(to_plain(self.config)))
         for writer in writers(trainer.loggers) if words != self.told else []:
             writer.started(row_name(own_words(self.folder), self.config, self.folder), words)
             self.told = words
@@ -90,7 +91,7 @@ def own_words(folder: Path) -> list[str]:
     return label.split() if label else list(entries.get("overrides", []))
 
 
-def row_name(words: Sequence[str], config: Mapping[str, Any], folder: Path) -> str:
+def row_name(words: Sequence[str], config: Config, folder: Path) -> str:
     """Return what a run is called in the table: its own words, what is mostly compared, and its folder's name.
 
     The table shows the first letters only, so a word is short: `manual hidden_size=64` for model=manual
@@ -102,13 +103,13 @@ def row_name(words: Sequence[str], config: Mapping[str, Any], folder: Path) -> s
         if not any(key == left or key.startswith(f"{left}.") for left in (*LEFT_OUT, "data.path")):
             group = key in config and isinstance(config[key], Mapping)
             told.append(value if group else f"{key.rpartition('.')[2]}={value}")
-    model, optimizer = config["model"], config["optimizer"]
+    model, optimizer = config.model, config.optimizer
     size = f"{model['num_layers']}x{model['hidden_size']}"
     mostly = f"{model['name']} {size} {optimizer['name']} lr={optimizer['lr']:g} seed={config['seed']}"
     return " ".join([*told, f"({mostly})" if told else mostly, folder.name])
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
+def flat(config: Config, prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
     """Yield dotted key, value, for every key that says what was trained; each key always with the same type."""
     for key, value in config.items():
         name = prefix + str(key)

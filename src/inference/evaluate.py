@@ -35,15 +35,13 @@ def evaluate_run(
         DataError: a text that is not there, or a split that it lacks.
         UserError: weights that mean nothing in that implementation.
     """
-    words = {**trained.config["data"], **{key: value for key, value in (changes or {}).items() if value is not None}}
-    own = model in (None, trained.config["model"]["name"])
+    words = {**trained.config.data, **{key: value for key, value in (changes or {}).items() if value is not None}}
+    own = model in (None, trained.config.model.name)
     models = [trained] if own else [trained, in_implementation(trained, str(model))]
     corpus = own_corpus(trained, words)
     split = split or ("val" if "val" in corpus.splits else "train")
     windows = split_windows(corpus.splits[split], words["seq_len"], words["batch_size"])
-    found, *others = [
-        {"model": one.config["model"]["name"], **evaluate(one.model, windows).to_plain()} for one in models
-    ]
+    found, *others = [{"model": one.config.model.name, **evaluate(one.model, windows).to_plain()} for one in models]
     partial = basis(corpus, split) if split != "train" else None
     return {
         "split": split,

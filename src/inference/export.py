@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src import files as paths
+from src.config.schema import to_plain
 from src.errors import UserError
 from src.inference.incremental import nonlinearity_of
 from src.inference.load import FORMAT
@@ -329,7 +330,12 @@ def folder_for(trained: TrainedModel) -> Path:
 def identity(trained: TrainedModel) -> dict[str, object]:
     """What makes the file a model: the same words as in a checkpoint."""
     vocabulary = {**trained.vocabulary.to_plain(), "symbols": list(trained.vocabulary.symbols)}
-    return {"format": FORMAT, "vocabulary": vocabulary, "config": trained.config, "progress": trained.progress}
+    return {
+        "format": FORMAT,
+        "vocabulary": vocabulary,
+        "config": to_plain(trained.config),
+        "progress": trained.progress,
+    }
 
 
 def header(trained: TrainedModel) -> dict[str, str]:

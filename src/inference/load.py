@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.config.schema import from_plain
 from src.data.vocabulary import Vocabulary
 from src.errors import UserError
 from src.files import given
@@ -114,10 +115,10 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
         prefix = "" if is_export else PREFIX
         named = {name: tensor for name, tensor in content["state_dict"].items() if name.startswith(prefix)}
         weights = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
-        config = content["unroll"]["config"]
+        config = from_plain(content["unroll"]["config"])
         vocabulary = Vocabulary.from_plain(content["unroll"]["vocabulary"])
         with torch.random.fork_rng(devices=[]):  # a model is born with random weights; the caller's generator stays
-            model = build_model(config["model"], len(vocabulary))
+            model = build_model(config.model, len(vocabulary))
             model.to(_dtype(weights, precision)).load_state_dict(weights)
         progress = {"step": content.get("global_step"), "epoch": content.get("epoch")}
         trained = TrainedModel(model.eval().requires_grad_(False), vocabulary, config, file, progress)

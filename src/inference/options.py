@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from src import files as paths
+from src.config.schema import Config
 from src.data.vocabulary import Vocabulary
 from src.errors import UnknownCharacter, UserError
 
@@ -201,17 +202,17 @@ def check_size(model: Mapping[str, Any], vocab_size: int) -> None:
         )
 
 
-def check_monitor(config: Mapping[str, Any], splits: Container[str]) -> None:
+def check_monitor(config: Config, splits: Container[str]) -> None:
     """Hold the monitored metric to the splits of the text.
 
     Raises:
         UserError: it is one of `val`, the text has none, and the user asked for it or for what cannot do without it.
     """
-    monitor, data = config["checkpoint"]["monitor"], config["data"]["name"]
+    monitor, data = config.checkpoint.monitor, config.data.name
     if "val" in splits or not monitor.startswith("val/"):
         return
-    needs = ["early_stopping.enabled=true"] if config["early_stopping"]["enabled"] else []
-    needs += ["scheduler=plateau"] if config["scheduler"]["name"] == "plateau" else []
+    needs = ["early_stopping.enabled=true"] if config.early_stopping.enabled else []
+    needs += ["scheduler=plateau"] if config.scheduler.name == "plateau" else []
     if needs or data == "hello" or monitor != "val/cross_entropy":  # which is the default of every other text
         told = f"{' and '.join(needs)} with " if needs else ""
         raise UserError(

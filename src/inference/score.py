@@ -97,9 +97,7 @@ def score_ids(trained: TrainedModel, ids: np.ndarray, name: str) -> Score:
     nats: list[np.ndarray] = []
     correct = 0
     for text in texts:
-        for loss, hits in losses(
-            trained.model, split_windows(TextSplit(name, text), trained.config["data"]["seq_len"])
-        ):
+        for loss, hits in losses(trained.model, split_windows(TextSplit(name, text), trained.config.data.seq_len)):
             nats.append(loss.losses[:, 0].double().numpy())
             correct += int(hits.sum())
     bits = np.concatenate(nats) / np.log(2)

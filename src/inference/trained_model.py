@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.config.schema import Config, ModelConfig
 from src.data.options import Options
 from src.data.text_reader import BOUNDARY
 from src.data.vocabulary import Vocabulary, codes_of
@@ -31,7 +32,7 @@ IMPLEMENTATIONS = {
 }
 
 
-def implementation_words(words: dict[str, Any], name: str) -> dict[str, Any]:
+def implementation_words(words: ModelConfig, name: str) -> ModelConfig:
     """Return a `model` group that describes the same network in the implementation `name`.
 
     Raises:
@@ -44,7 +45,7 @@ def implementation_words(words: dict[str, Any], name: str) -> dict[str, Any]:
         if words["name"] not in IMPLEMENTATIONS:
             way_out = f"only {way_out}; leave model= out"
         raise UserError(f"model={name}: the weights of a {words['name']} model mean something else there; {way_out}")
-    return {**words, "name": name, "_target_": IMPLEMENTATIONS[name]}
+    return dataclasses.replace(words, name=name, _target_=IMPLEMENTATIONS[name])
 
 
 def in_implementation(trained: TrainedModel, name: str) -> TrainedModel:
@@ -53,15 +54,15 @@ def in_implementation(trained: TrainedModel, name: str) -> TrainedModel:
     Raises:
         UserError: as `implementation_words`.
     """
-    words = implementation_words(trained.config["model"], name)
-    if words is trained.config["model"]:
+    words = implementation_words(trained.config.model, name)
+    if words is trained.config.model:
         return trained
     dtype = next(trained.model.parameters()).dtype
     with torch.random.fork_rng(devices=[]):  # random weights first, which are then replaced
         other = build_model(words, len(trained.vocabulary)).to(dtype)
     convert_(other, trained.model)
     other.eval().requires_grad_(False)
-    return dataclasses.replace(trained, model=other, config={**trained.config, "model": words})
+    return dataclasses.replace(trained, model=other, config=dataclasses.replace(trained.config, model=words))
 
 
 # ---- A trained model in use: step, sample, score. What `from src import load` returns.
@@ -83,7 +84,7 @@ class TrainedModel:
 
     model: LanguageModel
     vocabulary: Vocabulary
-    config: dict[str, Any]
+    config: Config
     path: Path
     progress: dict[str, Any]
 
@@ -160,7 +161,7 @@ class TrainedModel:
     def options(self) -> Options:
         """How its text was read: the `data` group of its configuration."""
         known = {field.name for field in dataclasses.fields(Options)}
-        return Options(**{key: value for key, value in self.config["data"].items() if key in known})
+        return Options(**{key: value for key, value in self.config.data.items() if key in known})
 
     @property
     def start(self) -> str:

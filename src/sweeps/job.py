@@ -24,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.run_key import run_key, run_name, sweep_folder
+from src.config.schema import Config, to_plain
 from src.errors import UserError
 from src.process import heavy_imports
 from src.sweeps.plan import ACTIONS, is_stopping
@@ -195,7 +196,7 @@ class JobRunner:
                 raise
         return outcome | {"status": str(record_of(folder).get("status", "not run"))}
 
-    def _act(self, config: dict[str, Any], folder: Path) -> None:
+    def _act(self, config: Config, folder: Path) -> None:
         action = ACTIONS[state_of(folder, config).status]
         if action == "wait" and comes_again():
             action = "resume"
@@ -212,7 +213,7 @@ class JobRunner:
                 return
             if folder.exists():
                 say(f"{folder}: the earlier attempt lies in {move_aside(folder)} now")
-            config = config | {"name": run_name(config)}
+            config.name = run_name(config)
             with heavy_imports():
                 from src.training.run import fit
             fit(config, command, folder)
@@ -261,7 +262,7 @@ def comes_again() -> bool:
     return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
-def leave_record(folder: Path, config: dict[str, Any], command: dict[str, Any], error: BaseException) -> None:
+def leave_record(folder: Path, config: Config, command: dict[str, Any], error: BaseException) -> None:
     """See to it that a failed job has its traceback in its own train.log and its error in its run.json."""
     entries = record_of(folder)
     told = {"type": type(error).__name__, "message": str(error)}
@@ -271,15 +272,15 @@ def leave_record(folder: Path, config: dict[str, Any], command: dict[str, Any], 
         return  # the run itself has seen to it
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.yaml").exists():
-        write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_atomically(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
     with (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("".join(traceback.format_exception(error)))
     known = {
         "name": run_name(config),
-        "experiment": config["experiment"],
-        "model": config["model"]["name"],
-        "data": config["data"]["name"],
-        "seed": config["seed"],
+        "experiment": config.experiment,
+        "model": config.model.name,
+        "data": config.data.name,
+        "seed": config.seed,
         "metrics": {"final": {}, "best": None},
         "seconds": 0.0,
     }

@@ -24,6 +24,7 @@ from typing import Any
 
 from src.config.hydra_compat import Composed
 from src.config.run_key import run_key, run_name, sweep_folder
+from src.config.schema import Config
 from src.sweeps.state import record_of, state_of
 from src.training.run_record import now, write_atomically
 
@@ -47,7 +48,7 @@ class Job:
 
     words: list[str]
     label: str
-    config: dict[str, Any]
+    config: Config
     name: str
     key: str
     folder: Path

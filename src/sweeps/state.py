@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from src.config.run_key import what_matters
+from src.config.schema import Config, from_plain
 from src.training.run_record import boot_id, new_folder
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast; a sweep may have a thousand jobs
@@ -35,7 +36,7 @@ class State:
     record: dict[str, Any] = field(default_factory=dict)
 
 
-def state_of(folder: Path, config: Mapping[str, Any]) -> State:
+def state_of(folder: Path, config: Config) -> State:
     """Return what the folder of a job holds; the stored configuration is compared before a run is taken for the job's.
 
     Args:
@@ -62,11 +63,11 @@ def record_of(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def same(folder: Path, config: Mapping[str, Any]) -> bool:
+def same(folder: Path, config: Config) -> bool:
     """Whether the stored configuration is the job's in everything that can change the result."""
     try:
         stored = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER)
-        mine, theirs = what_matters(config), what_matters(stored)
+        mine, theirs = what_matters(config), what_matters(from_plain(stored))
     except (OSError, yaml.YAMLError, TypeError, AttributeError, KeyError):
         return False
     if mine.get("seed") is None:  # drawn by the run, which stores what it drew

@@ -39,9 +39,9 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     looked: set[str] = set()
     wrong: dict[str, None] = {}
     for config in configs:
-        data = config["data"]
+        data = config.data
         groups = ("data", "model", "trainer", "checkpoint", "early_stopping", "scheduler")
-        asked = [config["callbacks"]["text_samples"], *(config[group] for group in groups)]
+        asked = [config.callbacks.text_samples, *(config[group] for group in groups)]
         if (whole := json.dumps(asked, sort_keys=True)) in looked:
             continue
         looked.add(whole)
@@ -53,12 +53,12 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
                 texts[name] = open_corpus(**text)
             corpus = texts[name]
             if corpus is not None:
-                if config["init_from"] is None:  # else the vocabulary is the older run's, with the text's behind it
-                    check_prompt(config["callbacks"]["text_samples"], corpus.vocabulary)
+                if config.init_from is None:  # else the vocabulary is the older run's, with the text's behind it
+                    check_prompt(config.callbacks.text_samples, corpus.vocabulary)
                 check_monitor(config, corpus.splits)
                 windows = plan(corpus.splits["train"], data["seq_len"], data["batch_size"], data["offset"], 0)
-                check_validations(config["trainer"], windows_an_epoch(config["trainer"], windows.count))
-                check_size(config["model"], len(corpus.vocabulary))
+                check_validations(config.trainer, windows_an_epoch(config.trainer, windows.count))
+                check_size(config.model, len(corpus.vocabulary))
         except UserError as mistake:
             wrong |= dict.fromkeys(mistake.messages)
     return list(wrong)
@@ -66,7 +66,7 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def mistakes_in_machine(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return what jobs ask for that this machine lacks; each way of training once."""
-    trainers = [config["trainer"] for config in configs if config["trainer"]["accelerator"] != "cpu"]
+    trainers = [config.trainer for config in configs if config.trainer.accelerator != "cpu"]
     if not trainers:
         return []  # a CPU is what every machine has
     with heavy_imports():
@@ -76,7 +76,7 @@ def mistakes_in_machine(configs: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def mistakes_in_weights(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return which weights jobs cannot start from: none there, or of other sizes; each model once."""
-    starts = [config for config in configs if config["init_from"] is not None]
+    starts = [config for config in configs if config.init_from is not None]
     if not starts:
         return []
     with heavy_imports():
@@ -131,7 +131,7 @@ def run_sweep(jobs: list[Composed], engine: Engine, command: list[str]) -> int:
         UserError: before job 0, what a job needs and is missing: a text, a GPU, weights, the engine's scheduler.
     """
     plan = make_plan(jobs)
-    if jobs[0].config["sweep"]["dry_run"]:
+    if jobs[0].config.sweep.dry_run:
         say("\n".join(plan.lines()))
         return 0
     wrong = mistakes_in_engine(engine.name, engine.settings)
@@ -141,7 +141,7 @@ def run_sweep(jobs: list[Composed], engine: Engine, command: list[str]) -> int:
         raise UserError(*wrong)
     say(plan.in_words())
     command = ["python", "-m", "src.train", *command]
-    record = SweepRecord(Path(jobs[0].config["runs"]) / "sweeps", command, plan)
+    record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
     watch = Watch(plan.to_do, say, every=2.0 if sys.stdout.isatty() else 10.0)
     number = _launch(plan, engine, record, command, watch) if plan.to_do else None
     return _conclude(plan, record, watch, number)

@@ -6,12 +6,12 @@ get columns of U and rows of V as they are drawn for a new model; everything the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from src.config.schema import Config
 from src.data.vocabulary import Vocabulary
 from src.errors import UserError
 from src.inference.load import load
@@ -23,16 +23,16 @@ from src.models.language_model import LanguageModel
 SIZES = ("num_layers", "hidden_size", "nonlinearity", "readout")  # of the network itself, so they come with the weights
 
 
-def source_of(config: Mapping[str, Any]) -> TrainedModel | None:
+def source_of(config: Config) -> TrainedModel | None:
     """Return the model that a run starts from, or None; refuse one whose weights do not fit what is asked for.
 
     Raises:
         UserError: no model there, other sizes, or other equations.
     """
-    if config["init_from"] is None:
+    if config.init_from is None:
         return None
-    source = load(config["init_from"])
-    words, theirs = config["model"], source.config["model"]
+    source = load(config.init_from)
+    words, theirs = config.model, source.config.model
     if words["_target_"] != theirs["_target_"]:
         implementation_words(theirs, words["name"])
     wrong = [
@@ -47,7 +47,7 @@ def source_of(config: Mapping[str, Any]) -> TrainedModel | None:
 
 def check_growth(source: TrainedModel, vocabulary: Vocabulary, unknown: str | None) -> None:
     """Raise UserError where the vocabulary has grown and the hidden state, which is the logits, cannot."""
-    if source.config["model"]["readout"] == "identity" and len(vocabulary) != len(source.vocabulary):
+    if source.config.model.readout == "identity" and len(vocabulary) != len(source.vocabulary):
         raise UserError(
             f"data.unknown={unknown}: the hidden state is the logits here (model.readout=identity), so its size is the "
             "vocabulary's and cannot grow; use data.unknown=error"
@@ -70,7 +70,7 @@ def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabular
         _extend_recurrence(model.recurrence, theirs.recurrence)
     return {
         "path": str(source.path),
-        "model": source.config["model"]["name"],
+        "model": source.config.model.name,
         **source.progress,
         "vocabulary": source.vocabulary.to_plain(),
         "characters_added": list(vocabulary.symbols[known:]),

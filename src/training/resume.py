@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from src.config.checks import run_steps
+from src.config.schema import Config, from_plain, set_value, to_plain
 from src.errors import UserError
 from src.training.checkpoint import cut_back, newest_sound
 from src.training.console import logging_to
@@ -60,32 +61,34 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
     changes = dict(changes or {})
     check_changes(changes)
     for key, value in changes.items():
-        put(config, key, value)
+        set_value(config, key, value)
     if rank() > 0:
         path, checkpoint = sound_checkpoint(folder)
         stored = checkpoint["unroll"] if checkpoint else None
         if stored:
-            check_same_number(config["trainer"], len(stored["progress"]["ranks"]))
+            check_same_number(config.trainer, len(stored["progress"]["ranks"]))
         if not changes and record.entries["status"] == "done":
             return folder  # as the first process, which says so
         prepared = prepare(config, stored["progress"]["threads"] if stored else None, stored)
+        config = prepared.config
         if checkpoint and record.entries["status"] == "done" and why_no_step(config, prepared, checkpoint):
             return folder
         return follow(prepared, config, path)
     with locked(folder), logging_to(folder):
         path, checkpoint = sound_checkpoint(folder)
         if checkpoint:
-            check_same_number(config["trainer"], len(checkpoint["unroll"]["progress"]["ranks"]))
+            check_same_number(config.trainer, len(checkpoint["unroll"]["progress"]["ranks"]))
         if not changes and record.entries["status"] == "done":
             log.info("%s is done; to go on: resume=%s trainer.max_epochs=N", folder, folder)
             return folder
         progress = checkpoint["unroll"]["progress"] if checkpoint else None
-        same_threads = progress is not None and config["trainer"]["threads"] == "auto"
+        same_threads = progress is not None and config.trainer.threads == "auto"
         threads = progress["threads"] if progress and same_threads else None
         prepared = prepare(config, threads, checkpoint["unroll"] if checkpoint else None)
+        config = prepared.config
         if checkpoint:
             check_same(prepared, checkpoint, path)
-            check_limits(config["trainer"], prepared.steps_an_epoch, checkpoint["global_step"])
+            check_limits(config.trainer, prepared.steps_an_epoch, checkpoint["global_step"])
             why = why_no_step(config, prepared, checkpoint)
             if why and record.entries["status"] == "done":
                 log.info("%s is done and left as it is: %s", folder, why)
@@ -95,7 +98,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         set_damaged_aside(folder / "checkpoints", path)
         remove_half_written(folder)
         cut_back(folder, lengths_in(checkpoint) if checkpoint else {})
-        write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_atomically(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
         earlier = [
             *record.entries.get("resumed", []),
             {"from_step": step, "at": now(), "changes": changes, "before": was},
@@ -108,7 +111,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         return train(prepared, config, folder, record, path)
 
 
-def read_run(folder: Path) -> tuple[Record, dict[str, Any]]:
+def read_run(folder: Path) -> tuple[Record, Config]:
     """Return the record and the configuration of a run.
 
     Raises:
@@ -117,7 +120,8 @@ def read_run(folder: Path) -> tuple[Record, dict[str, Any]]:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
     try:
-        return Record.read(folder), yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        return Record.read(folder), from_plain(stored)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no run: expected run.json and config.yaml in it ({error})") from error
 
@@ -145,10 +149,10 @@ def check_limits(trainer: Mapping[str, Any], steps_an_epoch: int, step: int) -> 
             raise UserError(f"trainer.max_{what}={limit}: {reached} {what} are trained already; give {reached} or more")
 
 
-def why_no_step(config: Mapping[str, Any], prepared: Prepared, checkpoint: Mapping[str, Any]) -> str:
+def why_no_step(config: Config, prepared: Prepared, checkpoint: Mapping[str, Any]) -> str:
     """Return why a run has no step left to make, and what would give it some; nothing where it has."""
-    step, words = checkpoint["global_step"], config["early_stopping"]
-    if step >= run_steps(config["trainer"], prepared.steps_an_epoch):
+    step, words = checkpoint["global_step"], config.early_stopping
+    if step >= run_steps(config.trainer, prepared.steps_an_epoch):
         return f"it has made all its {step} steps; for more: trainer.max_epochs=N (or max_steps, where that is set)"
     waited = checkpoint["callbacks"].get("StopEarly", {}).get("lines", 0)
     if words["enabled"] and waited >= words["patience"]:
@@ -159,12 +163,12 @@ def why_no_step(config: Mapping[str, Any], prepared: Prepared, checkpoint: Mappi
     return ""
 
 
-def end_of_schedule(config: Mapping[str, Any], prepared: Prepared, checkpoint: Mapping[str, Any]) -> str:
+def end_of_schedule(config: Config, prepared: Prepared, checkpoint: Mapping[str, Any]) -> str:
     """Return what is to be said of a schedule that ends before the run does: its horizon is that of its first start."""
     horizon = checkpoint["unroll"]["progress"]["schedule"]["total_steps"]
-    if config["scheduler"]["name"] != "cosine" or horizon >= run_steps(config["trainer"], prepared.steps_an_epoch):
+    if config.scheduler.name != "cosine" or horizon >= run_steps(config.trainer, prepared.steps_an_epoch):
         return ""
-    rate = config["optimizer"]["lr"] * config["scheduler"]["final_fraction"]
+    rate = config.optimizer.lr * config.scheduler.final_fraction
     return f"; the schedule {'has ended' if checkpoint['global_step'] >= horizon else 'ends'} at step {horizon}: " + (
         f"its last rate is {rate:g}" + (", which trains nothing" if rate == 0 else "")
     )
@@ -206,11 +210,3 @@ def lengths_in(checkpoint: Mapping[str, Any]) -> dict[str, int]:
     """Return how long the files that only grow were when the checkpoint was written."""
     known = (state["lengths"] for name, state in checkpoint["callbacks"].items() if name.startswith("Keeper"))
     return next(known, {})
-
-
-def put(config: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key."""
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        config = config[parent]
-    config[leaf] = value

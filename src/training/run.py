@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
@@ -18,7 +19,8 @@ from lightning.pytorch.callbacks import Callback
 
 from src.baselines import baselines, basis
 from src.config.checks import check_validations, run_steps, windows_an_epoch
-from src.config.run_key import with_places
+from src.config.run_key import with_absolute_paths
+from src.config.schema import Config, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
@@ -51,6 +53,7 @@ WINDOW_WORDS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams"
 class Prepared(NamedTuple):
     """Everything a run needs and no folder yet."""
 
+    config: Config  # resolved: a seed, absolute paths
     corpus: Corpus
     data: TextData
     module: LanguageModule
@@ -58,8 +61,8 @@ class Prepared(NamedTuple):
     init_from: Mapping[str, Any] | None = None  # what the record says of the weights it started from
 
 
-def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[str, Any] | None = None) -> Prepared:
-    """Open the text and build the model. Into `config` go a seed, where it has none, and paths that hold anywhere.
+def prepare(config: Config, threads: int | None = None, stored: Mapping[str, Any] | None = None) -> Prepared:
+    """Open the text and build the model. The configuration is not changed; `Prepared.config` is the resolved copy.
 
     Args:
         config: the whole configuration, checked, plain data.
@@ -69,45 +72,45 @@ def prepare(config: dict[str, Any], threads: int | None = None, stored: Mapping[
     Raises:
         UserError, DataError: the machine lacks what was asked for, or the text cannot be used.
     """
-    join_torchrun(config["trainer"])
+    join_torchrun(config.trainer)
     if rank() > 0:
         leave_with_parent()
-    check_machine(config["trainer"])
-    if config["seed"] is None:
-        config["seed"] = drawn_seed()
-    words = config["data"]
+    check_machine(config.trainer)
+    if config.seed is None:
+        config = dataclasses.replace(config, seed=drawn_seed())
+    words = config.data
     source = source_of(config) if stored is None else None
     start = stored.get("init_from") if stored else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
     corpus = open_corpus(vocabulary=known, **{key: value for key, value in words.items() if key not in WINDOW_WORDS})
-    check_prompt(config["callbacks"]["text_samples"], corpus.vocabulary)
+    check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
-    config.update(with_places(config))  # only now: a mistake above is told in the user's own words
+    config = with_absolute_paths(config)  # only now: a mistake above is told in the user's own words
     if source:
         check_growth(source, corpus.vocabulary, words["unknown"])
     windows_as = {key: words[key] for key in WINDOW_WORDS}
-    data = TextData(corpus, **windows_as, seed=config["seed"])
-    data.limit = windows_an_epoch(config["trainer"], len(data.windows(world_size=world_size(config["trainer"]))))
-    check_validations(config["trainer"], data.limit)
-    check_size(config["model"], len(corpus.vocabulary))
-    share = config["trainer"]["devices"] if world_size(config["trainer"]) > 1 else 1
-    auto = threads_for(config["trainer"]["threads"], config["model"]["hidden_size"], share)
+    data = TextData(corpus, **windows_as, seed=config.seed)
+    data.limit = windows_an_epoch(config.trainer, len(data.windows(world_size=world_size(config.trainer))))
+    check_validations(config.trainer, data.limit)
+    check_size(config.model, len(corpus.vocabulary))
+    share = config.trainer.devices if world_size(config.trainer) > 1 else 1
+    auto = threads_for(config.trainer.threads, config.model.hidden_size, share)
     use_threads(threads or auto)
     keep_memory()
-    torch.manual_seed(config["seed"])
-    model = build_model(config["model"], len(corpus.vocabulary))  # nothing draws from torch's generator before it
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, len(corpus.vocabulary))  # nothing draws from torch's generator before it
     if rank() > 0:
-        torch.manual_seed(config["seed"] + rank())  # dropout must not repeat itself in another process's columns
+        torch.manual_seed(config.seed + rank())  # dropout must not repeat itself in another process's columns
     if source:
         start = start_from(model, source, corpus.vocabulary)
-    steps_an_epoch = math.ceil(data.limit / config["trainer"]["accumulate_grad_batches"])
-    steps = run_steps(config["trainer"], steps_an_epoch)
-    words_of = (config["loss"]["over_time"], config["optimizer"], config["scheduler"])
-    module = LanguageModule(model, *words_of, steps, config["checkpoint"]["mode"])
+    steps_an_epoch = math.ceil(data.limit / config.trainer.accumulate_grad_batches)
+    steps = run_steps(config.trainer, steps_an_epoch)
+    words_of = (config.loss.over_time, config.optimizer, config.scheduler)
+    module = LanguageModule(model, *words_of, steps, config.checkpoint.mode)
     vocabulary = corpus.vocabulary.to_plain()
-    module.identity = {"format": FORMAT, "config": config, "vocabulary": vocabulary, "corpus": corpus.key}
+    module.identity = {"format": FORMAT, "config": to_plain(config), "vocabulary": vocabulary, "corpus": corpus.key}
     module.identity["init_from"] = start
-    return Prepared(corpus, data, module, steps_an_epoch, start)
+    return Prepared(config, corpus, data, module, steps_an_epoch, start)
 
 
 def drawn_seed() -> int:
@@ -124,15 +127,13 @@ def drawn_seed() -> int:
 log = logging.getLogger(__name__)
 
 
-def fit(
-    config: dict[str, Any], command: Mapping[str, Any], folder: Path | None = None, also: Sequence[Callback] = ()
-) -> Path:
+def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, also: Sequence[Callback] = ()) -> Path:
     """Train a new run and return its folder; everything that can be wrong is found before the folder exists.
 
     Args:
         config: the whole configuration, checked, plain data.
         command: entries for the record: `command`, `overrides`, `key`.
-        folder: the run's folder, which is made; None makes a new one under `config["runs"]`.
+        folder: the run's folder, which is made; None makes a new one under `config.runs`.
         also: callbacks beside those of the configuration, called after them (a search's pruner).
 
     Raises:
@@ -140,13 +141,14 @@ def fit(
         Interrupted: a signal stopped the run, and its state is saved.
     """
     prepared = prepare(config)
+    config = prepared.config
     if rank() > 0:
         return follow(prepared, config)
     if folder is None:
-        folder = new_folder(Path(config["runs"]) / config["name"])
+        folder = new_folder(Path(config.runs) / config.name)
     else:
         folder.mkdir(parents=True)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_atomically(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
     record = Record(folder, {"status": "running", **describe(config, prepared), **command, **provenance()})
     with locked(folder), logging_to(folder):
         return train(prepared, config, folder, record, also=also)
@@ -154,7 +156,7 @@ def fit(
 
 def train(
     prepared: Prepared,
-    config: dict[str, Any],
+    config: Config,
     folder: Path,
     record: Record,
     checkpoint: Path | None = None,
@@ -209,7 +211,7 @@ def _trained(
     return folder
 
 
-def follow(prepared: Prepared, config: dict[str, Any], checkpoint: Path | None = None) -> Path:
+def follow(prepared: Prepared, config: Config, checkpoint: Path | None = None) -> Path:
     """Train as one of the processes that own no folder: nothing is written and nothing said.
 
     Process 0 tells how the run ended; this one leaves with 0 after a signal or a failure that all have agreed on.
@@ -228,15 +230,15 @@ def follow(prepared: Prepared, config: dict[str, Any], checkpoint: Path | None =
     return nowhere
 
 
-def describe(config: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
+def describe(config: Config, prepared: Prepared) -> dict[str, Any]:
     """Return what the record says of a run before its first step."""
     trained = sum(p.numel() for p in prepared.module.parameters() if p.requires_grad)
     return {
-        "name": config["name"],
-        "experiment": config["experiment"],
-        "model": config["model"]["name"],
-        "data": config["data"]["name"],
-        "seed": config["seed"],
+        "name": config.name,
+        "experiment": config.experiment,
+        "model": config.model.name,
+        "data": config.data.name,
+        "seed": config.seed,
         "parameters": trained,
         "vocab_size": len(prepared.corpus.vocabulary),
         "baselines": floor(prepared.corpus),

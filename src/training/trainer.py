@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from src.config.schema import Config
 from src.data.corpus import Corpus
 from src.diagnostics.confusions import Confusions
 from src.diagnostics.diagnostic import Watcher, Watching
@@ -86,7 +87,7 @@ PLAIN: tuple[type[Watcher], ...] = (
 )
 
 
-def watchers(config: Mapping[str, Any], folder: Path, corpus: Corpus, history: History) -> list[Callback]:
+def watchers(config: Config, folder: Path, corpus: Corpus, history: History) -> list[Callback]:
     """Return the callbacks that are switched on.
 
     Args:
@@ -95,8 +96,8 @@ def watchers(config: Mapping[str, Any], folder: Path, corpus: Corpus, history: H
         corpus: whose vocabulary labels what is shown.
         history: knows the best and the final metrics.
     """
-    words = config["callbacks"]
-    if config["logger"]["name"] == "none" and not words["save_figures"]:
+    words = config.callbacks
+    if config.logger.name == "none" and not words["save_figures"]:
         return []  # nobody would see anything
     gallery = Gallery(folder, corpus.vocabulary.symbols, words["save_figures"])
     found: list[Callback] = []
@@ -139,7 +140,7 @@ class Watched:
     signals: StopOnSignal
 
 
-def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps_an_epoch: int) -> Watched:
+def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: int) -> Watched:
     """Build the trainer of a run.
 
     Args:
@@ -148,17 +149,17 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
         corpus: whose vocabulary reads predictions back.
         steps_an_epoch: optimizer steps.
     """
-    words, callbacks = config["trainer"], config["callbacks"]
+    words, callbacks = config.trainer, config.callbacks
     says_lines = callbacks["predicted_string"]["enabled"]
-    monitor, mode = config["checkpoint"]["monitor"], config["checkpoint"]["mode"]
+    monitor, mode = config.checkpoint.monitor, config.checkpoint.mode
     stopper = None
-    if config["early_stopping"]["enabled"]:
-        stopper = StopEarly(monitor, mode, *(config["early_stopping"][key] for key in ("patience", "min_delta")))
+    if config.early_stopping.enabled:
+        stopper = StopEarly(monitor, mode, *(config.early_stopping[key] for key in ("patience", "min_delta")))
     history = History(folder / "metrics.jsonl", monitor, mode, quiet=says_lines, stopper=stopper)
     curves = Curves(min(words["log_every_n_steps"], steps_an_epoch))  # a short epoch too has its point
     keeper = None
-    if config["checkpoint"]["enabled"]:
-        cadence = {key: config["checkpoint"][key] for key in ("every_n_steps", "every_n_minutes")}
+    if config.checkpoint.enabled:
+        cadence = {key: config.checkpoint[key] for key in ("every_n_steps", "every_n_minutes")}
         keeper = Keeper(folder / "checkpoints", history, **cadence)
     signals = StopOnSignal(keeper, words["max_time"])
     watching: list[Callback] = [signals, curves, history]
@@ -183,7 +184,7 @@ def build_trainer(config: Mapping[str, Any], folder: Path, corpus: Corpus, steps
         gradient_clip_val=words["gradient_clip_val"],
         gradient_clip_algorithm=words["gradient_clip_algorithm"],
         callbacks=watching,
-        logger=_loggers(config["logger"]["name"], folder),
+        logger=_loggers(config.logger.name, folder),
         plugins=[AtomicCheckpointIO()],
         profiler=Unprofiled(),
         default_root_dir=folder,

@@ -22,7 +22,7 @@ from src.config.compose import plain
 from src.config.hydra_compat import ComposedOnce, Sweep, register
 from src.config.overrides import CONF, groups, mistakes_in, quote_literals, several
 from src.config.run_key import what_matters
-from src.config.schema import Config
+from src.config.schema import Config, to_plain
 from src.errors import UserError, nearest
 
 Space = Mapping[str, Mapping[str, Any]]
@@ -146,7 +146,7 @@ def config_of(words: Sequence[str]) -> dict[str, Any]:
 def known_of(words: Sequence[str]) -> dict[str, Any]:
     """Return what a condition can be held against: each dotted key of the configuration, and each group's option."""
     cfg = compose(words)
-    return dict(flat(plain(cfg))) | {group: cfg.hydra.runtime.choices.get(group) for group in groups()}
+    return dict(flat(to_plain(plain(cfg)))) | {group: cfg.hydra.runtime.choices.get(group) for group in groups()}
 
 
 def check_trials(common: Sequence[str], space: Space) -> None:
@@ -198,7 +198,7 @@ def configs_of(common: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> It
                 raise UserError(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) of every leaf."""
     for key, value in config.items():
         if isinstance(value, dict) and value:
@@ -207,7 +207,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def what_is_asked(config: Mapping[str, Any]) -> dict[str, Any]:
+def what_is_asked(config: Config) -> dict[str, Any]:
     """Return the settings that trials must share to be compared: dotted key -> value, however they were worded."""
     return {key: value for key, value in flat(what_matters(config)) if key != "trainer.threads"}
 
@@ -218,10 +218,10 @@ def as_experiment(words: Sequence[str]) -> dict[str, Any]:
     wanted = [group for group in groups() if group not in NOT_OF_A_BEST_CONFIG]
     chosen = {group: cfg.hydra.runtime.choices.get(group) for group in wanted}
     chosen = {group: option for group, option in chosen.items() if option is not None}
-    usual = dict(flat(config_of([f"{group}={option}" for group, option in chosen.items()])))
+    usual = dict(flat(to_plain(config_of([f"{group}={option}" for group, option in chosen.items()]))))
     experiment: dict[str, Any] = {"defaults": [{f"override /{group}": option} for group, option in chosen.items()]}
     experiment["defaults"].append("_self_")
-    for key, value in flat(plain(cfg)):
+    for key, value in flat(to_plain(plain(cfg))):
         if key.split(".")[0] not in NOT_OF_A_BEST_CONFIG and usual.get(key) != value:
             *parents, leaf = key.split(".")
             node = experiment
@@ -231,6 +231,6 @@ def as_experiment(words: Sequence[str]) -> dict[str, Any]:
     return experiment
 
 
-def folder_of(config: Mapping[str, Any], study: str) -> Path:
+def folder_of(config: Config, study: str) -> Path:
     """Return where a study lies."""
-    return Path(config["runs"]) / "search" / study
+    return Path(config.runs) / "search" / study

@@ -81,12 +81,12 @@ def run_trial(
     words = [*common, *(word(key, value) for key, value in chosen.items())]
     config = config_of(words)
     place = folder / "trials" / f"{trial.number:04d}"
-    config["name"] = study.study_name
+    config.name = study.study_name
     trial.set_user_attr("words", words)
     trial.set_user_attr("folder", str(place))
-    pruning = Pruning(trial, config["checkpoint"]["monitor"])
+    pruning = Pruning(trial, config.checkpoint.monitor)
     command = {"command": shlex.join(["python", "-m", "src.train", *words]), "overrides": words}
-    worst = math.inf if config["checkpoint"]["mode"] == "min" else -math.inf
+    worst = math.inf if config.checkpoint.mode == "min" else -math.inf
     shown = " ".join(words[len(common) :])
     try:
         fit(config, command | {"trial": {"study": study.study_name, "number": trial.number}}, place, also=[pruning])
