@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from src.config.commands import BenchmarkConfig, mistakes_in_benchmark, mistakes_in_others
 from src.config.compose import compose_and_run, exit_with, in_a_sweep
-from src.files import dumps
+from src.files import to_json
 from src.process import heavy_imports, pipe_may_close, say
 
 
@@ -42,7 +42,7 @@ def benchmark(config: BenchmarkConfig, words: Sequence[str]) -> None:
 
         machine = {"processor": processor(), "torch": torch.__version__}
         told = {"format": 1, "benchmark": asked["name"], "when": now(), "machine": machine, "words": asked}
-        text = dumps({**told, "results": results}, indent=2)
+        text = to_json({**told, "results": results}, indent=2)
         write_file(file_of(asked["out"]), text + "\n", "benchmark.out")
 
 

@@ -1,26 +1,139 @@
-"""A path that a user wrote, as a place: plain Python, for every floor."""
+"""Files: one atomic write, one lock, one JSON writer. Everything that Unroll writes goes through here.
+
+What a file system may lack (hard links, locks, fsync) is used where it is there and replaced or left out where not.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+LACKING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EXDEV)
 
-def given(path: str | Path) -> Path:
-    """`~` is the home folder, `~name` that of a user of this system; of no one, it is a name like any other."""
+
+def user_path(path: str | Path) -> Path:
+    """Return a path as a user writes it: `~` is the home folder; `~nobody`, where there is no such user, is a name."""
     return Path(os.path.expanduser(path))  # Path.expanduser raises RuntimeError for ~nobody
 
 
-# ---- JSON that every reader reads: the standard has no word for infinity, nor for what is no number.
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; at the end of the block it replaces `path` at once.
+
+    A reader sees the old file or the new one, never a part. After an error the temporary file is removed and the old
+    file is as it was. A process that is killed leaves `.<name>.<pid>` behind, which `remove_leftovers` finds.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def dumps(value: Any, indent: int | None = None) -> str:
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace the content of a file at once; of text, lone surrogates are written as escapes."""
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on the disk, where the file system can say so."""
+    with path.open("rb") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in LACKING:
+                raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name in place of `target`, at once; a copy where there are no hard links."""
+    with atomic_file(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in LACKING:
+                raise
+            shutil.copyfile(source, temporary)
+
+
+def remove_leftovers(folder: Path, names: str = "*") -> None:
+    """Delete the temporary files of processes that are gone: `.<name>.<pid>` for names that match the pattern."""
+    for file in folder.glob(f".{names}.*"):
+        pid = file.name.rpartition(".")[2]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            file.unlink(missing_ok=True)
+
+
+def is_alive(pid: Any) -> bool:
+    """Whether this machine has a process of that number."""
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (OSError, TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Hold a lock file for this process; yield False if another process holds it and `wait` is false.
+
+    The system releases it when the process ends, however it ends. Where there are no locks, nobody holds one.
+    """
+    import filelock
+
+    own = filelock.FileLock(path, timeout=-1 if wait else 0)
+    held = True
+    try:
+        own.acquire()
+    except filelock.Timeout:
+        held = False
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (*LACKING, errno.ENOLCK):
+            raise
+    try:
+        yield held
+    finally:
+        own.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock file; False if there is no such file."""
+    if not path.exists():
+        return False
+    with lock(path) as held:
+        return not held
+
+
+def to_json(value: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
     """Return plain data as JSON, with null for a number that is not finite (a perplexity of e^1000, say)."""
-    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=default)
+
+
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Replace a JSON file at once."""
+    write_atomic(path, to_json(value, indent) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        OSError, ValueError: there is none, or it is not JSON.
+    """
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _finite(value: Any) -> Any:

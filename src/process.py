@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from src import files as paths
 from src.errors import UserError
+from src.files import user_path
 
 
 @contextlib.contextmanager
@@ -98,7 +98,7 @@ def write_file(path: str, text: str, key: str = "output") -> None:
     Raises:
         UserError: its folder is not there, or it cannot be written.
     """
-    target = paths.given(path)
+    target = user_path(path)
     if not target.parent.is_dir():
         raise UserError(f"{key}={path}: there is no folder {target.parent}")
     if target.is_dir():

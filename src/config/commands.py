@@ -9,12 +9,12 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src import files as paths
 from src.config.checks import mistakes_in_threads
 from src.config.compose import compose_and_run
 from src.config.overrides import groups
 from src.config.schema import MISSING, Transitional
 from src.errors import UserError, nearest
+from src.files import user_path
 from src.inference.locate import AT, locate
 from src.inference.options import EXPORTED, PRECISIONS, Choice, Writing, mistakes_in_output
 from src.process import heavy_imports
@@ -90,7 +90,7 @@ def mistakes_in_benchmark(config: BenchmarkConfig) -> list[str]:
         found += mistakes_in_threads("benchmark.threads", words["threads"])
     for key in ("out", "folder"):
         if words[key] is not None:
-            found += _mistakes_in_place(f"benchmark.{key}={words[key]}", paths.given(words[key]), key == "out")
+            found += _mistakes_in_place(f"benchmark.{key}={words[key]}", user_path(words[key]), key == "out")
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.schema import Config, key_table, to_plain
-from src.files import given
+from src.files import user_path
 
 TEXTS = ("path", "val_path", "test_path", "root")  # of the data group
 
@@ -29,7 +29,7 @@ def with_absolute_paths(config: Config) -> Config:
 
 def absolute(path: str) -> str:
     """The path from the root on; a glob stays one, whatever characters the working directory has in its name."""
-    place = str(given(path))
+    place = str(user_path(path))
     if os.path.isabs(place):
         return place
     is_glob = glob.has_magic(place) and not os.path.exists(place)

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from src import files as paths
 from src.data import encoding as cache
 from src.data.encoding import read_json, whole, write_json
 from src.data.text_reader import Source
 from src.errors import DataError
+from src.files import user_path
 
 TRIES = 4
 TIMEOUT = 20.0  # seconds without a byte
@@ -274,7 +274,7 @@ def sources(name: str, root: str | None) -> list[Source]:
 def _places(file: File, root: str | None) -> list[Path]:
     """Where a file is looked for, in this order; the last place is where it is fetched to."""
     kept = cache.folder() / "corpora" / file.place
-    return [paths.given(root) / file.place, kept] if root else [kept]
+    return [user_path(root) / file.place, kept] if root else [kept]
 
 
 def _source(file: File, root: str | None) -> Source:

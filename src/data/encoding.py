@@ -22,9 +22,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from src import files as paths
 from src.data.text_reader import Counts, Piece, Rules, Source, pieces
 from src.data.vocabulary import NO_CODE, Vocabulary
+from src.files import user_path
 
 AHEAD = 2  # calls that may wait; more did not help, and what waits long is no longer in the processor's cache
 
@@ -63,7 +63,7 @@ STALE = 3600.0  # seconds without a byte after which a piece of a file is no one
 def folder() -> Path:
     """The cache folder: UNROLL_CACHE, else the place this system has for such things."""
     if own := os.environ.get("UNROLL_CACHE"):
-        return paths.given(own)
+        return user_path(own)
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "unroll" / "Cache"
     if sys.platform == "darwin":

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from src import files as paths
 from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import DataError
+from src.files import user_path
 
 
 class TextStream:
@@ -140,7 +140,7 @@ class Counts:
 
 def find(path: str, key: str = "path") -> list[Source]:
     """The files of a path: itself, those of a folder (all levels, none hidden) or a glob, in order of their paths."""
-    place = paths.given(path)
+    place = user_path(path)
     if os.path.isfile(place):  # False of a name too long, where Path.is_file raises
         return [Source(path, place)]
     if os.path.isdir(place):

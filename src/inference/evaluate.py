@@ -14,10 +14,11 @@ from src.baselines import baselines, basis
 from src.data.corpus import Corpus, open_corpus
 from src.data.options import Options
 from src.errors import DataError, UnknownCharacter
+from src.files import write_atomic
 from src.inference.locate import run_of
 from src.inference.score import evaluate, split_windows, told_for_a_model
 from src.inference.trained_model import TrainedModel, in_implementation
-from src.training.run_record import Record, write_atomically
+from src.training.run_record import Record
 
 
 def evaluate_run(
@@ -65,7 +66,7 @@ def keep(trained: TrainedModel, result: Mapping[str, Any]) -> Path | None:
     if run is None:
         return None
     path = run / f"evaluation_{result['split']}.json"
-    write_atomically(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return path
 
 

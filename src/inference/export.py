@@ -25,9 +25,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src import files as paths
 from src.config.schema import to_plain
 from src.errors import UserError
+from src.files import user_path, write_atomic
 from src.inference.incremental import nonlinearity_of
 from src.inference.load import FORMAT
 from src.inference.locate import run_of
@@ -36,7 +36,6 @@ from src.inference.trained_model import TrainedModel
 from src.models.convert import read_layers
 from src.models.gated import GRU, LSTM
 from src.models.language_model import LanguageModel
-from src.training.run_record import write_atomically
 
 Ids = Int[Tensor, " batch"]
 States = Float[Tensor, "layers batch hidden"]
@@ -304,7 +303,7 @@ def export_to(trained: TrainedModel, format: str, output: str | None = None) -> 
     """
     if wrong := mistakes_in_output(format, output):
         raise UserError(*wrong)
-    target = paths.given(output) if output else folder_for(trained) / EXPORTED[format]
+    target = user_path(output) if output else folder_for(trained) / EXPORTED[format]
     target.parent.mkdir(exist_ok=True)
     # torch.export insists on its own ending, so the temporary name keeps it
     temporary = target.with_name(f".{os.getpid()}.{EXPORTED[format]}")
@@ -318,7 +317,7 @@ def export_to(trained: TrainedModel, format: str, output: str | None = None) -> 
     files = [target]
     if format == "safetensors":
         files.append(target.with_suffix(".json"))
-        write_atomically(files[1], json.dumps(identity(trained), indent=2, ensure_ascii=False) + "\n")
+        write_atomic(files[1], json.dumps(identity(trained), indent=2, ensure_ascii=False) + "\n")
     return Exported(files, difference)
 
 

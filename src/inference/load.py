@@ -17,7 +17,7 @@ from torch import Tensor
 from src.config.schema import from_plain
 from src.data.vocabulary import Vocabulary
 from src.errors import UserError
-from src.files import given
+from src.files import user_path
 from src.inference.locate import locate
 from src.inference.options import PRECISIONS
 from src.inference.trained_model import TrainedModel
@@ -110,7 +110,7 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
         raise UserError(f"precision={precision}: expected one of {', '.join(PRECISIONS)}")
     file = locate(path, at)
     is_export = file.suffix == ".safetensors"
-    file, content = (file, read_safetensors(file)) if is_export else read_of_run(file, file == given(path))
+    file, content = (file, read_safetensors(file)) if is_export else read_of_run(file, file == user_path(path))
     try:
         prefix = "" if is_export else PREFIX
         named = {name: tensor for name, tensor in content["state_dict"].items() if name.startswith(prefix)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from src import files as paths
 from src.errors import UserError
+from src.files import user_path
 
 AT = ("best", "last")
 
@@ -23,7 +23,7 @@ def locate(path: str | Path, at: str | None = None) -> Path:
     """
     if not str(path):
         raise UserError("an empty path names no run: expected its folder, or a file of its checkpoints/")
-    place = paths.given(path)
+    place = user_path(path)
     if place.name == "run.json":
         place = place.parent
     if os.path.isfile(place):  # False of a name too long, where Path.is_file raises

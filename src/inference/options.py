@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from src import files as paths
 from src.config.schema import Config
 from src.data.vocabulary import Vocabulary
 from src.errors import UnknownCharacter, UserError
+from src.files import user_path
 
 Number = int | float  # told apart where the tests check types: temperature=0 is as good as 0.0
 Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -176,7 +176,7 @@ def mistakes_in_output(format: str, output: str | None) -> list[str]:
         return []
     if output == "":
         return ["output is empty: expected a file to write; leave it out for export/ in the run's folder"]
-    target = paths.given(output)
+    target = user_path(output)
     if os.path.isdir(target):  # False of a name too long, where pathlib raises
         return [f"output={output} is a folder; name a file in it, {target / EXPORTED[format]} for one"]
     found = [] if os.path.isdir(target.parent) else [f"output={output}: there is no folder {target.parent}"]

@@ -26,11 +26,12 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.run_key import run_key, run_name, sweep_folder
 from src.config.schema import Config, to_plain
 from src.errors import UserError
+from src.files import write_atomic
 from src.process import heavy_imports
 from src.sweeps.plan import ACTIONS, is_stopping
 from src.sweeps.state import claimed, move_aside, record_of, state_of
 from src.training.console import say
-from src.training.run_record import Record, now, provenance, write_atomically
+from src.training.run_record import Record, now, provenance
 
 TAKEN = (signal.SIGINT, signal.SIGTERM)
 
@@ -272,7 +273,7 @@ def leave_record(folder: Path, config: Config, command: dict[str, Any], error: B
         return  # the run itself has seen to it
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.yaml").exists():
-        write_atomically(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
+        write_atomic(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
     with (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("".join(traceback.format_exception(error)))
     known = {

@@ -25,8 +25,9 @@ from typing import Any
 from src.config.hydra_compat import Composed
 from src.config.run_key import run_key, run_name, sweep_folder
 from src.config.schema import Config
+from src.files import write_atomic
 from src.sweeps.state import record_of, state_of
-from src.training.run_record import now, write_atomically
+from src.training.run_record import now
 
 ACTIONS = {
     "new": "run",
@@ -145,7 +146,7 @@ class SweepRecord:
     def write(self, status: str) -> None:
         """Write how the sweep stands."""
         self.entries["status"] = status
-        write_atomically(self.path, json.dumps(self.entries, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(self.path, json.dumps(self.entries, indent=2, ensure_ascii=False) + "\n")
 
     def finish(self, status: str, statuses: Sequence[str]) -> None:
         """Write how the sweep and each of its jobs ended."""

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from src.diagnostics.scalar_logger import last_window, write_scalars
-from src.files import dumps
+from src.files import to_json
 from src.metrics import bits_per_character, four_metrics
 from src.training.module import LanguageModule
 
@@ -134,7 +134,7 @@ class History(Callback):
                 self.stopper.after_line(trainer, value)
         if trainer.is_global_zero:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(dumps(where | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
+                file.write(to_json(where | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
         if not self.quiet:
             log.info(self._in_words(trainer, where, metrics))
 

@@ -13,11 +13,12 @@ import yaml
 from src.config.checks import run_steps
 from src.config.schema import Config, from_plain, set_value, to_plain
 from src.errors import UserError
+from src.files import write_atomic
 from src.training.checkpoint import cut_back, newest_sound
 from src.training.console import logging_to
 from src.training.distributed import check_same_number, rank
 from src.training.run import Prepared, follow, prepare, train
-from src.training.run_record import Record, locked, now, provenance, write_atomically
+from src.training.run_record import Record, locked, now, provenance
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         set_damaged_aside(folder / "checkpoints", path)
         remove_half_written(folder)
         cut_back(folder, lengths_in(checkpoint) if checkpoint else {})
-        write_atomically(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
+        write_atomic(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
         earlier = [
             *record.entries.get("resumed", []),
             {"from_step": step, "at": now(), "changes": changes, "before": was},

@@ -25,6 +25,7 @@ from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
 from src.errors import RunFailure
+from src.files import write_atomic
 from src.inference.options import check_monitor, check_prompt, check_size
 from src.models.language_model import build_model
 from src.training.checkpoint import FORMAT
@@ -42,7 +43,7 @@ from src.training.distributed import (
 from src.training.init_from import check_growth, source_of, start_from
 from src.training.machine import check_machine, keep_memory, threads_for, use_threads
 from src.training.module import LanguageModule
-from src.training.run_record import Record, locked, new_folder, now, provenance, write_atomically
+from src.training.run_record import Record, locked, new_folder, now, provenance
 from src.training.signals import Interrupted
 from src.training.trainer import Watched, build_trainer
 
@@ -148,7 +149,7 @@ def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, 
         folder = new_folder(Path(config.runs) / config.name)
     else:
         folder.mkdir(parents=True)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
+    write_atomic(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
     record = Record(folder, {"status": "running", **describe(config, prepared), **command, **provenance()})
     with locked(folder), logging_to(folder):
         return train(prepared, config, folder, record, also=also)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import functools
 import json
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.files import dumps
+from src.files import lock, to_json, write_atomic
 
 
 def job() -> str | None:
@@ -68,20 +67,6 @@ def new_folder(parent: Path) -> Path:
         return folder
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at once: a reader sees the old text or the new, never half of one.
-
-    Half a surrogate pair, which an error's message may hold and UTF-8 may not, is written as its escape (JSON's too).
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    # An odd byte of a command line, a file's name perhaps, is a lone surrogate: as \udcff JSON reads it back
-    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process; the system lets go of it when the process ends, however it ends.
@@ -89,11 +74,9 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process trains in it.
     """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{folder}: another process is training in it; wait for it, or stop it first") from error
+    with lock(folder / ".lock") as held:
+        if not held:
+            raise UserError(f"{folder}: another process is training in it; wait for it, or stop it first")
         yield
 
 
@@ -120,7 +103,7 @@ class Record:
     def update(self, **entries: Any) -> None:
         """Change entries and write the file."""
         self.entries.update(entries)
-        write_atomically(self.folder / "run.json", dumps(self.entries, indent=2) + "\n")
+        write_atomic(self.folder / "run.json", to_json(self.entries, indent=2) + "\n")
 
 
 def provenance() -> dict[str, Any]:

@@ -23,9 +23,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from src.errors import UserError
+from src.files import write_atomic
 from src.sweeps.search.space import as_experiment
 from src.sweeps.state import is_alive
-from src.training.run_record import boot_id, write_atomically
+from src.training.run_record import boot_id
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 JOURNAL_LOCK = ".journal.lock"  # not the study's: who holds that one appends to the journal
@@ -214,7 +215,7 @@ def write_best(study: optuna.Study, folder: Path) -> tuple[Path, str]:
         f"# {command}\n"
     )
     body = yaml.safe_dump(as_experiment(best.user_attrs["words"]), sort_keys=False, allow_unicode=True)
-    write_atomically(path, head + body)
+    write_atomic(path, head + body)
     return path, command
 
 
