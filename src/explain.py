@@ -13,9 +13,9 @@ def explain(config: ExplainConfig) -> None:
     """Print the page that a checked configuration describes."""
     words = config.explain
     with heavy_imports():
-        from src.explain import bptt_example as written_out
-        from src.explain import document as sheet
-        from src.explain.document import page
+        from src.worked_example import bptt_example as written_out
+        from src.worked_example import document as sheet
+        from src.worked_example.document import page
     word, target = words["input"], words["target"]
     symbols = symbols_of(word, target)
     ids, targets = ([symbols.index(letter) for letter in text] for text in (word, target))

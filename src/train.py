@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from src.config.checks import mistakes_in_config
+from src.config.checks import errors_in_config
 from src.config.compose import changes_in, compose_and_run, exit_with, stored_config, take, with_sizes_of_source
 from src.config.run_key import run_name
 from src.config.schema import Config
@@ -49,7 +49,7 @@ def main() -> None:
         train(stored_config(Path(old["rerun"]), rest))
     else:
         new = with_sizes_of_source(words)
-        compose_and_run("train", Config, train, new, mistakes_in_config, partial(run_sweep, command=words))
+        compose_and_run("train", Config, train, new, errors_in_config, partial(run_sweep, command=words))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.config.checks import mistakes_in_config
+from src.config.checks import errors_in_config
 from src.config.overrides import mistakes_in, quote_literals
 from src.config.run_key import run_name
 from src.config.schema import Config
@@ -29,7 +29,7 @@ def training_config(words: Sequence[str]) -> dict[str, Any]:
     if wrong:
         raise UserError(*wrong)
     config = config_of(words)
-    if wrong := mistakes_in_config(config):
+    if wrong := errors_in_config(config):
         raise UserError(*wrong)
     config.name = run_name(config)
     return config

@@ -9,10 +9,9 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.config.checks import mistakes_in_threads
 from src.config.compose import compose_and_run
 from src.config.overrides import groups
-from src.config.schema import MISSING, Transitional
+from src.config.schema import MISSING, THREADS, Transitional, within
 from src.errors import UserError, nearest
 from src.files import user_path
 from src.inference.locate import AT, locate
@@ -21,6 +20,12 @@ from src.process import heavy_imports
 
 if TYPE_CHECKING:
     from src.inference.trained_model import TrainedModel
+
+
+def errors_in_threads(key: str, threads: object) -> Iterator[str]:
+    """Yield what is wrong with a number of threads, or `auto`."""
+    if not within(threads, THREADS):
+        yield f"{key}={threads}: expected {THREADS}"
 
 
 # Which of the words each benchmark has, beside `name` and `out`.
@@ -87,7 +92,7 @@ def mistakes_in_benchmark(config: BenchmarkConfig) -> list[str]:
     if words["vocab_size"] == 1:
         found.append("benchmark.vocab_size=1: expected at least 2; of one character there is nothing to learn")
     if words["threads"] is not None:
-        found += mistakes_in_threads("benchmark.threads", words["threads"])
+        found += errors_in_threads("benchmark.threads", words["threads"])
     for key in ("out", "folder"):
         if words[key] is not None:
             found += _mistakes_in_place(f"benchmark.{key}={words[key]}", user_path(words[key]), key == "out")
@@ -443,7 +448,7 @@ def _which_model(config: UseConfig) -> Iterator[str]:
         return
     yield from _choice(config, "at", AT)
     yield from _choice(config, "precision", PRECISIONS)
-    yield from mistakes_in_threads("threads", config.threads)
+    yield from errors_in_threads("threads", config.threads)
     try:
         locate(named(config), config.at if config.at in AT else None)
     except UserError as mistake:

@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from src.config.checks import GATED, mistakes_in_config
+from src.config.checks import GATED, errors_in_config
 from src.config.hydra_compat import RunJobs, Sweep, register
 from src.config.overrides import (
     CONF,
@@ -40,7 +40,7 @@ from src.config.overrides import (
     split_word,
     without_null_groups,
 )
-from src.config.schema import Config, set_value
+from src.config.schema import Config, set_value, to_plain
 from src.errors import RunFailure, UserError
 from src.inference.locate import locate, newest_below, run_of
 
@@ -261,7 +261,7 @@ def stored_config(folder: Path, words: Sequence[str] = ()) -> Config:
     changes, wrong = _changes_and_mistakes(words)
     for key, value in changes.items():
         set_value(whole, key, value)
-    wrong += mistakes_in_config(whole)
+    wrong += errors_in_config(whole)
     if wrong:
         raise UserError(*wrong)
     return whole
@@ -327,7 +327,7 @@ def with_sizes_of_source(words: Sequence[str]) -> list[str]:
     if not given:
         return list(words)
     config = _stored(locate(given[-1]))
-    model, data = config.model, config.data
+    model, data = config["model"], config["data"]
     wanted = {"model": model["name"]}
     wanted |= {f"model.{key}": model[key] for key in NETWORK if model.get(key) is not None}
     if data.get("encoding") == "bytes":
@@ -353,4 +353,4 @@ def _stored(checkpoint: Path) -> Mapping[str, Any]:
 
     with heavy_imports():
         from src.inference.load import load
-    return load(checkpoint).config
+    return to_plain(load(checkpoint).config)

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hydra.core.utils import JobStatus
 
 from src.config.checks import check_validations, windows_an_epoch
 from src.config.hydra_compat import Composed, Engine, mistakes_in_engine
+from src.config.schema import Config, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.data.splits import plan
 from src.errors import UserError
@@ -33,7 +34,7 @@ from src.training.console import say
 NOT_THE_TEXT = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
 
 
-def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+def mistakes_in_texts(configs: Iterable[Config]) -> list[str]:
     """Return what is wrong with the texts of jobs: missing, too short for the windows, without the samples' prompt."""
     texts: dict[str, Corpus | None] = {}
     looked: set[str] = set()
@@ -42,7 +43,7 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
         data = config.data
         groups = ("data", "model", "trainer", "checkpoint", "early_stopping", "scheduler")
         asked = [config.callbacks.text_samples, *(config[group] for group in groups)]
-        if (whole := json.dumps(asked, sort_keys=True)) in looked:
+        if (whole := json.dumps([to_plain(one) for one in asked], sort_keys=True)) in looked:
             continue
         looked.add(whole)
         text = {key: value for key, value in data.items() if key not in NOT_THE_TEXT}
@@ -64,7 +65,7 @@ def mistakes_in_texts(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(wrong)
 
 
-def mistakes_in_machine(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+def mistakes_in_machine(configs: Iterable[Config]) -> list[str]:
     """Return what jobs ask for that this machine lacks; each way of training once."""
     trainers = [config.trainer for config in configs if config.trainer.accelerator != "cpu"]
     if not trainers:
@@ -74,7 +75,7 @@ def mistakes_in_machine(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     return _told(check_machine, {json.dumps(trainer, sort_keys=True): trainer for trainer in trainers}.values())
 
 
-def mistakes_in_weights(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+def mistakes_in_weights(configs: Iterable[Config]) -> list[str]:
     """Return which weights jobs cannot start from: none there, or of other sizes; each model once."""
     starts = [config for config in configs if config.init_from is not None]
     if not starts:
@@ -95,7 +96,7 @@ def _told(check: Callable[[Any], object], configs: Iterable[Any]) -> list[str]:
     return list(wrong)
 
 
-def mistakes_here(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def mistakes_here(configs: Sequence[Config]) -> list[str]:
     """Return everything above that is wrong with jobs that run here, where their texts lie."""
     return [*mistakes_in_texts(configs), *mistakes_in_machine(configs), *mistakes_in_weights(configs)]
 

@@ -11,7 +11,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from src.config.checks import mistakes_in_config
+from src.config.checks import errors_in_config
 from src.config.overrides import groups
 from src.config.schema import Config
 from src.training.run import fit
@@ -36,7 +36,7 @@ def composed(name: str, folder: Path, *words: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", groups()["data"])
 def test_a_corpus_composes_with_sensible_companions(name: str, tmp_path: Path) -> None:
     config = composed(name, tmp_path)
-    assert mistakes_in_config(config) == []
+    assert errors_in_config(config) == []
     assert config["data"]["name"] == name
     assert config["model"]["readout"] == ("identity" if name == "hello" else "linear")
 

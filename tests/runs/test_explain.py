@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.explain import bptt_example as written_out
-from src.explain.document import Prose, Table, as_markdown, as_text, columns, visible
-from src.explain.document import vector
+from src.worked_example import bptt_example as written_out
+from src.worked_example.document import Prose, Table, as_markdown, as_text, columns, visible
+from src.worked_example.document import vector
 from src.models.language_model import build_model
 from tests.runs.commands import refused, run
 

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from src import load
-from src.config.checks import mistakes_in_config
+from src.config.checks import errors_in_config
 from src.inference.evaluate import evaluate_run
 from src.models.language_model import build_model
 from src.training.lightning_compat import OF_A_STEP
@@ -51,7 +51,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         composed = OmegaConf.to_container(hydra.compose("train", words), resolve=True)
     assert isinstance(composed, dict)
     config = {str(key): value for key, value in composed.items()}
-    assert mistakes_in_config(config) == []
+    assert errors_in_config(config) == []
     return config
 
 

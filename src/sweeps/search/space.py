@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.checks import mistakes_in_config
+from src.config.checks import errors_in_config
 from src.config.compose import plain
 from src.config.hydra_compat import ComposedOnce, Sweep, register
 from src.config.overrides import CONF, groups, mistakes_in, quote_literals, several
@@ -130,7 +130,7 @@ def compose(words: Sequence[str]) -> DictConfig:
         UserError: it cannot be composed.
     """
     ConfigStore.instance().store(name="train_schema", node=Config)
-    register(Sweep(plain, mistakes_in_config, None))  # conf/train.yaml names our sweeper; nothing is swept here
+    register(Sweep(plain, errors_in_config, None))  # conf/train.yaml names our sweeper; nothing is swept here
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra.compose("train", quote_literals(words), return_hydra_config=True)
@@ -159,7 +159,7 @@ def check_trials(common: Sequence[str], space: Space) -> None:
         wrong |= dict.fromkeys(_conditions_on_nothing(space, known))
     if not wrong:
         for config in configs_of(common, corners(space, known)):
-            wrong |= dict.fromkeys(mistakes_in_config(config))
+            wrong |= dict.fromkeys(errors_in_config(config))
     if wrong:
         raise UserError(*wrong)
 

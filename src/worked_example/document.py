@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from src.explain.bptt_example import Difference, Problem, WrittenOut
+from src.worked_example.bptt_example import Difference, Problem, WrittenOut
 
 WIDTH = 100  # columns of a terminal
 INDENT, GAP = " ", "   "  # before a table, and between its columns
