@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.config.commands import ScoreConfig, mistakes_in_score, opened, run
 from src.config.compose import exit_with
-from src.config.overrides import split_word
+from src.config.overrides import split_literal
 from src.errors import UserError
 from src.process import from_standard_input, in_json, pipe_may_close, say, write_file
 
@@ -102,7 +102,7 @@ FORMATS = {"text": as_text, "json": as_json, "html": as_html}
 def main() -> None:
     """Answer the command line. Hydra keeps the last of several file= words; we keep all."""
     words = sys.argv[1:]
-    literals = [found for word in words if (found := split_word(word)) is not None]
+    literals = [found for word in words if (found := split_literal(word)) is not None]
     files = [value for key, value in literals if key == "file"]
     run("score", ScoreConfig, partial(score, files=files), mistakes_in_score, words)
 
