@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.command_server import CommandServer
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -30,25 +34,25 @@ def start(*words: str, cwd: Path, module: str = "src.train", **more: str) -> sub
 
 def run(*words: str, cwd: Path, module: str = "src.train", code: int = 0, timeout: float = 120, **more: str) -> str:
     """Run a command to its end, hold it to its exit code, and return what it printed on stdout."""
-    process = start(*words, cwd=cwd, module=module, **more)
-    try:
-        out, err = process.communicate(timeout=timeout)
-    finally:
-        process.kill()
-    assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{out}\n{err}"
-    return out
+    ended = server().run(module, words, cwd, environment(**more), timeout)
+    assert ended.code == code, f"exit code {ended.code}, expected {code}\n{ended.out}\n{ended.err}"
+    return ended.out
 
 
 def refused(*words: str, cwd: Path, module: str = "src.train", code: int = 2) -> list[str]:
     """Run a command that must be refused, and return the lines it printed on stderr: no traceback among them."""
-    process = start(*words, cwd=cwd, module=module)
-    try:
-        _, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == code, f"exit code {process.returncode}, expected {code}\n{err}"
-    assert "Traceback" not in err
-    return err.splitlines()
+    ended = server().run(module, words, cwd, environment())
+    assert ended.code == code, f"exit code {ended.code}, expected {code}\n{ended.err}"
+    assert "Traceback" not in ended.err
+    return ended.err.splitlines()
+
+
+@functools.cache
+def server() -> CommandServer:
+    """Return the server of this test process, which starts with the first command."""
+    started = CommandServer()
+    atexit.register(started.close)
+    return started
 
 
 def only_run(folder: Path) -> Path:
