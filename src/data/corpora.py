@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -159,7 +160,7 @@ def _unpack(archive: Path, sha256: str, target: Path) -> None:
             temporary.open("wb") as output,
         ):
             shutil.copyfileobj(packed, output, 1 << 20)
-    except (zipfile.BadZipFile, KeyError) as error:  # KeyError: no such file in it
+    except (zipfile.BadZipFile, zlib.error, KeyError) as error:  # KeyError: no such file in it
         raise DataError(f"{archive} cannot be unpacked: {error}; delete it, and it is downloaded again") from error
 
 

@@ -48,7 +48,6 @@ from src.training.signals import Interrupted
 from src.training.trainer import Watched, build_trainer
 
 SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
-WINDOW_WORDS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
 
 
 class Prepared(NamedTuple):
