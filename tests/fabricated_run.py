@@ -10,12 +10,11 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from src.config.schema import Config
+from src.config.schema import Config, DataConfig, from_plain
 from src.data.corpus import Corpus, open_corpus
 from src.inference.load import FORMAT
 from src.models.language_model import build_model
 from src.training.checkpoint import AtomicCheckpointIO
-from src.training.run import WINDOW_WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("cell", "stacked", "manual", "lstm", "gru")
@@ -52,7 +51,7 @@ def fabricate(
     source = folder / "text.txt"
     source.write_bytes(text.encode() if isinstance(text, str) else text)
     config = configuration(model, data, **{"data.path": str(source)} | words)
-    corpus = open_corpus(**{key: value for key, value in config["data"].items() if key not in WINDOW_WORDS})
+    corpus = open_corpus(from_plain(config["data"], DataConfig))
     write(folder, config, corpus, loud)
     return folder
 

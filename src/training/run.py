@@ -48,7 +48,6 @@ from src.training.signals import Interrupted
 from src.training.trainer import Watched, build_trainer
 
 SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
-WINDOW_WORDS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
 
 
 class Prepared(NamedTuple):
@@ -79,18 +78,16 @@ def prepare(config: Config, threads: int | None = None, stored: Mapping[str, Any
     check_machine(config.trainer)
     if config.seed is None:
         config = dataclasses.replace(config, seed=drawn_seed())
-    words = config.data
     source = source_of(config) if stored is None else None
     start = stored.get("init_from") if stored else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
-    corpus = open_corpus(vocabulary=known, **{key: value for key, value in words.items() if key not in WINDOW_WORDS})
+    corpus = open_corpus(config.data, known)
     check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
     config = with_absolute_paths(config)  # only now: a mistake above is told in the user's own words
     if source:
-        check_growth(source, corpus.vocabulary, words["unknown"])
-    windows_as = {key: words[key] for key in WINDOW_WORDS}
-    data = TextData(corpus, **windows_as, seed=config.seed)
+        check_growth(source, corpus.vocabulary, config.data.unknown)
+    data = TextData(corpus, config.data, seed=config.seed)
     data.limit = windows_an_epoch(config.trainer, len(data.windows(world_size=world_size(config.trainer))))
     check_validations(config.trainer, data.limit)
     check_size(config.model, len(corpus.vocabulary))

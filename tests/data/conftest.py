@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The same examples each time, and no clock: a busy machine must not turn a claim red
+# The same examples each time, and no time limit: on a busy machine the result must be the same
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")
 
@@ -20,7 +20,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def shared():
-    """The folder of corpora that every fresh machine may lack."""
+    """The folder of corpora, which other machines may not have."""
     if not SHARED.is_dir():
         pytest.skip(f"needs the corpora in {SHARED}")
     return str(SHARED)

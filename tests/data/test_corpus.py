@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.data import corpora as named
-from src.data.corpora import File, Named
+from src.config.schema import DataConfig
+from src.data.corpora import REGISTRY, File
 from src.data.corpus import open_corpus
 from src.data.vocabulary import Vocabulary
 from src.errors import DataError, UnknownCharacter
@@ -33,41 +33,41 @@ def write(folder, name, content):
 
 
 def test_tiny_shakespeare_has_65_characters_in_1003854_and_111540(shared):
-    corpus = open_corpus(name="tiny_shakespeare", root=shared, unknown="error")
+    corpus = open_corpus(DataConfig("tiny_shakespeare", root=shared, unknown="error"))
     assert len(corpus.vocabulary) == 65
     assert {name: len(split) for name, split in corpus.splits.items()} == {"train": 1_003_854, "val": 111_540}
     assert corpus.splits["val"].transitions == 111_539
     assert corpus.provenance["sha256"].startswith("86c4e6aa")
-    text = (named.Path(shared) / "tinyshakespeare" / "input.txt").read_text()
+    text = (Path(shared) / "tinyshakespeare" / "input.txt").read_text()
     assert text_of(corpus, "train") + text_of(corpus, "val") == text
 
 
 def test_war_and_peace_in_bytes_has_87_values_and_3258246_of_them(shared):
-    corpus = open_corpus(name="war_and_peace", root=shared, encoding="bytes")
+    corpus = open_corpus(DataConfig("war_and_peace", root=shared, encoding="bytes"))
     assert len(corpus.vocabulary) == 87
     sizes = [len(split) for split in corpus.splits.values()]
     assert sum(sizes) == 3_258_246
     assert sizes == [2_606_596, 325_825, 325_825]
     whole = b"".join(corpus.vocabulary.decode_bytes(split.ids) for split in corpus.splits.values())
-    assert hashlib.sha256(whole).hexdigest() == named.CORPORA["war_and_peace"].files[0].sha256
+    assert hashlib.sha256(whole).hexdigest() == REGISTRY["war_and_peace/input.txt"].sha256
 
 
 def test_war_and_peace_in_characters_maps_what_its_training_part_lacks_and_says_so(shared):
-    corpus = open_corpus(name="war_and_peace", root=shared)
+    corpus = open_corpus(DataConfig("war_and_peace", root=shared))
     assert corpus.provenance["cleaned"]["byte_order_marks"] == 1
     assert corpus.provenance["cleaned"]["crlf"] == 62_014
     assert sum(corpus.provenance["mapped"].values()) > 0
-    assert "one unknown symbol stands for them" in corpus.notes[0]
+    assert "one unknown symbol represents them" in corpus.notes[0]
 
 
 def test_the_time_machine_has_70_characters(shared):
-    corpus = open_corpus(name="time_machine", root=shared, unknown="error")
+    corpus = open_corpus(DataConfig("time_machine", root=shared, unknown="error"))
     assert len(corpus.vocabulary) == 70
     assert sum(len(split) for split in corpus.splits.values()) == 178_979
 
 
 def test_names_are_32033_items_of_26_letters_and_the_newline(shared):
-    corpus = open_corpus(name="names", root=shared, unknown="error")
+    corpus = open_corpus(DataConfig("names", root=shared, unknown="error"))
     assert len(corpus.vocabulary) == 27
     assert sum(corpus.provenance["items"].values()) == 32_033
     assert sum(len(split) for split in corpus.splits.values()) == 228_145 - 32_033 + 1  # no newline ends the file
@@ -80,15 +80,12 @@ def test_the_penn_treebank_convention_drops_a_leading_blank_and_counts_one_end_o
         "valid": " the cat slept \n",
         "test": " it sat on the cat \n <unk> \n",
     }
-    files = tuple(
-        File(f"ptb/ptb.{part}.txt", "http://nowhere.invalid", hashlib.sha256(text.encode()).hexdigest())
-        for part, text in made_up.items()
-    )
-    monkeypatch.setitem(named.CORPORA, "ptb", Named(files, None))
     (tmp_path / "ptb").mkdir()
     for part, text in made_up.items():
+        path, sha256 = f"ptb/ptb.{part}.txt", hashlib.sha256(text.encode()).hexdigest()
+        monkeypatch.setitem(REGISTRY, path, File(path, sha256, "http://nowhere.invalid"))
         write(tmp_path / "ptb", f"ptb.{part}.txt", text)
-    corpus = open_corpus(name="ptb", root=str(tmp_path), unknown="error")
+    corpus = open_corpus(DataConfig("ptb", root=str(tmp_path), unknown="error"))
     for split, part in (("train", "train"), ("val", "valid"), ("test", "test")):
         raw = made_up[part]
         lines = raw.count("\n")
@@ -96,27 +93,27 @@ def test_the_penn_treebank_convention_drops_a_leading_blank_and_counts_one_end_o
         assert len(corpus.splits[split]) == len(raw) - 2 * lines + lines
     assert text_of(corpus, "test") == "it sat on the cat \n<unk> \n"
     assert corpus.provenance["convention"] == "stripped"
-    in_bytes = open_corpus(name="ptb", root=str(tmp_path), encoding="bytes")
+    in_bytes = open_corpus(DataConfig("ptb", root=str(tmp_path), encoding="bytes"))
     assert text_of(in_bytes, "test") == text_of(corpus, "test")
     assert in_bytes.provenance["cleaned"]["leading_blanks"] == corpus.provenance["cleaned"]["leading_blanks"] == 83
-    raw = open_corpus(name="ptb", root=str(tmp_path), unknown="error", convention="raw")
+    raw = open_corpus(DataConfig("ptb", root=str(tmp_path), unknown="error", convention="raw"))
     assert text_of(raw, "test") == made_up["test"]
     assert raw.provenance["convention"] == "raw"
 
 
 def test_pydoc_needs_no_network_and_records_its_python():
-    corpus = open_corpus(name="pydoc")
+    corpus = open_corpus(DataConfig("pydoc"))
     assert len(corpus.splits["train"]) > 300_000
     assert corpus.provenance["python"] == ".".join(map(str, sys.version_info[:3]))
     assert len(corpus.provenance["sha256"]) == 64
 
 
 def test_hello_is_one_pair_in_the_order_of_the_page():
-    corpus = open_corpus(name="hello")
+    corpus = open_corpus(DataConfig("hello"))
     assert corpus.vocabulary.symbols == ("e", "h", "l", "o")
     pair = corpus.splits["train"]
     assert (pair.ids.tolist(), pair.targets.tolist()) == ([1, 0, 2, 2, 3], [3, 1, 2, 3, 2])
-    misprint = open_corpus(name="hello", input="hlllo")
+    misprint = open_corpus(DataConfig("hello", input="hlllo"))
     assert misprint.splits["train"].ids.tolist() == [1, 2, 2, 2, 3]
     assert corpus.key != misprint.key
     with pytest.raises(DataError, match="no split 'val'; it has train"):
@@ -132,7 +129,7 @@ def test_hello_is_one_pair_in_the_order_of_the_page():
     st.sampled_from([None, [0.5, 0.5], [0.8, 0.1, 0.1], [0.1, 0.2, 0.3], [1.0]]),
 )
 def test_splits_are_contiguous_in_order_and_cut_at_the_floor_of_the_shares(tmp_path, text, shares):
-    corpus = open_corpus(name="text", path=write(tmp_path, "t.txt", text), split=shares, unknown="map")
+    corpus = open_corpus(DataConfig("text", path=write(tmp_path, "t.txt", text), split=shares, unknown="map"))
     edges = [math.floor(round(sum((shares or [0.9, 0.1])[:k]), 9) * len(text)) for k in range(1, 4)]
     expected = {"train": text[: edges[0]], "val": text[edges[0] : edges[1]], "test": text[edges[1] : edges[2]]}
     known = set(expected["train"])
@@ -145,7 +142,7 @@ def test_splits_are_contiguous_in_order_and_cut_at_the_floor_of_the_shares(tmp_p
 
 def test_held_out_texts_of_their_own_leave_the_whole_text_for_training(tmp_path):
     train, val, test = (write(tmp_path, f"{name}.txt", f"abc {name}") for name in ("train", "val", "test"))
-    corpus = open_corpus(name="text", path=train, val_path=val, test_path=test)
+    corpus = open_corpus(DataConfig("text", path=train, val_path=val, test_path=test))
     assert text_of(corpus, "train") == "abc train"
     assert text_of(corpus, "test") == "abc t\ufffd\ufffdt"
     assert [file["path"] for file in corpus.provenance["files"]] == [train, val, test]
@@ -154,68 +151,68 @@ def test_held_out_texts_of_their_own_leave_the_whole_text_for_training(tmp_path)
 @pytest.mark.parametrize("name", ["text", "lines"])
 def test_a_test_text_alone_leaves_val_a_share_of_the_text(tmp_path, name):
     path, test = write(tmp_path, "t.txt", "ab\nba\n" * 30), write(tmp_path, "test.txt", "ba\nab\n")
-    corpus = open_corpus(name=name, path=path, test_path=test)
+    corpus = open_corpus(DataConfig(name, path=path, test_path=test))
     assert list(corpus.splits) == ["train", "val", "test"]
     assert corpus.provenance["split"] == [[0.9, 0.1], [1.0]]
-    halves = open_corpus(name=name, path=path, test_path=test, split=[0.5, 0.5])
+    halves = open_corpus(DataConfig(name, path=path, test_path=test, split=[0.5, 0.5]))
     assert abs(len(halves.splits["train"]) - len(halves.splits["val"])) < 2
-    assert list(open_corpus(name=name, path=path, test_path=test, split=[1.0]).splits) == ["train", "test"]
+    assert list(open_corpus(DataConfig(name, path=path, test_path=test, split=[1.0])).splits) == ["train", "test"]
 
 
 def test_the_files_of_a_folder_are_one_text(tmp_path):
     for name, text in (("b", "second"), ("a", "first")):
         write(tmp_path, name, text)
-    corpus = open_corpus(name="text", path=str(tmp_path), separator="|", split=[1.0])
+    corpus = open_corpus(DataConfig("text", path=str(tmp_path), separator="|", split=[1.0]))
     assert text_of(corpus, "train") == "first|second"
     assert corpus.provenance["file_count"] == 2
 
 
 def test_every_file_is_trainable_as_bytes(tmp_path):
     content = bytes(range(256)) * 3
-    corpus = open_corpus(name="text", path=write(tmp_path, "x.bin", content), encoding="bytes")
+    corpus = open_corpus(DataConfig("text", path=write(tmp_path, "x.bin", content), encoding="bytes"))
     assert len(corpus.vocabulary) == 256
     assert b"".join(corpus.vocabulary.decode_bytes(split.ids) for split in corpus.splits.values()) == content
 
 
 def test_the_vocabulary_is_that_of_the_training_split_alone(tmp_path):
     path = write(tmp_path, "t.txt", "ab" * 45 + "abcdccabab")
-    corpus = open_corpus(name="text", path=path)
+    corpus = open_corpus(DataConfig("text", path=path))
     assert corpus.vocabulary.symbols == ("a", "b", "<unknown>")
     assert corpus.provenance["mapped"] == {"val": 4}
     assert corpus.notes == (
         "val: 4 characters (2 distinct) not in the vocabulary; "
-        "one unknown symbol stands for them, and the uniform guess counts it",
+        "one unknown symbol represents them, and the uniform guess counts it",
     )
     with pytest.raises(UnknownCharacter, match=r"text: val has 4 characters .*'c'.*'d'.* offset 2; data.unknown=map"):
-        open_corpus(name="text", path=path, unknown="error")
-    with pytest.raises(DataError, match=r"data.unknown=extend is for init_from=RUN.*use data.unknown=map or error"):
-        open_corpus(name="text", path=path, unknown="extend")
-    assert open_corpus(name="text", path=write(tmp_path, "u.txt", "ab" * 50)).vocabulary.symbols == ("a", "b")
+        open_corpus(DataConfig("text", path=path, unknown="error"))
+    with pytest.raises(DataError, match=r"data.unknown=extend .* init_from=RUN.*use data.unknown=map or error"):
+        open_corpus(DataConfig("text", path=path, unknown="extend"))
+    assert open_corpus(DataConfig("text", path=write(tmp_path, "u.txt", "ab" * 50))).vocabulary.symbols == ("a", "b")
 
 
 def test_a_runs_own_vocabulary_reads_another_text(tmp_path):
     own = Vocabulary.of("ba")
     path = write(tmp_path, "t.txt", "abab" * 10 + "cd")
     with pytest.raises(UnknownCharacter, match=r"val has 2 .*data.unknown=extend"):
-        open_corpus(name="text", path=path, vocabulary=own)
-    extended = open_corpus(name="text", path=path, vocabulary=own, unknown="extend")
+        open_corpus(DataConfig("text", path=path), own)
+    extended = open_corpus(DataConfig("text", path=path, unknown="extend"), own)
     assert extended.vocabulary.symbols == ("b", "a", "c", "d")
     assert "2 characters added to the 2 it had" in extended.notes[0]
-    mapped = open_corpus(name="text", path=path, vocabulary=own.with_unknown())
+    mapped = open_corpus(DataConfig("text", path=path), own.with_unknown())
     assert text_of(mapped, "val").endswith("\ufffd\ufffd")
-    with pytest.raises(DataError, match="the vocabulary is of bytes, the text is read as characters"):
-        open_corpus(name="text", path=path, vocabulary=Vocabulary.from_text(b"ab"))
+    with pytest.raises(DataError, match=r"data.encoding=characters: the vocabulary is of bytes"):
+        open_corpus(DataConfig("text", path=path), Vocabulary.from_text(b"ab"))
 
 
 def test_a_text_too_short_for_its_splits_is_refused_with_the_arithmetic(tmp_path):
-    with pytest.raises(DataError, match="of its 10 characters the split val gets 1, and it takes one to read and one"):
-        open_corpus(name="text", path=write(tmp_path, "t.txt", "0123456789"))
+    with pytest.raises(DataError, match="of its 10 characters the split val gets 1, and it needs one to read and one"):
+        open_corpus(DataConfig("text", path=write(tmp_path, "t.txt", "0123456789")))
     with pytest.raises(DataError, match="of its 0 characters the split train gets 0"):
-        open_corpus(name="text", path=write(tmp_path, "empty.txt", ""))
+        open_corpus(DataConfig("text", path=write(tmp_path, "empty.txt", "")))
 
 
 def test_the_record_of_a_text_is_plain_json_and_names_what_was_done(tmp_path):
-    corpus = open_corpus(name="text", path=write(tmp_path, "t.txt", b"\xef\xbb\xbfab\r\n" * 1 + b"ab" * 30))
+    corpus = open_corpus(DataConfig("text", path=write(tmp_path, "t.txt", b"\xef\xbb\xbfab\r\n" * 1 + b"ab" * 30)))
     record = json.loads(json.dumps(corpus.provenance))
     assert record["bytes"] == 67
     assert record["characters"] == {"train": 56, "val": 7}
@@ -225,15 +222,16 @@ def test_the_record_of_a_text_is_plain_json_and_names_what_was_done(tmp_path):
 
 def test_opening_a_corpus_does_not_import_torch():
     code = (
-        "import sys; from src.data.corpus import open_corpus; open_corpus(name='hello'); print('torch' in sys.modules)"
+        "import sys; from src.data.corpus import open_corpus; from src.config.schema import DataConfig; "
+        "open_corpus(DataConfig('hello')); print('torch' in sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout.strip() == "False"
 
 
 def test_the_same_content_under_another_name_has_the_same_key(tmp_path):
-    keys = {open_corpus(name="text", path=write(tmp_path, name, "abc" * 20)).key for name in ("a", "b")}
-    other = open_corpus(name="text", path=write(tmp_path, "c", "abc" * 20), lowercase=True).key
+    keys = {open_corpus(DataConfig("text", path=write(tmp_path, name, "abc" * 20))).key for name in ("a", "b")}
+    other = open_corpus(DataConfig("text", path=write(tmp_path, "c", "abc" * 20), lowercase=True)).key
     assert len(keys) == 1
     assert other not in keys
     np.testing.assert_equal(len(other), 32)

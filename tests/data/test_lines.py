@@ -1,15 +1,13 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.config.schema import DataConfig
 from src.data.batching import Windows, evaluation_windows
 from src.data.corpus import open_corpus
-from src.data.splits import IGNORED
-from src.data.text_reader import between_boundaries, cuts, spans
+from src.data.splits import IGNORED, edges_of
 from src.errors import DataError
 
 items = st.lists(st.text(st.sampled_from("abc\u00e9\u4f60"), min_size=1, max_size=12), min_size=10, max_size=40)
@@ -18,7 +16,7 @@ items = st.lists(st.text(st.sampled_from("abc\u00e9\u4f60"), min_size=1, max_siz
 def corpus_of(folder, lines, **options):
     place = folder / "list.txt"
     place.write_text("\n".join(lines), encoding="utf-8")
-    return open_corpus(name="lines", path=str(place), unknown="map", **options)
+    return open_corpus(DataConfig("lines", path=str(place), unknown="map", **options))
 
 
 def read_back(corpus, windows):
@@ -67,7 +65,7 @@ def test_the_split_is_drawn_by_its_own_seed_and_stays_the_same(tmp_path):
     assert corpus_of(tmp_path, lines, split_seed=1).splits["val"].ids.tolist() != first
 
 
-def test_empty_wordsare_left_out_and_blanks_kept(tmp_path):
+def test_empty_lines_are_left_out_and_blanks_kept(tmp_path):
     corpus = corpus_of(tmp_path, ["", " a ", "", "b\r", "c", ""], split=[1.0])
     text = corpus.vocabulary.decode(corpus.splits["train"].ids)
     assert sorted(text.strip("\n").split("\n")) == [" a ", "b", "c"]
@@ -83,7 +81,7 @@ def test_held_out_lists_of_their_own(tmp_path):
 
 
 def test_a_list_too_short_for_its_splits_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"2 items, and data.split=\[0.8, 0.1, 0.1\] leaves a part without any"):
+    with pytest.raises(DataError, match=r"2 items, and with data.split=\[0.8, 0.1, 0.1\] one split has none"):
         corpus_of(tmp_path, ["a", "b"], split=[0.8, 0.1, 0.1])
 
 
@@ -129,33 +127,10 @@ def test_a_fixed_order_is_always_the_same_and_a_random_one_is_drawn_anew_each_ep
     assert epochs("random", 1)[0] != first
 
 
-@given(st.lists(st.text("ab", max_size=30), max_size=20), st.randoms(use_true_random=False), st.integers(1, 40))
-def test_items_in_any_order_are_joined_slice_by_slice(words, random, size):
-    clean = "".join(f"{line}\n" for line in words).encode()
-    starts, ends = spans(clean)
-    order = random.sample(range(len(starts)), len(starts))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.data.text_reader.SLICE", size)
-        text = between_boundaries(clean, starts[order], ends[order])
-    full = [line for line in words if line]
-    assert text.decode() == "\n" + "".join(f"{full[at]}\n" for at in order)
-
-
-def test_a_list_takes_a_few_times_its_size_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("src.data.text_reader.SLICE", 1 << 14)
-    clean = b"eightlet\n" * 200_000
-    starts, ends = spans(clean)
-    tracemalloc.start()
-    between_boundaries(clean, starts, ends)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 6 * len(clean)
-
-
 def test_cuts_are_exact_where_floating_point_is_not():
-    assert cuts(100, [0.29]) == [0, 29]  # 0.29 * 100 is 28.999999999999996
-    assert cuts(10, [0.7, 0.1, 0.2]) == [0, 7, 8, 10]  # 0.7 + 0.1 is 0.7999999999999999
-    assert cuts(1_115_394, [0.9, 0.1]) == [0, 1_003_854, 1_115_394]
+    assert edges_of(100, [0.29]) == [0, 29]  # 0.29 * 100 is 28.999999999999996
+    assert edges_of(10, [0.7, 0.1, 0.2]) == [0, 7, 8, 10]  # 0.7 + 0.1 is 0.7999999999999999
+    assert edges_of(1_115_394, [0.9, 0.1]) == [0, 1_003_854, 1_115_394]
 
 
 def test_the_padding_of_a_batch_is_no_longer_than_its_longest_item(tmp_path):
@@ -172,7 +147,7 @@ def test_a_window_longer_than_any_item_is_as_long_as_the_longest(tmp_path, offse
 
 
 def test_names_are_scored_to_their_last_character(shared):
-    corpus = open_corpus(name="names", root=shared)
+    corpus = open_corpus(DataConfig("names", root=shared))
     split = corpus.splits["val"]
     for streams in (1, 64):
         windows = evaluation_windows(split, 32, streams)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data.vocabulary import Vocabulary
+from src.data.vocabulary import TextStream, Vocabulary
 from src.errors import UnknownCharacter
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -103,7 +103,7 @@ def test_a_lone_surrogate_is_an_unknown_character_not_a_crash():
 
 
 def test_ids_outside_the_vocabulary_are_refused():
-    with pytest.raises(ValueError, match="ids from -1 to 1; the vocabulary has those from 0 to 1"):
+    with pytest.raises(ValueError, match="ids from -1 to 1; the vocabulary has ids from 0 to 1"):
         Vocabulary.of("ab").decode([-1, 1])
 
 
@@ -117,3 +117,48 @@ def test_an_error_arrives_whole_in_another_process():
 def test_a_symbol_may_stand_in_a_vocabulary_only_once():
     with pytest.raises(ValueError, match="3 symbols has only 2 distinct"):
         Vocabulary.of("aba")
+
+
+# -- text as it is generated: joined it is what decode gives, and nothing is shown that may be taken back
+
+EVERY_BYTE = Vocabulary(tuple(range(256)), "bytes")
+
+
+def read(stream, ids):
+    return [*(stream.feed(id) for id in ids), stream.finish()]
+
+
+@given(st.lists(st.integers(0, 255), max_size=60))
+def test_bytes_joined_are_what_decode_gives(ids):
+    assert "".join(read(TextStream(EVERY_BYTE), ids)) == EVERY_BYTE.decode(ids)
+
+
+def test_a_character_of_several_bytes_comes_when_it_is_whole():
+    assert read(TextStream(EVERY_BYTE), list("a€b".encode())) == ["a", "", "", "€", "b", ""]
+
+
+def test_half_a_character_at_the_end_reads_as_the_replacement_character():
+    assert read(TextStream(EVERY_BYTE), list("€".encode()[:2])) == ["", "", "�"]
+
+
+@given(st.text("ab", max_size=30), st.text("ab", min_size=1, max_size=4))
+def test_a_stop_text_ends_the_text_wherever_it_stands(text, stop):
+    vocabulary = Vocabulary.of("ab")
+    stream = TextStream(vocabulary, stop)
+    pieces = read(stream, vocabulary.encode(text).tolist())
+    assert "".join(pieces) == text.partition(stop)[0]
+    assert stream.stopped == (stop in text)
+
+
+def test_what_may_begin_a_stop_text_is_held_back_and_no_more():
+    vocabulary = Vocabulary.of("abc")
+    stream = TextStream(vocabulary, "aab")
+    assert read(stream, vocabulary.encode("caaab").tolist()) == ["c", "", "", "a", "", ""]
+    assert stream.stopped
+
+
+@pytest.mark.parametrize("kind", ["characters", "bytes"])
+def test_a_stop_text_of_several_bytes_is_found_among_bytes(kind):
+    vocabulary = Vocabulary.from_text("né", kind)
+    stream = TextStream(vocabulary, "é")
+    assert "".join(read(stream, vocabulary.encode("nnén").tolist())) == "nn"

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from src.config.schema import DataConfig
 from src.data.batching import Windows, evaluation_windows
 from src.data.corpus import open_corpus
 from src.data.splits import PairSplit, TextSplit
@@ -178,7 +179,7 @@ def test_an_evaluation_drops_less_than_its_streams_and_in_one_stream_nothing(len
 
 
 def test_a_pair_is_one_window_from_a_zero_state_in_each_epoch():
-    split = open_corpus(name="hello").splits["train"]
+    split = open_corpus(DataConfig("hello")).splits["train"]
     assert isinstance(split, PairSplit)
     for reset in ("never", "epoch"):
         windows = Windows(split, 64, 32, reset=reset, offset="random")

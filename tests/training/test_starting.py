@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from src import load
 from src.config.compose import with_sizes_of_source
+from src.config.schema import DataConfig
 from src.data.corpus import open_corpus
 from src.data.vocabulary import Vocabulary
 from src.errors import UserError
@@ -106,7 +108,7 @@ def test_verse_has_the_letters_that_these_tests_add_to():
 
 def test_the_tutorial_s_pair_on_a_text_s_weights_adds_its_symbols_or_says_how(tmp_path):
     known = load(fabricate(tmp_path / "run")).vocabulary
-    words = {"name": "hello", "input": "hexΩ", "target": "exΩh", "symbols": "hexΩ", "vocabulary": known}
+    config = DataConfig("hello", input="hexΩ", target="exΩh", symbols="hexΩ")
     with pytest.raises(UserError, match=r"Ω.*; data.unknown=extend adds one"):
-        open_corpus(**words)
-    assert open_corpus(**words, unknown="extend").vocabulary == known.extend("xΩ")
+        open_corpus(config, known)
+    assert open_corpus(replace(config, unknown="extend"), known).vocabulary == known.extend("xΩ")

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from src import baselines as ngram
 from src.baselines import baselines, basis, witten_bell
+from src.config.schema import DataConfig
 from src.data.corpus import open_corpus
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 ids = st.lists(st.integers(0, 3), min_size=2, max_size=40)
 
 
@@ -70,7 +71,7 @@ def test_the_probabilities_of_all_next_characters_add_up_to_one(train, context):
 def tiny_shakespeare():
     if not SHARED.is_dir():
         pytest.skip(f"needs the corpora in {SHARED}")
-    return open_corpus(name="tiny_shakespeare", root=str(SHARED))
+    return open_corpus(DataConfig("tiny_shakespeare", root=str(SHARED)))
 
 
 def test_tiny_shakespeares_validation_costs_what_it_is_known_to_cost(tiny_shakespeare):
@@ -88,7 +89,7 @@ def test_tiny_shakespeares_validation_costs_what_it_is_known_to_cost(tiny_shakes
 @pytest.mark.parametrize("spoilt", ["[null, null, null, null, null, null, null]", '["a", 1, 2, 3, 4, 5, 6]', "{}", "["])
 def test_a_kept_result_of_another_shape_is_counted_again(tmp_path, cache, spoilt):
     (tmp_path / "t.txt").write_text("abcab" * 20)
-    corpus = open_corpus(name="text", path=str(tmp_path / "t.txt"))
+    corpus = open_corpus(DataConfig("text", path=str(tmp_path / "t.txt")))
     counted = baselines(corpus)
     (kept,) = (tmp_path / "cache" / "baselines").iterdir()
     kept.write_text(spoilt)
@@ -97,17 +98,17 @@ def test_a_kept_result_of_another_shape_is_counted_again(tmp_path, cache, spoilt
 
 def test_the_unknown_symbol_is_counted_by_the_uniform_guess(tmp_path):
     (tmp_path / "t.txt").write_text("ab" * 45 + "abcdccabab")
-    corpus = open_corpus(name="text", path=str(tmp_path / "t.txt"))
+    corpus = open_corpus(DataConfig("text", path=str(tmp_path / "t.txt")))
     assert baselines(corpus)["uniform"] == math.log2(3)
 
 
 def test_a_pair_has_the_uniform_guess_alone():
-    assert baselines(open_corpus(name="hello"), "train") == {"uniform": 2.0}
+    assert baselines(open_corpus(DataConfig("hello")), "train") == {"uniform": 2.0}
 
 
 def test_items_are_counted_one_by_one(tmp_path):
     (tmp_path / "t.txt").write_text("ab\nab\nba\nab\nab\nba\nab\nab\nab\nab\n")
-    corpus = open_corpus(name="lines", path=str(tmp_path / "t.txt"), split=[0.5, 0.5])
+    corpus = open_corpus(DataConfig("lines", path=str(tmp_path / "t.txt"), split=[0.5, 0.5]))
     train, val = (corpus.splits[name].ids.tolist() for name in ("train", "val"))
     expected = slow(train, val, 3, 3, boundary=corpus.splits["train"].boundary)
     assert baselines(corpus)["ngram_3"] == pytest.approx(expected / math.log(2), rel=1e-12)
@@ -115,7 +116,7 @@ def test_items_are_counted_one_by_one(tmp_path):
 
 def test_of_a_very_long_text_a_part_is_counted_and_said_so(tmp_path, monkeypatch):
     (tmp_path / "t.txt").write_text("abcab" * 200)
-    corpus = open_corpus(name="text", path=str(tmp_path / "t.txt"))
+    corpus = open_corpus(DataConfig("text", path=str(tmp_path / "t.txt")))
     whole = baselines(corpus)
     monkeypatch.setattr(ngram, "MOST_TRAIN", 20)
     monkeypatch.setattr(ngram, "MOST_SCORED", 10)

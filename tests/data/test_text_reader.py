@@ -1,22 +1,25 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data import text_reader as text_files
-from src.data.encoding import FirstOccurrences
-from src.data.text_reader import Counts, Rules, Source, find, pieces
+from src.config.schema import DataConfig
+from src.data import text_reader
+from src.data.encoding import scan
+from src.data.text_reader import Source, find, pieces
 from src.errors import DataError
 
 
-def read(*contents, counts=None, block=None, **rules):
+def read(*contents, counts=None, block=None, name="text", **rules):
     """The symbols of texts in memory as one str (characters) or bytes, read `block` bytes at a time."""
-    before, text_files.BLOCK = text_files.BLOCK, block or text_files.BLOCK
+    before, text_reader.BLOCK = text_reader.BLOCK, block or text_reader.BLOCK
     try:
         sources = [Source(f"file{index}", content=content) for index, content in enumerate(contents)]
-        parts = list(pieces(sources, Rules(**rules), counts or Counts(), lambda index, block: None))
+        parts = list(pieces(sources, DataConfig(name, **rules), counts))
     finally:
-        text_files.BLOCK = before
+        text_reader.BLOCK = before
     if rules.get("encoding") == "bytes":
         return b"".join(parts)
     return "".join(
@@ -57,15 +60,13 @@ def test_bytes_stay_as_they_are(content, block):
 
 @given(st.text(st.sampled_from("ab\n\u00e9\u4f60"), max_size=60), st.integers(1, 9))
 def test_first_occurrences_are_where_str_find_finds_them(text, block):
-    before, text_files.BLOCK = text_files.BLOCK, block
+    before, text_reader.BLOCK = text_reader.BLOCK, block
     try:
-        seen = FirstOccurrences()
-        for piece in pieces([Source("t", content=text.encode())], Rules(), Counts(), lambda index, block: None):
-            seen.add(piece)
+        found = scan([Source("t", content=text.encode())], DataConfig("text"))
     finally:
-        text_files.BLOCK = before
-    assert seen.first == {ord(c): text.find(c) for c in set(text)}
-    assert seen.place == len(text)
+        text_reader.BLOCK = before
+    assert found.first == {ord(c): text.find(c) for c in set(text)}
+    assert found.length == len(text)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_first_occurrences_are_where_str_find_finds_them(text, block):
         (b"ab" * 600_000 + b"\xff", r"invalid UTF-8 \(0xff\) at byte 1,200,000"),
         (b"\xef\xbb\xbfa\x80", r"invalid UTF-8 \(0x80\) at byte 4"),
         (b"caf\xc3", r"invalid UTF-8 \(0xc3\) at byte 3"),
-        (b"ab\xed\xa0\x80", "a lone surrogate, which is not UTF-8, at byte 2"),
+        (b"ab\xed\xa0\x80", r"invalid UTF-8 \(0xed\) at byte 2"),
         (b"abcdef\0", "a NUL byte at byte 6"),
         ("hi".encode("utf-16"), r"UTF-16 text .*at byte"),
         ("hi".encode("utf-16-le"), "UTF-16 text at byte 1"),
@@ -87,9 +88,9 @@ def test_what_is_no_text_is_told_with_its_byte_and_both_ways_out(content, messag
 
 
 def test_replacing_is_counted():
-    counts = Counts()
+    counts = Counter()
     assert read(b"\xef\xbb\xbfa\r\nb\0\xff\xef\xbf\xbd", errors="replace", counts=counts) == "a\nb\ufffd\ufffd\ufffd"
-    assert (counts.byte_order_marks, counts.crlf, counts.nul, counts.invalid) == (1, 1, 1, 1)
+    assert counts == {"byte_order_marks": 1, "crlf": 1, "nul": 1, "invalid": 1}
 
 
 def test_a_lone_carriage_return_stays_and_a_pair_becomes_a_newline():
@@ -114,10 +115,10 @@ def test_files_are_joined_by_the_separator_and_never_inside_a_character():
 def test_one_leading_blank_a_line_is_dropped_where_asked():
     content = b" no it was n't \n  two blanks \n\n no <unk> \n"
     for block in range(1, 12):
-        assert read(content, leading_blank=True, block=block) == "no it was n't \n two blanks \n\nno <unk> \n"
-        in_bytes, counts = {"leading_blank": True, "encoding": "bytes", "block": block}, Counts()
+        assert read(content, name="ptb", block=block) == "no it was n't \n two blanks \n\nno <unk> \n"
+        in_bytes, counts = {"name": "ptb", "encoding": "bytes", "block": block}, Counter()
         assert read(content, counts=counts, **in_bytes) == b"no it was n't \n two blanks \n\nno <unk> \n"
-        assert counts.leading_blanks == 3
+        assert counts["leading_blanks"] == 3
 
 
 def test_a_folder_is_all_its_files_in_order_and_a_glob_those_that_match(tmp_path):
@@ -158,6 +159,6 @@ def test_every_character_is_lowered_as_python_lowers_it_alone():
 
 def test_a_piece_of_ascii_is_bytes_and_any_other_is_code_points():
     sources = [Source("t", content=b"ab"), Source("u", content="\u00e9".encode())]
-    parts = list(pieces(sources, Rules(separator=""), Counts(), lambda index, block: None))
+    parts = list(pieces(sources, DataConfig("text", separator="")))
     assert parts[0] == b"ab"
     np.testing.assert_array_equal(parts[1], np.array([0xE9], np.uint32))
