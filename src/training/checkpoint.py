@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,15 +48,13 @@ class Checkpoint(NamedTuple):
         return int(self.content["global_step"])
 
     @property
-    def ours(self) -> dict[str, Any]:
-        """What makes the file a model, and `progress`, what makes a resume exact (`LanguageModule`)."""
-        found: dict[str, Any] = self.content["unroll"]
-        return found
+    def progress(self) -> dict[str, Any]:
+        """What makes a resume exact: see `LanguageModule.on_save_checkpoint`."""
+        return dict(self.content["unroll"]["progress"])
 
     def state(self, key: str) -> dict[str, Any]:
         """Return the state of the callback with this `state_key`, or nothing if there was no such callback."""
-        found: dict[str, Any] = self.content["callbacks"].get(key, {})
-        return found
+        return dict(self.content["callbacks"].get(key, {}))
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
@@ -75,23 +73,19 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
 def with_state_keys(content: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint whose callback states have the keys of today, also those inside of `diagnostics`."""
     states = renamed(content.get("callbacks", {}))
-    if "diagnostics" in states:
-        states["diagnostics"] = renamed(states["diagnostics"])
-    return content | {"callbacks": states}
+    return content | {"callbacks": states | {"diagnostics": renamed(states.get("diagnostics", {}))}}
 
 
 def renamed(states: Mapping[str, Any]) -> dict[str, Any]:
-    """Return states by their keys: the class name in lower case, `text_samples` for TextSamples, or as in STATE_KEYS."""
-    names = {key: key.partition("{")[0] for key in states}
-    snake = {key: re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for key, name in names.items()}
-    return {STATE_KEYS.get(names[key], snake[key]): state for key, state in states.items()}
+    """Return states by their keys of today: as in STATE_KEYS, else the class name as `text_samples`."""
+    named = {name.partition("{")[0]: state for name, state in states.items()}
+    return {STATE_KEYS.get(name) or re.sub(r"\B[A-Z]", r"_\g<0>", name).lower(): state for name, state in named.items()}
 
 
 class AtomicCheckpointIO(CheckpointIO):
     """Lightning's access to checkpoint files. Replacing `last.ckpt` keeps the one before it as `previous.ckpt`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a file beside, then replace."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as temporary:
@@ -105,7 +99,6 @@ class AtomicCheckpointIO(CheckpointIO):
         return with_state_keys(read_checkpoint(path, map_location or "cpu"))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a file."""
         Path(path).unlink(missing_ok=True)
 
 
@@ -136,7 +129,6 @@ class CheckpointCallback(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it was requested and is exact here."""
         if self.requested and can_resume_after(trainer, batch_idx):
             self.save(trainer)
 
@@ -149,7 +141,6 @@ class CheckpointCallback(Callback):
                 shutil.copyfile(self.folder / "last.ckpt", temporary)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the best."""
         if trainer.state.fn == "fit" and self.metrics.improved:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
 
@@ -169,7 +160,6 @@ class CheckpointCallback(Callback):
         self.requested, self.last_save, self.last_step = False, time.monotonic(), trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:
-        """The lengths that a resume cuts the growing files to."""
         return {"lengths": self.lengths}
 
     def is_due(self, step: int) -> bool:
@@ -188,21 +178,15 @@ def can_resume_after(trainer: pl.Trainer, batch_idx: int) -> bool:
     return not (validates and (batch_idx + 1) % int(every or 1) == 0)
 
 
-def growing_files(folder: Path) -> Iterator[Path]:
-    """Yield the append-only files of a run that exist."""
-    for pattern in GROWING_FILES:
-        yield from sorted(folder.glob(pattern))
-
-
 def lengths(folder: Path) -> dict[str, int]:
     """Return the length in bytes of each append-only file of a run."""
-    return {file.name: file.stat().st_size for file in growing_files(folder)}
+    return {file.name: file.stat().st_size for pattern in GROWING_FILES for file in sorted(folder.glob(pattern))}
 
 
 def truncate_logs(folder: Path, to: Mapping[str, int]) -> None:
     """Cut each append-only file to the length it had, and remove those that came later."""
-    for file in list(growing_files(folder)):
-        if file.name in to:
-            os.truncate(file, min(to[file.name], file.stat().st_size))
+    for name, length in lengths(folder).items():
+        if name in to:
+            os.truncate(folder / name, min(to[name], length))
         else:
-            file.unlink()
+            (folder / name).unlink()

@@ -8,7 +8,6 @@ together.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import secrets
 import threading
@@ -80,23 +79,16 @@ def exit_with_parent() -> None:
 
 
 def drawn_seed() -> int:
-    """Return a random seed that process 0 draws: from the environment if Lightning started this one, else torchrun."""
+    """Return a random seed; processes that Lightning starts from process 0 find it in their environment.
+
+    Raises:
+        UserError: under torchrun, where each process would draw its own.
+    """
+    if under_torchrun():
+        raise UserError("seed=null: torchrun's processes would each draw a seed; give a number, as seed=0")
     if rank() == 0:
         os.environ[SEED] = str(secrets.randbelow(2**31))
-    if under_torchrun():
-        store, number = _store()
-        key = f"unroll/{os.environ['TORCHELASTIC_RESTART_COUNT']}/{SEED}"  # after a restart they agree again
-        if number == 0:
-            store.set(key, os.environ[SEED])
-        os.environ[SEED] = store.get(key).decode()  # waits until it is there
     return int(os.environ[SEED])
-
-
-@functools.cache  # kept open: if torchrun has no store, process 0 has opened it, and the others ask until they train
-def _store() -> tuple[torch.distributed.Store, int]:
-    """Return the store that the processes share before they have a group, and the rank."""
-    store, number, _ = next(torch.distributed.rendezvous("env://"))
-    return store, number
 
 
 def agree(trainer: pl.Trainer, *numbers: int) -> tuple[int, ...]:

@@ -62,11 +62,9 @@ class EarlyStopping(Callback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, as plain numbers."""
         return {"best": self.best, "lines": self.lines}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the count."""
         self.best, self.lines = state_dict["best"], state_dict["lines"]
 
 
@@ -103,7 +101,6 @@ class MetricsLog(Callback):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write a line."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             assert isinstance(pl_module, LanguageModule)
             metrics = pl_module.val_tally.metrics("val")
@@ -162,11 +159,9 @@ class MetricsLog(Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs; plain numbers."""
         return {"best": self.best, "final": self.final, "seconds": self.seconds, "mark": list(self.mark)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
         self.best, self.final, self.seconds_before = state_dict["best"], state_dict["final"], state_dict["seconds"]
         self.mark = (state_dict["mark"][0], state_dict["mark"][1])
         self.started = time.perf_counter()
@@ -177,15 +172,13 @@ class PredictedString(Callback):
 
     Prediction and loss are those before the step, of the window's first stream.
 
-    Args:
-        decode: ids to text.
+    `decode` turns ids into text.
     """
 
     def __init__(self, decode: Callable[[Any], str]) -> None:
         self.decode = decode
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Print the line of the window that was just trained on."""
         assert isinstance(pl_module, LanguageModule) and pl_module.outcome is not None
         outcome = pl_module.outcome
         predicted = self.decode(outcome.logits[:, 0].argmax(-1).cpu().numpy())

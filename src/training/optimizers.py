@@ -79,7 +79,6 @@ class Schedule:
             self.reductions, self.bad_validations = self.reductions + 1, 0
 
     def state_dict(self) -> dict[str, float]:
-        """What a resumed run needs: the horizon and plateau's counters, as plain numbers."""
         return {key: getattr(self, key) for key in ("total_steps", "best", "bad_validations", "reductions")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

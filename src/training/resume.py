@@ -48,7 +48,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
     with locked(own), logging_to(own):
         checkpoint, done = newest_checkpoint(folder), record.entries["status"] == "done"
         if checkpoint:
-            check_same_number(config.trainer, len(checkpoint.ours["progress"]["ranks"]))
+            check_same_number(config.trainer, len(checkpoint.progress["ranks"]))
         if done and not changes:
             log.info("%s is done; to go on: resume=%s trainer.max_epochs=N", folder, folder)
             return folder
@@ -109,7 +109,7 @@ def check_same_number(trainer: TrainerConfig, stored: int) -> None:
 def check_same_text(prepared: Prepared, checkpoint: Checkpoint) -> None:
     """Raise UserError if the text is not the one that the run was trained on."""
     for what in ("vocabulary", "corpus"):
-        if prepared.module.identity[what] != checkpoint.ours[what]:
+        if prepared.module.identity[what] != checkpoint.content["unroll"][what]:
             raise UserError(
                 f"the {what} is not the one in {checkpoint.path}: the text has changed since; "
                 "put the old text back, or start a new run with init_from="
@@ -162,7 +162,7 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
 
 def end_of_schedule(prepared: Prepared, checkpoint: Checkpoint) -> str:
     """Return the note on a schedule that ends before the run does, for its horizon is that of the first start."""
-    config, horizon = prepared.config, checkpoint.ours["progress"]["schedule"]["total_steps"]
+    config, horizon = prepared.config, checkpoint.progress["schedule"]["total_steps"]
     if config.scheduler.name != "cosine" or horizon >= run_steps(config.trainer, prepared.steps_an_epoch):
         return ""
     rate = config.optimizer.lr * config.scheduler.final_fraction

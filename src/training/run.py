@@ -18,30 +18,33 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 
 from src.baselines import baselines, basis
 from src.config.checks import check_validations, run_steps, windows_an_epoch
 from src.config.run_key import with_absolute_paths
-from src.config.schema import Config, DataConfig, to_plain
+from src.config.schema import Config, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
-from src.errors import RunFailure
+from src.errors import RunFailure, UserError
 from src.files import write_atomic
-from src.inference.load import FORMAT
+from src.inference.load import FORMAT, load
 from src.inference.options import check_monitor, check_prompt, check_size
-from src.models.language_model import build_model
+from src.inference.trained_model import TrainedModel, implementation_words
+from src.models.convert import Layer, convert_, read_layers, write_layers
+from src.models.gated import Gated
+from src.models.language_model import LanguageModel, build_model
 from src.training.checkpoint import Checkpoint
 from src.training.console import ONLY_IN_THE_FILE, logging_to, say_end, say_start
 from src.training.distributed import drawn_seed, join, peer_is_gone, rank, world_size
-from src.training.init_from import check_growth, source_of, start_from
 from src.training.machine import check_machine, keep_memory, threads_for, use_threads
 from src.training.module import LanguageModule
 from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, provenance
 from src.training.signals import Interrupted
 from src.training.trainer import Built, build_trainer
 
-WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")  # of `data`; the others are the text's
+SIZES = ("num_layers", "hidden_size", "nonlinearity", "readout")  # of `model`, fixed by the weights of `init_from`
 log = logging.getLogger(__name__)
 
 
@@ -53,7 +56,6 @@ class Prepared(NamedTuple):
     data: TextData
     module: LanguageModule
     steps_an_epoch: int
-    init_from: Mapping[str, Any] | None = None  # run.json's entry on the weights it started from
 
 
 def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
@@ -68,49 +70,44 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     """
     config = dataclasses.replace(config, trainer=join(config.trainer))
     check_machine(config.trainer)
-    if config.seed is None:
-        config = dataclasses.replace(config, seed=drawn_seed())
+    seed = drawn_seed() if config.seed is None else config.seed
+    config = dataclasses.replace(config, seed=seed)
     source = source_of(config) if checkpoint is None else None
-    start = checkpoint.ours.get("init_from") if checkpoint else None
+    start = checkpoint.content["unroll"].get("init_from") if checkpoint else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
-    corpus = open_text(config.data, known)
+    corpus = open_corpus(config.data, known)
     check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
-    config = with_absolute_paths(config)  # only now: the errors above name paths as the user typed them
-    assert config.seed is not None
     if source:
         check_growth(source, corpus.vocabulary, config.data.unknown)
-    data = TextData(corpus, **{key: getattr(config.data, key) for key in WINDOW_KEYS}, seed=config.seed)
-    processes = world_size(config.trainer)
+    config = with_absolute_paths(config)  # only now: the errors above name paths as the user typed them
+    data = TextData(corpus, config.data, seed)
+    processes, size = world_size(config.trainer), len(corpus.vocabulary)
     data.limit = windows_an_epoch(config.trainer, len(data.windows(world_size=processes)))
     check_validations(config.trainer, data.limit)
-    check_size(config.model, len(corpus.vocabulary))
-    threads = threads_for(
-        config.trainer.threads, config.model.hidden_size, config.trainer.devices if processes > 1 else 1
-    )
+    check_size(config.model, size)
+    share = config.trainer.devices if processes > 1 else 1
+    threads = threads_for(config.trainer.threads, config.model.hidden_size, share)
     if checkpoint and config.trainer.threads == "auto":
-        threads = checkpoint.ours["progress"]["threads"]  # other sums of other threads would be another run
+        threads = checkpoint.progress["threads"]  # with another number sums have other last digits
     use_threads(threads)
     keep_memory()
-    torch.manual_seed(config.seed)
-    model = build_model(config.model, len(corpus.vocabulary))  # nothing draws from torch's generator before it
+    torch.manual_seed(seed)
+    model = build_model(config.model, size)  # nothing draws from torch's generator before it
     if rank() > 0:
-        torch.manual_seed(config.seed + rank())  # dropout must not repeat itself in another process's columns
+        torch.manual_seed(seed + rank())  # dropout must not repeat itself in another process's columns
     if source:
         start = start_from(model, source, corpus.vocabulary)
     steps_an_epoch = math.ceil(data.limit / config.trainer.accumulate_grad_batches)
-    vocabulary = corpus.vocabulary.to_plain()
-    identity = {"format": FORMAT, "config": to_plain(config), "vocabulary": vocabulary, "corpus": corpus.key}
-    module = LanguageModule(
-        model, config, run_steps(config.trainer, steps_an_epoch), identity | {"init_from": start}
-    )
-    return Prepared(config, corpus, data, module, steps_an_epoch, start)
-
-
-def open_text(data: DataConfig, vocabulary: Vocabulary | None = None) -> Corpus:
-    """Open the text of a configuration; with a vocabulary of its own or a given one."""
-    given = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
-    return open_corpus(vocabulary=vocabulary, **{key: value for key, value in given.items() if key not in WINDOW_KEYS})
+    identity = {
+        "format": FORMAT,
+        "config": to_plain(config),
+        "vocabulary": corpus.vocabulary.to_plain(),
+        "corpus": corpus.key,
+        "init_from": start,
+    }
+    module = LanguageModule(model, config, run_steps(config.trainer, steps_an_epoch), identity)
+    return Prepared(config, corpus, data, module, steps_an_epoch)
 
 
 def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, also: Sequence[Callback] = ()) -> Path:
@@ -127,11 +124,10 @@ def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, 
         Interrupted: a signal has stopped the run, and its state is saved.
     """
     prepared = prepare(config)
-    if rank() > 0:
-        record = Record(NO_FOLDER, {})
-    else:
+    record = Record(NO_FOLDER, {})
+    if rank() == 0:
         if folder is None:
-            folder = new_folder(Path(config.runs) / prepared.config.name)
+            folder = new_folder(Path(config.runs) / (config.name or ""))
         else:
             folder.mkdir(parents=True)
         write_config(folder, prepared.config)
@@ -144,47 +140,47 @@ def train(
     prepared: Prepared, record: Record, checkpoint: Checkpoint | None = None, also: Sequence[Callback] = ()
 ) -> Path:
     """Run the trainer, from the start or from a checkpoint, and write into the record how it ended."""
-    folder = record.folder
-    built = build_trainer(prepared.config, folder, prepared.corpus, prepared.steps_an_epoch)
+    built = build_trainer(prepared.config, record.folder, prepared.corpus, prepared.steps_an_epoch)
     built.trainer.callbacks.extend(also)  # type: ignore[attr-defined]
     with built.signals.listening():
         try:
             record.update()
             if rank() == 0:
-                built.scalars.constant = {f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()}
+                baselines = record.entries["baselines"]
+                built.scalars.constant = {f"baseline/{name}": bits for name, bits in baselines.items()}
                 say_start(record, prepared.corpus)
             path = checkpoint.path if checkpoint else None
             built.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=path, weights_only=True)
         except BaseException as error:
-            return _ended_by(error, prepared, record, built)
+            _ended_by(error, prepared, record, built)
+            return record.folder
     finish(record, "done", prepared, built)
     if rank() == 0:
         say_end(record)
-    return folder
+    return record.folder
 
 
-def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: Built) -> Path:
+def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: Built) -> None:
     """Record an end other than the planned one, and raise what makes the exit code of the process."""
-    if isinstance(error, Interrupted | KeyboardInterrupt):
-        finish(record, "stopped", prepared, built)
-        saved = (record.folder / "checkpoints" / "last.ckpt").exists()
-        way = "to go on" if saved else "no checkpoint was written, so this begins anew"
-        log.info("stopped at step %d; %s: python -m src.train resume=%s", record.entries["steps"], way, record.folder)
-        if isinstance(error, Interrupted) and error.signum is None:
-            return record.folder
-    elif built.trainer.world_size > 1 and peer_is_gone(error):
-        finish(record, "stopped", prepared, built)
-        if rank() > 0:
-            sys.exit(1)
-        raise RunFailure(
-            f"another process of the run has died; to go on: python -m src.train resume={record.folder}"
-        ) from error
-    else:
-        finish(record, "failed", prepared, built, {"type": type(error).__name__, "message": str(error)})
+    folder, failed = record.folder, None
+    gone = built.trainer.world_size > 1 and peer_is_gone(error)
+    stopped = gone or isinstance(error, Interrupted | KeyboardInterrupt)
+    if not stopped:
+        failed = {"type": type(error).__name__, "message": str(error)}
         log.error("%s", traceback.format_exc().rstrip(), extra=ONLY_IN_THE_FILE)  # Python prints it to the console
-    if rank() > 0 and isinstance(error, Interrupted | RunFailure):
-        sys.exit(0)  # all processes have agreed on it, and process 0 reports it
-    raise error
+    finish(record, "stopped" if stopped else "failed", prepared, built, failed)
+    if rank() > 0 and (gone or isinstance(error, Interrupted | RunFailure)):
+        sys.exit(int(gone))  # on the other reasons all processes have agreed, and process 0 reports them
+    if gone:
+        raise RunFailure(
+            f"another process of the run has died; to go on: python -m src.train resume={folder}"
+        ) from error
+    if stopped:
+        saved = (folder / "checkpoints" / "last.ckpt").exists()
+        way = "to go on" if saved else "no checkpoint was written, so this begins anew"
+        log.info("stopped at step %d; %s: python -m src.train resume=%s", record.entries["steps"], way, folder)
+    if not (isinstance(error, Interrupted) and error.signum is None):  # the time that was given is no error
+        raise error
 
 
 def finish(
@@ -220,18 +216,96 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "seed": config.seed,
         "parameters": sum(p.numel() for p in prepared.module.parameters() if p.requires_grad),
         "vocab_size": len(corpus.vocabulary),
-        "baselines": baselines_to_beat(corpus),
+        "baselines": bits_to_beat(corpus),
         "baselines_basis": basis(corpus),
         "windows": prepared.data.described(),
         "data_provenance": corpus.provenance,
-        "init_from": prepared.init_from,
+        "init_from": prepared.module.identity["init_from"],
         "error": None,
     }
 
 
-def baselines_to_beat(corpus: Corpus) -> dict[str, float]:
+def bits_to_beat(corpus: Corpus) -> dict[str, float]:
     """Return bits per character of a uniform guess, and of counted n-grams if there is a `val` split."""
     if "val" not in corpus.splits:
         return {"uniform": math.log2(len(corpus.vocabulary))}
     known = baselines(corpus)
     return {name: max(0.0, known[name]) for name in ("uniform", "unigram", "ngram_5") if name in known}
+
+
+# -- init_from: the first weights are those of another run, in the same or another implementation ---------------------
+
+
+def source_of(config: Config) -> TrainedModel | None:
+    """Return the model that a run starts from, or None.
+
+    Raises:
+        UserError: no model there, other sizes, or other equations.
+    """
+    if config.init_from is None:
+        return None
+    source = load(config.init_from)
+    asked, given = config.model, source.config.model
+    if asked._target_ != given._target_:
+        implementation_words(given, asked.name)
+    differ = [key for key in SIZES if getattr(asked, key) != getattr(given, key)]
+    if differ:
+        weights = f"the weights of init_from={config.init_from} have"
+        raise UserError(
+            *(f"model.{key}={getattr(asked, key)}: {weights} {getattr(given, key)}; leave it out" for key in differ)
+        )
+    return source
+
+
+def check_growth(source: TrainedModel, vocabulary: Vocabulary, unknown: str | None) -> None:
+    """Raise UserError if the vocabulary has grown and the hidden state, which is the logits, cannot."""
+    if source.config.model.readout == "identity" and len(vocabulary) != len(source.vocabulary):
+        raise UserError(
+            f"data.unknown={unknown}: the hidden state is the logits here (model.readout=identity), so its size is the "
+            "vocabulary's and cannot grow; use data.unknown=error"
+        )
+
+
+def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Make a new model, in place, compute what `source` does; return the entry for run.json.
+
+    Ids keep their meaning. Characters that the new text adds (data.unknown=extend) keep the columns of U and the rows
+    of V that were drawn for them.
+
+    Raises:
+        UserError: a longer vocabulary, and a recurrence of the user's own.
+    """
+    known, old = len(source.vocabulary), source.model.to(next(model.parameters()).dtype)
+    if known == len(vocabulary):
+        convert_(model, old)
+    else:
+        assert isinstance(model.readout, nn.Linear) and isinstance(old.readout, nn.Linear)
+        with torch.no_grad():
+            model.readout.weight[:known] = old.readout.weight
+            model.readout.bias[:known] = old.readout.bias
+            _extend_recurrence(model.recurrence, old.recurrence)
+    return {
+        "path": str(source.path),
+        "model": source.config.model.name,
+        **source.progress,
+        "vocabulary": source.vocabulary.to_plain(),
+        "characters_added": list(vocabulary.symbols[known:]),
+    }
+
+
+def _extend_recurrence(into: nn.Module, source: nn.Module) -> None:
+    """Copy a recurrence; U of the first layer keeps the columns of the new characters."""
+    if isinstance(into, Gated):
+        weights, name = source.state_dict(), "rnn.weight_ih_l0"
+        weights[name] = torch.cat([weights[name], into.state_dict()[name][:, weights[name].size(1) :]], dim=1)
+        into.load_state_dict(weights)
+        return
+    try:
+        (U, W, b), *above = read_layers(source)
+        new = read_layers(into)[0].U
+    except TypeError as error:
+        raise UserError(
+            f"data.unknown=extend: {type(into).__name__} does not say where the weights of new characters belong; "
+            "use data.unknown=error, or a model of this project"
+        ) from error
+    write_layers(into, [Layer(torch.cat([U, new[:, U.size(1) :]], dim=1), W, b), *above])
