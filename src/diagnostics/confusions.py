@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from src.diagnostics.diagnostic import View, Watcher
-from src.training.module import LanguageModule, Outcome
+from src.models.loss import Outcome
+from src.training.module import LanguageModule
 
 
 class ConfusionCounts(NamedTuple):
@@ -119,11 +120,11 @@ class Confusions(Watcher):
         self.seen, self.characters, state = [], 0, None
         for window in view.validated():
             logits, loss, state = view.read(window, None if window.starts else state)
-            self._see(Outcome(window, logits, loss))
+            self._see(Outcome(window.targets, logits, loss))
             if self.characters >= most:
                 break
 
     def _see(self, outcome: Outcome) -> None:
-        targets = outcome.window.targets
+        targets = outcome.targets
         self.seen.append((targets, outcome.logits.argmax(-1), outcome.loss.losses))
         self.characters += targets.numel()

@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from src.metrics import four_metrics
-from src.training.module import LanguageModule, Outcome
+from src.models.loss import Outcome
+from src.training.module import LanguageModule
 
 
 def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from src.data.batching import Window
 from src.errors import RunFailure
 from src.metrics import Tally
 from src.models.language_model import LanguageModel, State, detached, moved
-from src.models.loss import WindowLoss, window_loss
+from src.models.loss import Outcome, exact, window_loss
 from src.training.checkpoint import random_state, set_random_state
 from src.training.lightning_compat import signed
 from src.training.optimizers import Schedule, build_optimizer
@@ -61,24 +60,6 @@ def layer_name(parameter: str) -> str:
 
 
 # ---- The Lightning module: one window is one batch is one optimizer step, and the state between windows is ...
-
-
-@dataclass
-class Outcome:
-    """The window just trained on, for whoever watches: its logits (time, batch, vocab), detached, and its loss."""
-
-    window: Window
-    logits: Tensor
-    loss: WindowLoss
-
-    def hits(self) -> Tensor:
-        """Return how many characters were the model's first guess, as a scalar."""
-        return (self.logits.argmax(-1) == self.window.targets).sum()
-
-
-def exact(losses: Tensor) -> Tensor:
-    """Return losses in the precision that long sums are kept in; Apple's GPUs know no float64."""
-    return losses.float() if losses.device.type == "mps" else losses.double()
 
 
 class LanguageModule(pl.LightningModule):
@@ -149,7 +130,7 @@ class LanguageModule(pl.LightningModule):
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["train"])
         self.states["train"] = detached(state)
         loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
-        self.outcome = Outcome(batch, loss.logits, loss)
+        self.outcome = Outcome(batch.targets, loss.logits, loss)
         self._must_be_finite("the loss", loss.minimised.detach(), own=True)
         self.characters = self.characters + loss.everywhere
         self.nats = self.nats + exact(loss.nats)
@@ -211,7 +192,7 @@ class LanguageModule(pl.LightningModule):
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["val"])
         self.states["val"] = detached(state)
         loss = window_loss(logits, batch.targets, "mean")
-        self.val_outcome = Outcome(batch, logits, loss)
+        self.val_outcome = Outcome(batch.targets, logits, loss)
         hits = self.val_outcome.hits()
         self.val_tally.add(float(exact(loss.losses).sum()), float(hits), int(loss.characters))
 
