@@ -16,20 +16,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from src.config.schema import Config
 from src.data.corpus import Corpus
-from src.diagnostics.confusions import Confusions
-from src.diagnostics.diagnostic import Watcher, Watching
-from src.diagnostics.figure_logger import Gallery
-from src.diagnostics.gradient_flow import GradientFlow
-from src.diagnostics.hidden_states import HiddenStates
-from src.diagnostics.hparams import HParams
-from src.diagnostics.input_vectors import InputVectors
-from src.diagnostics.loss_by_position import LossByPosition
-from src.diagnostics.profiler_callback import Trace
-from src.diagnostics.recurrent_matrix import RecurrentMatrix, RecurrentScalars
-from src.diagnostics.scalar_logger import Curves
-from src.diagnostics.surprisal import Surprisal
-from src.diagnostics.tensorboard import Layout, RunTensorBoard
-from src.diagnostics.text_samples import TextSamples
+from src.diagnostics import build_diagnostics
+from src.diagnostics.profiler_callback import ProfilerCallback
+from src.diagnostics.scalar_logger import ScalarLogger
+from src.diagnostics.tensorboard import RunTensorBoard
 from src.training.checkpoint import AtomicCheckpointIO
 from src.training.checkpoint_callback import Keeper
 from src.training.lightning_compat import Unprofiled, end_always, without_idle_hooks
@@ -73,48 +63,6 @@ class RunCSV(Logger):
         """config.yaml has them."""
 
 
-# ---- From the callbacks group of the configuration to the callbacks that watch a run.
-
-PLAIN: tuple[type[Watcher], ...] = (
-    RecurrentScalars,
-    RecurrentMatrix,
-    GradientFlow,
-    LossByPosition,
-    HiddenStates,
-    Surprisal,
-    Confusions,
-    InputVectors,
-)
-
-
-def watchers(config: Config, folder: Path, corpus: Corpus, history: History) -> list[Callback]:
-    """Return the callbacks that are switched on.
-
-    Args:
-        config: the whole configuration.
-        folder: the run's folder.
-        corpus: whose vocabulary labels what is shown.
-        history: knows the best and the final metrics.
-    """
-    words = config.callbacks
-    if config.logger.name == "none" and not words["save_figures"]:
-        return []  # nobody would see anything
-    gallery = Gallery(folder, corpus.vocabulary.symbols, words["save_figures"])
-    found: list[Callback] = []
-    for kind in PLAIN:
-        if words[kind.name]["enabled"]:
-            found.append(kind(gallery, words[kind.name]["every_n_steps"]))
-    samples = words["text_samples"]
-    if samples["enabled"]:
-        given = [samples[word] for word in ("temperatures", "length", "prompt")]
-        found.append(TextSamples(gallery, samples["every_n_steps"], corpus, *given))
-    if words["layout"]["enabled"]:
-        found.append(Layout())
-    if words["hparams"]["enabled"]:
-        found.append(HParams(config, folder, history))
-    return [Watching(found)] if found else []
-
-
 # ---- Lightning's trainer, from the configuration: the loggers, what watches, and where checkpoints go.
 
 # Words of the `trainer` group that are not handed to Lightning's Trainer as they are.
@@ -136,7 +84,7 @@ class Watched:
 
     trainer: pl.Trainer
     history: History
-    curves: Curves
+    curves: ScalarLogger
     signals: StopOnSignal
 
 
@@ -156,7 +104,7 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
     if config.early_stopping.enabled:
         stopper = StopEarly(monitor, mode, *(config.early_stopping[key] for key in ("patience", "min_delta")))
     history = History(folder / "metrics.jsonl", monitor, mode, quiet=says_lines, stopper=stopper)
-    curves = Curves(min(words["log_every_n_steps"], steps_an_epoch))  # a short epoch too has its point
+    curves = ScalarLogger(min(words["log_every_n_steps"], steps_an_epoch))  # a short epoch too has its point
     keeper = None
     if config.checkpoint.enabled:
         cadence = {key: config.checkpoint[key] for key in ("every_n_steps", "every_n_minutes")}
@@ -165,9 +113,9 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
     watching: list[Callback] = [signals, curves, history]
     if says_lines:
         watching.append(PredictedString(corpus.vocabulary.decode))
-    watching += watchers(config, folder, corpus, history)
+    watching += build_diagnostics(config, folder, corpus, history)
     if words["profile"]:
-        watching.append(Trace(folder / "trace.json"))
+        watching.append(ProfilerCallback(folder / "trace.json"))
     if stopper is not None:
         watching.append(stopper)
     if keeper is not None:
@@ -188,7 +136,7 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
         plugins=[AtomicCheckpointIO()],
         profiler=Unprofiled(),
         default_root_dir=folder,
-        log_every_n_steps=1,  # Lightning's own cadence; ours is that of `Curves`
+        log_every_n_steps=1,  # Lightning's own cadence; ours is that of `ScalarLogger`
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
