@@ -96,10 +96,11 @@ def _head(path: Path, size: int) -> bytes:
 
 def main(job: str, file: str, encoding: str, seq_len: str, batch_size: str) -> None:
     """Do one job in this process and print what it took as JSON."""
+    from src.config.schema import DataConfig
     from src.data.corpus import open_corpus
 
     started = time.perf_counter()
-    corpus = open_corpus(name="text", path=file, encoding=encoding)
+    corpus = open_corpus(DataConfig("text", path=file, encoding=encoding))
     found: dict[str, Any] = {}
     if job != "encode":
         from src.data.batching import Windows
