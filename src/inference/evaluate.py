@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from src.baselines import baselines, basis
+from src.config.schema import DataConfig
 from src.data.corpus import Corpus, open_corpus
-from src.data.options import Options
 from src.errors import DataError, UnknownCharacter
 from src.files import write_atomic
 from src.inference.locate import run_of
@@ -36,12 +36,13 @@ def evaluate_run(
         DataError: a text that is not there, or a split that it lacks.
         UserError: weights that mean nothing in that implementation.
     """
-    words = {**trained.config.data, **{key: value for key, value in (changes or {}).items() if value is not None}}
+    given = {key: value for key, value in (changes or {}).items() if value is not None}
+    data = dataclasses.replace(trained.config.data, **given)
     own = model in (None, trained.config.model.name)
     models = [trained] if own else [trained, in_implementation(trained, str(model))]
-    corpus = own_corpus(trained, words)
+    corpus = own_corpus(trained, data)
     split = split or ("val" if "val" in corpus.splits else "train")
-    windows = split_windows(corpus.splits[split], words["seq_len"], words["batch_size"])
+    windows = split_windows(corpus.splits[split], data.seq_len, data.batch_size)
     found, *others = [{"model": one.config.model.name, **evaluate(one.model, windows).to_plain()} for one in models]
     partial = basis(corpus, split) if split != "train" else None
     return {
@@ -70,7 +71,7 @@ def keep(trained: TrainedModel, result: Mapping[str, Any]) -> Path | None:
     return path
 
 
-def own_corpus(trained: TrainedModel, words: Mapping[str, Any]) -> Corpus:
+def own_corpus(trained: TrainedModel, data: DataConfig) -> Corpus:
     """Open the text of a run, in the ids that its model knows.
 
     It is opened as training opened it, so that what is cached for it is found; where that gives other ids (the text
@@ -79,20 +80,17 @@ def own_corpus(trained: TrainedModel, words: Mapping[str, Any]) -> Corpus:
     Raises:
         UnknownCharacter: the model has no symbol for a character, nor one for all that it does not know.
     """
-    names = {field.name for field in dataclasses.fields(Options)}
-    options = {key: value for key, value in words.items() if key in names}
-    shares = options.get("split")  # a held-out text that is named now stands in for its share
-    if shares is not None and (options.get("val_path") or options.get("test_path")):
-        options["split"] = None if options.get("val_path") else shares[:2]
+    if data.split is not None and (data.val_path or data.test_path):  # a held-out text of its own replaces its share
+        data = dataclasses.replace(data, split=None if data.val_path else data.split[:2])
     with told_for_a_model():
-        if not trained.config.get("init_from"):
+        if not trained.config.init_from:
             with contextlib.suppress(UnknownCharacter):  # to its own train split, perhaps; the model may know them
-                corpus = open_corpus(**options)
+                corpus = open_corpus(data)
                 if corpus.vocabulary == trained.vocabulary:
                     return corpus
         unknown = "map" if trained.vocabulary.unknown_id is not None else "error"
         try:
-            return open_corpus(vocabulary=trained.vocabulary, **{**options, "unknown": unknown})
+            return open_corpus(dataclasses.replace(data, unknown=unknown), trained.vocabulary)
         except UnknownCharacter as error:
             run = run_of(trained.path) or trained.path
             further = f"train on from it with python -m src.train init_from={run} data.unknown=extend"

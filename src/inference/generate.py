@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from src.data.text_reader import TextStream
-from src.data.vocabulary import Vocabulary
+from src.data.vocabulary import TextStream, Vocabulary
 from src.errors import UserError
 from src.inference.incremental import stepper
 from src.inference.options import Choice, Writing

@@ -122,7 +122,6 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
             model.to(_dtype(weights, precision)).load_state_dict(weights)
         progress = {"step": content.get("global_step"), "epoch": content.get("epoch")}
         trained = TrainedModel(model.eval().requires_grad_(False), vocabulary, config, file, progress)
-        trained.options  # noqa: B018  # whoever uses it needs them too
     except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise UserError(f"{file} does not fit its own configuration: {what}; {WAY_OUT}") from error

@@ -14,7 +14,7 @@ from torch import Tensor
 from src.data.batching import Windows, evaluation_windows
 from src.data.corpus import Corpus
 from src.data.splits import LineSplit, Split, TextSplit
-from src.data.text_reader import Counts, Source, pieces
+from src.data.text_reader import Source, pieces
 from src.data.vocabulary import codes_of
 from src.errors import DataError, UserError
 from src.inference.surprisal import Score
@@ -111,10 +111,10 @@ def source_ids(trained: TrainedModel, source: Source) -> np.ndarray:
     Raises:
         DataError: it cannot be read so, is empty, or has characters that the model does not know.
     """
-    rules = trained.options.rules
+    config = trained.config.data
     with told_for_a_model():
-        symbols = list(pieces([source], rules, Counts(), lambda index, block: None))
-    if rules.encoding == "bytes":
+        symbols = list(pieces([source], config))
+    if config.encoding == "bytes":
         return trained.ids(b"".join(map(bytes, symbols)), source.name)
     codes = [codes_of(piece, "characters") if isinstance(piece, bytes) else piece for piece in symbols]
     text = np.concatenate([np.empty(0, np.uint32), *codes]).astype("<u4").tobytes().decode("utf-32-le")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from src.config.schema import Config, ModelConfig
-from src.data.options import Options
-from src.data.text_reader import BOUNDARY
+from src.data.corpora import is_list
+from src.data.splits import BOUNDARY
 from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import UnknownCharacter, UserError, counted
 from src.inference.generate import written
@@ -157,12 +156,6 @@ class TrainedModel:
 
     # -- text and ids -------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def options(self) -> Options:
-        """How its text was read: the `data` group of its configuration."""
-        known = {field.name for field in dataclasses.fields(Options)}
-        return Options(**{key: value for key, value in self.config.data.items() if key in known})
-
     @property
     def start(self) -> str:
         """What is read where no prompt is given: a line break, a blank, or the first symbol that the model knows."""
@@ -172,7 +165,7 @@ class TrainedModel:
     @property
     def boundary_id(self) -> int | None:
         """The id between the items of a list, behind which the state is zeros; None for a model of running text."""
-        return int(self.vocabulary.encode(BOUNDARY)[0]) if self.options.items else None
+        return int(self.vocabulary.encode(BOUNDARY)[0]) if is_list(self.config.data) else None
 
     def ids(self, text: str | bytes, what: str = "text") -> np.ndarray:
         """The ids of a text, in lower case where the model was trained so; what becomes the unknown symbol is said.
@@ -185,7 +178,7 @@ class TrainedModel:
             raise TypeError(f"{what}: expected a str, got {text!r}")
         if not text:
             raise UserError(f"{what} is empty: the model needs a character to begin with, such as {self.start!r}")
-        if self.options.lowercase:
+        if self.config.data.lowercase:
             text = text.lower() if isinstance(text, bytes) else self.in_its_case(text)
         try:
             ids = self.vocabulary.encode(text)
@@ -204,7 +197,7 @@ class TrainedModel:
 
     def in_its_case(self, text: str) -> str:
         """The text in lower case where the model was trained so."""
-        return "".join(map(lower_case, text)) if self.options.lowercase else text
+        return "".join(map(lower_case, text)) if self.config.data.lowercase else text
 
     def known_characters(self) -> str:
         """The characters of the vocabulary in one line, a long one cut."""

@@ -97,3 +97,26 @@ def sum_in_order(L_t: Tensor) -> Tensor:
     for term in L_t.unbind():
         L = L + term
     return L
+
+
+@dataclass
+class Outcome:
+    """A window that was just read.
+
+    targets: (time, batch), NO_TARGET where nothing is predicted.
+    logits: (time, batch, vocab), detached.
+    loss: its losses.
+    """
+
+    targets: Tensor
+    logits: Tensor
+    loss: WindowLoss
+
+    def hits(self) -> Tensor:
+        """Return how many characters were the model's first guess, as a scalar."""
+        return (self.logits.argmax(-1) == self.targets).sum()
+
+
+def exact(losses: Tensor) -> Tensor:
+    """Return losses in the precision that long sums are kept in; Apple's GPUs know no float64."""
+    return losses.float() if losses.device.type == "mps" else losses.double()
