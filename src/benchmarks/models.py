@@ -253,25 +253,17 @@ AROUND = 100  # each is the median of this many
 
 def run_sampling(options: BenchmarkOptions) -> dict[str, Any]:
     """Return characters a second, and microseconds of single characters, as plain data."""
-    sizes = {"num_layers": options.num_layers or 1, "hidden_size": options.hidden_size or 128}
-    vocab_size = options.vocab_size or 65
-    threads = threads_for(options.threads or "auto", sizes["hidden_size"])
+    size = sizes_of(options)[0]
+    threads = threads_for(options.threads or "auto", size.hidden_size)
     use_threads(threads)
-    torch.manual_seed(0)
-    model = build_model(ModelConfig(_target_=CASES["manual"].target, **sizes), vocab_size)
-    model.eval().requires_grad_(False)
-    rates = {str(streams): sampling_rate(model, vocab_size, streams, options.seconds or 0) for streams in STREAMS}
+    model = build(CASES["manual"], size).eval().requires_grad_(False)
+    rates = {str(streams): sampling_rate(model, size.vocab_size, streams, options.seconds or 0) for streams in STREAMS}
     ids, seconds = generated(model, 1), []
     for _ in range(LATE + AROUND):
         seconds.append(timed(lambda: next(ids)))
     times = {str(first): statistics.median(seconds[first : first + AROUND]) * 1e6 for first in (EARLY, LATE)}
-    return {
-        **sizes,
-        "vocab_size": vocab_size,
-        "threads": threads,
-        "characters_per_second": rates,
-        "microseconds": times,
-    }
+    found = {key: getattr(size, key) for key in ("num_layers", "hidden_size", "vocab_size")}
+    return {**found, "threads": threads, "characters_per_second": rates, "microseconds": times}
 
 
 def sampling_rate(model: LanguageModel, vocab_size: int, streams: int, seconds: float) -> float:

@@ -149,8 +149,11 @@ def by_fast_path(p: Problem, model: LanguageModel) -> tuple[dict[str, Tensor], l
     with record_deltas(_recurrence(model)) as deltas:
         logits, _ = model(p.x.argmax(1)[:, None])
         F.cross_entropy(logits[:, 0], p.targets, reduction="sum").backward()
-    layers = [(*split(layer.weight.grad), layer.bias.grad) for layer in _recurrence(model).layers]
-    return _named(layers, *(q.grad for q in model.readout.parameters())), [d[:, 0] for d in deltas if d is not None]
+    grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    names = [f"recurrence.layers.{l}" for l in range(len(p.W))]  # noqa: E741
+    layers = [(*split(grads[f"{name}.weight"]), grads[f"{name}.bias"]) for name in names]
+    named = _named(layers, grads["readout.weight"], grads["readout.bias"])
+    return named, [delta[:, 0] for delta in deltas if delta is not None]
 
 
 def _recurrence(model: LanguageModel) -> ManualRNN:

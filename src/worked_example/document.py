@@ -346,8 +346,8 @@ def _page_input(symbols: str) -> list[Block]:
     spelled = "".join(symbols[i] for i in PAGE_INPUT)
     return [
         'Error in the page: the input. The page means to read "hello", which over e h l o is [1, 0, 2, 2, 3]; its '
-        f'script has x_data = {list(PAGE_INPUT)}, which spells "{spelled}". (python -m src.explain explain.input={spelled} '
-        "follows the misprint, and so does experiment=tutorial.)"
+        f'script has x_data = {list(PAGE_INPUT)}, which spells "{spelled}". (python -m src.explain '
+        f"explain.input={spelled} follows the misprint, and so does experiment=tutorial.)"
     ]
 
 
