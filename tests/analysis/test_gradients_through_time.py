@@ -15,6 +15,7 @@ from src.diagnostics.gradient_flow import (
     vanishes_at,
     window_deltas,
 )
+from src.config.schema import ModelConfig
 from src.models.convert import convert_
 from src.models.gated import GRU
 from src.models.language_model import LanguageModel, build_model
@@ -26,7 +27,7 @@ TARGETS = {"cell": "src.models.cell.CellRNN", "stacked": "src.models.stacked.Sta
 def network(name: str, vocab: int = 7, readout: str = "linear", **words: object) -> LanguageModel:
     given = {"hidden_size": 5, "num_layers": 2, "nonlinearity": "tanh", **words}
     torch.manual_seed(3)
-    return build_model({"_target_": TARGETS[name], "readout": readout, **given}, vocab).double()
+    return build_model(ModelConfig(_target_=TARGETS[name], readout=readout, **given), vocab).double()
 
 
 def window(time: int = 11, batch: int = 3, vocab: int = 7) -> tuple[torch.Tensor, torch.Tensor]:

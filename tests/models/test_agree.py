@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from src.config.schema import ModelConfig
 from src.models.cell import CellRNN
 from src.models.convert import convert_, read_layers, write_layers
 from src.models.language_model import build_model
@@ -99,17 +100,16 @@ def test_weights_move_between_the_three_and_to_nothing_else() -> None:
         write_layers(models["cell"], read_layers(CellRNN(VOCAB, HIDDEN, num_layers=1)))
 
 
-def words(name: str, **more: object) -> dict[str, object]:
+def config(name: str, **more: object) -> ModelConfig:
     cls = {"cell": "CellRNN", "stacked": "StackedRNN", "manual": "ManualRNN", "lstm": "LSTM", "gru": "GRU"}[name]
     module = "gated" if name in ("lstm", "gru") else name
-    known = {"_target_": f"src.models.{module}.{cls}", "hidden_size": HIDDEN, "num_layers": 2, "readout": "linear"}
-    return {**known, **more}
+    return ModelConfig(**{"_target_": f"src.models.{module}.{cls}", "hidden_size": HIDDEN, "num_layers": 2} | more)
 
 
 @pytest.mark.parametrize("name", ["cell", "stacked", "manual", "lstm", "gru"])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_every_language_model_has_one_call_on_every_device(name: str, device: str) -> None:
-    model = build_model(words(name, dropout=0.5, init="orthogonal"), VOCAB).to(device)
+    model = build_model(config(name, dropout=0.5, init="orthogonal"), VOCAB).to(device)
     ids = torch.randint(VOCAB, (6, 3)).to(device)
     logits, state = model(ids)
     again, state = model(ids[:1], state)
@@ -121,7 +121,7 @@ def test_every_language_model_has_one_call_on_every_device(name: str, device: st
 @pytest.mark.parametrize("name", ["cell", "stacked", "manual", "lstm", "gru"])
 def test_the_state_goes_in_and_comes_out(name: str) -> None:
     """A window in one pass equals its two halves with the state carried, and differs when the state is dropped."""
-    model = build_model(words(name), VOCAB).double()
+    model = build_model(config(name), VOCAB).double()
     ids = torch.randint(VOCAB, (8, 3))
     whole, _ = model(ids)
     _, state = model(ids[:5])
@@ -133,6 +133,6 @@ def test_the_state_goes_in_and_comes_out(name: str) -> None:
 
 def test_an_identity_readout_needs_the_vocabulary_s_size() -> None:
     with pytest.raises(ValueError, match=r"model\.hidden_size=5"):
-        build_model(words("cell", readout="identity"), VOCAB)
-    model = build_model(words("cell", readout="identity", hidden_size=VOCAB), VOCAB)
+        build_model(config("cell", readout="identity"), VOCAB)
+    model = build_model(config("cell", readout="identity", hidden_size=VOCAB), VOCAB)
     assert sum(p.numel() for p in model.parameters()) == 2 * (VOCAB * VOCAB * 2 + 2 * VOCAB)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.config.schema import ModelConfig
 from src.inference.export import input_names, one_step
 from src.inference.incremental import PlainStepper, product, stepper
 from src.models.language_model import LanguageModel, build_model
@@ -28,7 +29,9 @@ def build(
 ) -> LanguageModel:
     torch.manual_seed(1)
     words = {"_target_": f"src.models.{CLASSES[name]}", "num_layers": layers, "hidden_size": hidden, "readout": readout}
-    return build_model({**words, "nonlinearity": nonlinearity}, 7 if readout == "identity" else 5).double().eval()
+    return (
+        build_model(ModelConfig(**words, nonlinearity=nonlinearity), 7 if readout == "identity" else 5).double().eval()
+    )
 
 
 def random_state(model: LanguageModel, batch: int):

@@ -153,11 +153,9 @@ def test_a_wrong_word_is_refused_as_torch_refuses_it(words):
         ManualRNN(**(right | words))
 
 
-def test_a_dropout_of_any_kind_of_number_is_taken_and_a_truth_value_is_no_size():
+def test_a_dropout_of_any_kind_of_number_is_taken():
     for half in (np.float32(0.5), np.float64(0.5), Fraction(1, 2)):
         assert ManualRNN(INPUT, HIDDEN, 2, dropout=half).dropout == nn.RNN(INPUT, HIDDEN, 2, dropout=half).dropout
-    with pytest.raises(TypeError, match="input_size should be of type int, got: bool"):
-        ManualRNN(True, HIDDEN)
 
 
 def test_a_state_on_another_device_is_called_by_its_name():
@@ -177,7 +175,7 @@ def test_packed_sequences_are_refused_with_a_way_out():
 
 
 def test_dropout_between_no_layers_is_warned_of():
-    with pytest.warns(UserWarning, match=r"num_layers=1.*dropout=0.5"):
+    with pytest.warns(UserWarning, match=r"dropout=0.5 and num_layers=1"):
         ManualRNN(INPUT, HIDDEN, dropout=0.5)
 
 

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from src.config.schema import ModelConfig
 from src.errors import UserError
 from src.models.language_model import build_model
 from tests.runs.commands import ROOT, environment, only_run, refused, run
@@ -79,13 +80,13 @@ def test_the_cell_of_the_page_trains_is_used_and_goes_on(folder):
 
 def test_what_is_wrong_with_a_cell_of_ones_own_is_told_in_words(folder, monkeypatch):
     monkeypatch.syspath_prepend(folder)
-    words = {"_target_": "leaky.LeakyRNN", "hidden_size": 8, "readout": "linear", "num_layers": 1, "nonlinearity": None}
-    assert build_model({**words, "options": {"leak": 0.25}}, 4).recurrence.leak == 0.25
+    words = {"_target_": "leaky.LeakyRNN", "hidden_size": 8, "readout": "linear", "num_layers": 1}
+    assert build_model(ModelConfig(**words, options={"leak": 0.25}), 4).recurrence.leak == 0.25
     with pytest.raises(UserError) as told:
-        build_model({**words, "num_layers": 2, "options": {"lek": 0.25}}, 4)
+        build_model(ModelConfig(**words | {"num_layers": 2}, options={"lek": 0.25}), 4)
     assert told.value.messages == (
-        "model.options.lek: LeakyRNN has no such word; did you mean leak?",
-        "model.num_layers=2 means nothing for LeakyRNN, which has input_size, hidden_size, leak",
+        "model.options.lek: LeakyRNN has no parameter of this name; did you mean leak?",
+        "model.num_layers=2 is not used by LeakyRNN, which has input_size, hidden_size, leak",
     )
     words = ("--config-dir", "my_conf", "model=leaky", "data=text", "data.path=my.txt", *SHRUNK)
     assert "leaky.Nobody" in refused(*words, "model._target_=leaky.Nobody", cwd=folder)[0]
