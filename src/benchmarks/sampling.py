@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from src.config.schema import SamplingConfig
 from src.data.vocabulary import Vocabulary
-from src.inference.generate import Generation, Writing, pieces
-from src.inference.options import Choice
+from src.inference.generate import decoded, generate_ids
 from src.models.language_model import LanguageModel, build_model
 from src.training.machine import threads_for, use_threads
 
@@ -37,7 +37,7 @@ def run(words: dict[str, Any]) -> dict[str, Any]:
 def rate(model: LanguageModel, vocab_size: int, streams: int, seconds: float) -> float:
     """Return how many characters a second all streams write together, as text, over `seconds`."""
     vocabulary = Vocabulary(tuple(range(vocab_size)))
-    written = pieces(writing(model, streams), vocabulary, Writing(length=10**12, num_samples=streams))
+    written = decoded(writing(model, streams), vocabulary, SamplingConfig(length=10**12, num_samples=streams))
     for _ in islice(written, EARLY):
         pass  # what is loaded and made at first belongs to no character
     steps, begun = 0, time.perf_counter()
@@ -58,7 +58,7 @@ def early_and_late(model: LanguageModel) -> dict[str, float]:
 
 def writing(model: LanguageModel, streams: int) -> Iterator[np.ndarray]:
     """What writes without end, from the first character of the vocabulary, at temperature 1."""
-    return Generation(model, np.zeros(1, np.uint8), Choice(), range(streams))
+    return generate_ids(model, np.zeros(1, np.uint8), SamplingConfig(), range(streams))
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -42,7 +42,7 @@ from src.config.overrides import (
 )
 from src.config.schema import Config, set_value, to_plain
 from src.errors import RunFailure, UserError
-from src.inference.locate import locate, newest_below, run_of
+from src.inference.options import locate, newest_below, run_of
 
 Plain = Any
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's wish; below we set it for ourselves

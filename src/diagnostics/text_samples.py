@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from src.config.schema import SamplingConfig
 from src.data.corpus import Corpus
 from src.data.splits import LineSplit, PairSplit
 from src.diagnostics.diagnostic import View, Watcher
 from src.diagnostics.figure_logger import Gallery
-from src.inference.generate import read, uniform_numbers, widened
+from src.inference.generate import expand_state, read_prompt, sampler, uniform_numbers
 from src.inference.incremental import stepper
-from src.inference.options import Choice
 from src.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
@@ -69,9 +69,9 @@ class TextSamples(Watcher):
     def _written(self, model: LanguageModel) -> np.ndarray | None:
         """Return ids (temperatures, length), all written side by side; None where the network has diverged."""
         split, streams = self.corpus.splits["train"], len(self.temperatures)
-        logits, state = read(model, self._start())
-        machine = stepper(model, streams, widened(state, streams))
-        draws = [Choice(temperature).drawer() for temperature in self.temperatures]
+        logits, state = read_prompt(model, self._start())
+        machine = stepper(model, streams, expand_state(state, streams))
+        draws = [sampler(SamplingConfig(temperature)) for temperature in self.temperatures]
         rows, written = np.repeat(logits[None], streams, axis=0), []
         for uniform in itertools.islice(uniform_numbers([0] * streams), self.length):
             if not np.isfinite(rows).all():

@@ -23,7 +23,7 @@ from src.config.schema import Config, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.data.splits import plan
 from src.errors import UserError
-from src.inference.options import check_monitor, check_prompt, check_size
+from src.training.preparation_checks import check_monitor, check_prompt, check_size
 from src.process import heavy_imports
 from src.sweeps.job import Caught, JobRunner, kept_from_children, taken
 from src.sweeps.plan import Plan, SweepRecord, make_plan

@@ -15,7 +15,7 @@ from src.config.schema import Config
 from src.data.vocabulary import Vocabulary
 from src.errors import UserError
 from src.inference.load import load
-from src.inference.trained_model import TrainedModel, implementation_words
+from src.inference.trained_model import TrainedModel, implementation_config
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
 from src.models.language_model import LanguageModel
@@ -34,7 +34,7 @@ def source_of(config: Config) -> TrainedModel | None:
     source = load(config.init_from)
     words, theirs = config.model, source.config.model
     if words["_target_"] != theirs["_target_"]:
-        implementation_words(theirs, words["name"])
+        implementation_config(theirs, words["name"])
     wrong = [
         f"model.{key}={words[key]}: the weights of init_from={config['init_from']} have {theirs[key]}; leave it out"
         for key in SIZES

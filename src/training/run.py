@@ -26,7 +26,7 @@ from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
 from src.errors import RunFailure
 from src.files import write_atomic
-from src.inference.options import check_monitor, check_prompt, check_size
+from src.training.preparation_checks import check_monitor, check_prompt, check_size
 from src.models.language_model import build_model
 from src.training.checkpoint import FORMAT
 from src.training.console import ONLY_IN_THE_FILE, logging_to, say_end, say_start

@@ -12,8 +12,9 @@ import torch
 from src import load
 from src.data.splits import LineSplit, TextSplit
 from src.errors import UserError
-from src.inference.evaluate import evaluate_run, keep
-from src.inference.score import evaluate, split_windows
+from src.config.schema import EvaluationDataConfig
+from src.inference.evaluate import evaluate, evaluate_run, keep
+from src.inference.score import split_windows
 from src.models.gated import GRU
 from src.models.language_model import LanguageModel
 from tests.fabricated_run import MODELS, VERSE, fabricate

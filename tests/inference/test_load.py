@@ -13,7 +13,7 @@ import torch
 
 from src import load
 from src.errors import UnknownCharacter, UserError
-from src.inference.locate import run_of
+from src.inference.options import run_of
 from src.inference.trained_model import in_implementation
 from tests.fabricated_run import MODELS, VERSE, fabricate
 from tests.runs.commands import environment
