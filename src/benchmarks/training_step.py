@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.checks import errors_in_config
-from src.config.overrides import mistakes_in, quote_literals
+from src.config.overrides import errors_in_overrides, quote_literals
 from src.config.run_key import run_name
 from src.config.schema import Config
 from src.errors import UserError
@@ -25,7 +25,7 @@ def training_config(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: everything that is wrong with the words.
     """
-    wrong = list(mistakes_in(quote_literals(words), Config).values())
+    wrong = list(errors_in_overrides(quote_literals(words), Config).values())
     if wrong:
         raise UserError(*wrong)
     config = config_of(words)
