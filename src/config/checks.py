@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from src.config.schema import Config, TrainerConfig, errors_in_values
-from src.data.options import EXTEND
-from src.data.options import check as check_data
+from src.data.corpora import EXTEND, errors_in_data
 from src.errors import UserError, nearest
 
 METRICS = tuple(
@@ -29,14 +28,8 @@ OPTIMIZER_KEYS = {
 
 def errors_in_config(config: Config) -> list[str]:
     """Return everything that is wrong with a composed configuration, one text an error."""
-    return [*errors_in_values(config), *_errors_in_names(config), *errors_in_data(config), *_combinations(config)]
-
-
-def errors_in_data(config: Config) -> list[str]:
-    """TEMPORARY: until src.data offers it."""
-    known = {f"data.{key}=" for key in ("encoding", "errors", "unknown", "convention", "offset", "reset", "split_seed")}
-    known |= {f"data.{key}=" for key in ("seq_len", "batch_size", "evaluation_streams")}
-    return [error for error in check_data(**config.data) if not any(error.startswith(key) for key in known)]
+    data = errors_in_data(config.data)
+    return [*errors_in_values(config), *_errors_in_names(config), *data, *_combinations(config)]
 
 
 def errors_in_name(name: str | None) -> Iterator[str]:

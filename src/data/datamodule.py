@@ -1,4 +1,4 @@
-"""The loaders, made where Lightning asks for them: only then does a process know its rank among several."""
+"""The loaders, made when Lightning asks for them: only then does a process know its rank."""
 
 from __future__ import annotations
 
@@ -7,47 +7,35 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from src.config.schema import DataConfig
 from src.data.batching import Window, Windows, evaluation_windows
 from src.data.corpus import Corpus
 
 
 class TextData(pl.LightningDataModule):
-    """The windows of a corpus: `train` as the configuration says, `val` in parallel streams.
+    """The windows of a corpus: of `train` as the configuration says, of `val` in parallel streams.
 
     Args:
         corpus: an open corpus.
-        seq_len, batch_size, offset, reset: as in the `data` group.
-        evaluation_streams: parallel streams of a validation during training.
+        config: how it is cut into windows.
         seed: of the offsets (the run's seed).
-        limit: windows an epoch, where fewer than all are wanted.
+        limit: windows in an epoch, if fewer than all.
     """
 
-    def __init__(
-        self,
-        corpus: Corpus,
-        seq_len: int,
-        batch_size: int,
-        offset: str,
-        reset: str,
-        evaluation_streams: int,
-        seed: int,
-        limit: int | None = None,
-    ) -> None:
+    def __init__(self, corpus: Corpus, config: DataConfig, seed: int, limit: int | None = None) -> None:
         super().__init__()
-        self.corpus = corpus
-        self.seq_len, self.batch_size, self.offset, self.reset = seq_len, batch_size, offset, reset
-        self.evaluation_streams, self.seed, self.limit = evaluation_streams, seed, limit
+        self.corpus, self.config, self.seed, self.limit = corpus, config, seed, limit
         self.loader: Windows | None = None
-        self.position: dict[str, Any] | None = None  # of a checkpoint
+        self.position: dict[str, Any] | None = None  # the state of a loader that a checkpoint has stored
 
     def windows(self, rank: int = 0, world_size: int = 1) -> Windows:
-        """The training windows of one process."""
+        """Return the training windows of one process."""
         return Windows(
             self.corpus.splits["train"],
-            self.seq_len,
-            self.batch_size,
-            offset=self.offset,
-            reset=self.reset,
+            self.config.seq_len,
+            self.config.batch_size,
+            offset=self.config.offset,
+            reset=self.config.reset,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
@@ -55,13 +43,13 @@ class TextData(pl.LightningDataModule):
         )
 
     def val_windows(self) -> Windows | None:
-        """The validation's windows, or None where the corpus has no val. Every process reads all of them."""
+        """Return the windows of a validation, the same in every process, or None if the corpus has no val."""
         if "val" not in self.corpus.splits:
             return None
-        return evaluation_windows(self.corpus.splits["val"], self.seq_len, self.evaluation_streams)
+        return evaluation_windows(self.corpus.splits["val"], self.config.seq_len, self.config.evaluation_streams)
 
     def described(self) -> dict[str, dict[str, int]]:
-        """For the record: streams side by side, transitions that an epoch's windows score, transitions they drop."""
+        """Return for the run's record what an epoch has: see `Windows.described`."""
         splits = {"train": self.windows(), "val": self.val_windows()}
         return {name: windows.described() for name, windows in splits.items() if windows is not None}
 
@@ -73,21 +61,21 @@ class TextData(pl.LightningDataModule):
             self.loader.load_state_dict(self.position)
         return self.loader
 
+    def val_dataloader(self) -> Windows | list[Windows]:
+        """Lightning's hook; without a val split the trainer does not validate."""
+        return self.val_windows() or []
+
     def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
-        """Move a window; one that is there Lightning would take apart and put together again, at every step."""
+        """Move a window. If it is there already it is returned as it is: Lightning would rebuild it at every step."""
         if batch.inputs.device == device:
             return batch
-        there: Window = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return there
+        moved: Window = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved
 
     def state_dict(self) -> dict[str, Any]:
-        """The loader's place. Lightning keeps it too, and gives it back in mid-epoch only: the epoch would be lost."""
+        """Return the loader's position. Lightning restores it in mid-epoch only, and would lose the epoch's number."""
         return self.loader.state_dict() if self.loader is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the place back, for the loader that is made next."""
+        """Keep the position for the next loader."""
         self.position = state_dict or None
-
-    def val_dataloader(self) -> Windows | list[Windows]:
-        """Lightning's hook; where there is nothing to validate on, the trainer is told not to ask."""
-        return self.val_windows() or []

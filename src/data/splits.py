@@ -1,22 +1,29 @@
-"""What a corpus is cut into: one long text, a list of items, or one pair of input and target.
+"""The splits of a corpus (train, val, test), and the plan of the windows of an epoch.
 
-`len(split)` counts its characters, `split.transitions` the predictions that a complete evaluation scores.
+A split is one long text, a list of items, or one pair of input and target. `len(split)` counts its characters,
+`split.transitions` the predictions that a complete evaluation scores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 
 from src.errors import DataError
 
+BOUNDARY = "\n"  # the symbol before, between and after the items of a list
+IGNORED = -100  # the target that torch's cross_entropy leaves out
+
 
 @dataclass(frozen=True, eq=False)
 class TextSplit:
-    """One text as ids (length,), in memory or mapped from a file; every character but the first is predicted once."""
+    """One text as ids (length,), in memory or memory-mapped; every character but the first is predicted once."""
 
     name: str
     ids: np.ndarray
@@ -26,41 +33,41 @@ class TextSplit:
 
     @property
     def transitions(self) -> int:
-        """The first character is given, each later one is predicted from those before it."""
+        """All characters but the first."""
         return max(0, len(self.ids) - 1)
 
 
 @dataclass(frozen=True, eq=False)
 class LineSplit:
-    """Items one behind the other, a boundary id before the first, between two and after the last (length,)."""
+    """Items in one array of ids (length,), with a boundary id before the first, between two and after the last."""
 
     name: str
     ids: np.ndarray
     boundary: int
 
     def __len__(self) -> int:
-        """Characters of the items themselves, without the boundaries."""
+        """Characters of the items, without the boundaries."""
         return len(self.ids) - len(self.starts) - 1
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """Where each item's leading boundary stands (items,)."""
+        """Index of the boundary before each item (items,)."""
         return np.flatnonzero(self.ids == self.boundary)[:-1]
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Transitions an item: its characters and the boundary that ends it (items,)."""
+        """Transitions of each item: its characters and the boundary after it (items,)."""
         return np.diff(self.starts, append=len(self.ids) - 1)
 
     @property
     def transitions(self) -> int:
-        """An item of n characters has n + 1: the end is predicted too."""
+        """An item of n characters has n + 1: its end is predicted too."""
         return max(0, len(self.ids) - 1)
 
 
 @dataclass(frozen=True, eq=False)
 class PairSplit:
-    """A given input (length,) and the target of each of its steps (length,): the tutorial's "hello" -> "ohlol"."""
+    """Input ids (length,) and the target of each step (length,): the tutorial's "hello" -> "ohlol"."""
 
     name: str
     ids: np.ndarray
@@ -78,20 +85,49 @@ Split = TextSplit | LineSplit | PairSplit
 
 
 class Splits(dict[str, Split]):
-    """The splits a corpus has; another one is refused with the names of those."""
+    """The splits of a corpus by name; one that it does not have is a DataError with the names of all."""
 
     def __missing__(self, name: str) -> Split:
         raise DataError(f"this corpus has no split {name!r}; it has {', '.join(self)}")
 
 
-# ---- Where the windows of an epoch lie in a split. A plan knows how many there are and cuts any one of them.
+def edges_of(length: int, shares: Sequence[float]) -> list[int]:
+    """Return 0 and the end of each share: the floor of the exact running sum, so that 0.9 of 10 is 9."""
+    sums = [sum((Fraction(str(share)) for share in shares[:count]), Fraction(0)) for count in range(len(shares) + 1)]
+    return [int(length * total) for total in sums]
 
-IGNORED = -100  # torch's cross_entropy leaves such targets out
+
+def draw_items(text: bytes, shares: Sequence[float], seed: int, name: str) -> list[bytes]:
+    """Draw the lines of a text, without empty ones, into splits; each is `\\n item \\n item \\n`.
+
+    Raises:
+        DataError: a share of the items has none.
+    """
+    items = [item for item in text.split(BOUNDARY.encode()) if item]
+    order = np.random.default_rng(seed).permutation(len(items)).tolist()
+    spans = list(pairwise(edges_of(len(items), shares)))
+    if any(low == high for low, high in spans):
+        raise DataError(
+            f"{name} has {len(items):,} items, and with data.split={list(shares)} one split has none; "
+            "use a longer list or fewer splits"
+        )
+    return [BOUNDARY.encode().join([b"", *(items[at] for at in order[low:high]), b""]) for low, high in spans]
+
+
+# -- plans: how many windows an epoch has, and which part of the split each one is ------------------------------------
+
 Cut = tuple[np.ndarray, np.ndarray]
 
 
 class Plan(Protocol):
-    """The windows of an epoch, by number."""
+    """The windows of an epoch.
+
+    count    how many there are
+    dropped  transitions that are in none
+    fresh    whether the first window starts from a zero state in every epoch
+    cut      inputs and targets (time, batch) of window `index`, int64, for some of the columns
+    begins   whether window `index` starts from a zero state
+    """
 
     count: int
     dropped: int
@@ -104,9 +140,12 @@ class Plan(Protocol):
 class StreamPlan:
     """A text as `batch_size` parallel streams, `seq_len` steps at a time.
 
-    Column i holds the transitions [i L, (i + 1) L), L = transitions // batch_size, and column i of one window continues
+    Column i has the transitions [i L, (i + 1) L), L = transitions // batch_size, and column i of one window continues
     column i of the window before it. With a random offset the first window of an epoch is shorter, by an amount drawn
-    from (seed, epoch), and the borders of all windows move with it: still every transition comes once.
+    from (seed, epoch), and all window borders move with it; every transition is still predicted once.
+
+    Raises:
+        DataError: the text is shorter than one window, or than one transition per stream.
     """
 
     fresh = False
@@ -125,16 +164,16 @@ class StreamPlan:
         self.dropped = split.transitions - self.length * batch_size
         used = split.ids[: self.length * batch_size + 1]
         step = used.strides[0]
-        # (batch, L + 1) without a copy: a row's last id, predicted there, is the next row's first, read here
+        # (batch, L + 1) without a copy: the last id of a row, its last target, is also the first id of the next row
         self.rows = np.lib.stride_tricks.as_strided(
             used, (batch_size, self.length + 1), (self.length * step, step), writeable=False
         )
         self.seq_len, self.seed = seq_len, seed
-        self.drawn: tuple[int, int] | None = None  # epoch and its first window's length
+        self.drawn: tuple[int, int] | None = None  # an epoch and the length of its first window
         self.count, self.firsts = -(-self.length // seq_len), (seq_len, seq_len)
         if offset == "random":
-            # The first window may be `last` to seq_len long and leave the count as it is, or 1 to last - 1 and add a
-            # window. The choice with more freedom is taken for good, so that every epoch has the same count.
+            # A first window of `last` to seq_len steps leaves the count as it is, one of 1 to last - 1 adds a window.
+            # The larger of the two ranges is used in all epochs, so that they have equally many windows.
             last = self.length - (self.count - 1) * seq_len
             if seq_len - last >= last - 1:
                 self.firsts = (last, seq_len)
@@ -159,23 +198,28 @@ class StreamPlan:
 
 
 class LinePlan:
-    """Items side by side, padded to the longest of a batch; one longer than `seq_len` goes on in the next window.
+    """Items side by side, padded to the longest of a batch; one longer than `seq_len` continues in the next window.
 
-    Items are grouped by the number of windows they need, so that short ones do not wait for long ones. With a random
-    offset the order within a group and the order of the batches are drawn anew from (seed, epoch).
+    Items are grouped by the number of windows they need, so that a batch has little padding. With a random offset the
+    order within a group and the order of the batches are drawn from (seed, epoch).
+
+    Raises:
+        DataError: there are no items.
     """
 
     dropped, fresh = 0, True
 
     def __init__(self, split: LineSplit, seq_len: int, batch_size: int, offset: str, seed: int) -> None:
         if len(split.starts) == 0:
-            raise DataError(f"{split.name}: a list of no items has nothing to predict; use a file with one item a line")
-        seq_len = min(seq_len, int(split.lengths.max()))  # one longer than any item cuts nothing
+            raise DataError(
+                f"{split.name}: a list without items has nothing to predict; use a file with one item a line"
+            )
+        seq_len = min(seq_len, int(split.lengths.max()))  # a longer window would be padding only
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
         self.random, self.seed = offset == "random", seed
         windows = -(-split.lengths // seq_len)
-        self.groups = [np.flatnonzero(windows == size) for size in np.unique(windows)]
         sizes = np.unique(windows).tolist()
+        self.groups = [np.flatnonzero(windows == size) for size in sizes]
         self.batches = [
             (group, k, size)
             for group, size in enumerate(sizes)
@@ -185,20 +229,20 @@ class LinePlan:
         self.orders: tuple[int, list[np.ndarray], list[tuple[int, int]]] | None = None
 
     def order(self, epoch: int) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
-        """The epoch's order of items in each group, and for each window its batch and its place in that batch."""
+        """Return an epoch's order of items in each group, and of each window its batch and its number in the batch."""
         if self.orders is None or self.orders[0] != epoch:
             groups, batches = self.groups, np.arange(len(self.batches))
             if self.random:
                 generator = np.random.default_rng((self.seed, epoch))
                 groups = [generator.permutation(group) for group in groups]
                 batches = generator.permutation(batches)
-            places = [(int(batch), part) for batch in batches for part in range(self.batches[batch][2])]
-            self.orders = (epoch, groups, places)
+            windows = [(int(batch), part) for batch in batches for part in range(self.batches[batch][2])]
+            self.orders = (epoch, groups, windows)
         return self.orders[1], self.orders[2]
 
     def cut(self, epoch: int, index: int, columns: slice) -> Cut:
-        groups, places = self.order(epoch)
-        batch, part = places[index]
+        groups, windows = self.order(epoch)
+        batch, part = windows[index]
         group, k, _ = self.batches[batch]
         items = groups[group][k * self.batch_size : (k + 1) * self.batch_size]
         lengths = np.zeros(self.batch_size, np.int64)
@@ -206,13 +250,13 @@ class LinePlan:
         lengths[: len(items)], starts[: len(items)] = self.split.lengths[items], self.split.starts[items]
         times = np.arange(part * self.seq_len, min(int(lengths.max()), (part + 1) * self.seq_len))[:, None]
         real = times < lengths[columns]
-        place = np.where(real, starts[columns] + times, 0)
-        here, after = (self.split.ids[at].astype(np.int64) for at in (place, np.where(real, place + 1, 0)))
+        at = np.where(real, starts[columns] + times, 0)
+        here, after = (self.split.ids[where].astype(np.int64) for where in (at, np.where(real, at + 1, 0)))
         return np.where(real, here, self.split.boundary), np.where(real, after, IGNORED)
 
     def begins(self, epoch: int, index: int) -> bool:
-        _, places = self.order(epoch)
-        return places[index][1] == 0
+        _, windows = self.order(epoch)
+        return windows[index][1] == 0
 
 
 class PairPlan:
@@ -231,7 +275,7 @@ class PairPlan:
 
 
 def plan(split: Split, seq_len: int, batch_size: int, offset: str, seed: int) -> Plan:
-    """The plan that fits the kind of split."""
+    """Return the plan for this kind of split."""
     if isinstance(split, PairSplit):
         return PairPlan(split)
     if isinstance(split, LineSplit):

@@ -1,52 +1,55 @@
-"""What the units do while they read: a heat map under the text, and how their values are distributed."""
+"""What the units do while they read: a heat map above the text, and how their values are distributed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from src.diagnostics.diagnostic import View, Watcher
-from src.diagnostics.drawing import short
-from src.diagnostics.gradient_flow import Layers, is_plain
+from src.diagnostics import drawing
+from src.diagnostics.diagnostic import Diagnostic, EvalView
+from src.diagnostics.gradient_flow import PlainRecurrence, applies_to_plain
+from src.diagnostics.tensorboard import writers
+from src.models.language_model import State
 
-SHOWN = 72  # characters under the heat map: as many as can be read at 800 pixels
+SHOWN = 72  # characters below the heat map: as many as can be read at 800 pixels
 COUNTED = 256  # characters whose states make the histograms
 MOST_LAYERS = 2  # maps in one figure: the lowest and the top
+MOST_UNITS = 64  # rows of a map that can still be told apart
 
 
-class HiddenStates(Watcher):
+class HiddenStates(Diagnostic):
     """Draw `hidden/units_over_text`, and the histograms `hidden/layer_<l>`: peaks at -1 and 1 are saturation."""
 
     name = "hidden_states"
 
-    def draw(self, view: View) -> None:
+    def draw(self, view: EvalView) -> None:
         """Read a passage and draw."""
-        from src.diagnostics.drawing import units_over_text
-
         ids, states = states_over_passage(view, COUNTED)
-        text = [short(self.gallery.symbols[i]) for i in ids[:SHOWN].tolist()]
+        text = [drawing.short(view.symbols[i]) for i in ids[:SHOWN].tolist()]
         names = list(states)
-        shown = names if len(names) <= MOST_LAYERS else [names[0], names[-1]]
-        figure = units_over_text(view.step, [states[name][:SHOWN] for name in shown], shown, text)
-        self.gallery.figure(view.trainer, "hidden/units_over_text", figure, view.step)
-        for name, values in states.items():
-            self.gallery.histogram(view.trainer, f"hidden/{name.replace(' ', '_')}", values.float().numpy(), view.step)
+        names = names if len(names) <= MOST_LAYERS else [names[0], names[-1]]
+        figure = units_over_text(view.step, {name: states[name][:SHOWN] for name in names}, text)
+        self.write_figure(view, "hidden/units_over_text", figure)
+        for writer in writers(view.trainer.loggers):
+            for name, values in states.items():
+                writer.histogram(f"hidden/{name.replace(' ', '_')}", values.float().numpy(), view.step)
 
 
-def states_over_passage(view: View, length: int) -> tuple[Tensor, dict[str, Tensor]]:
+def states_over_passage(view: EvalView, length: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the ids (time,) of a passage and the hidden states (time, hidden) that reading them leaves, by layer.
 
-    Of a gated or unknown recurrence only the top layer's are told.
+    A gated or unknown recurrence shows its top layer only.
     """
-    layers = Layers.of(view.model.recurrence) if is_plain(view) else None
+    plain = PlainRecurrence.of(view.model.recurrence) if applies_to_plain(view) else None
     ids, found = [], []
-    state = None
+    state: State = None
     for window in view.passage(length):
-        before: Any = None if window.starts else state
-        if layers is not None:
-            hidden = layers.hidden(window.inputs, before)
+        before = None if window.starts else state
+        if plain is not None:
+            _, hidden = plain.run(window.inputs, before)
             state = torch.stack([h[-1] for h in hidden])
         else:
             with view.trainer.precision_plugin.forward_context():
@@ -54,5 +57,35 @@ def states_over_passage(view: View, length: int) -> tuple[Tensor, dict[str, Tens
             hidden = [top.cpu()]
         ids.append(window.inputs[:, 0])
         found.append([h[:, 0] for h in hidden])
-    names = ["top layer"] if layers is None else [f"layer {layer}" for layer in range(len(layers.weights))]
+    names = ["top layer"] if plain is None else [f"layer {layer}" for layer in range(len(plain.layers))]
     return torch.cat(ids), {name: torch.cat(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
+
+
+def units_over_text(step: int, hidden: dict[str, Tensor], text: Sequence[str]) -> Any:
+    """Draw hidden states above the text that they read: a row per unit, the slowest unit at the top.
+
+    Args:
+        step: optimizer steps made.
+        hidden: (time, hidden) of each layer shown, by the layer's name.
+        text: (time,) labels of the characters read.
+    """
+    title = f"Hidden states over a passage, after {step:,} steps"
+    figure, rows = drawing.page(title, 1.2 + 2.6 * len(hidden), [1] * len(hidden))
+    for [axes], (name, states) in zip(rows, hidden.items(), strict=True):
+        values = drawing.finite(states)
+        bound = drawing.largest(values, 1.0)
+        order = slowest_first(torch.from_numpy(values))[:: -(-states.shape[1] // MOST_UNITS)]
+        image = drawing.heat(axes, values[:, order].T, cmap="PuOr", vmin=-bound, vmax=bound)
+        drawing.colour_bar(image, axes, "h_t")
+        drawing.characters_below(axes, text)
+        axes.set_yticks([])
+        units = f"{len(order)} of {states.shape[1]} units" if len(order) < states.shape[1] else f"{len(order)} units"
+        drawing.describe(axes, f"{name}: {units}, the slowest at the top", "character read", "units")
+    return figure
+
+
+def slowest_first(states: Tensor) -> Tensor:
+    """Return the units of (time, hidden) by how little they change in a step, relative to how much they vary."""
+    change = states.diff(dim=0).square().mean(0)
+    spread = states.var(0, correction=0).clamp(min=1e-12)
+    return (change / spread).nan_to_num(0.0).argsort(stable=True)

@@ -13,13 +13,13 @@ from lightning.pytorch.callbacks import Callback
 log = logging.getLogger(__name__)
 
 
-class Trace(Callback):
-    """Record `steps` training steps after the first `warm_up`, and say where the trace lies.
+class ProfilerCallback(Callback):
+    """Record `steps` training steps after the first `warm_up`, and log where the trace is.
 
     Args:
         path: the file to write, JSON.
         warm_up: steps before, in which allocators and caches settle.
-        steps: steps recorded; fewer where the run ends before.
+        steps: steps recorded; fewer if the run ends before.
     """
 
     def __init__(self, path: Path, warm_up: int = 10, steps: int = 20) -> None:

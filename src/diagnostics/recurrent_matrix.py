@@ -1,46 +1,43 @@
-"""How many units stand at the end of tanh's range, where f' = 1 - h^2 is next to nothing and no gradient passes."""
+"""The weights: eigenvalues, singular values and spectral radius of each W, saturated units, the columns of U."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from src.diagnostics.diagnostic import View, Watcher
-from src.diagnostics.gradient_flow import Layers, is_plain
+from src.config.schema import DiagnosticConfig
+from src.diagnostics import drawing
+from src.diagnostics.diagnostic import Diagnostic, EvalView, trained
+from src.diagnostics.gradient_flow import PlainRecurrence, applies_to_plain, widened
+from src.diagnostics.scalar_logger import write_scalars
+from src.diagnostics.tensorboard import writers
+from src.models.gated import Gated
 
-LIMIT = 0.99  # f' < 0.02 beyond it
-
-
-def saturated(hidden: Tensor, limit: float = LIMIT) -> Tensor:
-    """Return the share of |h| > limit, layer by layer: (layers, ...) -> (layers,)."""
-    return (hidden.detach().abs() > limit).flatten(1).float().mean(1)
-
-
-# ---- The recurrent matrix W: its eigenvalues, their largest modulus, its singular values.
-
+LIMIT = 0.99  # of |h|; beyond it f' = 1 - h^2 is below 0.02, and hardly any gradient passes
 SQUARINGS = 8  # W^256: what the norm adds to the radius has shrunk to its 128th root
 
 
 def eigenvalues(W: Tensor) -> Tensor:
     """Return the eigenvalues of W (hidden, hidden), complex (hidden,), the largest modulus first.
 
-    Not a number where W is not finite: LAPACK raises then, or takes the process with it.
+    NaN if W is not finite: LAPACK raises then, or ends the process.
     """
-    A = _plain(W)
-    if not is_finite(A):
+    A = widened(W)
+    if not bool(A.isfinite().all()):
         return torch.full((len(A),), torch.nan, dtype=A.dtype.to_complex())
     found = torch.linalg.eigvals(A)
     return found[found.abs().argsort(descending=True)]
 
 
 def singular_values(W: Tensor) -> Tensor:
-    """Return the singular values of W (hidden, hidden), (hidden,), the largest first; nan where W is not finite."""
-    A = _plain(W)
-    return torch.linalg.svdvals(A) if is_finite(A) else torch.full((len(A),), torch.nan, dtype=A.dtype)
+    """Return the singular values of W (hidden, hidden), (hidden,), the largest first; NaN if W is not finite."""
+    A = widened(W)
+    return torch.linalg.svdvals(A) if bool(A.isfinite().all()) else torch.full((len(A),), torch.nan, dtype=A.dtype)
 
 
 def spectral_radius(W: Tensor) -> float:
@@ -50,10 +47,10 @@ def spectral_radius(W: Tensor) -> float:
     orthogonal W gives 1 to the last digits and one whose eigenvectors span the space is right to about 1e-3. Where m
     eigenvectors fall together (a Jordan block) |W^k| grows as k^(m-1) rho^k, and the answer is up to 2^((m-1)/128) too
     large: 0.5 % for m = 2, 11 % for m = 20. For hidden = 512 this is a tenth of what the eigenvalues cost.
-    Not a number where W is not finite.
+    NaN if W is not finite.
     """
-    A = _plain(W)
-    if not is_finite(A):
+    A = widened(W)
+    if not bool(A.isfinite().all()):
         return math.nan
     scale = float(A.abs().max())
     if scale == 0.0:
@@ -72,90 +69,122 @@ def spectral_radius(W: Tensor) -> float:
     return scale * math.exp((log_norm - before) / 2 ** (SQUARINGS - 1))
 
 
-def is_finite(A: Tensor) -> bool:
-    """Return whether every number of a tensor is finite."""
-    return bool(torch.isfinite(A).all())
+def saturated(hidden: Tensor) -> Tensor:
+    """Return the share of |h| > LIMIT, layer by layer: (layers, ...) -> (layers,)."""
+    return (hidden.detach().abs() > LIMIT).flatten(1).float().mean(1)
 
 
-def _plain(W: Tensor) -> Tensor:
-    """Return W detached, on the CPU, in single precision at least: LAPACK has no half."""
-    W = W.detach().cpu()
-    return W.to(torch.promote_types(W.dtype, torch.float32))
-
-
-# ---- Is the recurrent matrix about to explode: the eigenvalues of each W beside the unit circle, its singular ...
-
-
-class RecurrentMatrix(Watcher):
-    """Draw `recurrent/eigenvalues`: now, and in grey as it was before the first step."""
-
-    name = "recurrent_matrix"
-    draws_at_start = True  # where an initialisation puts them is half of what is to be seen
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.first: list[tuple[Tensor, Tensor]] = []  # a layer: eigenvalues, singular values
-
-    def means_something(self, view: View) -> bool:
-        """A gated cell has a W a gate, and no power of one of them is what a signal is multiplied by."""
-        return is_plain(view)
-
-    def draw(self, view: View) -> None:
-        """Compute and draw."""
-        from src.diagnostics import drawing as pictures
-
-        now = [(eigenvalues(W), singular_values(W)) for W in Layers.of(view.model.recurrence).W()]
-        self.first = self.first or now
-        values, sigma = zip(*now, strict=True)
-        first, first_sigma = zip(*self.first, strict=True)
-        figure = pictures.eigenvalues(view.step, values, first, list(zip(sigma, first_sigma, strict=True)))
-        self.gallery.figure(view.trainer, "recurrent/eigenvalues", figure, view.step)
-
-    def memory(self) -> dict[str, Any]:
-        """How it was before the first step."""
-        return {"first": [list(layer) for layer in self.first]}
-
-    def remember(self, memory: dict[str, Any]) -> None:
-        """Take it back."""
-        self.first = [(values, sigma) for values, sigma in memory["first"]]
-
-
-# ---- Two numbers a layer that tell early what goes wrong: the spectral radius of W, and how many units are ...
-
-
-class RecurrentScalars(Watcher):
-    """Write `recurrent/spectral_radius/layer_<l>` and `recurrent/saturated/layer_<l>`.
+class RecurrentScalars(Diagnostic):
+    """Write `recurrent/spectral_radius/layer_<l>` and `recurrent/saturated/layer_<l>`, early signs of trouble.
 
     Saturation is that of the state which the last window of training left behind, all streams; at step 0 that of the
-    first window, which the weights of step 0 have read. A gated model has a W a gate, and a signal is multiplied by no
-    power of any of them: it has saturation alone.
+    first window, which the weights of step 0 have read. A gated model has a W per gate, and a signal is multiplied by
+    no power of any of them: it has saturation alone.
     """
 
     name = "recurrent_scalars"
     waits = False  # for the first state: before the first window there is none
 
-    def look(self, view: View) -> None:
+    def look(self, view: EvalView) -> None:
         """Write a point of each."""
-        if is_plain(view):
-            matrices = Layers.of(view.model.recurrence).W()
+        if applies_to_plain(view):
+            matrices = recurrent_matrices(view)
             radii = {f"recurrent/spectral_radius/layer_{layer}": spectral_radius(W) for layer, W in enumerate(matrices)}
-            self.gallery.scalars(view.trainer, radii, view.step)
+            write_scalars(view.trainer, radii, view.step)
         self.waits = view.step == 0
         if not self.waits:
-            self._saturation(view)
+            self._saturation(view.trainer, view.module.states["train"], view.step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Write the first point of saturation."""
         if self.waits:
             self.waits = False
-            view = self._view(trainer, pl_module)
-            view.step = 0
-            self._saturation(view)
+            self._saturation(trainer, trained(pl_module).states["train"], 0)
 
-    def _saturation(self, view: View) -> None:
-        state = view.module.states["train"]
+    def _saturation(self, trainer: pl.Trainer, state: Any, step: int) -> None:
         state = state[0] if isinstance(state, tuple) else state  # the LSTM's h, not its c
         if state is not None:
             shares = saturated(state).tolist()
             points = {f"recurrent/saturated/layer_{layer}": share for layer, share in enumerate(shares)}
-            self.gallery.scalars(view.trainer, points, view.step)
+            write_scalars(trainer, points, step)
+
+
+class RecurrentMatrix(Diagnostic):
+    """Draw `recurrent/eigenvalues`: now, and in grey as it was before the first step."""
+
+    name = "recurrent_matrix"
+    draws_at_start = True  # where an initialisation puts them is half of what there is to see
+    kept = ("first",)
+
+    def __init__(self, config: DiagnosticConfig, save_figures: bool = False) -> None:
+        super().__init__(config, save_figures)
+        self.first: list[list[Tensor]] = []  # per layer: eigenvalues, singular values
+
+    def applies_to(self, view: EvalView) -> bool:
+        """A gated cell has a W per gate, and a signal is multiplied by no power of any of them."""
+        return applies_to_plain(view)
+
+    def draw(self, view: EvalView) -> None:
+        """Compute and draw."""
+        now = [[eigenvalues(W), singular_values(W)] for W in recurrent_matrices(view)]
+        self.first = self.first or now
+        self.write_figure(view, "recurrent/eigenvalues", spectrum_figure(view.step, now, self.first))
+
+
+def recurrent_matrices(view: EvalView) -> list[Tensor]:
+    """Return each layer's W (hidden, hidden)."""
+    return [layer.W for layer in PlainRecurrence.of(view.model.recurrence).layers]
+
+
+def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[Sequence[Tensor]]) -> Any:
+    """Draw each layer's W: its eigenvalues beside the unit circle, and its singular values; in grey those at the start.
+
+    Args:
+        step: optimizer steps made.
+        now, first: per layer the eigenvalues, complex (hidden,), and the singular values.
+    """
+    rows = drawing.in_rows(len(now))
+    height = 6.4 if len(rows) == 1 else 4.9 * len(rows)
+    pairs, heights = [count for count in rows for _ in range(2)], [1.9, 1.0] * len(rows)
+    figure, grid = drawing.page(f"The recurrent matrix W, after {step:,} steps", height, pairs, heights)
+    circles, spectra = ([axes for row in grid[half::2] for axes in row] for half in (0, 1))
+    angles = torch.linspace(0, 2 * math.pi, 200)
+    for layer, (plane, spectrum) in enumerate(zip(circles, spectra, strict=True)):
+        plane.plot(angles.cos(), angles.sin(), color="black", linewidth=0.8)
+        for (values, sigma), colour, name in (
+            (first[layer], drawing.PALE, "before the first step"),
+            (now[layer], drawing.BLUE, "now"),
+        ):
+            plane.plot(drawing.finite(values.real), drawing.finite(values.imag), ".", markersize=3, color=colour)
+            spectrum.plot(drawing.finite(sigma), color=colour, label=name)
+        reach = 1.08 * drawing.largest(torch.cat([now[layer][0], first[layer][0]]), 1.0)
+        plane.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        radius = float(now[layer][0].abs().max())
+        drawing.describe(plane, f"Layer {layer}: radius {radius:.3f}", "real part", "imaginary part")
+        spectrum.axhline(1, color="black", linewidth=0.8)
+        spectrum.set_ylim(bottom=0)
+        drawing.describe(spectrum, "Its singular values", "from the largest on", "singular value")
+        for axes, which in ((plane, "x"), (plane, "y"), (spectrum, "x")):
+            drawing.whole_numbers(axes, which)
+    spectra[0].legend(loc="lower left")
+    return figure
+
+
+class InputVectors(Diagnostic):
+    """Put `input_vectors` into the projector: a point per character, its column of the first layer's U (all gates)."""
+
+    name = "input_vectors"
+
+    def applies_to(self, view: EvalView) -> bool:
+        """A recurrence of the user's own need not have a U."""
+        return isinstance(view.model.recurrence, Gated) or applies_to_plain(view)
+
+    def draw(self, view: EvalView) -> None:
+        """Write the vectors of now in place of earlier ones."""
+        recurrence = view.model.recurrence
+        if isinstance(recurrence, Gated):
+            U = widened(recurrence.rnn.weight_ih_l0)  # type: ignore[arg-type]  # a tensor
+        else:
+            U = PlainRecurrence.of(recurrence).layers[0].U
+        for writer in writers(view.trainer.loggers):
+            writer.vectors("input_vectors", U.T.numpy(), [drawing.label(symbol) for symbol in view.symbols])

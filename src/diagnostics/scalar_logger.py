@@ -1,4 +1,4 @@
-"""What is drawn while training: the train scalars at their cadence, the validation's at each validation."""
+"""Training scalars: `train/...` at a cadence in optimizer steps, to every logger of the run."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from src.diagnostics.diagnostic import TrainedModule, trained
 from src.metrics import four_metrics
-from src.training.module import LanguageModule, Outcome
+from src.models.loss import Outcome
 
 
 def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:
-    """Write scalars to every logger of the run; x is the number of optimizer steps made before."""
+    """Write scalars to every logger of the run; `step` is the number of optimizer steps made before."""
     for logger in trainer.loggers:
         logger.log_metrics(dict(metrics), step)
 
 
 def last_window(trainer: pl.Trainer, outcome: Outcome) -> dict[str, float]:
-    """Return `train/loss` and the four metrics of the window just trained on, all columns of it: every process asks."""
+    """Return `train/loss` and the four metrics of a training window, over the columns of all processes.
+
+    A collective call: every process has to make it.
+    """
     loss = outcome.loss
     characters = max(1, int(loss.everywhere))
     share = int(loss.characters) / characters
@@ -35,22 +39,25 @@ def last_window(trainer: pl.Trainer, outcome: Outcome) -> dict[str, float]:
     return {"train/loss": minimised, **four_metrics("train", nats, accuracy)}
 
 
-class Curves(Callback):
+class ScalarLogger(Callback):
     """Write the `train/...` scalars every `every_n_steps` optimizer steps, the first at step 0.
 
-    Nothing is written, and no number is fetched from the device, on the steps between.
-    A point tells the loss before the step at which it stands. Under gradient accumulation it is the last window's.
+    Nothing is written, and no number is fetched from the device, on the steps between. A point shows the loss before
+    its step; with gradient accumulation that of the last window.
     """
+
+    state_key = "scalars"
 
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
         self.last_point: tuple[float, float, int] | None = None  # seconds, characters, step of the point before
         self.since = 0
         self.latest: dict[str, float] = {}
-        self.constant: dict[str, float] = {}  # lines beside the curves: a point at the first step and one at the last
+        self.constant: dict[str, float] = {}  # baselines: a point at the first step and one at the last make a line
+        self.steps_before = 0  # optimizer steps made before this batch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin the constant lines; in a run that goes on they have begun."""
+        """Begin the constant lines; a resumed run has begun them."""
         if trainer.global_step == 0 and self.constant:
             write_scalars(trainer, self.constant, 0)
 
@@ -61,29 +68,27 @@ class Curves(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Ask for the gradient's norm on the steps that are written."""
-        assert isinstance(pl_module, LanguageModule)
-        pl_module.norm_wanted = trainer.global_step % self.every_n_steps == 0
+        module = trained(pl_module)
+        self.steps_before = trainer.global_step
+        module.norm_wanted = self.steps_before % self.every_n_steps == 0
         if self.last_point is None:
-            self.last_point = (time.perf_counter(), float(pl_module.characters), self.since)
+            self.last_point = (time.perf_counter(), float(module.characters), self.since)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Write a point if the optimizer has just made a step that is due."""
-        step = trainer.global_step - 1
-        if step % self.every_n_steps or trainer.fit_loop._should_accumulate():
-            return
-        assert isinstance(pl_module, LanguageModule)
-        self.latest = self._point(trainer, pl_module, step)
-        write_scalars(trainer, self.latest, step)
+        if self.steps_before % self.every_n_steps == 0 and trainer.global_step > self.steps_before:
+            self.latest = self._point(trainer, trained(pl_module), self.steps_before)
+            write_scalars(trainer, self.latest, self.steps_before)
 
     def state_dict(self) -> dict[str, Any]:
         """Since which step the clip rate is counted, and the last point; the clock starts anew."""
         return {"since": self.last_point[2] if self.last_point else 0, "latest": self.latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore it."""
         self.since, self.latest = state_dict["since"], dict(state_dict.get("latest", {}))
 
-    def _point(self, trainer: pl.Trainer, module: LanguageModule, step: int) -> dict[str, float]:
+    def _point(self, trainer: pl.Trainer, module: TrainedModule, step: int) -> dict[str, float]:
         outcome, last = module.outcome, self.last_point
         assert outcome is not None and last is not None
         seconds, characters = time.perf_counter(), float(module.characters)

@@ -1,12 +1,13 @@
-"""The one module that talks to TensorBoard: events straight in the run's folder."""
+"""TensorBoard: the writer, and what the pages Custom Scalars and HParams show."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import numpy as np
@@ -14,14 +15,17 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from src.config.schema import Config, flatten, key_table, to_plain
+from src.files import read_json
+
 Charts = Mapping[str, Mapping[str, Sequence[str]]]  # category -> chart -> patterns of the tags drawn in it
 
 
 class RunTensorBoard(TensorBoardLogger):
     """Lightning's logger without folders of its own and without its `hparams.yaml` (config.yaml says more).
 
-    What is written beside scalars goes under exactly the tag that is given; torch's own methods add words to some.
-    Only the first of several processes writes.
+    Images and texts get exactly the tag that is given; torch's own methods add to some tags. Only the first of several
+    processes writes.
 
     Args:
         folder: the run's folder.
@@ -32,12 +36,12 @@ class RunTensorBoard(TensorBoardLogger):
         self.folder = folder
 
     def save(self) -> None:
-        """Bring to the disk what was written so far."""
+        """Flush to the disk what was written so far."""
         self.experiment.flush()
 
     @rank_zero_only
     def image(self, tag: str, png: bytes, step: int) -> None:
-        """Write a picture, PNG as it is."""
+        """Write a PNG."""
         from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
         width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # a PNG's header says its size
@@ -46,65 +50,55 @@ class RunTensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def text(self, tag: str, text: str, step: int) -> None:
-        """Write a text to be shown as it is, markup and all."""
+        """Write a text that is shown as it is, markup included."""
         from tensorboard.plugins.text.summary_v2 import text_pb  # type: ignore[import-untyped]
 
         self._write(text_pb(tag, literally(text)), step)
 
     @rank_zero_only
     def histogram(self, tag: str, values: np.ndarray, step: int, bins: int = 40) -> None:
-        """Write the distribution of the finite ones among `values`."""
+        """Write the distribution of the finite values."""
         values = values[np.isfinite(values)].astype(np.float64)  # single precision has no 40 bins a few ulps apart
         if values.size:
-            counts, edges = np.histogram(values, bins)
-            self.experiment.add_histogram_raw(
-                tag, float(values.min()), float(values.max()), values.size, float(values.sum()),
-                float(np.square(values).sum()), edges[1:].tolist(), counts.tolist(), step,
-            )  # fmt: skip
+            self.experiment.add_histogram(tag, values, step, bins)
 
     @rank_zero_only
     def layout(self, charts: Charts) -> None:
-        """Say which curves the page Custom Scalars draws together; one run's word is enough for a whole folder."""
+        """Set which curves the page Custom Scalars draws together; one run is enough for a whole folder of runs."""
         lines = {name: {title: ["Multiline", list(tags)] for title, tags in of.items()} for name, of in charts.items()}
         self.experiment.add_custom_scalars(lines)
 
     @rank_zero_only
-    def started(self, name: str, words: Mapping[str, bool | float | str]) -> None:
+    def session_start(self, name: str, values: Mapping[str, bool | float | str]) -> None:
         """Open the run's row in the table HParams.
 
-        No word about the whole experiment is written: with it, the table would take its columns from one arbitrary
-        run. Without it, the columns are the union of all runs' words, and every scalar is a metric.
+        No summary of the whole experiment is written: with it, the table would take its columns from one arbitrary
+        run. Without it, the columns are the union of all runs' keys, and every scalar is a metric.
         """
-        from tensorboard.plugins.hparams import metadata  # type: ignore[import-untyped]
-        from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
-            HParamsPluginData,
-            SessionStartInfo,
-        )
+        from tensorboard.plugins.hparams import metadata, plugin_data_pb2  # type: ignore[import-untyped]
 
-        start = SessionStartInfo(group_name=name, start_time_secs=time.time())
-        for word, value in words.items():
+        start = plugin_data_pb2.SessionStartInfo(group_name=name, start_time_secs=time.time())
+        for key, value in values.items():
             kind = "bool" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
-            setattr(start.hparams[word], f"{kind}_value", value)
-        self._write_plugin(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
+            setattr(start.hparams[key], f"{kind}_value", value)
+        self._session(metadata.SESSION_START_INFO_TAG, session_start_info=start)
 
     @rank_zero_only
-    def ended(self, well: bool) -> None:
+    def session_end(self, success: bool) -> None:
         """Close the row: the run is done, or it failed."""
-        from tensorboard.plugins.hparams import api_pb2, metadata
-        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-        status = api_pb2.STATUS_SUCCESS if well else api_pb2.STATUS_FAILURE
-        end = SessionEndInfo(status=status, end_time_secs=time.time())
-        self._write_plugin(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
+        status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        self._session(metadata.SESSION_END_INFO_TAG, session_end_info=end)
 
     @rank_zero_only
     def vectors(self, name: str, vectors: np.ndarray, labels: Sequence[str]) -> None:
         """Put vectors (points, dimensions) with a label each into the page Projector, in place of earlier ones."""
-        place = self.folder / "projector"
-        place.mkdir(exist_ok=True)
-        rows = ("\t".join(f"{x:.6g}" for x in row) for row in vectors.tolist())
-        (place / f"{name}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        (place / f"{name}_labels.tsv").write_text("\n".join(labels) + "\n", encoding="utf-8")
+        folder = self.folder / "projector"
+        folder.mkdir(exist_ok=True)
+        np.savetxt(folder / f"{name}.tsv", vectors, "%.6g", "\t")
+        (folder / f"{name}_labels.tsv").write_text("\n".join(labels) + "\n", encoding="utf-8")
         (self.folder / "projector_config.pbtxt").write_text(
             f'embeddings {{\n  tensor_name: "{name}"\n  tensor_shape: {vectors.shape[0]}\n'
             f'  tensor_shape: {vectors.shape[1]}\n  tensor_path: "projector/{name}.tsv"\n'
@@ -112,11 +106,11 @@ class RunTensorBoard(TensorBoardLogger):
             encoding="utf-8",
         )
 
-    def _write_plugin(self, tag: str, data: Any) -> None:
+    def _session(self, tag: str, **info: Any) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.plugins.hparams import metadata
+        from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-        about = metadata.create_summary_metadata(data)
+        about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**info))
         self._write(Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)]), 0)
 
     def _write(self, summary: Any, step: int) -> None:
@@ -135,16 +129,16 @@ def writers(loggers: Sequence[Any]) -> list[RunTensorBoard]:
     return [logger for logger in loggers if isinstance(logger, RunTensorBoard)]
 
 
-# ---- Which curves share a chart on TensorBoard's page Custom Scalars.
+# -- the page Custom Scalars ------------------------------------------------------------------------------------------
 
 CHARTS = {
     "learning": {
-        "bits a character: train, val and what to beat": [
+        "bits per character: train, val and baselines": [
             r"^(train|val)/bits_per_character$",
             r"^baseline/(uniform|unigram|ngram_5)$",
         ],
         "accuracy": [r"^(train|val)/accuracy$"],
-        "a fresh state against the carried one, nats a character": [r"^window/cross_entropy_(carried|fresh)$"],
+        "a fresh state against the carried one, nats per character": [r"^window/cross_entropy_(carried|fresh)$"],
     },
     "the recurrent matrix": {
         "spectral radius of W": [r"^recurrent/spectral_radius/layer_\d+$"],
@@ -159,21 +153,128 @@ CHARTS = {
 
 
 class Layout(Callback):
-    """Tell TensorBoard's page Custom Scalars what to draw together: train against val, and the baselines with them."""
+    """Tell the page Custom Scalars what to draw together: train against val, with the baselines."""
+
+    state_key = "layout"
 
     def __init__(self) -> None:
-        self.told = False
+        self.written = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Once a run, before its first step; one that goes on has told it."""
-        for writer in writers(trainer.loggers) if not self.told else []:
+        """Once per run, before its first step; a resumed run has done it."""
+        for writer in writers(trainer.loggers) if not self.written else []:
             writer.layout(CHARTS)
-            self.told = True
+            self.written = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether it is told."""
-        return {"told": self.told}
+        """Whether it was written."""
+        return {"told": self.written}  # the name in stored checkpoints
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
-        self.told = state_dict["told"]
+        """Restore it."""
+        self.written = state_dict["told"]
+
+
+# -- the page HParams -------------------------------------------------------------------------------------------------
+
+HPARAMS = {key: about for key, about in key_table().items() if about.affects_result and key != "model._target_"}
+METRICS = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
+
+
+class RunMetrics(Protocol):
+    """What is known of a run's metrics: the last ones, and those of the best validation."""
+
+    final: dict[str, float]
+    best: dict[str, Any] | None
+
+
+class HParams(Callback):
+    """Open the run's row at the start, close it at the end, with `best/...` and `final/...` of the metrics.
+
+    Args:
+        config: the whole configuration.
+        folder: the run's folder; its name makes the row's name unique.
+        metrics: read at the end.
+    """
+
+    state_key = "hparams"
+
+    def __init__(self, config: Config, folder: Path, metrics: RunMetrics) -> None:
+        self.config, self.folder, self.metrics = config, folder, metrics
+        self.written: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the keys of the configuration; in a resumed run only if some have changed."""
+        values = dict(hparams_of(to_plain(self.config)))
+        for writer in writers(trainer.loggers) if values != self.written else []:
+            writer.session_start(row_name(overrides_of(self.folder), self.config, self.folder), values)
+            self.written = values
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the metrics and close the row."""
+        final, best = self.metrics.final, self.metrics.best or {}
+        stage = "val" if "val/cross_entropy" in final else "train"
+        names = [f"{stage}/{metric}" for metric in METRICS]
+        point = {f"best/{name}": best[name] for name in names if name in best}
+        point |= {f"final/{name}": final[name] for name in names if name in final}
+        for logger in trainer.loggers:
+            logger.log_metrics(point, trainer.global_step)
+        for writer in writers(trainer.loggers):
+            writer.session_end(success=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the row of a run that failed; one that was stopped may be resumed."""
+        if isinstance(exception, Exception):
+            for writer in writers(trainer.loggers):
+                writer.session_end(success=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The values that the row has."""
+        return {"told": self.written}  # the name in stored checkpoints
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore them."""
+        self.written = dict(state_dict["told"])
+
+
+def hparams_of(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | float | str]]:
+    """Yield (key, value) of a plain configuration, for every key that can change the result.
+
+    A key has one type in all runs: a number that may be null is written as text, and so is all else but numbers.
+    """
+    for key, value in flatten(config):
+        known = HPARAMS.get(key)
+        if known is not None and known.type in (bool, int, float) and not known.optional:
+            yield key, value
+        elif value != {} and (known is not None or key.startswith("model.options.")):
+            text = str(value)
+            yield key, text if text.strip() and text.isprintable() else repr(text)  # a newline would be a blank cell
+
+
+def overrides_of(folder: Path) -> list[str]:
+    """Return what tells a run from others according to its run.json: in a sweep its label, else its overrides."""
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, ValueError):
+        return []
+    return str(record["label"]).split() if record.get("label") else list(record.get("overrides", []))
+
+
+def row_name(overrides: Sequence[str], config: Config, folder: Path) -> str:
+    """Return a run's name in the table: its overrides, what is mostly compared, and its folder's name.
+
+    The table shows the first letters only, so overrides are shortened: `manual hidden_size=64` for model=manual
+    model.hidden_size=64, and those that cannot change the result are left out.
+    """
+    shown = []
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if dataclasses.is_dataclass(getattr(config, key, None)):  # a group
+            if any(known.startswith(f"{key}.") for known in HPARAMS):
+                shown.append(value)
+        elif key != "data.path" and (key in HPARAMS or key == "experiment" or key.startswith("model.options.")):
+            shown.append(f"{key.rpartition('.')[2]}={value}")
+    model, optimizer = config.model, config.optimizer
+    size = f"{model.num_layers}x{model.hidden_size}"
+    mostly = f"{model.name} {size} {optimizer.name} lr={optimizer.lr:g} seed={config.seed}"
+    return " ".join([*shown, f"({mostly})" if shown else mostly, folder.name])

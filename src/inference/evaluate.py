@@ -14,7 +14,6 @@ from src.baselines import baselines, basis
 from src.config.schema import DataConfig, EvaluationDataConfig
 from src.data.batching import Windows
 from src.data.corpus import Corpus, open_corpus
-from src.data.options import Options
 from src.errors import UnknownCharacter
 from src.files import read_json, write_json
 from src.inference.options import run_of
@@ -101,16 +100,15 @@ def own_corpus(trained: TrainedModel, data: DataConfig) -> Corpus:
     """
     if data.split is not None and (data.val_path or data.test_path):  # a held-out text replaces its share
         data = dataclasses.replace(data, split=None if data.val_path else data.split[:2])
-    options = {one.name: getattr(data, one.name) for one in dataclasses.fields(Options)}
     with remedy_for_a_model():
         if trained.config.init_from is None:
             with contextlib.suppress(UnknownCharacter):  # the model may know what the training split now lacks
-                corpus = open_corpus(**options)
+                corpus = open_corpus(data)
                 if corpus.vocabulary == trained.vocabulary:
                     return corpus
-        options["unknown"] = "error" if trained.vocabulary.unknown_id is None else "map"
+        data = dataclasses.replace(data, unknown="error" if trained.vocabulary.unknown_id is None else "map")
         try:
-            return open_corpus(vocabulary=trained.vocabulary, **options)
+            return open_corpus(data, trained.vocabulary)
         except UnknownCharacter as error:
             run = run_of(trained.path) or trained.path
             further = f"train on from it with python -m src.train init_from={run} data.unknown=extend"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -102,7 +101,9 @@ def check_agreement(model: LanguageModel, run: Run, batch: int = 3) -> float:
         found, *state = run(x_t, *state)
         largest = max(largest, float(np.abs(found - expected).max()))
     if not largest <= AGREE * max(1.0, float(logits.abs().max())):
-        raise UserError(f"the exported step differs from the model by {largest:.1e} after {STEPS} steps; nothing was kept")
+        raise UserError(
+            f"the exported step differs from the model by {largest:.1e} after {STEPS} steps; nothing was kept"
+        )
     return largest
 
 

@@ -23,8 +23,7 @@ import numpy as np
 import torch
 
 from src.config.schema import SamplingConfig
-from src.data.text_reader import TextStream
-from src.data.vocabulary import Vocabulary, codes_of
+from src.data.vocabulary import TextStream, Vocabulary, codes_of
 from src.errors import UserError
 from src.inference.incremental import stepper
 from src.inference.options import errors_in_sampling
@@ -61,8 +60,13 @@ def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     """Return the ids (batch,) at which `uniform` (batch,), in [0, 1), falls in the shares of `weights` (batch, vocab).
 
     id = the first with w_0 + ... + w_id > u * sum(w), so a symbol of weight 0 is never drawn.
+
+    Raises:
+        UserError: weights that are not finite.
     """
     total = np.cumsum(weights, 1)
+    if not (total[:, -1] > 0).all():
+        raise UserError("the logits are not finite: the model diverged in training; use an earlier checkpoint")
     if len(total) == 1:  # of one row a binary search is faster than comparing every symbol
         return np.array([total[0].searchsorted(uniform[0] * total[0, -1], "right")])
     return (total <= (uniform * total[:, -1])[:, None]).sum(1)
@@ -71,10 +75,10 @@ def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 def _weights(logits: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
     """logits (batch, vocab) -> float64 numbers proportional to p, 0 where a filter drops a symbol."""
     weights = logits.astype(np.float64)
-    weights -= weights.max(1, keepdims=True)  # first, since logits / temperature may overflow
-    if sampling.temperature != 1:
-        with np.errstate(over="ignore"):  # to -inf, and exp(-inf) = 0 is right
-            weights /= sampling.temperature
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights -= weights.max(1, keepdims=True)  # first, since logits / temperature may overflow
+        if sampling.temperature != 1:
+            weights /= sampling.temperature  # may overflow to -inf, and exp(-inf) = 0 is right
     np.exp(weights, out=weights)
     if sampling.top_k is not None or sampling.top_p is not None:
         order = np.argsort(-weights, axis=1, kind="stable")

@@ -10,7 +10,6 @@ from typing import Any
 
 from src.config.schema import (
     AT,
-    EvaluateConfig,
     ExportConfig,
     InferenceConfig,
     SampleConfig,

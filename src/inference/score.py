@@ -16,7 +16,7 @@ from torch import Tensor
 
 from src.data.batching import Windows, evaluation_windows
 from src.data.splits import LineSplit, Split, TextSplit
-from src.data.text_reader import Counts, Source, pieces
+from src.data.text_reader import Source, pieces
 from src.data.vocabulary import codes_of
 from src.errors import DataError, UserError
 from src.metrics import perplexity
@@ -144,10 +144,9 @@ def source_ids(trained: TrainedModel, source: Source) -> np.ndarray:
     Raises:
         DataError: it cannot be read so, is empty, or has characters that the model does not know.
     """
-    rules = trained.options.rules
     with remedy_for_a_model():
-        symbols = list(pieces([source], rules, Counts(), lambda index, block: None))
-    if rules.encoding == "bytes":
+        symbols = list(pieces([source], trained.config.data))
+    if trained.config.data.encoding == "bytes":
         return trained.ids(b"".join(map(bytes, symbols)), source.name)
     codes = [codes_of(piece, "characters") if isinstance(piece, bytes) else piece for piece in symbols]
     text = np.concatenate([np.empty(0, np.uint32), *codes]).astype("<u4").tobytes().decode("utf-32-le")
@@ -163,7 +162,9 @@ def remedy_for_a_model() -> Iterator[None]:
         what, advice, _ = str(error).partition("; data.errors=")
         if not advice:
             raise
-        raise DataError(f"{what}; the model reads UTF-8, as it was trained: correct the file or name another") from error
+        raise DataError(
+            f"{what}; the model reads UTF-8, as it was trained: correct the file or name another"
+        ) from error
 
 
 # -- a page of texts coloured by surprisal ----------------------------------------------------------------------------
@@ -176,7 +177,9 @@ def render(scores: Sequence[Score], model: str) -> str:
     """Return one HTML page: a table if there are several texts, then each text, a character's bits as its title."""
     import jinja2
 
-    page = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_name("surprisal.html").read_text("utf-8"))
+    page = jinja2.Environment(autoescape=True).from_string(
+        Path(__file__).with_name("surprisal.html").read_text("utf-8")
+    )
     shares = [level / (LEVELS - 1) for level in range(LEVELS)]  # of the darkest colour
     return page.render(scores=scores, model=model, shares=shares, width=BITS_PER_LEVEL, level_of=level_of)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from src.config.schema import Config, ModelConfig, SamplingConfig
-from src.data.options import Options
-from src.data.text_reader import BOUNDARY
+from src.data.corpora import is_list
+from src.data.splits import BOUNDARY
 from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import UnknownCharacter, UserError, counted
 from src.inference.generate import generate
@@ -115,11 +114,6 @@ class TrainedModel:
         rnn: nn.RNN | nn.LSTM | nn.GRU = recurrence.rnn  # type: ignore[assignment]  # nn.Module types it as a tensor
         return rnn
 
-    @cached_property
-    def options(self) -> Options:
-        """How its text was read."""
-        return Options(**{one.name: getattr(self.config.data, one.name) for one in dataclasses.fields(Options)})
-
     @property
     def start(self) -> str:
         """What is read if no prompt is given: a line break, a blank, or the first symbol that the model knows."""
@@ -129,7 +123,7 @@ class TrainedModel:
     @property
     def boundary_id(self) -> int | None:
         """The id between the items of a list, after which the state is zeros; None for a model of running text."""
-        return int(self.vocabulary.encode(BOUNDARY)[0]) if self.options.items else None
+        return int(self.vocabulary.encode(BOUNDARY)[0]) if is_list(self.config.data) else None
 
     def ids(self, text: str | bytes, what: str = "text") -> np.ndarray:
         """Return the ids of a text, in lower case if the model was trained so; warn of characters read as unknown.

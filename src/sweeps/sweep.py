@@ -46,18 +46,18 @@ def mistakes_in_texts(configs: Iterable[Config]) -> list[str]:
         if (whole := json.dumps([to_plain(one) for one in asked], sort_keys=True)) in looked:
             continue
         looked.add(whole)
-        text = {key: value for key, value in data.items() if key not in NOT_THE_TEXT}
+        text = {key: value for key, value in to_plain(data).items() if key not in NOT_THE_TEXT}
         name = json.dumps(text, sort_keys=True)
         try:
             if name not in texts:
                 texts[name] = None
-                texts[name] = open_corpus(**text)
+                texts[name] = open_corpus(data)
             corpus = texts[name]
             if corpus is not None:
                 if config.init_from is None:  # else the vocabulary is the older run's, with the text's behind it
                     check_prompt(config.callbacks.text_samples, corpus.vocabulary)
                 check_monitor(config, corpus.splits)
-                windows = plan(corpus.splits["train"], data["seq_len"], data["batch_size"], data["offset"], 0)
+                windows = plan(corpus.splits["train"], data.seq_len, data.batch_size, data.offset, 0)
                 check_validations(config.trainer, windows_an_epoch(config.trainer, windows.count))
                 check_size(config.model, len(corpus.vocabulary))
         except UserError as mistake:
@@ -81,7 +81,7 @@ def mistakes_in_weights(configs: Iterable[Config]) -> list[str]:
     if not starts:
         return []
     with heavy_imports():
-        from src.training.init_from import source_of
+        from src.training.run import source_of
     return _told(source_of, {json.dumps([one["init_from"], one["model"]]): one for one in starts}.values())
 
 

@@ -1,90 +1,192 @@
-"""The files of a run that only grow, and how they are cut back to a checkpoint.
+"""Checkpoints: how they are written and read, when, and how a resume cuts a run's growing files back to one.
 
-A run that was killed has written curves and lines behind its last checkpoint. Resumed, it writes them again. So each
-checkpoint remembers how long these files were, and a resume cuts them to that length: one clean curve, no line twice.
+A checkpoint is plain data, written atomically, and a model by itself. A run that was killed has written curves and
+lines after its last checkpoint, and writes them again when it is resumed. So each checkpoint stores how long these
+files were, and a resume cuts them to that length.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+import shutil
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from src.inference.load import FORMAT, newest_sound, read_checkpoint
+from src.files import atomic_file, link_or_copy
+from src.inference.load import newest_sound, read_checkpoint
+from src.training.metrics_log import MetricsLog, validates_this_epoch
 
-PATTERNS = ("metrics.jsonl", "metrics.csv", "events.out.tfevents.*")
-
-
-def growing_files(folder: Path) -> Iterator[Path]:
-    """Yield the append-only files of a run that exist."""
-    for pattern in PATTERNS:
-        yield from sorted(folder.glob(pattern))
-
-
-def lengths(folder: Path) -> dict[str, int]:
-    """Return the length in bytes of each append-only file of a run; what is still in a buffer does not count."""
-    return {file.name: file.stat().st_size for file in growing_files(folder)}
-
-
-def cut_back(folder: Path, to: Mapping[str, int]) -> None:
-    """Cut each append-only file to the length it had, and remove those that came later."""
-    for file in list(growing_files(folder)):
-        if file.name in to:
-            os.truncate(file, min(to[file.name], file.stat().st_size))
-        else:
-            file.unlink()
+GROWING_FILES = ("metrics.jsonl", "metrics.csv", "events.out.tfevents.*")
+# Checkpoints of earlier versions name the state of a callback by its class; these are the keys of today.
+STATE_KEYS = {
+    "Keeper": "checkpoint",
+    "History": "metrics",
+    "StopEarly": "early_stopping",
+    "Curves": "scalars",
+    "Watching": "diagnostics",
+    "HParams": "hparams",
+}
 
 
-# ---- Checkpoints: plain data only, written atomically, each a model by itself.
+class Checkpoint(NamedTuple):
+    """A checkpoint that a run is resumed from, and the file it was read from."""
 
-__all__ = ["FORMAT", "AtomicCheckpointIO", "newest_sound", "random_state", "read_checkpoint", "set_random_state"]
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps made."""
+        return int(self.content["global_step"])
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """What makes a resume exact: see `LanguageModule.on_save_checkpoint`."""
+        return dict(self.content["unroll"]["progress"])
+
+    def state(self, key: str) -> dict[str, Any]:
+        """Return the state of the callback with this `state_key`, or nothing if there was no such callback."""
+        return dict(self.content["callbacks"].get(key, {}))
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the newest undamaged checkpoint of a run, or None if the run was stopped before its first.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    checkpoints = folder / "checkpoints"
+    if not any((checkpoints / name).exists() for name in ("last.ckpt", "previous.ckpt")):
+        return None
+    path, content = newest_sound(checkpoints)
+    return Checkpoint(path, with_state_keys(content))
+
+
+def with_state_keys(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint whose callback states have the keys of today, also those inside of `diagnostics`."""
+    states = renamed(content.get("callbacks", {}))
+    return content | {"callbacks": states | {"diagnostics": renamed(states.get("diagnostics", {}))}}
+
+
+def renamed(states: Mapping[str, Any]) -> dict[str, Any]:
+    """Return states by their keys of today: as in STATE_KEYS, else the class name as `text_samples`."""
+    named = {name.partition("{")[0]: state for name, state in states.items()}
+    return {STATE_KEYS.get(name) or re.sub(r"\B[A-Z]", r"_\g<0>", name).lower(): state for name, state in named.items()}
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's way to the disk: a reader finds the whole new file or the whole old one, whatever is killed when.
-
-    Replacing `last.ckpt` leaves the one before it as `previous.ckpt`.
-    """
+    """Lightning's access to checkpoint files. Replacing `last.ckpt` keeps the one before it as `previous.ckpt`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write beside, flush to the disk, rename."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.name == "last.ckpt" and path.exists():
-            keep = path.with_name(f".previous.ckpt.{os.getpid()}")
-            keep.unlink(missing_ok=True)
-            os.link(path, keep)  # so that there is no moment without a last.ckpt
-            os.replace(keep, path.with_name("previous.ckpt"))
-        os.replace(temporary, path)
+        with atomic_file(path) as temporary:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+            if path.name == "last.ckpt" and path.exists():  # linked, not moved: there is always a last.ckpt
+                link_or_copy(path, path.with_name("previous.ckpt"))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        """Read and check a checkpoint; no pickle in it is ever executed."""
-        return read_checkpoint(path, map_location or "cpu")
+        """Read and check a checkpoint; nothing in it is executed."""
+        return with_state_keys(read_checkpoint(path, map_location or "cpu"))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a file."""
         Path(path).unlink(missing_ok=True)
 
 
-def random_state() -> dict[str, Any]:
-    """Return the state of torch's global generators (dropout draws from them)."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
+class CheckpointCallback(Callback):
+    """Write `last.ckpt` at the end of an epoch and at a cadence in between, `best.ckpt` after the best validation.
+
+    Within an epoch a checkpoint is written only after a step that no validation follows: from there Lightning's loops
+    resume exactly, and no validation is skipped or repeated.
+
+    Args:
+        folder: checkpoints/ in the run's folder.
+        metrics: knows whether the last validation was the best.
+        every_n_steps, every_n_minutes: the cadence within epochs; None for neither.
+    """
+
+    state_key = "checkpoint"
+
+    def __init__(
+        self, folder: Path, metrics: MetricsLog, every_n_steps: int | None, every_n_minutes: float | None
+    ) -> None:
+        self.folder, self.metrics = folder, metrics
+        self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+        self.requested = False  # a checkpoint at the next possible moment, by a signal or the cadence
+        self.last_save = time.monotonic()
+        self.last_step = -1
+        self.lengths: dict[str, int] = {}  # of the growing files, at the last checkpoint
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.requested and can_resume_after(trainer, batch_idx):
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save; also as the best if there is no validation and the epoch's training metric was the best."""
+        self.save(trainer)
+        best = self.metrics.improved and not validates_this_epoch(trainer)
+        if best and trainer.is_global_zero and self.last_step == trainer.global_step:
+            with atomic_file(self.folder / "best.ckpt") as temporary:  # a link would share damage to the other
+                shutil.copyfile(self.folder / "last.ckpt", temporary)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and self.metrics.improved:
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the untrained model of a run without steps (trainer.max_steps=0)."""
+        if self.last_step < 0 and trainer.global_step == 0:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write `last.ckpt`, unless the last step has made the weights non-finite: the next loss ends the run."""
+        for logger in trainer.loggers:
+            logger.save()  # the curves up to here must survive a kill, as the checkpoint does
+        if not all(bool(torch.isfinite(p).all()) for p in trainer.lightning_module.parameters()):
+            return
+        self.lengths = lengths(self.folder.parent)
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        self.requested, self.last_save, self.last_step = False, time.monotonic(), trainer.global_step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lengths": self.lengths}
+
+    def is_due(self, step: int) -> bool:
+        """Whether the cadence asks for a checkpoint; `StopOnSignal` asks this for all processes together."""
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self.last_step:
+            return True
+        return self.every_n_minutes is not None and time.monotonic() - self.last_save > 60 * self.every_n_minutes
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Take it back."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+def can_resume_after(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether neither a validation nor the end of the epoch nor more accumulation follows this batch."""
+    if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        return False
+    every = trainer.val_check_batch
+    validates = validates_this_epoch(trainer) and every is not None and every != float("inf")
+    return not (validates and (batch_idx + 1) % int(every or 1) == 0)
+
+
+def lengths(folder: Path) -> dict[str, int]:
+    """Return the length in bytes of each append-only file of a run."""
+    return {file.name: file.stat().st_size for pattern in GROWING_FILES for file in sorted(folder.glob(pattern))}
+
+
+def truncate_logs(folder: Path, to: Mapping[str, int]) -> None:
+    """Cut each append-only file to the length it had, and remove those that came later."""
+    for name, length in lengths(folder).items():
+        if name in to:
+            os.truncate(folder / name, min(to[name], length))
+        else:
+            (folder / name).unlink()

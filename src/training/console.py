@@ -1,4 +1,4 @@
-"""Where lines go: plain on the console, with their time in the run's train.log, each once. No adverts."""
+"""Where lines go: plain to the console, with their time to the run's train.log, each once."""
 
 from __future__ import annotations
 
@@ -12,35 +12,28 @@ from pathlib import Path
 
 from src.data.corpus import Corpus
 from src.metrics import bits_per_character
-from src.training.run_record import Record
+from src.training.run_record import NO_FOLDER, Record
 
-ADVERTS = ("Tip", "GPU available", "TPU available", "IPU available", "HPU available", "You are using the plain", "💡")
-# Lightning's own words for what our lines already say.
-SAID_BETTER = (
-    "`Trainer.fit` stopped",
-    "`Trainer(",
-    "Initializing distributed",
-    "-----",
-    "distributed_backend",
-    "All distributed processes",
-    "Restoring states from",
-    "Restored all states",
-    "Detected ",
-    "Starting with v2",
+# Beginnings of Lightning's lines that a user can do nothing about, or that our own lines say.
+DROPPED = (
+    "Tip", "GPU available", "TPU available", "IPU available", "HPU available", "You are using the plain", "💡",
+    "`Trainer.fit` stopped", "`Trainer(", "Initializing distributed", "-----", "distributed_backend",
+    "All distributed processes", "Restoring states from", "Restored all states", "Detected ", "Starting with v2",
     "SLURM auto-requeueing",
+)  # fmt: skip
+IGNORED_WARNINGS = (
+    ".*(treespec|LeafSpec|isinstance\\(treespec).*",
+    ".*does not have many workers.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",  # the user has switched one off
 )
-
-
 ONLY_IN_THE_FILE = {"only_in_the_file": True}  # `extra` of a line that the console shows by other means
+log = logging.getLogger(__name__)
 
 
-class NoAdverts(logging.Filter):
-    """Drop lines that a user can do nothing about."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Keep everything else."""
-        text = record.getMessage()
-        return bool(text.strip()) and not any(text.lstrip().startswith(start) for start in ADVERTS + SAID_BETTER)
+def is_wanted(record: logging.LogRecord) -> bool:
+    """Whether a line is written at all."""
+    text = record.getMessage().strip()
+    return bool(text) and not text.startswith(DROPPED)
 
 
 class Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
@@ -58,56 +51,51 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic in th
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A console that takes no more lines is no reason to stop training, nor to say so at every line."""
+        """Go on training if stdout is closed or full, and report that once."""
         error = sys.exc_info()[1]
         if isinstance(error, OSError) and self.stream is sys.stdout:
-            _fall_silent(error)
+            _silence_stdout(error)
         else:
             super().handleError(record)
 
 
 def say(line: str) -> None:
-    """Write a line to the present stdout in one piece: a line that another thread writes stands before or after it."""
+    """Write a line to the present stdout in one piece, so that the lines of two threads do not mix."""
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except OSError as error:
-        _fall_silent(error)
+        _silence_stdout(error)
 
 
-def _fall_silent(error: OSError) -> None:
-    """Write nothing to stdout for the rest of the process; a reader that has seen enough (`| head`) needs no reason."""
+def _silence_stdout(error: OSError) -> None:
+    """Write nothing to stdout from now on; a closed pipe (`| head`) needs no message."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if not isinstance(error, BrokenPipeError):
         print(f"standard output takes no more lines ({error.strerror}); the work goes on", file=sys.stderr)
 
 
 @contextlib.contextmanager
-def logging_to(folder: Path | None) -> Iterator[None]:
-    """While it lasts, send all lines to the console and, where there is a folder, to its train.log."""
+def logging_to(folder: Path) -> Iterator[None]:
+    """Inside, send all lines to the console and to train.log in a folder; to neither for NO_FOLDER."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    quiet = folder == Path(os.devnull)  # a process that owns no folder: process 0 says everything
-    handlers: list[logging.Handler] = [logging.NullHandler() if quiet else Console()]
-    if folder is not None and not quiet:
+    handlers: list[logging.Handler] = [logging.NullHandler()]
+    if folder != NO_FOLDER:
         file = logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        handlers.append(file)
+        handlers = [Console(), file]
     for handler in handlers:
-        handler.addFilter(NoAdverts())
+        handler.addFilter(is_wanted)
     root.handlers[:] = handlers
     root.setLevel(logging.INFO)
-    for name in [
-        name for name in logging.root.manager.loggerDict if name.startswith(("lightning", "pytorch_lightning"))
-    ]:
-        lightning = logging.getLogger(name)
-        lightning.handlers.clear()
-        lightning.propagate = True
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("lightning", "pytorch_lightning")):
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).propagate = True
     logging.captureWarnings(True)
-    warnings.filterwarnings("ignore", message=".*(treespec|LeafSpec|isinstance\\(treespec).*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Early stopping or a callback that was switched off on the way: the user's own word
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    for message in IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     try:
         yield
     finally:
@@ -118,34 +106,24 @@ def logging_to(folder: Path | None) -> Iterator[None]:
         root.setLevel(level)
 
 
-# ---- What a user reads: what runs and what is to beat at the start, where the results are at the end.
-
-log = logging.getLogger(__name__)
-
-
 def say_start(record: Record, corpus: Corpus) -> None:
-    """Say in one line what runs, and in one what to beat."""
+    """Log what is trained, and the baselines to compare with."""
     known = record.entries
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in corpus.splits.items())
     log.info(
         "%s on %s (%d characters to tell apart; %s): %s parameters, seed %d, in %s",
-        known["model"],
-        known["data"],
-        known["vocab_size"],
-        sizes,
-        f"{known['parameters']:,}",
-        known["seed"],
+        known["model"], known["data"], known["vocab_size"], sizes, f"{known['parameters']:,}", known["seed"],
         record.folder,
-    )
+    )  # fmt: skip
     for note in corpus.notes:
         log.info("%s", note)
-    floors = ", ".join(f"{name} {bits:.3f}" for name, bits in known["baselines"].items())
+    baselines = ", ".join(f"{name} {bits:.3f}" for name, bits in known["baselines"].items())
     partial = f" ({known['baselines_basis']})" if known.get("baselines_basis") else ""
-    log.info("to beat, in bits a character: %s%s", floors, partial)
+    log.info("to beat, in bits a character: %s%s", baselines, partial)
 
 
 def say_end(record: Record) -> None:
-    """Say what was reached and where it lies."""
+    """Log what was reached and where it is stored."""
     best = record.entries["metrics"]["best"]
     if best is not None and best["monitor"] == "val/cross_entropy":
         nats = best["value"]

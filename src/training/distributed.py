@@ -1,53 +1,40 @@
 """Several processes that train as one: which of them this is, and how they agree.
 
-Process 0 owns the run's folder, its record, its curves and its log; the others compute their share of the streams.
-What only one of them can know (a signal, the time) is agreed on at the end of a batch: all stop or save together.
+Process 0 (rank 0) owns the run's folder, its record, its curves and its log; the others compute their share of the
+streams. What only one of them can know (a signal, the time) is agreed on at the end of a batch: all stop or save
+together.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import os
-import subprocess
+import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies.launchers import subprocess_script
 
+from src.config.schema import TrainerConfig
 from src.errors import UserError
 
-# Set by torchrun, by Lightning's own launcher and by SLURM, in this order of trust.
+# Set by torchrun, by Lightning's own launcher and by SLURM; the first that is set counts.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 PEER_IS_GONE = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "gloo", "NCCL")
+SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
+PARENT = "UNROLL_PARENT"  # the id of process 0, for those that Lightning starts from it
+EVERY = 0.5  # seconds between two looks at the parent process
 
 
 def rank() -> int:
-    """Return the number of this process among those of the run, before a trainer knows it; 0 where there is one."""
+    """Return the number of this process among those of the run, before a trainer knows it; 0 if there is one."""
     return next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
 
 
-def world_size(trainer: Mapping[str, Any]) -> int:
-    """Return how many processes a `trainer` configuration asks for."""
-    return int(trainer["devices"]) * int(trainer["num_nodes"])
-
-
-def agree(trainer: pl.Trainer, *numbers: int) -> tuple[int, ...]:
-    """Return the largest that any process has of each number or flag; every process must ask, at the same moment."""
-    if trainer.world_size == 1:
-        return numbers
-    mine = torch.tensor([float(number) for number in numbers], device=trainer.strategy.root_device)
-    reduced = trainer.strategy.reduce(mine, reduce_op="max")
-    assert isinstance(reduced, torch.Tensor)
-    return tuple(int(number) for number in reduced)
-
-
-def peer_is_gone(error: BaseException) -> bool:
-    """Whether an error says no more than that another process of the run has died."""
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in PEER_IS_GONE)
+def world_size(trainer: TrainerConfig) -> int:
+    """Return how many processes a configuration asks for."""
+    return trainer.devices * trainer.num_nodes
 
 
 def under_torchrun() -> bool:
@@ -55,58 +42,32 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def join_torchrun(trainer: dict[str, Any]) -> None:
-    """Under torchrun, write into the `trainer` configuration how it has spread the processes over nodes.
+def join(trainer: TrainerConfig) -> TrainerConfig:
+    """Return the configuration with the number of processes that torchrun has started; watch the parent process.
 
     Raises:
-        UserError: another number of them was asked for.
+        UserError: torchrun has started another number of processes than the configuration asks for.
     """
+    if rank() > 0:
+        exit_with_parent()
+    else:
+        os.environ[PARENT] = str(os.getpid())
     if not under_torchrun():
-        return
+        return trainer
     started, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if world_size(trainer) not in (1, started):
         raise UserError(
-            f"torchrun has started {started} processes, and trainer.devices={trainer['devices']} "
-            f"trainer.num_nodes={trainer['num_nodes']} asks for {world_size(trainer)}; leave both out"
+            f"torchrun has started {started} processes, and trainer.devices={trainer.devices} "
+            f"trainer.num_nodes={trainer.num_nodes} asks for {world_size(trainer)}; leave both out"
         )
-    trainer["devices"], trainer["num_nodes"] = here, started // here
+    return dataclasses.replace(trainer, devices=here, num_nodes=started // here)
 
 
-def told_by_first(key: str, text: str) -> str:
-    """Under torchrun, return the text that process 0 has for a key, before the processes train together."""
-    store, number = _store()
-    key = f"unroll/{os.environ['TORCHELASTIC_RESTART_COUNT']}/{key}"  # started again, they agree again
-    if number == 0:
-        store.set(key, text)
-    return str(store.get(key).decode())  # waits until it is there
+def exit_with_parent() -> None:
+    """Exit as soon as the process that started this one is gone.
 
-
-@functools.cache  # kept: where torchrun has none, process 0 has opened it, and the others ask until they train
-def _store() -> tuple[torch.distributed.Store, int]:
-    """Return what the processes tell one another before they have a group, found in the environment, and the rank."""
-    store, number, _ = next(torch.distributed.rendezvous("env://"))
-    return store, number
-
-
-def check_same_number(trainer: Mapping[str, Any], stored: int) -> None:
-    """Raise UserError where a run of `stored` processes would go on with another number: other streams, other sums."""
-    now = int(os.environ["WORLD_SIZE"]) if under_torchrun() else world_size(trainer)
-    if now != stored:
-        raise UserError(
-            f"the number of processes was {stored} in this run, and {now} would not go on exactly; resume it with "
-            f"{stored}: torchrun --nproc_per_node={stored}" + (", or without torchrun" if under_torchrun() else "")
-        )
-
-
-# ---- None of several processes outlives the others: who is left alone leaves, before they have met as well as after.
-
-PARENT = "UNROLL_PARENT"  # the first process, for those that Lightning starts from it
-EVERY = 0.5  # seconds between two looks
-GRACE = 10  # seconds in which the first process may find out by itself, and end with more to tell
-
-
-def leave_with_parent() -> None:
-    """In a process that another has started, leave as soon as that one is gone: nobody else would end it."""
+    Processes that have met notice it themselves. Before, a process would wait half an hour for one that has died.
+    """
     parent = os.getppid() if under_torchrun() else int(os.environ.get(PARENT, os.getppid()))
 
     def watch() -> None:
@@ -114,32 +75,42 @@ def leave_with_parent() -> None:
             time.sleep(EVERY)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True, name="leave with parent").start()
+    threading.Thread(target=watch, daemon=True, name="exit with parent").start()
 
 
-def watch_children(give_up: Callable[[], None]) -> threading.Event:
-    """Have the processes that Lightning will start from this one watched, in place of its own watcher.
+def drawn_seed() -> int:
+    """Return a random seed; processes that Lightning starts from process 0 find it in their environment.
 
-    Lightning's kills this process without a word. Ours lets it end by itself; where it hangs (in the rendezvous it
-    would wait for half an hour) it calls `give_up` and leaves with exit code 1.
-
-    Returns:
-        What to set when the run has ended, however it did.
+    Raises:
+        UserError: under torchrun, where each process would draw its own.
     """
-    os.environ[PARENT] = str(os.getpid())
-    ended = threading.Event()
+    if under_torchrun():
+        raise UserError("seed=null: torchrun's processes would each draw a seed; give a number, as seed=0")
+    if rank() == 0:
+        os.environ[SEED] = str(secrets.randbelow(2**31))
+    return int(os.environ[SEED])
 
-    def watch(children: list[subprocess.Popen[Any]]) -> None:
-        while not ended.wait(EVERY):
-            codes = [child.poll() for child in children]
-            if any(codes):
-                if not ended.wait(GRACE):
-                    give_up()
-                    os._exit(1)
-                return
 
-    def start(child_processes: list[subprocess.Popen[Any]]) -> None:
-        threading.Thread(target=watch, args=(child_processes,), daemon=True, name="watch children").start()
+def agree(trainer: pl.Trainer, *numbers: int) -> tuple[int, ...]:
+    """Return the largest that any process has of each number or flag; every process must ask, at the same moment."""
+    return tuple(int(number) for number in _reduced(trainer, numbers, "max"))
 
-    subprocess_script._launch_process_observer = start
-    return ended
+
+def total(trainer: pl.Trainer, value: float) -> float:
+    """Return the sum of a number over all processes of the run."""
+    return _reduced(trainer, (value,), "sum")[0]
+
+
+def _reduced(trainer: pl.Trainer, numbers: tuple[float, ...], how: str) -> list[float]:
+    if trainer.world_size == 1:
+        return list(numbers)
+    device = trainer.strategy.root_device  # NCCL reduces no tensor of a CPU
+    reduced = trainer.strategy.reduce(torch.tensor(numbers, dtype=torch.float64, device=device), reduce_op=how)
+    assert isinstance(reduced, torch.Tensor)
+    found: list[float] = reduced.tolist()
+    return found
+
+
+def peer_is_gone(error: BaseException) -> bool:
+    """Whether an error means no more than that another process of the run has died."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in PEER_IS_GONE)

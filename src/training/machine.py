@@ -1,4 +1,4 @@
-"""What only the machine can say, and what it is told: accelerator, threads, memory."""
+"""Hardware checks and process-wide settings: accelerator, threads, memory."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
+from src.config.schema import TrainerConfig
 from src.errors import UserError
 
 # Up to this hidden size one thread. Alone on two cores a step of two threads is 0.95 to 1.1 times as fast up to 96
-# units and 1.25 to 1.55 at 128, but two such runs side by side stall one another tenfold, and small runs are many.
+# units and 1.25 to 1.55 at 128, but two such runs side by side slow one another tenfold, and small runs are many.
 SMALL = 128
 
 
 def available_accelerators() -> dict[str, int]:
-    """Return how many devices of each kind torch sees here."""
+    """Return how many devices of each kind torch finds here."""
     counts = {"cpu": os.cpu_count() or 1}
     if torch.cuda.is_available():
         counts["gpu"] = torch.cuda.device_count()
@@ -29,22 +28,22 @@ def available_accelerators() -> dict[str, int]:
     return counts
 
 
-def check_machine(trainer: Mapping[str, Any]) -> None:
-    """Raise UserError where `trainer` asks for what this machine lacks, with what would work."""
+def check_machine(trainer: TrainerConfig) -> None:
+    """Raise UserError if `trainer` asks for what this machine lacks, with what would work."""
     here = available_accelerators()
-    asked = {"cuda": "gpu"}.get(trainer["accelerator"], trainer["accelerator"])
+    asked = {"cuda": "gpu"}.get(trainer.accelerator, trainer.accelerator)
     if asked != "auto" and asked not in here:
         raise UserError(
-            f"trainer.accelerator={trainer['accelerator']}, but torch sees none on this machine; "
-            f"here would work: trainer.accelerator={' or '.join(here)}"
+            f"trainer.accelerator={trainer.accelerator}, but torch finds none on this machine; "
+            f"use trainer.accelerator={' or '.join(here)}"
         )
-    if asked == "cpu" and trainer["devices"] > (most := max(2, here["cpu"])):  # two prove on one core that it works
+    if asked == "cpu" and trainer.devices > (most := max(2, here["cpu"])):  # two show on one core that it works
         cores = f"a CPU of {here['cpu']} core{'' if here['cpu'] == 1 else 's'}"
-        raise UserError(f"trainer.devices={trainer['devices']}: expected at most {most} processes on {cores}")
-    if asked in here and trainer["devices"] > here[asked] and asked != "cpu":
-        raise UserError(f"trainer.devices={trainer['devices']}, but this machine has {here[asked]} {asked}")
-    if trainer["precision"].startswith("16") and (asked == "cpu" or "gpu" not in here):
-        raise UserError(f"trainer.precision={trainer['precision']} needs a GPU; on a CPU use bf16-mixed or 32-true")
+        raise UserError(f"trainer.devices={trainer.devices}: expected at most {most} processes on {cores}")
+    if asked in here and trainer.devices > here[asked] and asked != "cpu":
+        raise UserError(f"trainer.devices={trainer.devices}, but this machine has {here[asked]} {asked}")
+    if trainer.precision.startswith("16") and (asked == "cpu" or "gpu" not in here):
+        raise UserError(f"trainer.precision={trainer.precision} needs a GPU; on a CPU use bf16-mixed or 32-true")
 
 
 def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:
@@ -53,7 +52,7 @@ def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:
     Args:
         threads: `auto` or a number.
         hidden_size: of the model; small layers are as fast on one thread.
-        share: how many processes of this run share the machine; a sweep has said how many runs do.
+        share: how many processes of this run share the machine; a sweep sets how many runs do in the environment.
     """
     if threads != "auto":
         return int(threads)
@@ -63,26 +62,25 @@ def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:
 
 
 def use_threads(count: int) -> None:
-    """Let torch use so many threads, and numpy at most so many: its products write the samples, and torch's word
-    does not reach them."""
+    """Let torch use `count` threads, and numpy, whose products sample texts and ignore torch's setting, at most."""
     torch.set_num_threads(count)
-    pools, most = _pools_of_numpy()
+    pools, most = _numpy_pools()
     pools.limit(limits=min(count, most))  # for the rest of the process
 
 
-def keep_memory() -> None:
-    """Keep freed memory for the next step, where the system's allocator is glibc's.
+@functools.cache
+def _numpy_pools() -> tuple[ThreadpoolController, int]:
+    """The libraries behind numpy's products, and how many threads this process was started with (OMP_NUM_THREADS)."""
+    pools = ThreadpoolController().select(user_api="blas")
+    return pools, max((pool["num_threads"] for pool in pools.info()), default=1)
 
-    Left alone it returns large blocks at once and takes them anew: a page fault for every 4 KB, 1,000 to 10,000 in a
+
+def keep_memory() -> None:
+    """Keep freed memory for the next step, if the system's allocator is glibc's.
+
+    By default it returns large blocks at once and takes them again: a page fault for every 4 KB, 1,000 to 10,000 in a
     step of 256 to 512 units, 1 to 15 % of its time. The peak grows by 1 to 4 %.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
             mallopt(parameter, 2**30)
-
-
-@functools.cache
-def _pools_of_numpy() -> tuple[ThreadpoolController, int]:
-    """The libraries behind numpy's products, and how many threads this process was started with (OMP_NUM_THREADS)."""
-    pools = ThreadpoolController().select(user_api="blas")
-    return pools, max((pool["num_threads"] for pool in pools.info()), default=1)

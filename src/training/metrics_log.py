@@ -1,42 +1,53 @@
-"""Early stopping: counted in lines of metrics.jsonl, so that every metric that a line has can be watched."""
+"""metrics.jsonl: one line per validation (per epoch if there is no val split), and what depends on its metrics.
+
+Each line goes to the file and, in words, to the console. The best one is remembered, `scheduler=plateau` and early
+stopping count them, so every metric of a line can be monitored.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 
+from src.config.schema import CheckpointConfig, EarlyStoppingConfig
 from src.diagnostics.scalar_logger import last_window, write_scalars
 from src.files import to_json
 from src.metrics import bits_per_character, four_metrics
+from src.training.console import say
+from src.training.distributed import total
 from src.training.module import LanguageModule
 
 log = logging.getLogger(__name__)
 
 
-class StopEarly(Callback):
+def validates_this_epoch(trainer: pl.Trainer) -> bool:
+    """Whether the present epoch has a validation."""
+    return trainer.enable_validation and (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+
+
+class EarlyStopping(Callback):
     """Stop when the monitored metric has not improved by more than `min_delta` for `patience` lines.
 
-    `History` hands over each value before a checkpoint is written, so the checkpoint knows the count.
-
-    Args:
-        monitor, mode: what is watched, and whether it is better as `min` or as `max`.
+    `MetricsLog` passes each value before a checkpoint is written, so the checkpoint has the count.
     """
 
-    def __init__(self, monitor: str, mode: str, patience: int, min_delta: float) -> None:
-        self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
-        self.sign = 1.0 if mode == "min" else -1.0
+    state_key = "early_stopping"
+
+    def __init__(self, config: EarlyStoppingConfig, monitored: CheckpointConfig) -> None:
+        self.monitor, self.patience, self.min_delta = monitored.monitor, config.patience, config.min_delta
+        self.sign = 1.0 if monitored.mode == "min" else -1.0
         self.best = math.inf
         self.lines = 0  # since the best
 
     def after_line(self, trainer: pl.Trainer, value: float) -> None:
-        """Count a line; at the last one of its patience ask the trainer to stop."""
+        """Count a line; ask the trainer to stop when there were `patience` of them."""
         if self.sign * value + self.min_delta < self.best:
             self.best, self.lines = self.sign * value, 0
             return
@@ -46,45 +57,32 @@ class StopEarly(Callback):
             log.info("stopping early: %s has not improved %d times in a row", self.monitor, self.lines)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that was killed between its decision to stop and its end does not go on."""
+        """Stop a resumed run that was killed between its decision to stop and its end."""
         if self.lines >= self.patience:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, as plain numbers."""
         return {"best": self.best, "lines": self.lines}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
         self.best, self.lines = state_dict["best"], state_dict["lines"]
 
 
-# ---- metrics.jsonl: one line a validation (an epoch, where the corpus has no val), and what hangs on its metrics.
-
-
-def total(trainer: pl.Trainer, value: float) -> float:
-    """Return the sum of a number over all processes of the run."""
-    if trainer.world_size == 1:
-        return value
-    device = trainer.strategy.root_device  # where the processes meet: NCCL knows no tensor of a CPU
-    return float(trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64, device=device), reduce_op="sum"))
-
-
-class History(Callback):
-    """Write the lines, say each in plain words, and remember the best by the monitored metric.
+class MetricsLog(Callback):
+    """Write the lines, and remember the best by the monitored metric.
 
     Args:
         path: metrics.jsonl in the run's folder.
-        monitor, mode: which metric is watched, and whether it is better as `min` or as `max`.
-        quiet: write the file and say nothing (the tutorial's lines stand alone).
-        stopper: told the monitored metric of each line that has it.
+        monitored: which metric, and whether it is better as `min` or as `max`.
+        quiet: write the file but not to the console (the tutorial's lines are alone there).
+        stopper: gets the monitored metric of each line that has it.
     """
 
-    def __init__(
-        self, path: Path, monitor: str, mode: str, quiet: bool = False, stopper: StopEarly | None = None
-    ) -> None:
-        self.path, self.stopper = path, stopper
-        self.monitor, self.mode, self.quiet = monitor, mode, quiet
+    state_key = "metrics"
+
+    def __init__(self, path: Path, monitored: CheckpointConfig, quiet: bool, stopper: EarlyStopping | None) -> None:
+        self.path, self.quiet, self.stopper = path, quiet, stopper
+        self.monitor, self.mode = monitored.monitor, monitored.mode
         self.best: dict[str, Any] | None = None
         self.final: dict[str, float] = {}
         self.improved = False  # by the last line
@@ -94,39 +92,34 @@ class History(Callback):
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, validations included, the time between an end and a resume left out."""
+        """Seconds of training so far, with validations, without the time between a stop and a resume."""
         return self.seconds_before + time.perf_counter() - self.started
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """A run that `trainer.max_steps` ends in mid-epoch has a last line too: Lightning validates where it stops."""
+        """Stop at `trainer.max_steps`: then Lightning validates, and a run that ends within an epoch has a last line."""
         if 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A validation in training makes a line."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             assert isinstance(pl_module, LanguageModule)
             metrics = pl_module.val_tally.metrics("val")
             write_scalars(trainer, metrics, trainer.global_step)
-            self._line(trainer, pl_module, metrics)
+            self._write(trainer, pl_module, metrics)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Where there is nothing to validate on, an epoch makes a line."""
-        if not trainer.fit_loop.epoch_loop._should_check_val_epoch():
+        """Write a line if there was no validation."""
+        if not validates_this_epoch(trainer):
             assert isinstance(pl_module, LanguageModule)
-            self._line(trainer, pl_module, {})
+            self._write(trainer, pl_module, {})
 
-    def _line(self, trainer: pl.Trainer, module: LanguageModule, validated: dict[str, float]) -> None:
+    def _write(self, trainer: pl.Trainer, module: LanguageModule, validated: dict[str, float]) -> None:
         nats, characters = total(trainer, float(module.nats)), int(module.characters)
         metrics = self._of_training(trainer, module, nats, characters) | validated
         self.mark = (nats, characters)
-        where = {
-            "step": trainer.global_step,
-            "epoch": trainer.current_epoch,
-            "characters": characters,
-        }
+        position = {"step": trainer.global_step, "epoch": trainer.current_epoch, "characters": characters}
         self.final = metrics
-        self._compare(metrics, where)
+        self._compare(metrics, position)
         value = metrics.get(self.monitor)
         if value is not None:
             module.schedule.after_validation(value)
@@ -134,46 +127,62 @@ class History(Callback):
                 self.stopper.after_line(trainer, value)
         if trainer.is_global_zero:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(to_json(where | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
+                file.write(to_json(position | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
         if not self.quiet:
-            log.info(self._in_words(trainer, where, metrics))
+            log.info(self._in_words(trainer, metrics))
 
     def _of_training(
         self, trainer: pl.Trainer, module: LanguageModule, nats: float, characters: int
     ) -> dict[str, float]:
-        """The cross-entropy is the mean since the line before; loss and accuracy: the last window's, as in curves."""
+        """The cross-entropy is the mean since the last line; loss and accuracy are those of the last window."""
         if module.outcome is None or characters <= self.mark[1]:
             return {}  # nothing was trained on since
         window = last_window(trainer, module.outcome)
         mean = (nats - self.mark[0]) / (characters - self.mark[1])
         return {"train/loss": window["train/loss"], **four_metrics("train", mean, window["train/accuracy"])}
 
-    def _compare(self, metrics: dict[str, float], where: dict[str, int]) -> None:
+    def _compare(self, metrics: dict[str, float], position: dict[str, int]) -> None:
         value = metrics.get(self.monitor, math.nan)
         better = self.best is None or (value < self.best["value"] if self.mode == "min" else value > self.best["value"])
         self.improved = math.isfinite(value) and better
         if self.improved:
-            self.best = {"monitor": self.monitor, "mode": self.mode, "value": value, **where, **metrics}
+            self.best = {"monitor": self.monitor, "mode": self.mode, "value": value, **position, **metrics}
 
-    def _in_words(self, trainer: pl.Trainer, where: dict[str, int], metrics: dict[str, float]) -> str:
+    def _in_words(self, trainer: pl.Trainer, metrics: dict[str, float]) -> str:
         stage = "val" if "val/cross_entropy" in metrics else "train"
-        nats = metrics[f"{stage}/cross_entropy"]
-        train = (
-            f"train {metrics['train/cross_entropy']:.4f}  "
-            if stage == "val" and "train/cross_entropy" in metrics
-            else ""
-        )
+        nats, train = metrics[f"{stage}/cross_entropy"], metrics.get("train/cross_entropy")
+        shown = f"train {train:.4f}  " if stage == "val" and train is not None else ""
         return (
-            f"epoch {where['epoch'] + 1}/{trainer.max_epochs}  step {where['step']}  {train}{stage} {nats:.4f} nats "
-            f"= {bits_per_character(nats):.4f} bits a character  {self.seconds:.0f} s{' best' if self.improved else ''}"
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}  "
+            f"{shown}{stage} {nats:.4f} nats = {bits_per_character(nats):.4f} bits a character  "
+            f"{self.seconds:.0f} s{' best' if self.improved else ''}"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on from; plain numbers."""
         return {"best": self.best, "final": self.final, "seconds": self.seconds, "mark": list(self.mark)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
         self.best, self.final, self.seconds_before = state_dict["best"], state_dict["final"], state_dict["seconds"]
         self.mark = (state_dict["mark"][0], state_dict["mark"][1])
         self.started = time.perf_counter()
+
+
+class PredictedString(Callback):
+    """Print `Predicted string:ohlll,Epoch [15/15] loss=3.4000` after each step, as the tutorial's script does.
+
+    Prediction and loss are those before the step, of the window's first stream.
+
+    `decode` turns ids into text.
+    """
+
+    def __init__(self, decode: Callable[[Any], str]) -> None:
+        self.decode = decode
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, LanguageModule) and pl_module.outcome is not None
+        outcome = pl_module.outcome
+        predicted = self.decode(outcome.logits[:, 0].argmax(-1).cpu().numpy())
+        loss = last_window(trainer, outcome)["train/loss"]
+        epoch = f"Epoch [{trainer.current_epoch + 1}/{trainer.max_epochs}]"
+        if trainer.is_global_zero:
+            say(f"Predicted string:{predicted},{epoch} loss={loss:.4f}")

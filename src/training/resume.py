@@ -1,9 +1,13 @@
-"""`resume=RUN_DIR`: go on in the same folder, from the last sound checkpoint, to the bit."""
+"""`resume=RUN`: go on in the same folder, from the newest undamaged checkpoint, to the bit.
+
+This module checks what may change and sets the run's files back; then it calls `prepare` and `train` as a new run does.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,39 +15,16 @@ from typing import Any
 import yaml
 
 from src.config.checks import run_steps
-from src.config.schema import Config, from_plain, set_value, to_plain
+from src.config.schema import Config, TrainerConfig, from_plain, key_table, set_value
 from src.errors import UserError
-from src.files import write_atomic
-from src.training.checkpoint import cut_back, newest_sound
+from src.files import remove_leftovers
+from src.training.checkpoint import Checkpoint, newest_checkpoint, truncate_logs
 from src.training.console import logging_to
-from src.training.distributed import check_same_number, rank
-from src.training.run import Prepared, follow, prepare, train
-from src.training.run_record import Record, locked, now, provenance
+from src.training.distributed import rank, under_torchrun, world_size
+from src.training.run import Prepared, prepare, train, write_config
+from src.training.run_record import NO_FOLDER, Record, locked, now, provenance
 
 log = logging.getLogger(__name__)
-
-# What a run may change on its way: where things lie, what is shown and kept, how long it goes. Nothing else: another
-# size, text, rate or seed would make it another run.
-MAY_CHANGE = (
-    "runs",
-    "callbacks",
-    "logger",
-    "checkpoint.every_n_steps",
-    "checkpoint.every_n_minutes",
-    "data.path",
-    "data.val_path",
-    "data.test_path",
-    "data.root",
-    "early_stopping",
-    "sweep",
-    "trainer.accelerator",
-    "trainer.enable_progress_bar",
-    "trainer.max_epochs",
-    "trainer.max_steps",
-    "trainer.max_time",
-    "trainer.min_epochs",
-    "trainer.threads",
-)
 
 
 def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
@@ -51,65 +32,39 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
 
     Args:
         folder: the run's folder.
-        changes: dotted key -> new value, of the keys in MAY_CHANGE.
+        changes: dotted key -> new value, of keys with `may_change` in the schema.
 
     Raises:
-        UserError: no run there, another process on it, a key that may not change, a text that has changed, no sound
-            checkpoint left.
-        Interrupted: a signal stopped the run again, and its state is saved.
+        UserError: no run there, another process on it, a key that may not change, a text that has changed, no
+            undamaged checkpoint left.
+        Interrupted: a signal has stopped the run again, and its state is saved.
     """
     record, config = read_run(folder)
     changes = dict(changes or {})
     check_changes(changes)
     for key, value in changes.items():
         set_value(config, key, value)
-    if rank() > 0:
-        path, checkpoint = sound_checkpoint(folder)
-        stored = checkpoint["unroll"] if checkpoint else None
-        if stored:
-            check_same_number(config.trainer, len(stored["progress"]["ranks"]))
-        if not changes and record.entries["status"] == "done":
-            return folder  # as the first process, which says so
-        prepared = prepare(config, stored["progress"]["threads"] if stored else None, stored)
-        config = prepared.config
-        if checkpoint and record.entries["status"] == "done" and why_no_step(config, prepared, checkpoint):
-            return folder
-        return follow(prepared, config, path)
-    with locked(folder), logging_to(folder):
-        path, checkpoint = sound_checkpoint(folder)
+    own = folder if rank() == 0 else NO_FOLDER
+    with locked(own), logging_to(own):
+        checkpoint, done = newest_checkpoint(folder), record.entries["status"] == "done"
         if checkpoint:
-            check_same_number(config.trainer, len(checkpoint["unroll"]["progress"]["ranks"]))
-        if not changes and record.entries["status"] == "done":
+            check_same_number(config.trainer, len(checkpoint.progress["ranks"]))
+        if done and not changes:
             log.info("%s is done; to go on: resume=%s trainer.max_epochs=N", folder, folder)
             return folder
-        progress = checkpoint["unroll"]["progress"] if checkpoint else None
-        same_threads = progress is not None and config.trainer.threads == "auto"
-        threads = progress["threads"] if progress and same_threads else None
-        prepared = prepare(config, threads, checkpoint["unroll"] if checkpoint else None)
-        config = prepared.config
+        prepared = prepare(config, checkpoint)
         if checkpoint:
-            check_same(prepared, checkpoint, path)
-            check_limits(config.trainer, prepared.steps_an_epoch, checkpoint["global_step"])
-            why = why_no_step(config, prepared, checkpoint)
-            if why and record.entries["status"] == "done":
+            check_same_text(prepared, checkpoint)
+            check_limits(prepared, checkpoint)
+            why = why_no_step(prepared, checkpoint)
+            if why and done:
                 log.info("%s is done and left as it is: %s", folder, why)
                 return folder
-        was = {key: record.entries[key] for key in ("status", "started", "process", "git")}
-        step = checkpoint["global_step"] if checkpoint else 0
-        set_damaged_aside(folder / "checkpoints", path)
-        remove_half_written(folder)
-        cut_back(folder, lengths_in(checkpoint) if checkpoint else {})
-        write_atomic(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
-        earlier = [
-            *record.entries.get("resumed", []),
-            {"from_step": step, "at": now(), "changes": changes, "before": was},
-        ]
-        again = {"started": was["started"], "resumed": earlier, "status": "running", "error": None}
-        record.entries.update(provenance() | again)
-        changed = "".join(f"; {key} is now {value}" for key, value in changes.items())
-        changed += end_of_schedule(config, prepared, checkpoint) if checkpoint else ""
-        log.info("going on from %s at step %d%s", path.name if path else "the start", step, changed)
-        return train(prepared, config, folder, record, path)
+        if own == NO_FOLDER:
+            record = Record(NO_FOLDER, record.entries)
+        else:
+            set_back(record, prepared, checkpoint, changes)
+        return train(prepared, record, checkpoint)
 
 
 def read_run(folder: Path) -> tuple[Record, Config]:
@@ -128,8 +83,9 @@ def read_run(folder: Path) -> tuple[Record, Config]:
 
 
 def check_changes(changes: Mapping[str, Any]) -> None:
-    """Raise UserError for keys that would make the run another one."""
-    refused = [key for key in changes if not any(key == free or key.startswith(free + ".") for free in MAY_CHANGE)]
+    """Raise UserError for keys that would make it another run."""
+    free = [key for key, about in key_table().items() if about.may_change]
+    refused = [key for key in changes if not any(key == one or one.startswith(f"{key}.") for one in free)]
     if refused:
         raise UserError(
             *(
@@ -140,23 +96,44 @@ def check_changes(changes: Mapping[str, Any]) -> None:
         )
 
 
-def check_limits(trainer: Mapping[str, Any], steps_an_epoch: int, step: int) -> None:
+def check_same_number(trainer: TrainerConfig, stored: int) -> None:
+    """Raise UserError for another number of processes than the run had: other streams, other sums."""
+    asked = int(os.environ["WORLD_SIZE"]) if under_torchrun() else world_size(trainer)
+    if asked != stored:
+        raise UserError(
+            f"the number of processes was {stored} in this run, and {asked} would not go on exactly; resume it with "
+            f"{stored}: torchrun --nproc_per_node={stored}" + (", or without torchrun" if under_torchrun() else "")
+        )
+
+
+def check_same_text(prepared: Prepared, checkpoint: Checkpoint) -> None:
+    """Raise UserError if the text is not the one that the run was trained on."""
+    for what in ("vocabulary", "corpus"):
+        if prepared.module.identity[what] != checkpoint.content["unroll"][what]:
+            raise UserError(
+                f"the {what} is not the one in {checkpoint.path}: the text has changed since; "
+                "put the old text back, or start a new run with init_from="
+            )
+
+
+def check_limits(prepared: Prepared, checkpoint: Checkpoint) -> None:
     """Raise UserError for a limit that the run has passed already."""
+    trainer, step = prepared.config.trainer, checkpoint.step
     for what, limit, reached in (
-        ("epochs", trainer["max_epochs"], math.ceil(step / steps_an_epoch)),  # one that has begun counts
-        ("steps", trainer["max_steps"], step),
+        ("epochs", trainer.max_epochs, math.ceil(step / prepared.steps_an_epoch)),  # one that has begun counts
+        ("steps", trainer.max_steps, step),
     ):
         if 0 <= limit < reached:
             raise UserError(f"trainer.max_{what}={limit}: {reached} {what} are trained already; give {reached} or more")
 
 
-def why_no_step(config: Config, prepared: Prepared, checkpoint: Mapping[str, Any]) -> str:
-    """Return why a run has no step left to make, and what would give it some; nothing where it has."""
-    step, words = checkpoint["global_step"], config.early_stopping
+def why_no_step(prepared: Prepared, checkpoint: Checkpoint) -> str:
+    """Return why a run has no step left to make and what would give it some, or an empty text."""
+    step, config = checkpoint.step, prepared.config
     if step >= run_steps(config.trainer, prepared.steps_an_epoch):
         return f"it has made all its {step} steps; for more: trainer.max_epochs=N (or max_steps, where that is set)"
-    waited = checkpoint["callbacks"].get("StopEarly", {}).get("lines", 0)
-    if words["enabled"] and waited >= words["patience"]:
+    waited = checkpoint.state("early_stopping").get("lines", 0)
+    if config.early_stopping.enabled and waited >= config.early_stopping.patience:
         return (
             f"early stopping ended it at step {step}, {waited} validations without a better one; "
             f"to go on: early_stopping.enabled=false, or early_stopping.patience above {waited}"
@@ -164,50 +141,31 @@ def why_no_step(config: Config, prepared: Prepared, checkpoint: Mapping[str, Any
     return ""
 
 
-def end_of_schedule(config: Config, prepared: Prepared, checkpoint: Mapping[str, Any]) -> str:
-    """Return what is to be said of a schedule that ends before the run does: its horizon is that of its first start."""
-    horizon = checkpoint["unroll"]["progress"]["schedule"]["total_steps"]
+def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, changes: Mapping[str, Any]) -> None:
+    """Set the files of a run back to its checkpoint, and write into the record that it goes on."""
+    folder, last = record.folder, record.folder / "checkpoints" / "last.ckpt"
+    if checkpoint and checkpoint.path != last and last.exists():
+        last.rename(last.with_name("damaged.ckpt"))  # the next save must not make it previous.ckpt
+    for below in (folder, folder / "checkpoints"):
+        remove_leftovers(below)
+    truncate_logs(folder, checkpoint.state("checkpoint").get("lengths", {}) if checkpoint else {})
+    write_config(folder, prepared.config)
+    step, changed = 0, "".join(f"; {key} is now {value}" for key, value in changes.items())
+    if checkpoint:
+        step, changed = checkpoint.step, changed + end_of_schedule(prepared, checkpoint)
+    before = {key: record.entries[key] for key in ("status", "started", "process", "git")}
+    resumed = [{"from_step": step, "at": now(), "changes": changes, "before": before}]
+    record.entries |= provenance() | {"started": before["started"], "status": "running", "error": None}
+    record.entries["resumed"] = record.entries.get("resumed", []) + resumed
+    log.info("going on from %s at step %d%s", checkpoint.path.name if checkpoint else "the start", step, changed)
+
+
+def end_of_schedule(prepared: Prepared, checkpoint: Checkpoint) -> str:
+    """Return the note on a schedule that ends before the run does, for its horizon is that of the first start."""
+    config, horizon = prepared.config, checkpoint.progress["schedule"]["total_steps"]
     if config.scheduler.name != "cosine" or horizon >= run_steps(config.trainer, prepared.steps_an_epoch):
         return ""
     rate = config.optimizer.lr * config.scheduler.final_fraction
-    return f"; the schedule {'has ended' if checkpoint['global_step'] >= horizon else 'ends'} at step {horizon}: " + (
+    return f"; the schedule {'has ended' if checkpoint.step >= horizon else 'ends'} at step {horizon}: " + (
         f"its last rate is {rate:g}" + (", which trains nothing" if rate == 0 else "")
     )
-
-
-def check_same(prepared: Prepared, checkpoint: Mapping[str, Any], path: Path | None) -> None:
-    """Raise UserError where the text is not the one that the run was trained on."""
-    for what in ("vocabulary", "corpus"):
-        if prepared.module.identity[what] != checkpoint["unroll"][what]:
-            raise UserError(
-                f"the {what} is not the one in {path}: the text has changed since; "
-                "put the old text back, or start a new run with init_from="
-            )
-
-
-def sound_checkpoint(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
-    """Return the newest whole checkpoint, or None for a run that was stopped before its first."""
-    checkpoints = folder / "checkpoints"
-    if not any((checkpoints / name).exists() for name in ("last.ckpt", "previous.ckpt")):
-        return None, None
-    return newest_sound(checkpoints)
-
-
-def remove_half_written(folder: Path) -> None:
-    """Delete what a process that was killed while it wrote has left beside the files that it was to replace."""
-    for pattern in (".run.json.*", ".config.yaml.*", "checkpoints/.*.ckpt.*"):
-        for file in folder.glob(pattern):
-            file.unlink(missing_ok=True)
-
-
-def set_damaged_aside(checkpoints: Path, used: Path | None) -> None:
-    """Rename a damaged `last.ckpt`: the next save must not make it the one to fall back on."""
-    last = checkpoints / "last.ckpt"
-    if used is not None and used != last and last.exists():
-        last.rename(checkpoints / "damaged.ckpt")
-
-
-def lengths_in(checkpoint: Mapping[str, Any]) -> dict[str, int]:
-    """Return how long the files that only grow were when the checkpoint was written."""
-    known = (state["lengths"] for name, state in checkpoint["callbacks"].items() if name.startswith("Keeper"))
-    return next(known, {})

@@ -1,12 +1,14 @@
-"""Everything a run needs before it has a folder: the machine asked, the text opened, the model built."""
+"""One run: check everything (`prepare`), make a folder, train, and record how it ended, whatever happens.
+
+A new run and a resumed one (src/training/resume.py) both go through `prepare` and `train`; the difference is
+`checkpoint`. So does a process with rank > 0: its folder is NO_FOLDER, to which nothing is written.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import math
-import os
-import secrets
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 
 from src.baselines import baselines, basis
 from src.config.checks import check_validations, run_steps, windows_an_epoch
@@ -24,253 +27,285 @@ from src.config.schema import Config, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
-from src.errors import RunFailure
+from src.errors import RunFailure, UserError
 from src.files import write_atomic
-from src.training.preparation_checks import check_monitor, check_prompt, check_size
-from src.models.language_model import build_model
-from src.training.checkpoint import FORMAT
+from src.inference.load import FORMAT, load
+from src.inference.trained_model import TrainedModel, implementation_config
+from src.models.convert import Layer, convert_, read_layers, write_layers
+from src.models.gated import Gated
+from src.models.language_model import LanguageModel, build_model
+from src.training.checkpoint import Checkpoint
 from src.training.console import ONLY_IN_THE_FILE, logging_to, say_end, say_start
-from src.training.distributed import (
-    join_torchrun,
-    leave_with_parent,
-    peer_is_gone,
-    rank,
-    told_by_first,
-    under_torchrun,
-    watch_children,
-    world_size,
-)
-from src.training.init_from import check_growth, source_of, start_from
+from src.training.distributed import drawn_seed, join, peer_is_gone, rank, world_size
 from src.training.machine import check_machine, keep_memory, threads_for, use_threads
 from src.training.module import LanguageModule
-from src.training.run_record import Record, locked, new_folder, now, provenance
+from src.training.preparation_checks import check_monitor, check_prompt, check_size
+from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, provenance
 from src.training.signals import Interrupted
-from src.training.trainer import Watched, build_trainer
+from src.training.trainer import Built, build_trainer
 
-SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
-WINDOW_WORDS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
+SIZES = ("num_layers", "hidden_size", "nonlinearity", "readout")  # of `model`, fixed by the weights of `init_from`
+log = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
-    """Everything a run needs and no folder yet."""
+    """All that a run needs before it has a folder."""
 
-    config: Config  # resolved: a seed, absolute paths
+    config: Config  # resolved: a seed, absolute paths, the number of processes
     corpus: Corpus
     data: TextData
     module: LanguageModule
     steps_an_epoch: int
-    init_from: Mapping[str, Any] | None = None  # what the record says of the weights it started from
 
 
-def prepare(config: Config, threads: int | None = None, stored: Mapping[str, Any] | None = None) -> Prepared:
-    """Open the text and build the model. The configuration is not changed; `Prepared.config` is the resolved copy.
+def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
+    """Check everything, open the text and build the model. The argument stays as it is, and nothing is written.
 
     Args:
-        config: the whole configuration, checked, plain data.
-        threads: how many threads a run that goes on had; None chooses.
-        stored: what its checkpoint has under `unroll`; None for a run that begins, which reads `init_from`.
+        config: a checked configuration.
+        checkpoint: of a run that is resumed; a new run reads `init_from` instead.
 
     Raises:
         UserError, DataError: the machine lacks what was asked for, or the text cannot be used.
     """
-    join_torchrun(config.trainer)
-    if rank() > 0:
-        leave_with_parent()
+    config = dataclasses.replace(config, trainer=join(config.trainer))
     check_machine(config.trainer)
-    if config.seed is None:
-        config = dataclasses.replace(config, seed=drawn_seed())
-    words = config.data
-    source = source_of(config) if stored is None else None
-    start = stored.get("init_from") if stored else None
+    seed = drawn_seed() if config.seed is None else config.seed
+    config = dataclasses.replace(config, seed=seed)
+    source = source_of(config) if checkpoint is None else None
+    start = checkpoint.content["unroll"].get("init_from") if checkpoint else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
-    corpus = open_corpus(vocabulary=known, **{key: value for key, value in words.items() if key not in WINDOW_WORDS})
+    corpus = open_corpus(config.data, known)
     check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
-    config = with_absolute_paths(config)  # only now: a mistake above is told in the user's own words
     if source:
-        check_growth(source, corpus.vocabulary, words["unknown"])
-    windows_as = {key: words[key] for key in WINDOW_WORDS}
-    data = TextData(corpus, **windows_as, seed=config.seed)
-    data.limit = windows_an_epoch(config.trainer, len(data.windows(world_size=world_size(config.trainer))))
+        check_growth(source, corpus.vocabulary, config.data.unknown)
+    config = with_absolute_paths(config)  # only now: the errors above name paths as the user typed them
+    data = TextData(corpus, config.data, seed)
+    processes, size = world_size(config.trainer), len(corpus.vocabulary)
+    data.limit = windows_an_epoch(config.trainer, len(data.windows(world_size=processes)))
     check_validations(config.trainer, data.limit)
-    check_size(config.model, len(corpus.vocabulary))
-    share = config.trainer.devices if world_size(config.trainer) > 1 else 1
-    auto = threads_for(config.trainer.threads, config.model.hidden_size, share)
-    use_threads(threads or auto)
+    check_size(config.model, size)
+    share = config.trainer.devices if processes > 1 else 1
+    threads = threads_for(config.trainer.threads, config.model.hidden_size, share)
+    if checkpoint and config.trainer.threads == "auto":
+        threads = checkpoint.progress["threads"]  # with another number sums have other last digits
+    use_threads(threads)
     keep_memory()
-    torch.manual_seed(config.seed)
-    model = build_model(config.model, len(corpus.vocabulary))  # nothing draws from torch's generator before it
+    torch.manual_seed(seed)
+    model = build_model(config.model, size)  # nothing draws from torch's generator before it
     if rank() > 0:
-        torch.manual_seed(config.seed + rank())  # dropout must not repeat itself in another process's columns
+        torch.manual_seed(seed + rank())  # dropout must not repeat itself in another process's columns
     if source:
         start = start_from(model, source, corpus.vocabulary)
     steps_an_epoch = math.ceil(data.limit / config.trainer.accumulate_grad_batches)
-    steps = run_steps(config.trainer, steps_an_epoch)
-    words_of = (config.loss.over_time, config.optimizer, config.scheduler)
-    module = LanguageModule(model, *words_of, steps, config.checkpoint.mode)
-    vocabulary = corpus.vocabulary.to_plain()
-    module.identity = {"format": FORMAT, "config": to_plain(config), "vocabulary": vocabulary, "corpus": corpus.key}
-    module.identity["init_from"] = start
-    return Prepared(config, corpus, data, module, steps_an_epoch, start)
-
-
-def drawn_seed() -> int:
-    """Draw a seed, in process 0. Those that Lightning starts for it find it in their environment, torchrun's ask it."""
-    if rank() == 0:
-        os.environ[SEED] = str(secrets.randbelow(2**31))
-    if under_torchrun():
-        os.environ[SEED] = told_by_first(SEED, os.environ.get(SEED, ""))
-    return int(os.environ[SEED])
-
-
-# ---- One training run: text, model, folder, trainer; and whatever happens, a record that says how it ended.
-
-log = logging.getLogger(__name__)
+    identity = {
+        "format": FORMAT,
+        "config": to_plain(config),
+        "vocabulary": corpus.vocabulary.to_plain(),
+        "corpus": corpus.key,
+        "init_from": start,
+    }
+    module = LanguageModule(model, config, run_steps(config.trainer, steps_an_epoch), identity)
+    return Prepared(config, corpus, data, module, steps_an_epoch)
 
 
 def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, also: Sequence[Callback] = ()) -> Path:
-    """Train a new run and return its folder; everything that can be wrong is found before the folder exists.
+    """Train a new run and return its folder; every user error is found before the folder exists.
 
     Args:
-        config: the whole configuration, checked, plain data.
+        config: a checked configuration.
         command: entries for the record: `command`, `overrides`, `key`.
         folder: the run's folder, which is made; None makes a new one under `config.runs`.
-        also: callbacks beside those of the configuration, called after them (a search's pruner).
+        also: callbacks that are called after those of the configuration (a search's pruner).
 
     Raises:
         UserError, DataError: see `prepare`.
-        Interrupted: a signal stopped the run, and its state is saved.
+        Interrupted: a signal has stopped the run, and its state is saved.
     """
     prepared = prepare(config)
-    config = prepared.config
-    if rank() > 0:
-        return follow(prepared, config)
-    if folder is None:
-        folder = new_folder(Path(config.runs) / config.name)
-    else:
-        folder.mkdir(parents=True)
-    write_atomic(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
-    record = Record(folder, {"status": "running", **describe(config, prepared), **command, **provenance()})
-    with locked(folder), logging_to(folder):
-        return train(prepared, config, folder, record, also=also)
+    record = Record(NO_FOLDER, {})
+    if rank() == 0:
+        if folder is None:
+            folder = new_folder(Path(config.runs) / (config.name or ""))
+        else:
+            folder.mkdir(parents=True)
+        write_config(folder, prepared.config)
+        record = Record(folder, {"status": "running", **describe(prepared), **command, **provenance()})
+    with locked(record.folder), logging_to(record.folder):
+        return train(prepared, record, also=also)
 
 
 def train(
-    prepared: Prepared,
-    config: Config,
-    folder: Path,
-    record: Record,
-    checkpoint: Path | None = None,
-    also: Sequence[Callback] = (),
+    prepared: Prepared, record: Record, checkpoint: Checkpoint | None = None, also: Sequence[Callback] = ()
 ) -> Path:
     """Run the trainer, from the start or from a checkpoint, and write into the record how it ended."""
-    watched = build_trainer(config, folder, prepared.corpus, prepared.steps_an_epoch)
-    with watched.signals.listening():
-        return _trained(watched, prepared, folder, record, checkpoint, also)
-
-
-def _trained(
-    watched: Watched,
-    prepared: Prepared,
-    folder: Path,
-    record: Record,
-    checkpoint: Path | None,
-    also: Sequence[Callback],
-) -> Path:
-    died = f"another process of the run has died; to go on: python -m src.train resume={folder}"
-
-    def give_up() -> None:
-        record.update(status="stopped", finished=now(), steps=watched.trainer.global_step)
-        print(died, file=sys.stderr, flush=True)
-
-    ended = watch_children(give_up)
-    try:
-        record.update()
-        say_start(record, prepared.corpus)
-        watched.trainer.callbacks.extend(also)  # type: ignore[attr-defined]
-        watched.curves.constant = {f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()}
-        watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
-    except (Interrupted, KeyboardInterrupt) as why:
-        finish(record, "stopped", prepared, watched)
-        kept = (folder / "checkpoints" / "last.ckpt").exists()
-        way = "to go on" if kept else "no checkpoint was written, so this begins anew"
-        log.info("stopped at step %d; %s: python -m src.train resume=%s", record.entries["steps"], way, folder)
-        if isinstance(why, Interrupted) and why.signum is None:
-            return folder
-        raise
-    except BaseException as error:
-        if peer_is_gone(error) and watched.trainer.world_size > 1:
-            finish(record, "stopped", prepared, watched)
-            raise RunFailure(died) from error
-        finish(record, "failed", prepared, watched, {"type": type(error).__name__, "message": str(error)})
-        log.error("%s", traceback.format_exc().rstrip(), extra=ONLY_IN_THE_FILE)  # the console gets it from Python
-        raise
-    finally:
-        ended.set()
-    finish(record, "done", prepared, watched)
-    say_end(record)
-    return folder
-
-
-def follow(prepared: Prepared, config: Config, checkpoint: Path | None = None) -> Path:
-    """Train as one of the processes that own no folder: nothing is written and nothing said.
-
-    Process 0 tells how the run ended; this one leaves with 0 after a signal or a failure that all have agreed on.
-    """
-    nowhere = Path(os.devnull)
-    watched = build_trainer(config, nowhere, prepared.corpus, prepared.steps_an_epoch)
-    with logging_to(nowhere), watched.signals.listening():
+    built = build_trainer(prepared.config, record.folder, prepared.corpus, prepared.steps_an_epoch)
+    built.trainer.callbacks.extend(also)  # type: ignore[attr-defined]
+    with built.signals.listening():
         try:
-            watched.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=checkpoint, weights_only=True)
-        except (Interrupted, RunFailure):
-            sys.exit(0)
+            record.update()
+            if rank() == 0:
+                baselines = record.entries["baselines"]
+                built.scalars.constant = {f"baseline/{name}": bits for name, bits in baselines.items()}
+                say_start(record, prepared.corpus)
+            path = checkpoint.path if checkpoint else None
+            built.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=path, weights_only=True)
         except BaseException as error:
-            if peer_is_gone(error):
-                sys.exit(1)
-            raise
-    return nowhere
+            _ended_by(error, prepared, record, built)
+            return record.folder
+    finish(record, "done", prepared, built)
+    if rank() == 0:
+        say_end(record)
+    return record.folder
 
 
-def describe(config: Config, prepared: Prepared) -> dict[str, Any]:
-    """Return what the record says of a run before its first step."""
-    trained = sum(p.numel() for p in prepared.module.parameters() if p.requires_grad)
+def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: Built) -> None:
+    """Record an end other than the planned one, and raise what makes the exit code of the process."""
+    folder, failed = record.folder, None
+    gone = built.trainer.world_size > 1 and peer_is_gone(error)
+    stopped = gone or isinstance(error, Interrupted | KeyboardInterrupt)
+    if not stopped:
+        failed = {"type": type(error).__name__, "message": str(error)}
+        log.error("%s", traceback.format_exc().rstrip(), extra=ONLY_IN_THE_FILE)  # Python prints it to the console
+    finish(record, "stopped" if stopped else "failed", prepared, built, failed)
+    if rank() > 0 and (gone or isinstance(error, Interrupted | RunFailure)):
+        sys.exit(int(gone))  # on the other reasons all processes have agreed, and process 0 reports them
+    if gone:
+        raise RunFailure(
+            f"another process of the run has died; to go on: python -m src.train resume={folder}"
+        ) from error
+    if stopped:
+        saved = (folder / "checkpoints" / "last.ckpt").exists()
+        way = "to go on" if saved else "no checkpoint was written, so this begins anew"
+        log.info("stopped at step %d; %s: python -m src.train resume=%s", record.entries["steps"], way, folder)
+    if not (isinstance(error, Interrupted) and error.signum is None):  # the time that was given is no error
+        raise error
+
+
+def finish(
+    record: Record, status: str, prepared: Prepared, built: Built, error: Mapping[str, str] | None = None
+) -> None:
+    """Write into the record how the run ended, and what it had reached."""
+    trainer, metrics = built.trainer, built.metrics
+    record.update(
+        status=status,
+        finished=now(),
+        seconds=round(metrics.seconds, 3),
+        steps=trainer.global_step,
+        epochs=trainer.fit_loop.epoch_progress.current.completed,
+        characters=int(prepared.module.characters),
+        metrics={"final": {**built.scalars.latest, **metrics.final}, "best": metrics.best},
+        error=error,
+    )
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write config.yaml."""
+    write_atomic(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
+
+
+def describe(prepared: Prepared) -> dict[str, Any]:
+    """Return the record's entries on a run before its first step."""
+    config, corpus = prepared.config, prepared.corpus
     return {
         "name": config.name,
         "experiment": config.experiment,
         "model": config.model.name,
         "data": config.data.name,
         "seed": config.seed,
-        "parameters": trained,
-        "vocab_size": len(prepared.corpus.vocabulary),
-        "baselines": floor(prepared.corpus),
-        "baselines_basis": basis(prepared.corpus),
+        "parameters": sum(p.numel() for p in prepared.module.parameters() if p.requires_grad),
+        "vocab_size": len(corpus.vocabulary),
+        "baselines": bits_to_beat(corpus),
+        "baselines_basis": basis(corpus),
         "windows": prepared.data.described(),
-        "data_provenance": prepared.corpus.provenance,
-        "init_from": prepared.init_from,
+        "data_provenance": corpus.provenance,
+        "init_from": prepared.module.identity["init_from"],
         "error": None,
     }
 
 
-def floor(corpus: Corpus) -> dict[str, float]:
-    """Return what is to beat, in bits a character: a uniform guess, and counted n-grams where there is a `val`."""
+def bits_to_beat(corpus: Corpus) -> dict[str, float]:
+    """Return bits per character of a uniform guess, and of counted n-grams if there is a `val` split."""
     if "val" not in corpus.splits:
         return {"uniform": math.log2(len(corpus.vocabulary))}
     known = baselines(corpus)
     return {name: max(0.0, known[name]) for name in ("uniform", "unigram", "ngram_5") if name in known}
 
 
-def finish(
-    record: Record, status: str, prepared: Prepared, watched: Watched, error: Mapping[str, str] | None = None
-) -> None:
-    """Write how the run ended, and what it had reached."""
-    trainer, history = watched.trainer, watched.history
-    record.update(
-        status=status,
-        finished=now(),
-        seconds=round(history.seconds, 3),
-        steps=trainer.global_step,
-        epochs=trainer.fit_loop.epoch_progress.current.completed,
-        characters=int(prepared.module.characters),
-        metrics={"final": {**watched.curves.latest, **history.final}, "best": history.best},
-        error=error,
-    )
+# -- init_from: the first weights are those of another run, in the same or another implementation ---------------------
+
+
+def source_of(config: Config) -> TrainedModel | None:
+    """Return the model that a run starts from, or None.
+
+    Raises:
+        UserError: no model there, other sizes, or other equations.
+    """
+    if config.init_from is None:
+        return None
+    source = load(config.init_from)
+    asked, given = config.model, source.config.model
+    if asked._target_ != given._target_:
+        implementation_config(given, asked.name)
+    differ = [key for key in SIZES if getattr(asked, key) != getattr(given, key)]
+    if differ:
+        weights = f"the weights of init_from={config.init_from} have"
+        raise UserError(
+            *(f"model.{key}={getattr(asked, key)}: {weights} {getattr(given, key)}; leave it out" for key in differ)
+        )
+    return source
+
+
+def check_growth(source: TrainedModel, vocabulary: Vocabulary, unknown: str | None) -> None:
+    """Raise UserError if the vocabulary has grown and the hidden state, which is the logits, cannot."""
+    if source.config.model.readout == "identity" and len(vocabulary) != len(source.vocabulary):
+        raise UserError(
+            f"data.unknown={unknown}: the hidden state is the logits here (model.readout=identity), so its size is the "
+            "vocabulary's and cannot grow; use data.unknown=error"
+        )
+
+
+def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Make a new model, in place, compute what `source` does; return the entry for run.json.
+
+    Ids keep their meaning. Characters that the new text adds (data.unknown=extend) keep the columns of U and the rows
+    of V that were drawn for them.
+
+    Raises:
+        UserError: a longer vocabulary, and a recurrence of the user's own.
+    """
+    known, old = len(source.vocabulary), source.model.to(next(model.parameters()).dtype)
+    if known == len(vocabulary):
+        convert_(model, old)
+    else:
+        assert isinstance(model.readout, nn.Linear) and isinstance(old.readout, nn.Linear)
+        with torch.no_grad():
+            model.readout.weight[:known] = old.readout.weight
+            model.readout.bias[:known] = old.readout.bias
+            _extend_recurrence(model.recurrence, old.recurrence)
+    return {
+        "path": str(source.path),
+        "model": source.config.model.name,
+        **source.progress,
+        "vocabulary": source.vocabulary.to_plain(),
+        "characters_added": list(vocabulary.symbols[known:]),
+    }
+
+
+def _extend_recurrence(into: nn.Module, source: nn.Module) -> None:
+    """Copy a recurrence; U of the first layer keeps the columns of the new characters."""
+    if isinstance(into, Gated):
+        weights, name = source.state_dict(), "rnn.weight_ih_l0"
+        weights[name] = torch.cat([weights[name], into.state_dict()[name][:, weights[name].size(1) :]], dim=1)
+        into.load_state_dict(weights)
+        return
+    try:
+        (U, W, b), *above = read_layers(source)
+        new = read_layers(into)[0].U
+    except TypeError as error:
+        raise UserError(
+            f"data.unknown=extend: {type(into).__name__} does not say where the weights of new characters belong; "
+            "use data.unknown=error, or a model of this project"
+        ) from error
+    write_layers(into, [Layer(torch.cat([U, new[:, U.size(1) :]], dim=1), W, b), *above])

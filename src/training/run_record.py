@@ -1,11 +1,10 @@
-"""Under SLURM: which job this is, and which run it was on when the queue took it back."""
+"""A run's folder and its record, run.json: what was run, where and from which code, and how it ended."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import functools
-import json
 import os
 import platform
 import secrets
@@ -17,63 +16,36 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.files import lock, to_json, write_atomic
-
-
-def job() -> str | None:
-    """Return the job's number as `scontrol` takes it, `<array>_<task>` for one of an array; None outside of SLURM."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
-
-
-def run_before(runs: Path, words: Sequence[str]) -> Path | None:
-    """Return the run that this command had begun before its job was put back into the queue, or None.
-
-    Args:
-        runs: where runs of this name lie.
-        words: the command line, for a job may have several commands.
-    """
-    if job() is None or int(os.environ.get("SLURM_RESTART_COUNT") or 0) == 0:
-        return None
-    for path in sorted(runs.glob("*/run.json"), reverse=True):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        mine = record.get("slurm_job") == job() and record.get("overrides") == list(words)
-        if mine and record["status"] != "failed":
-            return path.parent
-    return None
-
-
-# ---- A run's folder and its record, run.json: who wrote it, from what, and how it ended.
+from src.files import lock, read_json, write_json
 
 FORMAT = 1
 VERSIONS_OF = ("torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
+NO_FOLDER = Path(os.devnull)  # of a process with rank > 0, which writes nothing
 
 
 def new_folder(parent: Path) -> Path:
-    """Make and return a folder that was never used: `<date>_<time>_<id>` under `parent`.
+    """Make and return a new folder `<date>_<time>_<id>` under `parent`.
 
     The id is random and the folder is made exclusively, so a thousand runs may start in one second.
     """
     parent.mkdir(parents=True, exist_ok=True)
     while True:
         folder = parent / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
-        try:
+        with contextlib.suppress(FileExistsError):
             folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
+            return folder
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; the system lets go of it when the process ends, however it ends.
+    """Hold a run's folder for this process; the system releases it when the process ends, however it ends.
 
     Raises:
         UserError: another process trains in it.
     """
+    if folder == NO_FOLDER:
+        yield
+        return
     with lock(folder / ".lock") as held:
         if not held:
             raise UserError(f"{folder}: another process is training in it; wait for it, or stop it first")
@@ -84,7 +56,7 @@ class Record:
     """run.json: plain JSON, replaced atomically at each change of status.
 
     Args:
-        folder: the run's folder, which exists.
+        folder: the run's folder, which exists, or NO_FOLDER.
         entries: what is known at the start.
     """
 
@@ -94,16 +66,21 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        """Read the record of an existing run; OSError or ValueError where there is none."""
-        entries = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        """Read the record of an existing run.
+
+        Raises:
+            OSError, ValueError: there is none.
+        """
+        entries = read_json(folder / "run.json")
         if not isinstance(entries, dict) or "status" not in entries:
-            raise ValueError("run.json is no record of a run: it has no status")
+            raise ValueError("run.json is not the record of a run: it has no status")
         return cls(folder, entries)
 
     def update(self, **entries: Any) -> None:
         """Change entries and write the file."""
         self.entries.update(entries)
-        write_atomic(self.folder / "run.json", to_json(self.entries, indent=2) + "\n")
+        if self.folder != NO_FOLDER:
+            write_json(self.folder / "run.json", self.entries)
 
 
 def provenance() -> dict[str, Any]:
@@ -113,7 +90,7 @@ def provenance() -> dict[str, Any]:
         "started": now(),
         "finished": None,
         "process": {"pid": os.getpid(), "boot": boot_id(), "host": socket.gethostname()},
-        "slurm_job": job(),
+        "slurm_job": slurm_job(),
         "git": git_state(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS_OF}},
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
@@ -121,33 +98,32 @@ def provenance() -> dict[str, Any]:
 
 
 def now() -> str:
-    """Return the time of day with its zone, to the second."""
+    """Return the local time with its zone, to the second."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def boot_id() -> str:
-    """Return what distinguishes this start of the machine from others: a process id means nothing after a reboot."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
+    """Return what identifies this start of the machine: a process id means nothing after a reboot."""
+    return _content("/proc/sys/kernel/random/boot_id").strip()
 
 
 @functools.cache
 def processor() -> str:
-    """Return the processor's name where the system tells it."""
+    """Return the processor's name."""
+    models = (line for line in _content("/proc/cpuinfo").splitlines() if line.startswith("model name"))
+    return next((line.split(":", 1)[1].strip() for line in models), platform.processor())
+
+
+def _content(path: str) -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return Path(path).read_text()
     except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+        return ""
 
 
 @functools.cache  # of the code that this process has loaded
 def git_state() -> dict[str, Any]:
-    """Return the commit of the source tree and whether it differs from it; None for both where git cannot say."""
+    """Return the commit of the source tree and whether it differs from it; None for both if git cannot tell."""
     root = Path(__file__).resolve().parents[2]
     try:
         # One process for both: the branch header names the commit, every further line is a change.
@@ -163,7 +139,33 @@ def git_state() -> dict[str, Any]:
 
 @functools.cache
 def _version(distribution: str) -> str | None:
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
+    return None
+
+
+# -- SLURM: a job that was put back into the queue continues its run --------------------------------------------------
+
+
+def slurm_job() -> str | None:
+    """Return the job's number as `scontrol` takes it, `<array>_<task>` in an array; None outside of SLURM."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def run_before(runs: Path, command_line: Sequence[str]) -> Path | None:
+    """Return the run that this command had begun before its job was put back into the queue, or None.
+
+    Args:
+        runs: the folder of the runs of this name.
+        command_line: its arguments, for a job may have several commands.
+    """
+    if slurm_job() is None or int(os.environ.get("SLURM_RESTART_COUNT") or 0) == 0:
         return None
+    for path in sorted(runs.glob("*/run.json"), reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            entries = Record.read(path.parent).entries
+            own = (entries.get("slurm_job"), entries.get("overrides")) == (slurm_job(), list(command_line))
+            if own and entries["status"] != "failed":
+                return path.parent
+    return None

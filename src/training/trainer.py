@@ -1,4 +1,4 @@
-"""logger=csv: every scalar as a line `step,tag,value`, appended, so that a resumed run goes on in the same file."""
+"""Lightning's Trainer, its callbacks and loggers, from the configuration."""
 
 from __future__ import annotations
 
@@ -16,48 +16,95 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from src.config.schema import Config
 from src.data.corpus import Corpus
-from src.diagnostics.confusions import Confusions
-from src.diagnostics.diagnostic import Watcher, Watching
-from src.diagnostics.figure_logger import Gallery
-from src.diagnostics.gradient_flow import GradientFlow
-from src.diagnostics.hidden_states import HiddenStates
-from src.diagnostics.hparams import HParams
-from src.diagnostics.input_vectors import InputVectors
-from src.diagnostics.loss_by_position import LossByPosition
-from src.diagnostics.profiler_callback import Trace
-from src.diagnostics.recurrent_matrix import RecurrentMatrix, RecurrentScalars
-from src.diagnostics.scalar_logger import Curves
-from src.diagnostics.surprisal import Surprisal
-from src.diagnostics.tensorboard import Layout, RunTensorBoard
-from src.diagnostics.text_samples import TextSamples
-from src.training.checkpoint import AtomicCheckpointIO
-from src.training.checkpoint_callback import Keeper
-from src.training.lightning_compat import Unprofiled, end_always, without_idle_hooks
-from src.training.metrics_log import History, StopEarly
-from src.training.predicted_string import PredictedString
+from src.diagnostics import build_diagnostics
+from src.diagnostics.profiler_callback import ProfilerCallback
+from src.diagnostics.scalar_logger import ScalarLogger
+from src.diagnostics.tensorboard import RunTensorBoard
+from src.training.checkpoint import AtomicCheckpointIO, CheckpointCallback
+from src.training.lightning_compat import run_to_the_end
+from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString
 from src.training.signals import StopOnSignal
+
+# Keys of the `trainer` group that Lightning's Trainer gets as they are. Of the others, `threads` is set by
+# src/training/machine.py, limit_train_batches and overfit_batches limit the windows, the rest is for callbacks.
+PASSED = (
+    "accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "max_steps", "min_epochs",
+    "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches", "val_check_interval",
+    "check_val_every_n_epoch", "limit_val_batches", "deterministic", "detect_anomaly",
+)  # fmt: skip
+
+
+@dataclass
+class Built:
+    """A trainer, and those of its callbacks that a run itself uses."""
+
+    trainer: pl.Trainer
+    metrics: MetricsLog
+    scalars: ScalarLogger
+    signals: StopOnSignal
+
+
+def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: int) -> Built:
+    """Build the trainer of a run.
+
+    Args:
+        config: the whole configuration.
+        folder: the run's folder.
+        corpus: its vocabulary decodes predictions; without a `val` split nothing is validated.
+        steps_an_epoch: optimizer steps.
+    """
+    keys, checkpoint = config.trainer, config.checkpoint
+    prints_predictions = config.callbacks.predicted_string.enabled
+    stopper = EarlyStopping(config.early_stopping, checkpoint) if config.early_stopping.enabled else None
+    metrics = MetricsLog(folder / "metrics.jsonl", checkpoint, prints_predictions, stopper)
+    scalars = ScalarLogger(min(keys.log_every_n_steps, steps_an_epoch))  # a short epoch too has a point
+    checkpoints = None
+    if checkpoint.enabled:
+        cadence = (checkpoint.every_n_steps, checkpoint.every_n_minutes)
+        checkpoints = CheckpointCallback(folder / "checkpoints", metrics, *cadence)
+    signals = StopOnSignal(checkpoints, keys.max_time)
+    callbacks: list[Callback] = [signals, scalars, metrics]
+    if prints_predictions:
+        callbacks.append(PredictedString(corpus.vocabulary.decode))
+    callbacks += build_diagnostics(config, folder, corpus, metrics)
+    if keys.profile:
+        callbacks.append(ProfilerCallback(folder / "trace.json"))
+    callbacks += [one for one in (stopper, checkpoints) if one]  # checkpoints last: they store the state of the others
+    bar = keys.enable_progress_bar and sys.stdout.isatty() and not prints_predictions
+    if bar:
+        callbacks.append(TQDMProgressBar(refresh_rate=50))  # at every step it would cost a tenth of a small step
+    loggers: dict[str, type[Logger]] = {"tensorboard": RunTensorBoard, "csv": RunCSV}
+    given = {key: getattr(keys, key) for key in PASSED}
+    if "val" not in corpus.splits:
+        given["limit_val_batches"] = 0
+    trainer = pl.Trainer(
+        **given,
+        callbacks=callbacks,
+        logger=[logger(folder) for name, logger in loggers.items() if name == config.logger.name],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+        log_every_n_steps=1,  # Lightning's own cadence; ours is that of `ScalarLogger`
+        enable_progress_bar=bar,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+    run_to_the_end(trainer)
+    return Built(trainer, metrics, scalars, signals)
 
 
 class RunCSV(Logger):
-    """metrics.csv in the run's folder. Lightning's own CSV logger deletes an existing file when it starts.
+    """logger=csv: a line `step,tag,value` per scalar, appended to metrics.csv, so a resumed run continues the file.
 
-    Args:
-        folder: the run's folder.
+    Lightning's own CSV logger deletes an existing file when it starts.
     """
+
+    name = version = ""  # the run's folder is the name
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
-
-    @property
-    def name(self) -> str:
-        """Nothing: the run's folder is the name."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Nothing, for the same reason."""
-        return ""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -70,135 +117,4 @@ class RunCSV(Logger):
             writer.writerows([step, tag, value] for tag, value in metrics.items())
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """config.yaml has them."""
-
-
-# ---- From the callbacks group of the configuration to the callbacks that watch a run.
-
-PLAIN: tuple[type[Watcher], ...] = (
-    RecurrentScalars,
-    RecurrentMatrix,
-    GradientFlow,
-    LossByPosition,
-    HiddenStates,
-    Surprisal,
-    Confusions,
-    InputVectors,
-)
-
-
-def watchers(config: Config, folder: Path, corpus: Corpus, history: History) -> list[Callback]:
-    """Return the callbacks that are switched on.
-
-    Args:
-        config: the whole configuration.
-        folder: the run's folder.
-        corpus: whose vocabulary labels what is shown.
-        history: knows the best and the final metrics.
-    """
-    words = config.callbacks
-    if config.logger.name == "none" and not words["save_figures"]:
-        return []  # nobody would see anything
-    gallery = Gallery(folder, corpus.vocabulary.symbols, words["save_figures"])
-    found: list[Callback] = []
-    for kind in PLAIN:
-        if words[kind.name]["enabled"]:
-            found.append(kind(gallery, words[kind.name]["every_n_steps"]))
-    samples = words["text_samples"]
-    if samples["enabled"]:
-        given = [samples[word] for word in ("temperatures", "length", "prompt")]
-        found.append(TextSamples(gallery, samples["every_n_steps"], corpus, *given))
-    if words["layout"]["enabled"]:
-        found.append(Layout())
-    if words["hparams"]["enabled"]:
-        found.append(HParams(config, folder, history))
-    return [Watching(found)] if found else []
-
-
-# ---- Lightning's trainer, from the configuration: the loggers, what watches, and where checkpoints go.
-
-# Words of the `trainer` group that are not handed to Lightning's Trainer as they are.
-OURS = (
-    "threads",
-    "profile",
-    "max_time",
-    "log_every_n_steps",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "limit_train_batches",
-    "overfit_batches",
-)
-
-
-@dataclass
-class Watched:
-    """A trainer, the two callbacks whose knowledge goes into the run's record, and the one that hears signals."""
-
-    trainer: pl.Trainer
-    history: History
-    curves: Curves
-    signals: StopOnSignal
-
-
-def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: int) -> Watched:
-    """Build the trainer of a run.
-
-    Args:
-        config: the whole configuration.
-        folder: the run's folder.
-        corpus: whose vocabulary reads predictions back.
-        steps_an_epoch: optimizer steps.
-    """
-    words, callbacks = config.trainer, config.callbacks
-    says_lines = callbacks["predicted_string"]["enabled"]
-    monitor, mode = config.checkpoint.monitor, config.checkpoint.mode
-    stopper = None
-    if config.early_stopping.enabled:
-        stopper = StopEarly(monitor, mode, *(config.early_stopping[key] for key in ("patience", "min_delta")))
-    history = History(folder / "metrics.jsonl", monitor, mode, quiet=says_lines, stopper=stopper)
-    curves = Curves(min(words["log_every_n_steps"], steps_an_epoch))  # a short epoch too has its point
-    keeper = None
-    if config.checkpoint.enabled:
-        cadence = {key: config.checkpoint[key] for key in ("every_n_steps", "every_n_minutes")}
-        keeper = Keeper(folder / "checkpoints", history, **cadence)
-    signals = StopOnSignal(keeper, words["max_time"])
-    watching: list[Callback] = [signals, curves, history]
-    if says_lines:
-        watching.append(PredictedString(corpus.vocabulary.decode))
-    watching += watchers(config, folder, corpus, history)
-    if words["profile"]:
-        watching.append(Trace(folder / "trace.json"))
-    if stopper is not None:
-        watching.append(stopper)
-    if keeper is not None:
-        watching.append(keeper)  # last: what the others know by then goes into the checkpoint
-    bar = words["enable_progress_bar"] and sys.stdout.isatty() and not says_lines
-    if bar:
-        watching.append(TQDMProgressBar(refresh_rate=50))  # a redraw at every step would cost a tenth of a small one
-    without_idle_hooks(watching)
-    given = {key: value for key, value in words.items() if key not in OURS}
-    if "val" not in corpus.splits:
-        given["limit_val_batches"] = 0
-    trainer = pl.Trainer(
-        **given | {"enable_progress_bar": bar},
-        gradient_clip_val=words["gradient_clip_val"],
-        gradient_clip_algorithm=words["gradient_clip_algorithm"],
-        callbacks=watching,
-        logger=_loggers(config.logger.name, folder),
-        plugins=[AtomicCheckpointIO()],
-        profiler=Unprofiled(),
-        default_root_dir=folder,
-        log_every_n_steps=1,  # Lightning's own cadence; ours is that of `Curves`
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-    )
-    end_always(trainer)
-    return Watched(trainer, history, curves, signals)
-
-
-def _loggers(name: str, folder: Path) -> list[Logger]:
-    if name == "tensorboard":
-        return [RunTensorBoard(folder)]
-    return [RunCSV(folder)] if name == "csv" else []
+        """Nothing: config.yaml has them."""

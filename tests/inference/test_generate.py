@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from src import load
-from src.errors import UserError
 from src.config.schema import SamplingConfig
-from src.inference.generate import Conversation, generate, probabilities, start
+from src.errors import UserError
+from src.inference.generate import Conversation, generate, probabilities, read_prompt, start
 from src.inference.trained_model import TrainedModel
 from tests.fabricated_run import MODELS, VERSE, fabricate
 
@@ -58,7 +58,10 @@ def test_what_is_drawn_is_what_a_loop_over_the_whole_prefix_draws(trained):
     assert trained.sample("rain", length=30, temperature=0.8, seed=11) == text
 
 
-@pytest.mark.parametrize("choice", [SamplingConfig(), SamplingConfig(top_k=4), SamplingConfig(top_p=0.7), SamplingConfig(temperature=0.6, min_p=0.05)])
+@pytest.mark.parametrize(
+    "choice",
+    [SamplingConfig(), SamplingConfig(top_k=4), SamplingConfig(top_p=0.7), SamplingConfig(temperature=0.6, min_p=0.05)],
+)
 def test_first_characters_come_as_often_as_the_model_says(manual, choice):
     words = {"temperature": choice.temperature, "top_k": choice.top_k, "top_p": choice.top_p, "min_p": choice.min_p}
     texts = manual.sample("ev", length=1, num_samples=20_000, seed=0, **words)
@@ -126,7 +129,7 @@ def test_a_prompt_longer_than_a_window_is_read_whole(manual):
     prompt = "every day it rains " * 120  # 2,280 characters, in windows of 1,024
     ids = torch.from_numpy(manual.ids(prompt).astype("int64"))[:, None]
     logits, _ = manual.model(ids, None)
-    np.testing.assert_allclose(start(manual, prompt, SamplingConfig()).logits[0], logits[-1, 0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(read_prompt(manual.model, manual.ids(prompt))[0], logits[-1, 0].numpy(), atol=1e-5)
 
 
 def test_a_model_of_items_starts_each_item_from_a_zero_state(tmp_path):
@@ -166,8 +169,8 @@ def test_a_model_of_bytes_writes_whole_characters(tmp_path):
         ({"top_k": 10_000}, "the vocabulary has"),
         ({"seed": -1}, "seed"),
         ({"stop": ""}, "stop"),
-        ({"stop": 5}, "stop=5: expected a text"),
-        ({"length": True}, "length=True: expected a whole number"),
+        ({"stop": 5}, "stop=5: expected"),
+        ({"length": True}, "length=True: expected"),
         ({"length": "many"}, "length='many'"),
         ({"num_samples": None}, "num_samples=None"),
         ({"seed": 0.5}, "seed=0.5"),

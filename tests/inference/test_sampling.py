@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from src.config.schema import SamplingConfig
+from src.errors import UserError
 from src.inference.generate import draw, probabilities, sampler
 from src.inference.options import errors_in_sampling
 
@@ -62,7 +63,14 @@ def test_what_is_kept_keeps_its_proportions():
 
 @pytest.mark.parametrize(
     "choice",
-    [SamplingConfig(), SamplingConfig(0.7), SamplingConfig(1.3, top_k=6), SamplingConfig(top_p=0.8), SamplingConfig(min_p=0.1), SamplingConfig(0.9, 9, 0.9, 0.01)],
+    [
+        SamplingConfig(),
+        SamplingConfig(0.7),
+        SamplingConfig(1.3, top_k=6),
+        SamplingConfig(top_p=0.8),
+        SamplingConfig(min_p=0.1),
+        SamplingConfig(0.9, 9, 0.9, 0.01),
+    ],
 )
 def test_draws_come_as_often_as_their_probabilities_say(choice):
     generator = np.random.default_rng(5)
@@ -104,10 +112,15 @@ def test_the_ends_of_the_uniform_numbers_never_draw_what_has_no_weight():
     ],
 )
 def test_a_number_out_of_range_is_named(choice, named):
-    (message,) = choice.mistakes(vocab_size=12)
+    (message,) = errors_in_sampling(choice, 12)
     assert named in message
 
 
-def test_all_that_is_wrong_is_told_at_once():
-    assert len(SamplingConfig(-1, 0, 2, 3).mistakes()) == 4
-    assert SamplingConfig(0, 12, 1.0, 0.0).mistakes(12) == []
+def test_all_errors_are_reported_at_once():
+    assert len(errors_in_sampling(SamplingConfig(-1, 0, 2, 3), 12)) == 4
+    assert errors_in_sampling(SamplingConfig(np.float32(0), np.int64(12), 1.0, 0.0), 12) == []
+
+
+def test_logits_that_are_not_finite_are_an_error():
+    with pytest.raises(UserError, match="not finite"):
+        sampler(SamplingConfig(0.5))(np.array([[1.0, np.nan]]), np.array([0.5]))
