@@ -37,7 +37,7 @@ def training_config(overrides: Sequence[str]) -> Config:
     Raises:
         UserError: everything that is wrong with the overrides.
     """
-    if wrong := mistakes_in(quote_literals(overrides), Config):
+    if wrong := errors_in_overrides(quote_literals(overrides), Config):
         raise UserError(*wrong.values())
     config = config_of(overrides)
     if errors := errors_in_config(config):

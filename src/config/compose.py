@@ -40,7 +40,7 @@ from src.config.overrides import (
 )
 from src.config.schema import Config, flatten, set_value, to_plain
 from src.errors import RunFailure, UserError
-from src.inference.locate import locate, newest_below, run_of
+from src.inference.options import locate, newest_below, run_of
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; below it is set for Hydra
 Check = Callable[[Any], list[str]]

@@ -423,3 +423,93 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     flat = [dict(flatten(config)) for config in configs]
     every = dict.fromkeys(key for one in flat for key in one)
     return [key for key in every if any(one.get(key) != flat[0].get(key) for one in flat[1:])]
+
+
+# -- sample, score, evaluate, export ----------------------------------------------------------------------------------
+
+AT = ("best", "last")
+MODEL_PRECISIONS = ("32-true", "64-true")  # float32 and float64, as trainer.precision names them
+
+
+@dataclass
+class InferenceConfig(Transitional):
+    """Which trained model, and how it is run; `model` is a group: another implementation of the same network."""
+
+    run: str | None = field(default=None, metadata=about(literal=True))
+    checkpoint: str | None = field(default=None, metadata=about(literal=True))
+    at: str | None = field(default=None, metadata=about(choices=AT))
+    precision: str | None = field(default=None, metadata=about(choices=MODEL_PRECISIONS))
+    threads: str = field(default="auto", metadata=about(range=THREADS))
+    model: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str | None:
+        """The folder of a run, or the file of a checkpoint."""
+        return self.checkpoint if self.run is None else self.run
+
+    @property
+    def implementation(self) -> str | None:
+        """The implementation that the weights move to; None: the one they were trained in."""
+        return self.model.get("name")
+
+
+@dataclass
+class SamplingConfig:
+    """How a text is generated: how each symbol is chosen, how many, from which seed, how many texts, where they end."""
+
+    temperature: float = field(default=1.0, metadata=about(range=FROM_0))
+    top_k: int | None = field(default=None, metadata=about(range=COUNT))
+    top_p: float | None = field(default=None, metadata=about(range=FRACTION))
+    min_p: float | None = field(default=None, metadata=about(range=UP_TO_1))
+    length: int = field(default=200, metadata=about(range=COUNT))
+    num_samples: int = field(default=1, metadata=about(range=COUNT))
+    seed: int | None = field(default=0, metadata=about(range=FROM_0))
+    stop: str | None = field(default=None, metadata=about(literal=True))
+
+
+@dataclass
+class SampleConfig(SamplingConfig, InferenceConfig):
+    """The whole of conf/sample.yaml."""
+
+    prompt: str | None = field(default=None, metadata=about(literal=True))
+    format: str = field(default="text", metadata=about(choices=("text", "json")))
+    interactive: bool = False
+
+
+@dataclass
+class ScoreConfig(InferenceConfig):
+    """The whole of conf/score.yaml."""
+
+    text: str | None = field(default=None, metadata=about(literal=True))
+    file: str | None = field(default=None, metadata=about(literal=True))
+    format: str = field(default="text", metadata=about(choices=("text", "json", "html")))
+    output: str | None = field(default=None, metadata=about(literal=True))
+
+
+@dataclass
+class EvaluationDataConfig:
+    """Keys of the `data` group that may differ between training and evaluation; None: as in training."""
+
+    path: str | None = field(default=None, metadata=about(literal=True))
+    val_path: str | None = field(default=None, metadata=about(literal=True))
+    test_path: str | None = field(default=None, metadata=about(literal=True))
+    root: str | None = field(default=None, metadata=about(literal=True))
+    seq_len: int | None = field(default=None, metadata=about(range=COUNT))
+    batch_size: int | None = field(default=None, metadata=about(range=COUNT))
+
+
+@dataclass
+class EvaluateConfig(InferenceConfig):
+    """The whole of conf/evaluate.yaml."""
+
+    split: str | None = field(default=None, metadata=about(choices=("train", "val", "test")))
+    format: str = field(default="text", metadata=about(choices=("text", "json")))
+    data: EvaluationDataConfig = field(default_factory=EvaluationDataConfig)
+
+
+@dataclass
+class ExportConfig(InferenceConfig):
+    """The whole of conf/export.yaml."""
+
+    format: str = field(default="onnx", metadata=about(choices=("onnx", "torch", "safetensors")))
+    output: str | None = field(default=None, metadata=about(literal=True))
