@@ -106,7 +106,7 @@ class EvalView:
 
     def passage(self, length: int) -> list[Window]:
         """Return the first `length` characters of that split as windows of one column; see `passage`."""
-        return passage(evaluation_windows(self.data.corpus.splits[self.split], self.data.seq_len), length)
+        return passage(evaluation_windows(self.data.corpus.splits[self.split], self.data.config.seq_len), length)
 
     def read(self, window: Window, state: State) -> tuple[Outcome, State]:
         """Run a window in the precision of training; return what came out and the state after it."""
