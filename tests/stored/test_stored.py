@@ -1,0 +1,188 @@
+"""What commit 3282607 stored (make.py) is still resumed, recognised as done, evaluated, sampled, reported and exported.
+
+Only commands and `load` are used. Numbers agree to 1e-4, since processors differ in their last digits.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from src import load
+from tests.stored import make
+from tests.stored.commands import Commands
+
+HERE = Path(__file__).resolve().parent
+EXPECTED = json.loads((HERE / "expected.json").read_text())
+NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+(?:e[-+]\d+)?")
+CLOCK = ("seconds", "train/characters_per_second")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs commands in a copy of the stored folder, as if it had been made there."""
+    folder = tmp_path_factory.mktemp("stored")
+    shutil.copytree(HERE, folder, dirs_exist_ok=True)
+    for path in (path for path in folder.rglob("*") if path.suffix in make.TEXTS):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(make.ROOT, str(folder)).replace(make.HOST, socket.gethostname()))
+    running = Commands(folder)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def copied(commands: Commands, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A stored run in a folder of its own, which a test may change; the parameter names the run."""
+    folder = commands.folder / "copied"
+    shutil.copytree(commands.folder / "runs" / request.param, folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What a run has written, below a folder: all its files but logs and locks."""
+    files = (path for path in folder.rglob("*") if path.suffix in (".ckpt", ".jsonl", ".json", ".yaml", ".csv"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCK} for line in path.read_text().splitlines()]
+
+
+def curves_of(run: Path) -> dict[str, float]:
+    """{"step tag": value} of metrics.csv, without what the clock says."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return {f"{step} {tag}": float(v) for step, tag, v in [*csv.reader(file)][1:] if not tag.endswith(CLOCK)}
+
+
+def close(found: Any, stored: Any) -> bool:
+    """Whether two values of JSON agree, numbers to 1e-4; what was added since then does not count."""
+    if isinstance(stored, dict):
+        return all(key in found and close(found[key], stored[key]) for key in stored if key not in CLOCK)
+    if isinstance(stored, list):
+        return len(found) == len(stored) and all(map(close, found, stored))
+    return bool(found == pytest.approx(stored, rel=1e-4)) if isinstance(stored, float) else bool(found == stored)
+
+
+def same_text(printed: str, stored: str) -> None:
+    """Equal but for spaces and rules, a run's own folder and seconds, and the last digits of numbers."""
+    parts = []
+    for text in (printed, stored):
+        text = re.sub(r"done in [\d.]+ s", "done in S s", text)
+        text = re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\w{6}", "ID", text)
+        text = re.sub(r"[ -]{2,}", " ", text)
+        parts.append((NUMBER.sub("NUMBER", text), [float(number) for number in NUMBER.findall(text)]))
+    (found, numbers), (expected, stored_numbers) = parts
+    assert found == expected
+    assert numbers == pytest.approx(stored_numbers, rel=1e-4, abs=1.1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train", ["src.train", *make.QUIET, "runs=elsewhere"]),
+        ("explain", ["src.explain"]),
+        ("explain_3_layers", ["src.explain", "explain.num_layers=3"]),
+        ("report", ["src.report", "runs"]),
+        ("report_sweep", ["src.report", *make.REPORT]),
+    ],
+)
+def test_a_command_prints_what_it_printed(commands: Commands, name: str, words: list[str]) -> None:
+    same_text(commands.run(*words), (HERE / f"printed/{name}.txt").read_text())
+
+
+@pytest.mark.parametrize("copied", ["killed"], indirect=True)
+def test_a_killed_run_ends_as_the_one_that_was_not(commands: Commands, copied: Path) -> None:
+    commands.run("src.train", f"resume={copied}")
+    assert close(read_lines(copied / "metrics.jsonl"), read_lines(HERE / "runs/finished/metrics.jsonl"))
+    record, stored = (json.loads((run / "run.json").read_text()) for run in (copied, HERE / "runs/finished"))
+    assert record["status"] == "done"
+    assert close(record["metrics"], stored["metrics"])
+    curves, stored_curves = (curves_of(run) for run in (copied, HERE / "runs/finished"))
+    assert curves.keys() == stored_curves.keys()
+    assert close(curves, stored_curves)
+
+
+@pytest.mark.parametrize("copied", ["finished"], indirect=True)
+def test_a_finished_run_is_left_as_it_is_until_more_epochs_are_asked_for(commands: Commands, copied: Path) -> None:
+    before = contents(copied)
+    commands.run("src.train", f"resume={copied}")
+    assert contents(copied) == before
+    commands.run("src.train", f"resume={copied}", make.EXTENDED)
+    assert close(json.loads((copied / "run.json").read_text())["metrics"], EXPECTED["extended"])
+
+
+@pytest.mark.parametrize("copied", ["finished"], indirect=True)
+def test_a_run_is_evaluated_and_exported_as_before(commands: Commands, copied: Path) -> None:
+    text = f"data.path={commands.folder / 'text.txt'}"
+    found = json.loads(commands.run("src.evaluate", f"run={copied}", text, "format=json"))
+    assert close(found, EXPECTED["evaluate"])
+    assert close(json.loads((copied / "evaluation_val.json").read_text()), EXPECTED["evaluate"])
+    commands.run("src.export", f"run={copied}", "format=safetensors")
+    now, stored = (json.loads((path / "weights.json").read_text()) for path in (copied / "export", HERE / "exports"))
+    assert close(now, json.loads(json.dumps(stored).replace(make.ROOT, str(make.FOLDER))))
+
+
+@pytest.mark.parametrize("name", make.MODELS)
+def test_a_model_writes_and_scores_as_before(name: str) -> None:
+    assert close(make.used(HERE / name), EXPECTED["models"][name])
+
+
+def test_a_model_is_sampled_and_scored_by_command_as_before(commands: Commands) -> None:
+    expected = EXPECTED["models"]["models/lstm.ckpt"]
+    model = "run=models/lstm.ckpt"
+    assert commands.run("src.sample", model, "prompt=the ", "length=60", "temperature=0") == expected["sample"] + "\n"
+    scored = json.loads(commands.run("src.score", model, f"text={make.SCORED}", "format=json"))
+    assert scored["bits_per_character"] == pytest.approx(expected["bits"], rel=1e-4)
+
+
+def test_an_exported_step_computes_what_its_model_does() -> None:
+    step, model = torch.export.load(HERE / "exports/step.pt2").module(), load(HERE / "exports/weights.safetensors")
+    state = torch.zeros(2, 1, 8)
+    for symbol in range(5):
+        logits, state = step(torch.tensor([symbol]), state)
+        expected, _ = model.model(torch.arange(symbol + 1)[:, None], None)
+        torch.testing.assert_close(logits, expected[-1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_sweep_that_is_done_trains_nothing(commands: Commands) -> None:
+    before = contents(commands.folder / "runs/sweeps/stored")
+    printed = commands.run("src.train", *make.SWEEP)
+    assert "3 done, 0 to do" in printed
+    assert contents(commands.folder / "runs/sweeps/stored") == before
+
+
+def test_a_study_goes_on_with_the_trials_it_lacks(commands: Commands) -> None:
+    pytest.importorskip("optuna")
+    folder = commands.folder / "runs/search/stored"
+    before, rows = contents(folder / "trials"), (folder / "trials.csv").read_text().splitlines()
+    commands.run("src.search", *make.SEARCH, "search.trials=5")
+    after = contents(folder / "trials")
+    assert before.items() <= after.items()
+    assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"0004"}
+    assert (folder / "trials.csv").read_text().splitlines()[:-1] == rows
+
+
+@pytest.mark.parametrize("words", make.KEYS)
+def test_a_sweep_gives_its_runs_the_keys_it_gave(commands: Commands, words: str) -> None:
+    printed = commands.run("src.train", "-m", *words.split(), "sweep.dry_run=true")
+    assert make.folders(printed) == EXPECTED["keys"][words]
+
+
+@pytest.mark.parametrize("words", make.CONFIGS)
+def test_a_command_composes_the_configuration_that_it_did(commands: Commands, words: str) -> None:
+    config = yaml.safe_load(commands.run("src.train", *words.split(), "--cfg", "job"))
+    assert close(config, EXPECTED["configs"][words])
