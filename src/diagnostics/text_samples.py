@@ -12,7 +12,6 @@ from src.config.schema import TextSamplesConfig
 from src.data.corpus import Corpus
 from src.data.splits import LineSplit, PairSplit
 from src.diagnostics.diagnostic import Diagnostic, EvalView
-from src.diagnostics.tensorboard import writers
 from src.inference.generate import Generation
 from src.inference.options import Choice
 from src.models.language_model import LanguageModel
@@ -51,7 +50,7 @@ class TextSamples(Diagnostic):
             log.info("at step %d there are no samples: the logits are not finite", view.step)
             return
         for temperature, text in zip(self.config.temperatures, written, strict=True):
-            for writer in writers(view.trainer.loggers):
+            for writer in view.writers:
                 writer.text(f"samples/temperature_{float(temperature)}", f"{self.config.prompt or ''}{text}", view.step)
 
     def _sample(self, model: LanguageModel, temperature: float) -> str | None:
