@@ -23,7 +23,7 @@ PLAIN: tuple[type[Diagnostic], ...] = (
 
 
 def build_diagnostics(config: Config, folder: Path, corpus: Corpus, metrics: RunMetrics) -> list[Callback]:
-    """Return the diagnostics that are switched on, as one callback; none if nobody would see anything.
+    """Return the diagnostics that are switched on; none if nobody would see anything.
 
     Args:
         config: the whole configuration.
@@ -34,12 +34,14 @@ def build_diagnostics(config: Config, folder: Path, corpus: Corpus, metrics: Run
     callbacks = config.callbacks
     if config.logger.name == "none" and not callbacks.save_figures:
         return []
-    switched_on = [kind for kind in PLAIN if getattr(callbacks, kind.name).enabled]
-    found: list[Callback] = [kind(getattr(callbacks, kind.name), callbacks.save_figures) for kind in switched_on]
+    parts: list[Diagnostic] = [
+        kind(getattr(callbacks, kind.name)) for kind in PLAIN if getattr(callbacks, kind.name).enabled
+    ]
     if callbacks.text_samples.enabled:
-        found.append(TextSamples(callbacks.text_samples, corpus))
+        parts.append(TextSamples(callbacks.text_samples, corpus))
+    found: list[Callback] = [Diagnostics(parts, callbacks.save_figures)] if parts else []
     if callbacks.layout.enabled:
         found.append(Layout())
     if callbacks.hparams.enabled:
         found.append(HParams(config, folder, metrics))
-    return [Diagnostics(found)] if found else []
+    return found

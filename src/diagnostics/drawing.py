@@ -28,33 +28,28 @@ PALE = "#b5b5b5"
 NAT = 1 / math.log(2)  # bits in a nat
 ACROSS = 3  # layers side by side; more of them go into further rows
 DECADES = 1e-8  # what is smaller than this share of the largest value is left out of a logarithmic scale
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 9.0, "axes.titlesize": 10.0, "axes.labelsize": 9.0, "axes.spines.top": False,
     "axes.spines.right": False, "legend.fontsize": 8.0, "legend.frameon": False, "xtick.labelsize": 8.0,
     "ytick.labelsize": 8.0, "lines.linewidth": 1.5, "axes.titlelocation": "left",
 }  # fmt: skip
 # matplotlib brings the first one. Chinese, Japanese and Korean are shown where one of the others is installed.
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
-         "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", 
+         "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB",
          "Microsoft YaHei", "SimHei", "Arial Unicode MS")  # fmt: skip
 
 
 def page(
     title: str, height: float, rows: Sequence[int], heights: Sequence[float] | None = None, footnote: str = ""
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure and its axes, row by row.
+    """Return a figure `height` inches high and its axes, row by row; `rows`: how many axes each row has.
 
-    Args:
-        title: of the whole figure.
-        height: in inches.
-        rows: how many axes each row has.
-        heights: the relative heights of the rows.
-        footnote: a line below the axes.
+    heights: relative heights of the rows; footnote: a line below the axes.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams.update(STYLE | {"font.family": fonts()})
+    matplotlib.rcParams.update(STYLE | {"font.family": fonts()})  # type: ignore[arg-type]  # keys are literals
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     if footnote:
@@ -81,11 +76,6 @@ def png(figure: Figure) -> bytes:
         return file.getvalue()
 
 
-def describe(axes: Axes, title: str, x: str, y: str) -> None:
-    """Set the title of an axes and the labels of its axes, with units."""
-    axes.set(title=title, xlabel=x, ylabel=y)
-
-
 def whole_numbers(axes: Axes, which: str = "x", most: int = 5) -> None:
     """Put ticks on whole numbers only."""
     from matplotlib.ticker import MaxNLocator
@@ -93,7 +83,7 @@ def whole_numbers(axes: Axes, which: str = "x", most: int = 5) -> None:
     getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
 
 
-def finite(values: Any) -> np.ndarray:
+def finite(values: Any) -> Any:
     """Return values as float64, with NaN for what is not finite."""
     array = np.array(values, dtype=np.float64)
     array[~np.isfinite(array)] = np.nan

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.config.schema import DiagnosticConfig
-from src.data.batching import Window
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView
 from src.inference.incremental import nonlinearity_of
@@ -29,38 +29,32 @@ WARM_UP = 16  # steps read before it from a zero state, so that the window start
 MOST_POINTS = 128  # columns of the heat map; beyond it every other point is dropped
 
 
-class PlainRecurrence(NamedTuple):
-    """A recurrence with a single z_t per layer and step: copies of its weights in single precision at least, and f."""
+class PlainRecurrence:
+    """A copy on the CPU of a recurrence with a single z_t per layer and step, in single precision at least.
 
-    layers: list[Layer]
-    f: Callable[[Tensor], Tensor]
+    Raises:
+        TypeError: a recurrence with other equations than cell, stacked and manual have (a gated one, say).
+    """
 
-    @classmethod
-    def of(cls, recurrence: nn.Module) -> PlainRecurrence:
-        """Copy a `cell`, `stacked` or `manual` recurrence to the CPU.
+    def __init__(self, recurrence: nn.Module) -> None:
+        self.layers = [Layer(*(widened(part) for part in layer)) for layer in read_layers(recurrence)]
+        self.f = torch.tanh if nonlinearity_of(recurrence) == "tanh" else torch.relu
 
-        Raises:
-            TypeError: a recurrence with other equations (a gated one, say).
-        """
-        layers = [Layer(*(widened(part) for part in layer)) for layer in read_layers(recurrence)]
-        return cls(layers, torch.tanh if nonlinearity_of(recurrence) == "tanh" else torch.relu)
-
-    def run(self, inputs: Tensor, state: Tensor | None = None) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """Return z_t^l as lists by layer and step, (batch, hidden) each, and h^l by layer, (time, batch, hidden).
+    def run(self, inputs: Tensor, state: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
+        """Return every z_t (batch, hidden), layer after layer, and h of each layer, (time, batch, hidden).
 
         inputs (time, batch) ids; state (num_layers, batch, hidden), zeros if None.
         """
-        z: list[list[Tensor]] = []
+        z: list[Tensor] = []
         h: list[Tensor] = []
         for layer, (U, W, b) in enumerate(self.layers):
             h_t = U.new_zeros(inputs.shape[1], len(W)) if state is None else state[layer].to(W)
-            z_layer, h_layer = [], []
+            steps = []
             for Ux_t in (h[-1] @ U.T if h else U.T[inputs]) + b:
-                z_layer.append(torch.addmm(Ux_t, h_t, W.T))
-                h_t = self.f(z_layer[-1])
-                h_layer.append(h_t)
-            z.append(z_layer)
-            h.append(torch.stack(h_layer))
+                z.append(torch.addmm(Ux_t, h_t, W.T))
+                h_t = self.f(z[-1])
+                steps.append(h_t)
+            h.append(torch.stack(steps))
         return z, h
 
 
@@ -69,13 +63,11 @@ def widened(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.promote_types(tensor.dtype, torch.float32), copy=True)
 
 
-def applies_to_plain(view: EvalView) -> bool:
-    """Return whether the model's recurrence is a plain one."""
-    try:
-        PlainRecurrence.of(view.model.recurrence)
-    except TypeError:
-        return False
-    return True
+def plain(view: EvalView) -> PlainRecurrence | None:
+    """Return the model's recurrence as numbers, or None if it has other equations."""
+    with contextlib.suppress(TypeError):
+        return PlainRecurrence(view.model.recurrence)
+    return None
 
 
 def window_deltas(
@@ -90,41 +82,45 @@ def window_deltas(
         TypeError: a model whose recurrence is none of cell, stacked, manual.
     """
     with torch.enable_grad():
-        plain = PlainRecurrence.of(model.recurrence)
-        for layer in plain.layers:
+        recurrence = PlainRecurrence(model.recurrence)
+        for layer in recurrence.layers:
             layer.b.requires_grad_()  # so that autograd follows every z_t
-        z, h = plain.run(inputs, state)
+        z, h = recurrence.run(inputs, state)
         readout = copy.deepcopy(model.readout).to("cpu", h[-1].dtype)
         first = len(inputs) - 1 if last_alone else 0
         logits = readout(h[-1][first:]).flatten(0, 1)
         loss = F.cross_entropy(logits, targets[first:].flatten(), reduction="sum", ignore_index=NO_TARGET)
-        found = torch.autograd.grad(loss, [z_t for layer_z in z for z_t in layer_z])
-    return list(torch.stack(found).unflatten(0, (len(z), len(inputs))))
+        return list(torch.stack(torch.autograd.grad(loss, z)).unflatten(0, (len(h), len(inputs))))
 
 
-def sizes(deltas: Tensor) -> Tensor:
-    """Return |delta_t|, the norm over a stream's units averaged over streams: (time, batch, hidden) -> (time,)."""
-    return torch.linalg.vector_norm(deltas.double(), dim=-1).mean(-1)
+def sizes(deltas: Sequence[Tensor]) -> Tensor:
+    """Return |delta_t|, the norm over a stream's units averaged over streams: (layers, time)."""
+    return torch.stack([torch.linalg.vector_norm(layer.double(), dim=-1).mean(-1) for layer in deltas])
 
 
-def by_lag(deltas: Sequence[Tensor]) -> Tensor:
-    """Return |dL_T/dz_(T-k)| as (layers, time): entry k of a layer is k steps before the last.
-
-    `deltas`: one (time, batch, hidden) per layer, of the loss of the window's last step alone.
-    """
-    return torch.stack([sizes(layer) for layer in deltas]).flip(1)
+def verdicts(lags: Tensor) -> dict[str, str]:
+    """Return a sentence if a gradient vanishes and one if it explodes, for |dL_T/dz_(T-k)| (layers, time) by lag k."""
+    found: dict[str, str] = {}
+    for layer, curve in enumerate(lags):
+        explodes, vanishes, start = explodes_at(curve), vanishes_at(curve), float(curve[0])
+        where = f"in layer {layer} |dL_T/dz_(T-k)|"
+        if explodes is not None:
+            size = float(curve[explodes])
+            how = f"{size / start:.1f} times that at lag 0" if math.isfinite(size) else f"{size}"
+            text = f"the gradient explodes: {where} is {how} at lag k = {explodes}; trainer.gradient_clip_val=1 "
+            found.setdefault("exploding", text + "bounds the step")
+        elif vanishes is not None:
+            how = f"stays below {VANISHED:g} of that at lag 0" if start else "is zero"
+            text = f"the gradient vanishes: {where} {how} from lag k = {vanishes} on; what lies further back is not "
+            found.setdefault("vanishing", text + "learned from this error")
+    return found
 
 
 def vanishes_at(curve: Tensor) -> int | None:
-    """Return the lag from which on the gradient stays below VANISHED of that at lag 0, or None if it never does.
-
-    A gradient that is zero from lag 0 on (every unit of a relu dead) has vanished there.
-    """
-    below = curve <= VANISHED * curve[0]
-    if not bool(below[-1]):
-        return None
-    above = (~below).nonzero()
-    return int(above[-1]) + 1 if len(above) else 0
+    """Return the lag from which on the gradient stays below VANISHED of that at lag 0, or None if it never does."""
+    above = (curve > VANISHED * curve[0]).nonzero()
+    lag = int(above[-1]) + 1 if len(above) else 0
+    return lag if lag < len(curve) else None
 
 
 def explodes_at(curve: Tensor) -> int | None:
@@ -136,68 +132,42 @@ def explodes_at(curve: Tensor) -> int | None:
     return int(beyond[0]) if len(beyond) else None
 
 
-def verdicts(lags: Tensor) -> dict[str, str]:
-    """Return one sentence each for (layers, time) gradients by lag: at most `vanishing` and `exploding`."""
-    found: dict[str, str] = {}
-    for layer, curve in enumerate(lags):
-        explodes, vanishes, start = explodes_at(curve), vanishes_at(curve), float(curve[0])
-        where = f"in layer {layer} |dL_T/dz_(T-k)|"
-        if explodes is not None:
-            size = float(curve[explodes])
-            how = f"{size / start:.1f} times that at lag 0" if math.isfinite(size) else f"{size}"
-            found.setdefault(
-                "exploding",
-                f"the gradient explodes: {where} is {how} at lag k = {explodes}; "
-                "trainer.gradient_clip_val=1 bounds the step",
-            )
-        elif vanishes is not None:
-            how = f"stays below {VANISHED:g} of that at lag 0" if start else "is zero"
-            found.setdefault(
-                "vanishing",
-                f"the gradient vanishes: {where} {how} from lag k = {vanishes} on; "
-                "what lies further back is not learned from this error",
-            )
-    return found
-
-
 class GradientFlow(Diagnostic):
     """Draw `gradient/by_lag`, and log once where the gradient vanishes or explodes.
 
-    Measured on the same window every time: the second one of the text that is validated on, from the state that the
-    end of the first one leaves, without dropout. A backward pass of its own for the loss of the last step alone; for
-    the figure another for the loss of all steps.
+    Measured on the same window every time, without dropout: the second one of the text that is validated on, from the
+    state that the end of the first one leaves; for the loss of the last step alone, for the figure also of all steps.
     """
 
     name = "gradient_flow"
     kept = ("steps", "lags", "said")
 
-    def __init__(self, config: DiagnosticConfig, save_figures: bool = False) -> None:
-        super().__init__(config, save_figures)
+    def __init__(self, config: DiagnosticConfig) -> None:
+        super().__init__(config)
         self.steps: list[int] = []
-        self.lags: list[Tensor] = []  # (layers, time) each
+        self.lags: list[Tensor] = []  # (layers, time) each: |dL_T/dz_(T-k)|, entry k is k steps before the last
         self.said: list[str] = []  # verdicts that were logged
 
     def applies_to(self, view: EvalView) -> bool:
         """A gated cell has no single z_t, but one per gate."""
-        return applies_to_plain(view)
+        return plain(view) is not None
 
     def look(self, view: EvalView) -> None:
         """Measure, and log a new verdict."""
         if len(self.steps) >= MOST_POINTS:
             self.steps, self.lags = self.steps[::2], self.lags[::2]
         self.steps.append(view.step)
-        self.lags.append(by_lag(measured_deltas(view, last_alone=True)))
+        self.lags.append(sizes(measured_deltas(view, last_alone=True)).flip(1))
         for kind, sentence in verdicts(self.lags[-1]).items():
             if kind not in self.said:
                 self.said.append(kind)
                 log.log(logging.WARNING if kind == "exploding" else logging.INFO, "at step %d %s", view.step, sentence)
 
-    def draw(self, view: EvalView) -> None:
+    def draw(self, view: EvalView) -> dict[str, Any]:
         """Draw the curves of now and the map of all."""
         verdict = "; ".join(sentence.split(";")[0] for sentence in verdicts(self.lags[-1]).values())
-        window = torch.stack([sizes(layer) for layer in measured_deltas(view, last_alone=False)])
-        figure = gradient_by_lag(self.steps, torch.stack(self.lags), window, verdict)
-        self.write_figure(view, "gradient/by_lag", figure)
+        window = sizes(measured_deltas(view, last_alone=False))
+        return {"gradient/by_lag": gradient_by_lag(self.steps, torch.stack(self.lags), window, verdict)}
 
 
 def measured_deltas(view: EvalView, last_alone: bool) -> list[Tensor]:
@@ -208,20 +178,15 @@ def measured_deltas(view: EvalView, last_alone: bool) -> list[Tensor]:
     columns = (window.targets[-1] >= 0).nonzero()[:STREAMS, 0]
     state = None
     if not window.starts:
-        before: Window = windows.window(0, index - 1)
-        _, h = PlainRecurrence.of(view.model.recurrence).run(before.inputs[-WARM_UP:, columns])
-        state = torch.stack([layer[-1] for layer in h])
+        before = windows.window(0, index - 1).inputs[-WARM_UP:, columns]
+        state = torch.stack([layer[-1] for layer in PlainRecurrence(view.model.recurrence).run(before)[1]])
     return window_deltas(view.model, window.inputs[:, columns], window.targets[:, columns], state, last_alone)
 
 
 def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, verdict: str = "") -> Any:
-    """Draw how far back an error reaches.
+    """Draw how far back an error reaches; the last of the steps is now.
 
-    Args:
-        steps: (points,) optimizer steps at which it was measured, the last one is now.
-        lags: (points, layers, time) |dL_T/dz_(T-k)|, entry k is lag k.
-        window: (layers, time) |delta_t| for the loss of all steps, now.
-        verdict: a line below the axes.
+    lags (points, layers, time): |dL_T/dz_(T-k)| at each of the steps; window (layers, time): |delta_t| of all losses.
     """
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import LogFormatter
@@ -239,8 +204,8 @@ def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, verdict:
             now.plot(values[0, layer], **look | {"linewidth": 0.9, "linestyle": ":", "label": None})
         whole.plot(range(1, window.shape[1] + 1), drawing.positive(window[layer]), **look)
     dotted = f" (dotted: at step {steps[0]:,})" if points > 1 else ""
-    drawing.describe(now, "The last step's error" + dotted, "lag k, steps back", "|dL_T / dz_(T-k)|")
-    drawing.describe(whole, "The errors of all steps", "step t of the window", "|delta_t| = |dL / dz_t|")
+    now.set(title="The last step's error" + dotted, xlabel="lag k, steps back", ylabel="|dL_T / dz_(T-k)|")
+    whole.set(title="The errors of all steps", xlabel="step t of the window", ylabel="|delta_t| = |dL / dz_t|")
     for axes in (now, whole):
         drawing.log_scale(axes)
         drawing.whole_numbers(axes)
@@ -250,8 +215,8 @@ def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, verdict:
     norm = LogNorm(low, max(high, 3 * low))
     for layer, axes in enumerate(axes for row in maps for axes in row):
         image = drawing.heat(axes, values[:, layer].T, norm=norm, origin="lower")
-        left = layer % drawing.ACROSS == 0
-        drawing.describe(axes, f"Layer {layer} over training", "optimizer steps", "lag k, steps back" if left else "")
+        axes.set(title=f"Layer {layer} over training", xlabel="optimizer steps")
+        axes.set_ylabel("" if layer % drawing.ACROSS else "lag k, steps back")
         drawing.whole_numbers(axes, "y")
         ticks = sorted({round(i * (points - 1) / 3) for i in range(4)})
         axes.set_xticks(ticks, [f"{steps[tick]:,}" for tick in ticks])

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView
-from src.diagnostics.gradient_flow import PlainRecurrence, applies_to_plain
-from src.diagnostics.tensorboard import writers
+from src.diagnostics.gradient_flow import plain
 from src.models.language_model import State
 
 SHOWN = 72  # characters below the heat map: as many as can be read at 800 pixels
@@ -25,17 +24,17 @@ class HiddenStates(Diagnostic):
 
     name = "hidden_states"
 
-    def draw(self, view: EvalView) -> None:
+    def draw(self, view: EvalView) -> dict[str, Any]:
         """Read a passage and draw."""
         ids, states = states_over_passage(view, COUNTED)
         text = [drawing.short(view.symbols[i]) for i in ids[:SHOWN].tolist()]
         names = list(states)
         names = names if len(names) <= MOST_LAYERS else [names[0], names[-1]]
-        figure = units_over_text(view.step, {name: states[name][:SHOWN] for name in names}, text)
-        self.write_figure(view, "hidden/units_over_text", figure)
-        for writer in writers(view.trainer.loggers):
+        for writer in view.writers:
             for name, values in states.items():
                 writer.histogram(f"hidden/{name.replace(' ', '_')}", values.float().numpy(), view.step)
+        shown = {name: states[name][:SHOWN] for name in names}
+        return {"hidden/units_over_text": units_over_text(view.step, shown, text)}
 
 
 def states_over_passage(view: EvalView, length: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -43,13 +42,12 @@ def states_over_passage(view: EvalView, length: int) -> tuple[Tensor, dict[str, 
 
     A gated or unknown recurrence shows its top layer only.
     """
-    plain = PlainRecurrence.of(view.model.recurrence) if applies_to_plain(view) else None
+    recurrence, state = plain(view), None
     ids, found = [], []
-    state: State = None
     for window in view.passage(length):
-        before = None if window.starts else state
-        if plain is not None:
-            _, hidden = plain.run(window.inputs, before)
+        before: State = None if window.starts else state
+        if recurrence is not None:
+            _, hidden = recurrence.run(window.inputs, before)
             state = torch.stack([h[-1] for h in hidden])
         else:
             with view.trainer.precision_plugin.forward_context():
@@ -57,17 +55,15 @@ def states_over_passage(view: EvalView, length: int) -> tuple[Tensor, dict[str, 
             hidden = [top.cpu()]
         ids.append(window.inputs[:, 0])
         found.append([h[:, 0] for h in hidden])
-    names = ["top layer"] if plain is None else [f"layer {layer}" for layer in range(len(plain.layers))]
-    return torch.cat(ids), {name: torch.cat(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
+    layers = [torch.cat(parts) for parts in zip(*found, strict=True)]
+    names = [f"layer {layer}" for layer in range(len(layers))] if recurrence else ["top layer"]
+    return torch.cat(ids), dict(zip(names, layers, strict=True))
 
 
 def units_over_text(step: int, hidden: dict[str, Tensor], text: Sequence[str]) -> Any:
     """Draw hidden states above the text that they read: a row per unit, the slowest unit at the top.
 
-    Args:
-        step: optimizer steps made.
-        hidden: (time, hidden) of each layer shown, by the layer's name.
-        text: (time,) labels of the characters read.
+    hidden: (time, hidden) by the layer's name; text: (time,) labels of the characters read.
     """
     title = f"Hidden states over a passage, after {step:,} steps"
     figure, rows = drawing.page(title, 1.2 + 2.6 * len(hidden), [1] * len(hidden))
@@ -80,7 +76,7 @@ def units_over_text(step: int, hidden: dict[str, Tensor], text: Sequence[str]) -
         drawing.characters_below(axes, text)
         axes.set_yticks([])
         units = f"{len(order)} of {states.shape[1]} units" if len(order) < states.shape[1] else f"{len(order)} units"
-        drawing.describe(axes, f"{name}: {units}, the slowest at the top", "character read", "units")
+        axes.set(title=f"{name}: {units}, the slowest at the top", xlabel="character read", ylabel="units")
     return figure
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from src.diagnostics import drawing
-from src.diagnostics.diagnostic import EvalView, Reading, ValidationDiagnostic, read_windows
-from src.diagnostics.scalar_logger import write_scalars
+from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading
+
+MOST_READ = 8_192  # characters: a quarter of a bit of noise at each position, the same in both curves
 
 
 class Positions(NamedTuple):
@@ -27,8 +28,8 @@ class Positions(NamedTuple):
         nats, characters = torch.zeros(2, time, dtype=torch.float64)
         for targets, _, losses in readings:
             missing = (0, time - len(targets))
-            nats += F.pad(losses.double().sum(1).cpu(), missing)
-            characters += F.pad((targets >= 0).double().sum(1).cpu(), missing)
+            nats += F.pad(losses.double().sum(1), missing)
+            characters += F.pad((targets >= 0).double().sum(1), missing)
         return cls(nats, characters)
 
     def mean(self) -> Tensor:
@@ -40,23 +41,16 @@ class Positions(NamedTuple):
         return float(self.nats.sum() / self.characters.sum().clamp(min=1))
 
 
-class LossByPosition(ValidationDiagnostic):
-    """Draw `window/loss_by_position`, and write `window/cross_entropy_carried` and `_fresh` as curves.
-
-    With the carried state the first windows of a validation are counted as they go by; at a step without one they are
-    read. From zero states they are read once more, so that both curves are about the same characters.
-    """
+class LossByPosition(Diagnostic):
+    """Draw `window/loss_by_position`, and write `window/cross_entropy_carried` and `_fresh` as curves."""
 
     name = "loss_by_position"
-    most = most_alone = 8_192  # a quarter of a bit of noise at each position, the same in both curves
 
-    def draw(self, view: EvalView) -> None:
-        """Read some windows from zero states, and draw both."""
-        carried = Positions.of(self.readings(view))
-        fresh = Positions.of(read_windows(view, self.most, carry=False))
-        self.write_figure(view, "window/loss_by_position", loss_by_position(view.step, carried, fresh))
-        curves = {"window/cross_entropy_carried": carried.overall(), "window/cross_entropy_fresh": fresh.overall()}
-        write_scalars(view.trainer, curves, view.step)
+    def draw(self, view: EvalView) -> dict[str, Any]:
+        """Read some windows of the validation with the carried state and from zero states, and draw both."""
+        carried, fresh = (Positions.of(view.readings(MOST_READ, carry)) for carry in (True, False))
+        view.scalars({"window/cross_entropy_carried": carried.overall(), "window/cross_entropy_fresh": fresh.overall()})
+        return {"window/loss_by_position": loss_by_position(view.step, carried, fresh)}
 
 
 def loss_by_position(step: int, carried: Positions, fresh: Positions) -> Any:
@@ -70,10 +64,9 @@ def loss_by_position(step: int, carried: Positions, fresh: Positions) -> Any:
         axes.plot(
             range(1, len(bits) + 1), bits, "o-", markersize=3, color=colour, label=f"{name}; {mean:.2f} on average"
         )
-        axes.axhline(drawing.finite(mean), color=colour, linewidth=0.8, linestyle=":")
-    drawing.describe(axes, "", "step t of the window", "bits per character")
+        axes.axhline(float(drawing.finite(mean)), color=colour, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="step t of the window", ylabel="bits per character")
     drawing.whole_numbers(axes, most=9)
     axes.set_ylim(bottom=0)
-    axes.set_xlim(0.5, max(len(carried.nats), len(fresh.nats)) + 0.5)
     axes.legend(loc="best")
     return figure

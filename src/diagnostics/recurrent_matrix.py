@@ -6,38 +6,29 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
 from src.config.schema import DiagnosticConfig
 from src.diagnostics import drawing
-from src.diagnostics.diagnostic import Diagnostic, EvalView, trained
-from src.diagnostics.gradient_flow import PlainRecurrence, applies_to_plain, widened
-from src.diagnostics.scalar_logger import write_scalars
-from src.diagnostics.tensorboard import writers
+from src.diagnostics.diagnostic import Diagnostic, EvalView
+from src.diagnostics.gradient_flow import PlainRecurrence, plain, widened
 from src.models.gated import Gated
 
 LIMIT = 0.99  # of |h|; beyond it f' = 1 - h^2 is below 0.02, and hardly any gradient passes
 SQUARINGS = 8  # W^256: what the norm adds to the radius has shrunk to its 128th root
 
 
-def eigenvalues(W: Tensor) -> Tensor:
-    """Return the eigenvalues of W (hidden, hidden), complex (hidden,), the largest modulus first.
+def spectrum(W: Tensor) -> list[Tensor]:
+    """Return the eigenvalues of W (hidden, hidden), complex, and its singular values, the largest first.
 
     NaN if W is not finite: LAPACK raises then, or ends the process.
     """
     A = widened(W)
     if not bool(A.isfinite().all()):
-        return torch.full((len(A),), torch.nan, dtype=A.dtype.to_complex())
+        return [torch.full((len(A),), math.nan, dtype=dtype) for dtype in (A.dtype.to_complex(), A.dtype)]
     found = torch.linalg.eigvals(A)
-    return found[found.abs().argsort(descending=True)]
-
-
-def singular_values(W: Tensor) -> Tensor:
-    """Return the singular values of W (hidden, hidden), (hidden,), the largest first; NaN if W is not finite."""
-    A = widened(W)
-    return torch.linalg.svdvals(A) if bool(A.isfinite().all()) else torch.full((len(A),), torch.nan, dtype=A.dtype)
+    return [found[found.abs().argsort(descending=True)], torch.linalg.svdvals(A)]
 
 
 def spectral_radius(W: Tensor) -> float:
@@ -77,36 +68,22 @@ def saturated(hidden: Tensor) -> Tensor:
 class RecurrentScalars(Diagnostic):
     """Write `recurrent/spectral_radius/layer_<l>` and `recurrent/saturated/layer_<l>`, early signs of trouble.
 
-    Saturation is that of the state which the last window of training left behind, all streams; at step 0 that of the
-    first window, which the weights of step 0 have read. A gated model has a W per gate, and a signal is multiplied by
-    no power of any of them: it has saturation alone.
+    Saturation is that of the state which the last window of training left behind, all streams; before the first one
+    that which a window of the evaluation leaves. A gated model has saturation alone, see `RecurrentMatrix`.
     """
 
     name = "recurrent_scalars"
-    waits = False  # for the first state: before the first window there is none
 
     def look(self, view: EvalView) -> None:
         """Write a point of each."""
-        if applies_to_plain(view):
-            matrices = recurrent_matrices(view)
-            radii = {f"recurrent/spectral_radius/layer_{layer}": spectral_radius(W) for layer, W in enumerate(matrices)}
-            write_scalars(view.trainer, radii, view.step)
-        self.waits = view.step == 0
-        if not self.waits:
-            self._saturation(view.trainer, view.module.states["train"], view.step)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Write the first point of saturation."""
-        if self.waits:
-            self.waits = False
-            self._saturation(trainer, trained(pl_module).states["train"], 0)
-
-    def _saturation(self, trainer: pl.Trainer, state: Any, step: int) -> None:
-        state = state[0] if isinstance(state, tuple) else state  # the LSTM's h, not its c
-        if state is not None:
-            shares = saturated(state).tolist()
-            points = {f"recurrent/saturated/layer_{layer}": share for layer, share in enumerate(shares)}
-            write_scalars(trainer, points, step)
+        recurrence = plain(view)
+        radii = [spectral_radius(layer.W) for layer in recurrence.layers] if recurrence else []
+        state = view.module.states["train"]
+        if state is None:
+            _, state = view.read(view.windows().window(0, 0), None)
+        shares = saturated(state[0] if isinstance(state, tuple) else state).tolist()  # the LSTM's h, not its c
+        for name, values in (("spectral_radius", radii), ("saturated", shares)):
+            view.scalars({f"recurrent/{name}/layer_{layer}": value for layer, value in enumerate(values)})
 
 
 class RecurrentMatrix(Diagnostic):
@@ -116,32 +93,25 @@ class RecurrentMatrix(Diagnostic):
     draws_at_start = True  # where an initialisation puts them is half of what there is to see
     kept = ("first",)
 
-    def __init__(self, config: DiagnosticConfig, save_figures: bool = False) -> None:
-        super().__init__(config, save_figures)
+    def __init__(self, config: DiagnosticConfig) -> None:
+        super().__init__(config)
         self.first: list[list[Tensor]] = []  # per layer: eigenvalues, singular values
 
     def applies_to(self, view: EvalView) -> bool:
         """A gated cell has a W per gate, and a signal is multiplied by no power of any of them."""
-        return applies_to_plain(view)
+        return plain(view) is not None
 
-    def draw(self, view: EvalView) -> None:
+    def draw(self, view: EvalView) -> dict[str, Any]:
         """Compute and draw."""
-        now = [[eigenvalues(W), singular_values(W)] for W in recurrent_matrices(view)]
+        now = [spectrum(layer.W) for layer in PlainRecurrence(view.model.recurrence).layers]
         self.first = self.first or now
-        self.write_figure(view, "recurrent/eigenvalues", spectrum_figure(view.step, now, self.first))
-
-
-def recurrent_matrices(view: EvalView) -> list[Tensor]:
-    """Return each layer's W (hidden, hidden)."""
-    return [layer.W for layer in PlainRecurrence.of(view.model.recurrence).layers]
+        return {"recurrent/eigenvalues": spectrum_figure(view.step, now, self.first)}
 
 
 def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[Sequence[Tensor]]) -> Any:
     """Draw each layer's W: its eigenvalues beside the unit circle, and its singular values; in grey those at the start.
 
-    Args:
-        step: optimizer steps made.
-        now, first: per layer the eigenvalues, complex (hidden,), and the singular values.
+    now, first: `spectrum` of each layer's W.
     """
     rows = drawing.in_rows(len(now))
     height = 6.4 if len(rows) == 1 else 4.9 * len(rows)
@@ -149,22 +119,22 @@ def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[
     figure, grid = drawing.page(f"The recurrent matrix W, after {step:,} steps", height, pairs, heights)
     circles, spectra = ([axes for row in grid[half::2] for axes in row] for half in (0, 1))
     angles = torch.linspace(0, 2 * math.pi, 200)
-    for layer, (plane, spectrum) in enumerate(zip(circles, spectra, strict=True)):
+    for layer, (plane, sigma_axes) in enumerate(zip(circles, spectra, strict=True)):
         plane.plot(angles.cos(), angles.sin(), color="black", linewidth=0.8)
         for (values, sigma), colour, name in (
             (first[layer], drawing.PALE, "before the first step"),
             (now[layer], drawing.BLUE, "now"),
         ):
             plane.plot(drawing.finite(values.real), drawing.finite(values.imag), ".", markersize=3, color=colour)
-            spectrum.plot(drawing.finite(sigma), color=colour, label=name)
+            sigma_axes.plot(drawing.finite(sigma), color=colour, label=name)
         reach = 1.08 * drawing.largest(torch.cat([now[layer][0], first[layer][0]]), 1.0)
         plane.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         radius = float(now[layer][0].abs().max())
-        drawing.describe(plane, f"Layer {layer}: radius {radius:.3f}", "real part", "imaginary part")
-        spectrum.axhline(1, color="black", linewidth=0.8)
-        spectrum.set_ylim(bottom=0)
-        drawing.describe(spectrum, "Its singular values", "from the largest on", "singular value")
-        for axes, which in ((plane, "x"), (plane, "y"), (spectrum, "x")):
+        plane.set(title=f"Layer {layer}: radius {radius:.3f}", xlabel="real part", ylabel="imaginary part")
+        sigma_axes.axhline(1, color="black", linewidth=0.8)
+        sigma_axes.set_ylim(bottom=0)
+        sigma_axes.set(title="Its singular values", xlabel="from the largest on", ylabel="singular value")
+        for axes, which in ((plane, "x"), (plane, "y"), (sigma_axes, "x")):
             drawing.whole_numbers(axes, which)
     spectra[0].legend(loc="lower left")
     return figure
@@ -177,14 +147,12 @@ class InputVectors(Diagnostic):
 
     def applies_to(self, view: EvalView) -> bool:
         """A recurrence of the user's own need not have a U."""
-        return isinstance(view.model.recurrence, Gated) or applies_to_plain(view)
+        return isinstance(view.model.recurrence, Gated) or plain(view) is not None
 
-    def draw(self, view: EvalView) -> None:
+    def draw(self, view: EvalView) -> dict[str, Any]:
         """Write the vectors of now in place of earlier ones."""
-        recurrence = view.model.recurrence
-        if isinstance(recurrence, Gated):
-            U = widened(recurrence.rnn.weight_ih_l0)  # type: ignore[arg-type]  # a tensor
-        else:
-            U = PlainRecurrence.of(recurrence).layers[0].U
-        for writer in writers(view.trainer.loggers):
+        gated, recurrence = view.model.recurrence, plain(view)
+        U = recurrence.layers[0].U if recurrence else widened(gated.rnn.weight_ih_l0)  # type: ignore[arg-type, union-attr]
+        for writer in view.writers:
             writer.vectors("input_vectors", U.T.numpy(), [drawing.label(symbol) for symbol in view.symbols])
+        return {}

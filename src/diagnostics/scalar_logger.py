@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from src.diagnostics.diagnostic import TrainedModule, trained
 from src.metrics import four_metrics
 from src.models.loss import Outcome
 
@@ -66,18 +65,17 @@ class ScalarLogger(Callback):
         if trainer.global_step and self.constant:
             write_scalars(trainer, self.constant, trainer.global_step)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Ask for the gradient's norm on the steps that are written."""
-        module = trained(pl_module)
         self.steps_before = trainer.global_step
-        module.norm_wanted = self.steps_before % self.every_n_steps == 0
+        pl_module.norm_wanted = self.steps_before % self.every_n_steps == 0
         if self.last_point is None:
-            self.last_point = (time.perf_counter(), float(module.characters), self.since)
+            self.last_point = (time.perf_counter(), float(pl_module.characters), self.since)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Write a point if the optimizer has just made a step that is due."""
         if self.steps_before % self.every_n_steps == 0 and trainer.global_step > self.steps_before:
-            self.latest = self._point(trainer, trained(pl_module), self.steps_before)
+            self.latest = self._point(trainer, pl_module, self.steps_before)
             write_scalars(trainer, self.latest, self.steps_before)
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,7 +86,7 @@ class ScalarLogger(Callback):
         """Restore it."""
         self.since, self.latest = state_dict["since"], dict(state_dict.get("latest", {}))
 
-    def _point(self, trainer: pl.Trainer, module: TrainedModule, step: int) -> dict[str, float]:
+    def _point(self, trainer: pl.Trainer, module: Any, step: int) -> dict[str, float]:
         outcome, last = module.outcome, self.last_point
         assert outcome is not None and last is not None
         seconds, characters = time.perf_counter(), float(module.characters)

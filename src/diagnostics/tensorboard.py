@@ -155,24 +155,10 @@ CHARTS = {
 class Layout(Callback):
     """Tell the page Custom Scalars what to draw together: train against val, with the baselines."""
 
-    state_key = "layout"
-
-    def __init__(self) -> None:
-        self.written = False
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Once per run, before its first step; a resumed run has done it."""
-        for writer in writers(trainer.loggers) if not self.written else []:
+        """Once per run, before its first step."""
+        for writer in writers(trainer.loggers) if trainer.global_step == 0 else []:
             writer.layout(CHARTS)
-            self.written = True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Whether it was written."""
-        return {"told": self.written}  # the name in stored checkpoints
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore it."""
-        self.written = state_dict["told"]
 
 
 # -- the page HParams -------------------------------------------------------------------------------------------------
@@ -197,18 +183,14 @@ class HParams(Callback):
         metrics: read at the end.
     """
 
-    state_key = "hparams"
-
     def __init__(self, config: Config, folder: Path, metrics: RunMetrics) -> None:
         self.config, self.folder, self.metrics = config, folder, metrics
-        self.written: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the keys of the configuration; in a resumed run only if some have changed."""
+        """Write the keys of the configuration; a resumed run, whose keys may have changed, writes them again."""
         values = dict(hparams_of(to_plain(self.config)))
-        for writer in writers(trainer.loggers) if values != self.written else []:
+        for writer in writers(trainer.loggers):
             writer.session_start(row_name(overrides_of(self.folder), self.config, self.folder), values)
-            self.written = values
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the metrics and close the row."""
@@ -227,14 +209,6 @@ class HParams(Callback):
         if isinstance(exception, Exception):
             for writer in writers(trainer.loggers):
                 writer.session_end(success=False)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The values that the row has."""
-        return {"told": self.written}  # the name in stored checkpoints
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them."""
-        self.written = dict(state_dict["told"])
 
 
 def hparams_of(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | float | str]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from src.diagnostics import drawing
-from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading, ValidationDiagnostic
+from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading
 from src.models.language_model import State
 
 LENGTH, COLUMNS = 512, 64  # characters of the surprisal figure, and of one of its lines
@@ -19,7 +19,8 @@ FEWEST_LINES = 3  # fewer have no room for the numbers of the colour bar
 MOST_BITS = 8.0  # where the colours end, so that two figures can be compared
 # White at zero and light throughout: black letters can be read on all of it.
 LIGHT_AMOUNTS = ("#ffffff", "#d9ecf7", "#9ccbe5", "#f6c36a", "#e8833a")
-MOST_PAIRS, MOST_CHARACTERS = 16, 32  # bars of the confusions
+MOST_READ = 32_768  # characters that are counted for the confusions
+MOST_PAIRS, MOST_CHARACTERS = 16, 32  # bars
 
 
 class Surprisal(Diagnostic):
@@ -27,7 +28,7 @@ class Surprisal(Diagnostic):
 
     name = "surprisal"
 
-    def draw(self, view: EvalView) -> None:
+    def draw(self, view: EvalView) -> dict[str, Any]:
         """Read the passage and draw."""
         ids: list[int] = []
         nats = []
@@ -37,18 +38,13 @@ class Surprisal(Diagnostic):
             ids += window.targets[:, 0].tolist()
             nats.append(outcome.loss.losses[:, 0].cpu())
         text = [view.symbols[i] for i in ids]
-        figure = surprisal(view.step, text, torch.cat(nats), f"the beginning of {view.split}")
-        self.write_figure(view, "text/surprisal", figure)
+        return {"text/surprisal": surprisal(view.step, text, torch.cat(nats), f"the beginning of {view.split}")}
 
 
 def surprisal(step: int, text: Sequence[str], nats: Tensor, source: str) -> Any:
     """Draw a passage, every character on the colour of what it cost.
 
-    Args:
-        step: optimizer steps made.
-        text: (time,) symbols, each predicted from those before it.
-        nats: (time,) what each cost.
-        source: where the passage is from.
+    text: (time,) symbols, each predicted from those before it; nats: (time,) what each cost; source: of the passage.
     """
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -64,8 +60,7 @@ def surprisal(step: int, text: Sequence[str], nats: Tensor, source: str) -> Any:
         look: dict[str, Any] = {"fontsize": 9.5} if len(shown) <= 2 else {"fontsize": 6, "rotation": 90}
         look |= {"ha": "center", "va": "center", "parse_math": False, "in_layout": False}
         axes.text(i % COLUMNS, i // COLUMNS, shown, **look)
-    drawing.describe(axes, f"{source}: {float(bits.mean()):.2f} bits per character", "", "")
-    axes.set(xticks=[], yticks=[])
+    axes.set(title=f"{source}: {float(bits.mean()):.2f} bits per character", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     return figure
 
@@ -113,26 +108,19 @@ class ConfusionCounts(NamedTuple):
         return self.nats / self.occurrences
 
 
-class Confusions(ValidationDiagnostic):
-    """Draw `text/confusions`, counted over the validation as it goes by."""
+class Confusions(Diagnostic):
+    """Draw `text/confusions`, counted over the first windows of the validation."""
 
     name = "confusions"
-    most, most_alone = 131_072, 16_384
 
-    def draw(self, view: EvalView) -> None:
+    def draw(self, view: EvalView) -> dict[str, Any]:
         """Count and draw."""
-        counts = ConfusionCounts.of(self.readings(view), len(view.symbols))
-        self.write_figure(view, "text/confusions", confusions(view.step, counts, view.symbols))
+        counts = ConfusionCounts.of(view.readings(MOST_READ), len(view.symbols))
+        return {"text/confusions": confusions(view.step, counts, view.symbols)}
 
 
 def confusions(step: int, counts: ConfusionCounts, symbols: Sequence[str]) -> Any:
-    """Draw the most frequent errors, and what each character costs, the most frequent characters first.
-
-    Args:
-        step: optimizer steps made.
-        counts: over a text.
-        symbols: of the vocabulary, by id.
-    """
+    """Draw the most frequent errors, and what each character costs, the most frequent characters first."""
     title = f"Which characters are taken for which, after {step:,} steps"
     figure, [[pairs, costs]] = drawing.page(title, 4.6, [2])
     total = max(1, int(counts.occurrences.sum()))
@@ -141,18 +129,19 @@ def confusions(step: int, counts: ConfusionCounts, symbols: Sequence[str]) -> An
     pairs.barh(range(len(worst)), [100 * n / total for _, _, n in worst], color=drawing.BLUE)
     pairs.set_yticks(range(len(worst)), names, parse_math=False)
     pairs.set_ylim(max(len(worst), 1) - 0.4, -0.6)
-    right = f"true → predicted ({counts.hits() / total:.1%} right)"
-    drawing.describe(pairs, right, f"% of {total:,} characters", "")
+    pairs.set(title=f"true → predicted ({counts.hits() / total:.1%} right)", xlabel=f"% of {total:,} characters")
 
     frequent = counts.occurrences.argsort(descending=True, stable=True)[:MOST_CHARACTERS]
     frequent = frequent[counts.occurrences[frequent] > 0]
     bits = drawing.finite(counts.per_character()[frequent] * drawing.NAT)
     mean = float(counts.nats.sum()) / total * drawing.NAT
     costs.bar(range(len(bits)), bits, color=drawing.ORANGE)
-    costs.axhline(drawing.finite(mean), color="black", linewidth=0.8, linestyle=":", label=f"mean of all: {mean:.2f}")
+    costs.axhline(
+        float(drawing.finite(mean)), color="black", linewidth=0.8, linestyle=":", label=f"mean of all: {mean:.2f}"
+    )
     costs.legend(loc="upper left")
     costs.set_xlim(-0.6, max(len(bits), 1) - 0.4)
     costs.set_ylim(0, 1.15 * drawing.largest([mean, *bits], 0.01))
     drawing.characters_below(costs, [drawing.short(symbols[i]) for i in frequent.tolist()])
-    drawing.describe(costs, "What a character costs", "true character, the most frequent first", "bits")
+    costs.set(title="What a character costs", xlabel="true character, the most frequent first", ylabel="bits")
     return figure
