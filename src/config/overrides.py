@@ -16,7 +16,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.hydra_compat import mistake_in_launcher, mistake_in_launcher_word
+from src.config.hydra_compat import error_in_launcher, error_in_launcher_key
 from src.errors import nearest
 
 FLAGS_WITH_A_VALUE = (
@@ -180,9 +180,9 @@ def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema:
         return f"{word}: Hydra cannot read this value ({reason}); put it in quotes: 'key=\"...\"'"
     key = override.key_or_group
     if key == "hydra/launcher" and not override.is_delete():
-        return mistake_in_launcher(str(override.value()))
+        return error_in_launcher(str(override.value()))
     if key.startswith("hydra.launcher.") and not override.is_delete():
-        return mistake_in_launcher_word(key, launcher)
+        return error_in_launcher_key(key, launcher)
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return None
     if override.is_delete():

@@ -432,3 +432,56 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     flat = [dict(flatten(config)) for config in configs]
     every = dict.fromkeys(key for one in flat for key in one)
     return [key for key in every if any(one.get(key) != flat[0].get(key) for one in flat[1:])]
+
+
+# -- python -m src.search ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Parameter:
+    """One axis of a search space: `low` to `high` (both included) or `choices`; proposed only where `when` holds."""
+
+    kind: str = MISSING
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    choices: list[Any] | None = None
+    when: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass
+class SamplerConfig:
+    """How Optuna proposes values; `startup_trials` of them at random first."""
+
+    name: str = field(default="tpe", metadata=about(choices=("tpe", "random")))
+    seed: int = field(default=0, metadata=about(range="x >= 0"))
+    startup_trials: int = field(default=10, metadata=about(range="x >= 0"))
+
+
+@dataclass
+class PrunerConfig:
+    """How Optuna ends trials by their validation curve; `warmup` counts validations."""
+
+    name: str = field(default="median", metadata=about(choices=("median", "halving", "hyperband", "none")))
+    startup_trials: int = field(default=5, metadata=about(range="x >= 0"))
+    warmup: int = field(default=1, metadata=about(range="x >= 0"))
+
+
+@dataclass
+class SearchConfig:
+    """A study: `words` are the overrides of src.train that all its trials share."""
+
+    study: str | None = None
+    words: list[str] = field(default_factory=list)
+    trials: int = field(default=20, metadata=about(range=COUNT))
+    minutes: float | None = field(default=None, metadata=about(range=POSITIVE))
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    pruner: PrunerConfig = field(default_factory=PrunerConfig)
+    space: dict[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass
+class SearchRoot:
+    """The whole of conf/search.yaml; every other override of the command line is one of src.train."""
+
+    search: SearchConfig = field(default_factory=SearchConfig)
