@@ -106,7 +106,7 @@ def test_the_way_to_a_search_is_told(folder: Path) -> None:
     (line,) = refused("search=smalltext", cwd=folder, module="src.search")
     assert line.endswith("did you mean small_text?")
     lines = refused(*WORDS, "optimizer.lrr=1", "model.hidden_size=0", cwd=folder, module="src.search")
-    assert "model.hidden_size is what this search varies" in lines[0]
+    assert "this search varies model.hidden_size" in lines[0]
     assert "did you mean optimizer.lr?" in lines[1]
     (line,) = refused(*WORDS, "seed=0,1", cwd=folder, module="src.search")
     assert line.startswith("seed=0,1: a search gives all its trials one value")
