@@ -29,7 +29,7 @@ from src.config.schema import Config, to_plain
 from src.errors import UserError
 from src.files import write_atomic
 from src.process import heavy_imports
-from src.sweeps.plan import ACTIONS, is_stopping
+from src.sweeps.plan import ACTIONS, TO_DO, is_stopping
 from src.sweeps.state import archive, claim, record_of, status_of
 from src.training.console import say
 from src.training.run_record import Record, now, provenance
@@ -39,10 +39,9 @@ LAUNCHER_PACKAGES = ("submitit", "ray")  # their signal handlers raise to end a 
 
 
 class StopSignals:
-    """The SIGINT and SIGTERM that this process has received, whoever handled them.
+    """The SIGINT and SIGTERM that this process has received, whoever handled them; a pickled copy knows of none.
 
-    A run has signal handlers of its own, and may end as done although a signal came; so the bytes that Python writes
-    to a wake-up socket for every signal are read. A copy in another process knows of no signal.
+    A run has handlers of its own, and may be done when a signal comes; so Python's wake-up socket notes every signal.
     """
 
     def __init__(self) -> None:
@@ -63,12 +62,8 @@ class StopSignals:
 
     @contextlib.contextmanager
     def handled(self, stop_jobs: Callable[[], None] | None = None) -> Iterator[None]:
-        """Handle signals in this block; in the main thread only, as Python requires.
-
-        Args:
-            stop_jobs: asks jobs in other processes to stop, at the first signal; None raises KeyboardInterrupt here.
-        """
-        if threading.current_thread() is not threading.main_thread():
+        """Handle signals: the first one calls `stop_jobs`, where jobs run elsewhere, or raises KeyboardInterrupt."""
+        if not in_main_thread():
             yield
             return
         self._reader, writer = socket.socketpair()
@@ -101,13 +96,16 @@ class StopSignals:
         return {"first": None, "_reader": None}
 
 
+def in_main_thread() -> bool:
+    """Whether this is the main thread, the only one that may set signal handlers."""
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextlib.contextmanager
 def restored_handlers() -> Iterator[None]:
     """Restore the signal handlers at the end: Lightning leaves Ctrl-C ignored after a KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (*STOP, signal.SIGUSR1)}
+    numbers = (*STOP, signal.SIGUSR1) if in_main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
     finally:
@@ -117,10 +115,8 @@ def restored_handlers() -> Iterator[None]:
 
 @contextlib.contextmanager
 def children_without_ctrl_c() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C, which a terminal sends to all processes: the sweep stops them itself.
-
-    Child processes inherit the mask, and not the handlers. Another thread of this process still receives the signal.
-    """
+    """Start processes that ignore Ctrl-C, which a terminal sends to all processes: the sweep stops them itself."""
+    # Child processes inherit the mask, and not the handlers. Another thread of this process still receives the signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -160,7 +156,7 @@ class JobRunner:
         if not here:
             if is_stopping(self.record):
                 return
-            if threading.current_thread() is threading.main_thread():
+            if in_main_thread():
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # between runs; a run handles it and saves
             if self.cwd.is_dir():
                 os.chdir(self.cwd)  # some launchers start their workers elsewhere
@@ -169,8 +165,11 @@ class JobRunner:
         os.environ["UNROLL_SIDE_BY_SIDE"] = str(self.side_by_side)
         try:
             with claim(folder) as mine, restored_handlers():
-                if mine:
-                    self._run(config, folder)
+                action = ACTIONS[status_of(folder, config)] if mine else "skip"
+                if action == "wait" and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+                    action = "resume"  # SLURM has started this job again, so the process in the record is gone
+                if action in TO_DO:
+                    self._run(config, folder, action)
             if here:
                 self.signals.raise_if_received()  # one that came in the last step of a run, which ended as done
         except BaseException as error:
@@ -180,12 +179,7 @@ class JobRunner:
             if here or isinstance(error, Exception) or "SLURM_JOB_ID" in os.environ:
                 raise
 
-    def _run(self, config: Config, folder: Path) -> None:
-        action = ACTIONS[status_of(folder, config)]
-        if action == "wait" and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
-            action = "resume"  # SLURM has started this job again, so the process in the record is gone
-        if action in ("skip", "wait"):
-            return
+    def _run(self, config: Config, folder: Path, action: str) -> None:
         command = {
             "command": shlex.join(self.command),
             "overrides": OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False),
@@ -193,45 +187,39 @@ class JobRunner:
             "label": self.labels.get(str(folder)),
         }
         try:
-            if action == "resume" and self._resumed(folder):
-                return
+            with heavy_imports():
+                from src.training.resume import resume
+                from src.training.run import fit
+            if action == "resume":
+                try:
+                    resume(folder, None)
+                    return
+                except UserError as error:
+                    say(f"{folder} cannot be resumed and starts again: {error}")
             if folder.exists():
                 say(f"{folder}: the earlier attempt is archived in {archive(folder)}")
             config.name = run_name(config)
-            with heavy_imports():
-                from src.training.run import fit
             fit(config, command, folder)
         except BaseException as error:
-            if self._ends_the_sweep(error):
+            if raised_by_launcher(error):
                 raise
+            if not isinstance(error, Exception):  # a job may raise SystemExit or KeyboardInterrupt itself, and fails
+                from src.training.signals import Interrupted
+
+                if isinstance(error, Interrupted) or self.signals.received() is not None or is_stopping(self.record):
+                    raise
             record_failure(folder, config, command, error)
-
-    def _ends_the_sweep(self, error: BaseException) -> bool:
-        """Whether a real signal or the launcher ended the job; a job may raise KeyboardInterrupt itself and fail."""
-        if raised_by_launcher(error):
-            return True
-        if isinstance(error, Exception):
-            return False
-        from src.training.signals import Interrupted
-
-        return isinstance(error, Interrupted) or self.signals.received() is not None or is_stopping(self.record)
-
-    def _resumed(self, folder: Path) -> bool:
-        """Resume an interrupted run; return False where it cannot be resumed and must start again."""
-        with heavy_imports():
-            from src.training.resume import resume
-        try:
-            resume(folder, None)
-        except UserError as error:
-            say(f"{folder} cannot be resumed and starts again: {error}")
-            return False
-        return True
 
 
 def raised_by_launcher(error: BaseException) -> bool:
     """Whether a launcher's code raised an error in the middle of a run: a time limit, or a preemption."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and str(frames[-1].f_globals.get("__name__")).partition(".")[0] in LAUNCHER_PACKAGES
+
+
+def first_line(error: object) -> str:
+    """Return the first line of a message that is not empty."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
 def mark_stopped(folder: Path) -> None:
@@ -245,8 +233,8 @@ def record_failure(folder: Path, config: Config, command: dict[str, Any], error:
     """Write a failed job's traceback to its train.log and its error to its run.json, unless the run itself did."""
     entries = record_of(folder)
     described = {"type": type(error).__name__, "message": str(error)}
-    first = next(iter(described["message"].strip().splitlines()), "")
-    say(f"failed: {folder}: {described['type']}: {first.encode(errors='backslashreplace').decode()}")
+    first = first_line(error).encode(errors="backslashreplace").decode()
+    say(f"failed: {folder}: {described['type']}: {first}")
     if entries.get("status") == "failed" and entries.get("error") == described:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -254,13 +242,6 @@ def record_failure(folder: Path, config: Config, command: dict[str, Any], error:
         write_atomic(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
     with (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("".join(traceback.format_exception(error)))
-    known: dict[str, Any] = {
-        "name": run_name(config),
-        "experiment": config.experiment,
-        "model": config.model.name,
-        "data": config.data.name,
-        "seed": config.seed,
-        "metrics": {"final": {}, "best": None},
-        "seconds": 0.0,
-    }
+    known: dict[str, Any] = {"name": run_name(config), "experiment": config.experiment, "model": config.model.name}
+    known |= {"data": config.data.name, "seed": config.seed, "metrics": {"final": {}, "best": None}, "seconds": 0.0}
     Record(folder, known | command | provenance() | entries).update(status="failed", finished=now(), error=described)

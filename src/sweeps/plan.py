@@ -1,11 +1,4 @@
-"""The plan of a sweep: each job's folder, what it holds, what the sweep does about it; and the sweep's own record.
-
-new, other    -> run      (what is in the folder of `other` is archived first)
-done          -> skip
-stopped, interrupted -> resume from the last checkpoint
-failed        -> retry    (the failed attempt is archived)
-running       -> wait     (another process trains it; left alone, and not counted as done)
-"""
+"""The plan of a sweep: each job's folder, what it holds, what the sweep does about it; and the sweep's own record."""
 
 from __future__ import annotations
 
@@ -28,12 +21,12 @@ from src.training.run_record import now
 
 ACTIONS = {
     "new": "run",
-    "other": "run",
+    "other": "run",  # after the folder was archived
     "done": "skip",
-    "stopped": "resume",
+    "stopped": "resume",  # from the last checkpoint
     "interrupted": "resume",
-    "failed": "retry",
-    "running": "wait",
+    "failed": "retry",  # after the failed attempt was archived
+    "running": "wait",  # another process trains it: left alone, and not counted as done
 }
 TO_DO = ("run", "resume", "retry")
 FORMAT = 1
@@ -48,6 +41,7 @@ class Job:
     config: Config
     folder: Path
     action: str
+    status: str = "not run"  # in its record, before the sweep
 
     @property
     def to_do(self) -> bool:
@@ -80,8 +74,7 @@ class Plan:
     def lines(self) -> list[str]:
         """Return the whole plan: the summary, then action, label and folder of each job."""
         width = max((len(job.label) for job in self.jobs), default=0)
-        shown = {"skip": "done"}
-        jobs = [f"  {shown.get(job.action, job.action):7} {job.label:{width}}  {job.folder}" for job in self.jobs]
+        jobs = [f"  {job.action.replace('skip', 'done'):7} {job.label:{width}}  {job.folder}" for job in self.jobs]
         return [self.summary(), *jobs, *(f"  twice   {label}" for label in self.duplicates)]
 
 
@@ -97,7 +90,8 @@ def make_plan(composed: Sequence[ComposedJob]) -> Plan:
             duplicates.append(label)
             continue
         folder = sweep_folder(config)
-        jobs[key] = Job(overrides, label, config, folder, ACTIONS[status_of(folder, config)])
+        status = str(record_of(folder).get("status", "not run"))
+        jobs[key] = Job(overrides, label, config, folder, ACTIONS[status_of(folder, config)], status)
     return Plan(list(jobs.values()), duplicates)
 
 
@@ -116,22 +110,16 @@ class SweepRecord:
     def __init__(self, folder: Path, command: Sequence[str], plan: Plan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder.resolve() / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}.json"
-        process = this_process()
         self.entries: dict[str, Any] = {
             "format": FORMAT,
             "status": "running",
             "command": shlex.join(command),
             "started": now(),
             "finished": None,
-            "process": {"pid": process["pid"], "host": process["host"]},
+            "process": this_process(),
             "plan": plan.summary(),
             "jobs": [
-                {
-                    "words": job.label,
-                    "folder": str(job.folder),
-                    "plan": job.action,
-                    "status": "done" if job.action == "skip" else str(record_of(job.folder).get("status", "not run")),
-                }
+                {"words": job.label, "folder": str(job.folder), "plan": job.action, "status": job.status}
                 for job in plan.jobs
             ],
         }

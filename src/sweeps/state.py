@@ -29,14 +29,15 @@ def status_of(folder: Path, config: Config) -> str:
     """
     if not folder.exists():
         return "new"
-    record = record_of(folder)
-    status = str(record.get("status"))
-    if status == "running":
-        if not is_gone(record, folder):
-            return status
-        status = "interrupted"
-    known = status in ("done", "failed", "stopped", "interrupted")
-    return status if known and has_configuration(folder, config) else "other"
+    status = ended_status(record_of(folder), folder)
+    known = status in ("done", "failed", "stopped", "interrupted") and has_configuration(folder, config)
+    return status if known or status == "running" else "other"
+
+
+def ended_status(record: Mapping[str, Any], folder: Path) -> str:
+    """Return the status in a record: `interrupted` if its process is gone, `not run` without one."""
+    status = str(record.get("status", "not run"))
+    return "interrupted" if status == "running" and is_gone(record, folder) else status
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -84,25 +85,18 @@ def is_gone(record: Mapping[str, Any], folder: Path) -> bool:
         return True
     if process.get("host") == socket.gethostname() or (boot_id() and process.get("boot") == boot_id()):
         return is_unlocked(folder)
-    return is_unlocked(folder) and time.time() - last_change(folder) > SILENT
+    return is_unlocked(folder) and time.time() - max(path.stat().st_mtime for path in folder.rglob("*")) > SILENT
 
 
 def is_unlocked(folder: Path) -> bool:
     """Whether no process holds the run's lock; False where that cannot be known."""
-    path = folder / ".lock"
+    if not (path := folder / ".lock").exists():
+        return False
     try:
-        if not path.exists():
-            return False
         with lock(path) as free, lock(path) as twice:  # twice: this file system has no locks
             return free and not twice
-    except OSError:
+    except OSError:  # another user's
         return False
-
-
-def last_change(folder: Path) -> float:
-    """Return when a file of a run was last written, in seconds since the epoch."""
-    times = [entry.stat().st_mtime for entry in (*folder.iterdir(), *folder.glob("checkpoints/*"))]
-    return max(times, default=folder.stat().st_mtime)
 
 
 def archive(folder: Path) -> Path:

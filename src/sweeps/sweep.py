@@ -25,9 +25,9 @@ from src.errors import UserError, counted
 from src.inference.options import check_monitor, check_prompt
 from src.metrics import bits_per_character
 from src.process import heavy_imports
-from src.sweeps.job import JobRunner, StopSignals, children_without_ctrl_c
+from src.sweeps.job import JobRunner, StopSignals, children_without_ctrl_c, first_line
 from src.sweeps.plan import Job, Plan, SweepRecord, make_plan
-from src.sweeps.state import is_gone, record_of
+from src.sweeps.state import ended_status, record_of
 from src.training.console import say
 
 WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")  # of the data group; not of the text
@@ -80,17 +80,18 @@ def errors_here(configs: Sequence[Config]) -> list[str]:
 
 def _errors_in_texts(configs: Iterable[Config]) -> dict[str, None]:
     """Check each job's text: is it there, long enough for the windows, and does it have the samples' prompt?"""
-    texts: dict[str, Corpus | None] = {}
+    texts: dict[str, Corpus | UserError] = {}
 
     def check(config: Config) -> None:
         data = config.data
         options = {key: value for key, value in to_plain(data).items() if key not in WINDOW_KEYS}
-        name = json.dumps(options)
-        if name not in texts:
-            texts[name] = None
-            texts[name] = open_corpus(**options)
-        if (corpus := texts[name]) is None:
-            return  # reported at its first job
+        if (name := json.dumps(options)) not in texts:
+            try:
+                texts[name] = open_corpus(**options)
+            except UserError as error:
+                texts[name] = error
+        if isinstance(corpus := texts[name], UserError):
+            raise corpus
         if config.init_from is None:  # else the vocabulary is that of the older run, extended
             check_prompt(config.callbacks.text_samples, corpus.vocabulary)
         check_monitor(config, corpus.splits)
@@ -144,8 +145,7 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
                 print(f"{job.label}: {type(error).__name__}: {error}", file=sys.stderr)
     except Exception as error:
         if signals.first is None:  # a worker was killed, a machine is gone
-            first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-            print(f"{launcher.name} failed: {type(error).__name__}: {first}", file=sys.stderr)
+            print(f"{launcher.name} failed: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
     except BaseException as error:
         if signals.first is None and not isinstance(error, SystemExit):
             raise
@@ -157,7 +157,7 @@ def _conclude(plan: Plan, record: SweepRecord, progress: Progress, number: int |
     """Print the table, write the sweep's record, return the exit code."""
     records = [record_of(job.folder) for job in plan.jobs]
     statuses = [
-        "not run" if job.to_do and not progress.has_begun(job) else final_status(job, entries)
+        "not run" if job.to_do and not progress.has_begun(job) else ended_status(entries, job.folder)
         for job, entries in zip(plan.jobs, records, strict=True)
     ]
     all_done = all(status == "done" for status in statuses)
@@ -195,9 +195,9 @@ class Progress:
             if job.folder in self.ended or not self.has_begun(job):
                 continue
             record = record_of(job.folder)
-            if record.get("status") in ENDED:
-                self.ended[job.folder] = record["status"]
-            elif record.get("status") == "running":
+            if (status := record.get("status")) in ENDED:
+                self.ended[job.folder] = str(status)
+            elif status == "running":
                 running += 1
                 if self.stopping:
                     self._stop(record.get("process") or {})
@@ -248,12 +248,6 @@ def _modified(job: Job) -> tuple[int, int] | None:
     return stat.st_ino, stat.st_mtime_ns
 
 
-def final_status(job: Job, record: Mapping[str, Any]) -> str:
-    """Return a job's status: `interrupted` if its process is gone, `not run` without a record."""
-    status = str(record.get("status", "not run"))
-    return "interrupted" if status == "running" and is_gone(record, job.folder) else status
-
-
 def best_result(record: Mapping[str, Any]) -> str:
     """Return the best value of the monitored metric, with bits per character for nats on `val`."""
     best = (record.get("metrics") or {}).get("best")
@@ -280,8 +274,8 @@ def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: S
         rows.append((status, job.label, result, shown, str(job.folder)))
         if status == "failed":
             error = record.get("error") or {}
-            first = next(iter(str(error.get("message", "")).strip().splitlines()), "")
-            failures.append(f"failed: {job.label}: {error.get('type', 'unknown')}: {first}")
+            message = first_line(error.get("message", ""))
+            failures.append(f"failed: {job.label}: {error.get('type', 'unknown')}: {message}")
             failures.append(f"        its traceback: {job.folder / 'train.log'}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

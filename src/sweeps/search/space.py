@@ -1,17 +1,17 @@
 """A search space: its checks, the values of a trial, and the configuration that src.train makes of them.
 
-Each parameter is a key or a group of src.train; a value becomes the override `key=value`. Imports neither torch nor
-Optuna.
+Each parameter is a key or a group of src.train; a value becomes the override `key=value`. No torch is imported.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -28,6 +28,9 @@ from src.config.run_key import what_matters
 from src.config.schema import Config, Parameter, SearchRoot, errors_in_values, flatten, to_plain
 from src.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
 KINDS = ("log_uniform", "uniform", "int", "log_int", "categorical")
 # These do not make a trial good, so the best configuration leaves them out.
 NOT_IN_BEST = ("runs", "name", "experiment", "sweep", "search", "callbacks", "logger")
@@ -36,15 +39,7 @@ MAX_CORNERS = 200
 Space = Mapping[str, Parameter]
 
 
-class Suggests(Protocol):
-    """The part of `optuna.Trial` that a space needs."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
-
-
-def suggest(trial: Suggests, space: Space, known: Mapping[str, Any]) -> dict[str, Any]:
+def suggest(trial: BaseTrial, space: Space, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return a value of each parameter whose condition holds, in the order of the space.
 
     Args:
@@ -57,7 +52,7 @@ def suggest(trial: Suggests, space: Space, known: Mapping[str, Any]) -> dict[str
         if not all(chosen.get(other, known.get(other)) in allowed for other, allowed in one.when.items()):
             continue
         if one.kind == "categorical":
-            chosen[key] = trial.suggest_categorical(key, one.choices)
+            chosen[key] = trial.suggest_categorical(key, one.choices or [])
         elif "int" in one.kind:
             low, high, step = int(one.low or 0), int(one.high or 0), int(one.step or 1)
             chosen[key] = trial.suggest_int(key, low, high, step=step, log=one.kind == "log_int")
@@ -72,9 +67,6 @@ def override(key: str, value: Any) -> str:
     if value is None or isinstance(value, bool | list):
         return f"{key}={json.dumps(value)}"
     return f"{key}={value!r}" if isinstance(value, int | float) else f"{key}={value}"
-
-
-# -- configurations of trials -----------------------------------------------------------------------------------------
 
 
 def compose(words: Sequence[str]) -> DictConfig:
@@ -118,16 +110,10 @@ def as_experiment(words: Sequence[str]) -> dict[str, Any]:
     experiment: dict[str, Any] = {"defaults": [{f"override /{group}": option} for group, option in chosen.items()]}
     experiment["defaults"].append("_self_")
     for key, value in flatten(to_plain(plain(cfg))):
+        *parents, leaf = key.split(".")
         if key.split(".")[0] not in NOT_IN_BEST and defaults.get(key) != value:
-            *parents, leaf = key.split(".")
-            node = experiment
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = value
+            functools.reduce(lambda node, parent: node.setdefault(parent, {}), parents, experiment)[leaf] = value
     return experiment
-
-
-# -- checks -----------------------------------------------------------------------------------------------------------
 
 
 def errors_in_search(root: SearchRoot) -> list[str]:
@@ -211,6 +197,8 @@ def corners(space: Space, known: Mapping[str, Any], most: int = MAX_CORNERS) -> 
 
     Where there are more than `most` combinations: each end and each choice at least once, and `most` random ones.
     """
+    from optuna.trial import FixedTrial  # half a second
+
     ends = ends_of(space)
     sizes = [len(values) for values in ends.values()]
     picks: list[tuple[int, ...]] = [tuple(min(i, size - 1) for size in sizes) for i in range(max(sizes))]
@@ -221,18 +209,6 @@ def corners(space: Space, known: Mapping[str, Any], most: int = MAX_CORNERS) -> 
         picks += [tuple(map(draw.randrange, sizes)) for _ in range(most)]
     found = {}
     for pick in picks:
-        chosen = suggest(_Fixed({key: ends[key][i] for key, i in zip(ends, pick, strict=True)}), space, known)
+        chosen = suggest(FixedTrial({key: ends[key][i] for key, i in zip(ends, pick, strict=True)}), space, known)
         found[json.dumps(chosen)] = chosen  # without the parameters whose conditions fail, many are equal
     return list(found.values())
-
-
-class _Fixed:
-    """Suggests given values."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-
-    def suggest_categorical(self, name: str, *_: Any, **__: Any) -> Any:
-        return self.values[name]
-
-    suggest_float = suggest_int = suggest_categorical

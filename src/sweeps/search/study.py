@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from src.config.schema import PrunerConfig, SamplerConfig, SearchConfig
+from src.config.schema import PrunerConfig, SamplerConfig, SearchConfig, differing_keys
 from src.errors import RunFailure, UserError
 from src.files import atomic_file, lock, write_atomic
 from src.sweeps.search.space import Space, as_experiment, config_of, override, suggest
@@ -79,10 +79,9 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return what differs between two questions: `space`, `monitor`, or the keys of settings; at most five names."""
-    missing = object()
     found = [key for key in new if key != "settings" and old.get(key) != new[key]]
-    before, after = old.get("settings", {}), new.get("settings", {})
-    found += [key for key in {**before, **after} if before.get(key, missing) != after.get(key, missing)]
+    found += differing_keys([{"settings": one.get("settings", {})} for one in (old, new)])
+    found = [key.removeprefix("settings.") for key in found]
     return [*found[:4], *(["..."] if len(found) > 4 else [])]
 
 
@@ -124,9 +123,6 @@ def repair(journal: Path) -> None:
                 f"{journal}, line {number}: the study's journal is damaged there; restore a copy of the file, or begin "
                 "a new study: search.study=NAME"
             ) from error
-
-
-# -- trials -----------------------------------------------------------------------------------------------------------
 
 
 def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optuna.Trial | None:
@@ -174,13 +170,13 @@ def sampler(config: SamplerConfig, number: int) -> optuna.samplers.BaseSampler:
 
 def pruner(config: PrunerConfig) -> optuna.pruners.BasePruner:
     """Return the pruner."""
-    if config.name == "median":
-        return optuna.pruners.MedianPruner(config.startup_trials, n_warmup_steps=config.warmup)
-    if config.name == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, config.warmup))
-    if config.name == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=max(1, config.warmup))
-    return optuna.pruners.NopPruner()
+    pruners: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
+        "median": lambda: optuna.pruners.MedianPruner(config.startup_trials, n_warmup_steps=config.warmup),
+        "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, config.warmup)),
+        "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=max(1, config.warmup)),
+        "none": optuna.pruners.NopPruner,
+    }
+    return pruners[config.name]()
 
 
 class Pruning(Callback):
@@ -218,12 +214,7 @@ def run_trial(
 ) -> FrozenTrial:
     """Run a trial and tell the study its value: the best of the monitored metric, or the worst possible after a NaN.
 
-    Args:
-        study, trial: Optuna's.
-        folder: of the study.
-        words: the overrides that all trials share.
-        space: of the search.
-        known: see `suggest`.
+    `words` are the overrides that all trials share; for `known` see `suggest`.
 
     Raises:
         KeyboardInterrupt, Interrupted: a signal; the trial then still counts as running (see `release`).
@@ -268,9 +259,6 @@ def describe(trial: FrozenTrial) -> str:
     else:
         result = f"{trial.value:.4f}" + (f" ({note})" if note else "")
     return f"trial {trial.number}: {result}  {' '.join(override(*item) for item in trial.params.items())}"
-
-
-# -- what a study found -----------------------------------------------------------------------------------------------
 
 
 def conclude(study: optuna.Study, folder: Path, wanted: int) -> None:
@@ -342,15 +330,12 @@ def importances(study: optuna.Study) -> dict[str, float]:
     for name in dict.fromkeys(name for trial in trials for name in trial.params):
         among = optuna.create_study(direction=study.direction)
         among.add_trials([trial for trial in trials if name in trial.params])
-        if len(among.trials) >= MIN_FOR_IMPORTANCE:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Optuna calls the evaluator experimental
-                found |= optuna.importance.get_param_importances(
-                    among,
-                    evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                    params=[name],
-                    normalize=False,
-                )
+        if len(among.trials) < MIN_FOR_IMPORTANCE:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna calls the evaluator experimental
+            judge = optuna.importance.PedAnovaImportanceEvaluator()
+            found |= optuna.importance.get_param_importances(among, evaluator=judge, params=[name], normalize=False)
     total = sum(found.values())
     shares = {name: value / total if total > 0 else 0.0 for name, value in found.items()}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
