@@ -57,11 +57,6 @@ def test_the_status_of_a_run_with_the_same_configuration_decides(tmp_path: Path,
     assert job.action == action
 
 
-def test_where_nothing_lies_the_job_runs(tmp_path: Path) -> None:
-    (job,) = make_plan([ComposedJob(["seed=0"], config(tmp_path))]).jobs
-    assert (job.action, job.folder.exists()) == ("run", False)
-
-
 def test_a_run_is_taken_for_done_only_with_the_configuration_of_the_job(tmp_path: Path) -> None:
     mine = config(tmp_path)
     leave(sweep_folder(mine), "done", config(tmp_path, trainer__max_epochs=2))  # somebody has edited it
@@ -139,6 +134,7 @@ def test_a_folder_whose_record_is_torn_is_not_taken_for_a_run(tmp_path: Path, to
 def test_the_same_configuration_twice_is_one_job_and_one_duplicate(tmp_path: Path) -> None:
     words = (["seed=0", "a=b"], ["seed=1", "a=b"], ["seed=0", "a=b"])
     plan = make_plan([ComposedJob(w, config(tmp_path, seed=int(w[0][-1]))) for w in words])
+    assert not (tmp_path / "sweeps").exists()
     assert [job.label for job in plan.jobs] == ["seed=0", "seed=1"]  # the word that all share tells nothing
     assert plan.duplicates == ["seed=0"]
     assert plan.summary() == "3 jobs: 0 done, 2 to do (2 to run), 1 duplicate"

@@ -132,10 +132,8 @@ def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optun
     process proposes what another has proposed.
     """
     with lock(folder / STUDY_LOCK, wait=True):
-        for running in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            process = running.user_attrs.get("process")  # None: it died before it could write its name
-            if process is None or process_ended(process):
-                give_up(study, running, "its process died")
+        # A trial without a process: it died before it could write its own
+        _give_up(study, lambda process: process is None or process_ended(process), "its process died")
         trials = study.get_trials(deepcopy=False)
         if sum(trial.state in (*FINISHED, TrialState.RUNNING) for trial in trials) >= search.trials:
             return None
@@ -147,17 +145,16 @@ def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optun
 
 def release(study: optuna.Study, folder: Path) -> None:
     """Queue again the trial that this process was running when a signal came."""
-    mine = this_process()
     with lock(folder / STUDY_LOCK, wait=True):
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.user_attrs.get("process") == mine:
-                give_up(study, trial, "stopped by a signal")
+        _give_up(study, lambda process: process == this_process(), "stopped by a signal")
 
 
-def give_up(study: optuna.Study, trial: FrozenTrial, why: str) -> None:
-    """Mark a trial as failed and queue its values again."""
-    study.tell(trial.number, state=TrialState.FAIL)
-    study.enqueue_trial(trial.params, user_attrs={"again": trial.number, "why": why})
+def _give_up(study: optuna.Study, chosen: Callable[[Any], bool], why: str) -> None:
+    """Mark the running trials of the chosen processes as failed and queue their values again."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if chosen(trial.user_attrs.get("process")):
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params, user_attrs={"again": trial.number, "why": why})
 
 
 def sampler(config: SamplerConfig, number: int) -> optuna.samplers.BaseSampler:

@@ -52,12 +52,6 @@ def test_a_conditional_parameter_is_proposed_only_where_its_condition_holds() ->
     assert list(suggest(Lowest(2), SPACE, {})) == ["optimizer.lr", "model.num_layers", "model", "model.dropout"]
 
 
-def test_a_condition_on_what_all_trials_have_in_common_is_looked_up_there() -> None:
-    space = {"model.dropout": Parameter("uniform", low=0.0, high=0.5, when={"model.num_layers": [2]})}
-    assert suggest(Lowest(1), space, {"model.num_layers": 2}) == {"model.dropout": 0.0}
-    assert suggest(Lowest(1), space, {"model.num_layers": 1}) == {}
-
-
 def test_each_kind_is_proposed_on_its_own_scale() -> None:
     trial = Lowest(2)
     suggest(trial, SPACE, {})
