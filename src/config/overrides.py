@@ -19,8 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.hydra_compat import mistake_in_launcher as error_in_launcher
-from src.config.hydra_compat import mistake_in_launcher_word as error_in_launcher_key
+from src.config.hydra_compat import error_in_launcher, error_in_launcher_key
 from src.config.schema import Config, Key, key_table
 from src.errors import nearest
 

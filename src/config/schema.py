@@ -513,3 +513,56 @@ class ExportConfig(InferenceConfig):
 
     format: str = field(default="onnx", metadata=about(choices=("onnx", "torch", "safetensors")))
     output: str | None = field(default=None, metadata=about(literal=True))
+
+
+# -- python -m src.search ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Parameter:
+    """One axis of a search space: `low` to `high` (both included) or `choices`; proposed only where `when` holds."""
+
+    kind: str = MISSING
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    choices: list[Any] | None = None
+    when: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass
+class SamplerConfig:
+    """How Optuna proposes values; `startup_trials` of them at random first."""
+
+    name: str = field(default="tpe", metadata=about(choices=("tpe", "random")))
+    seed: int = field(default=0, metadata=about(range=FROM_0))
+    startup_trials: int = field(default=10, metadata=about(range=FROM_0))
+
+
+@dataclass
+class PrunerConfig:
+    """How Optuna ends trials by their validation curve; `warmup` counts validations."""
+
+    name: str = field(default="median", metadata=about(choices=("median", "halving", "hyperband", "none")))
+    startup_trials: int = field(default=5, metadata=about(range=FROM_0))
+    warmup: int = field(default=1, metadata=about(range=FROM_0))
+
+
+@dataclass
+class SearchConfig:
+    """A study: `words` are the overrides of src.train that all its trials share."""
+
+    study: str | None = None
+    words: list[str] = field(default_factory=list)
+    trials: int = field(default=20, metadata=about(range=COUNT))
+    minutes: float | None = field(default=None, metadata=about(range=POSITIVE))
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    pruner: PrunerConfig = field(default_factory=PrunerConfig)
+    space: dict[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass
+class SearchRoot:
+    """The whole of conf/search.yaml; every other override of the command line is one of src.train."""
+
+    search: SearchConfig = field(default_factory=SearchConfig)

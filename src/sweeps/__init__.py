@@ -1,1 +1,1 @@
-"""Many runs: what is there already, what is still to do, how each job ended. Hydra's launchers do the running."""
+"""Sweeps of many runs that can be started again, and the search for hyperparameters. Hydra's launchers run the jobs."""

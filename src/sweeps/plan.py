@@ -1,125 +1,105 @@
-"""What a sweep will do: each job's folder, what lies there, and what follows from it.
-
-nothing there                       -> run
-done, with the same configuration   -> skip
-stopped, or its process is gone     -> resume, from its last checkpoint
-failed                              -> retry: the old folder is moved aside, the job starts again
-another configuration, or torn      -> run, the old folder moved aside
-running in another process          -> wait: it is left alone, and not counted as done
-"""
+"""The plan of a sweep: each job's folder, what it holds, what the sweep does about it; and the sweep's own record."""
 
 from __future__ import annotations
 
 import datetime
-import json
-import os
 import secrets
 import shlex
-import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.config.hydra_compat import Composed
+from src.config.hydra_compat import ComposedJob
 from src.config.run_key import run_key, run_name, sweep_folder
 from src.config.schema import Config
-from src.files import write_atomic
-from src.sweeps.state import record_of, state_of
+from src.errors import counted
+from src.files import read_json, write_json
+from src.sweeps.state import record_of, status_of, this_process
 from src.training.run_record import now
 
 ACTIONS = {
     "new": "run",
-    "other": "run",
+    "other": "run",  # after the folder was archived
     "done": "skip",
-    "stopped": "resume",
+    "stopped": "resume",  # from the last checkpoint
     "interrupted": "resume",
-    "failed": "retry",
-    "running": "wait",
+    "failed": "retry",  # after the failed attempt was archived
+    "running": "wait",  # another process trains it: left alone, and not counted as done
 }
+TO_DO = ("run", "resume", "retry")
+FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep.
+    """One job of a sweep; `label` is those of its overrides that not all jobs share."""
 
-    words: its whole command line; label: those of them that tell it from the other jobs.
-    """
-
-    words: list[str]
+    overrides: list[str]
     label: str
     config: Config
-    name: str
-    key: str
     folder: Path
     action: str
+    status: str = "not run"  # in its record, before the sweep
 
     @property
     def to_do(self) -> bool:
-        """Whether there is something to do for this sweep."""
-        return self.action in ("run", "resume", "retry")
+        """Whether the sweep starts it."""
+        return self.action in TO_DO
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a sweep, each configuration once, and the words of those that came again."""
+    """The jobs of a sweep, each configuration once, and the labels of repeated ones."""
 
     jobs: list[Job]
     duplicates: list[str]
 
     @property
     def to_do(self) -> list[Job]:
-        """The jobs that the sweep will start."""
+        """The jobs that the sweep starts."""
         return [job for job in self.jobs if job.to_do]
 
-    def in_words(self) -> str:
-        """Return the plan in one line: `12 jobs: 3 done, 9 to do (7 to run, 1 to resume, 1 to retry), 2 duplicates`."""
+    def summary(self) -> str:
+        """Return one line: `12 jobs: 3 done, 9 to do (7 to run, 1 to resume, 1 to retry), 2 duplicates`."""
         count = Counter(job.action for job in self.jobs)
-        to_do = ", ".join(f"{count[action]} to {action}" for action in ("run", "resume", "retry") if count[action])
+        to_do = ", ".join(f"{count[action]} to {action}" for action in TO_DO if count[action])
         parts = [f"{count['skip']} done", f"{len(self.to_do)} to do" + (f" ({to_do})" if to_do else "")]
         if count["wait"]:
             parts.append(f"{count['wait']} running in another process")
-        parts.append(f"{len(self.duplicates)} duplicate{'' if len(self.duplicates) == 1 else 's'}")
-        jobs = len(self.jobs) + len(self.duplicates)
-        return f"{jobs} job{'' if jobs == 1 else 's'}: {', '.join(parts)}"
+        parts.append(counted(len(self.duplicates), "duplicates"))
+        return f"{counted(len(self.jobs) + len(self.duplicates), 'jobs')}: {', '.join(parts)}"
 
     def lines(self) -> list[str]:
-        """Return the plan, a line a job: what is done about it, its words, its folder."""
+        """Return the whole plan: the summary, then action, label and folder of each job."""
         width = max((len(job.label) for job in self.jobs), default=0)
-        found = [
-            f"  {'done' if job.action == 'skip' else job.action:7} {job.label:{width}}  {job.folder}"
-            for job in self.jobs
-        ]
-        return [self.in_words(), *found, *(f"  twice   {label}" for label in self.duplicates)]
+        jobs = [f"  {job.action.replace('skip', 'done'):7} {job.label:{width}}  {job.folder}" for job in self.jobs]
+        return [self.summary(), *jobs, *(f"  twice   {label}" for label in self.duplicates)]
 
 
-def make_plan(composed: Sequence[Composed]) -> Plan:
-    """Look at what lies in the jobs' folders, and say what follows."""
-    shared = set(composed[0].words).intersection(*(job.words for job in composed)) if len(composed) > 1 else set()
+def make_plan(composed: Sequence[ComposedJob]) -> Plan:
+    """Look at the folder of each job and plan what to do about it."""
+    shared = set(composed[0].overrides).intersection(*(job.overrides for job in composed))
     jobs: dict[tuple[str, str], Job] = {}
     duplicates = []
-    for words, config in composed:
-        label = " ".join(word for word in words if word not in shared) or " ".join(words) or "(no words)"
-        name, key = run_name(config), run_key(config)
-        if (name, key) in jobs:
+    for overrides, config in composed:
+        label = " ".join(one for one in overrides if one not in shared) or " ".join(overrides) or "(no overrides)"
+        key = run_name(config), run_key(config)
+        if key in jobs:
             duplicates.append(label)
             continue
         folder = sweep_folder(config)
-        jobs[name, key] = Job(words, label, config, name, key, folder, ACTIONS[state_of(folder, config).status])
+        status = str(record_of(folder).get("status", "not run"))
+        jobs[key] = Job(overrides, label, config, folder, ACTIONS[status_of(folder, config)], status)
     return Plan(list(jobs.values()), duplicates)
-
-
-# ---- A sweep's own record: what it was asked, which jobs it has, how each ended, what was not run.
-
-FORMAT = 1
 
 
 class SweepRecord:
     """`runs/sweeps/<date>_<time>_<id>.json`, replaced atomically.
 
     `status`: running, stopping (no further job is started), done (all jobs are), incomplete, stopped.
-    Each job: words, folder, what the plan said, and its `status`: done, failed, stopped, interrupted, running, not run.
+    Each job: label, folder, planned action, and status: done, failed, stopped, interrupted, running, not run.
 
     Args:
         folder: runs/sweeps.
@@ -130,41 +110,38 @@ class SweepRecord:
     def __init__(self, folder: Path, command: Sequence[str], plan: Plan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder.resolve() / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}.json"
-        self.plan = plan
         self.entries: dict[str, Any] = {
             "format": FORMAT,
             "status": "running",
             "command": shlex.join(command),
             "started": now(),
             "finished": None,
-            "process": {"pid": os.getpid(), "host": socket.gethostname()},
-            "plan": plan.in_words(),
-            "jobs": [_entry(job) for job in plan.jobs],
+            "process": this_process(),
+            "plan": plan.summary(),
+            "jobs": [
+                {"words": job.label, "folder": str(job.folder), "plan": job.action, "status": job.status}
+                for job in plan.jobs
+            ],
         }
         self.write("running")
 
     def write(self, status: str) -> None:
-        """Write how the sweep stands."""
+        """Write the file with this status."""
         self.entries["status"] = status
-        write_atomic(self.path, json.dumps(self.entries, indent=2, ensure_ascii=False) + "\n")
+        write_json(self.path, self.entries)
 
     def finish(self, status: str, statuses: Sequence[str]) -> None:
         """Write how the sweep and each of its jobs ended."""
-        for entry, how in zip(self.entries["jobs"], statuses, strict=True):
-            entry["status"] = how
+        for entry, ended in zip(self.entries["jobs"], statuses, strict=True):
+            entry["status"] = ended
         self.entries["not_run"] = [entry["words"] for entry in self.entries["jobs"] if entry["status"] == "not run"]
         self.entries["finished"] = now()
         self.write(status)
 
 
-def is_stopping(path: Path) -> bool:
-    """Whether the sweep of this record is being stopped; read by the workers before each job."""
+def is_stopping(record: Path) -> bool:
+    """Whether the sweep of this record is being stopped; workers read it before each job."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["status"] == "stopping"
+        return bool(read_json(record)["status"] == "stopping")
     except (OSError, ValueError, KeyError):
-        return False  # another machine, perhaps, that does not see the file
-
-
-def _entry(job: Job) -> dict[str, Any]:
-    status = "done" if job.action == "skip" else str(record_of(job.folder).get("status", "not run"))
-    return {"words": job.label, "folder": str(job.folder), "plan": job.action, "status": status}
+        return False  # a worker on another machine may not see the file

@@ -1,16 +1,12 @@
-"""What a keyed folder holds: nothing, a finished run, one that was interrupted, one that failed, one that runs now."""
+"""What the folder of a job holds: nothing, a finished run, an interrupted one, a failed one, one that runs now."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,135 +14,105 @@ import yaml
 
 from src.config.run_key import what_matters
 from src.config.schema import Config, from_plain
+from src.files import is_alive, lock, read_json
 from src.training.run_record import boot_id, new_folder
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast; a sweep may have a thousand jobs
-SILENT = 15 * 60  # seconds: a run writes a checkpoint every five minutes; one of another machine that does not is gone
+SILENT = 15 * 60  # seconds: a run writes a checkpoint every five minutes
 
 
-@dataclass(frozen=True)
-class State:
-    """What a keyed folder holds.
+def status_of(folder: Path, config: Config) -> str:
+    """Return the status of a job.
 
-    `status`: new (nothing there), done, failed, stopped (it was asked to), interrupted (it says running, but its
-    process is gone), running, other (a run of another configuration, or no run at all).
-    """
-
-    status: str
-    record: dict[str, Any] = field(default_factory=dict)
-
-
-def state_of(folder: Path, config: Config) -> State:
-    """Return what the folder of a job holds; the stored configuration is compared before a run is taken for the job's.
-
-    Args:
-        folder: the job's keyed folder.
-        config: the job's whole configuration.
+    new (no folder), done, failed, stopped (by a signal), interrupted (its record says running, but its process is
+    gone), running, other (no run, or a run whose stored configuration differs in what can change the result).
     """
     if not folder.exists():
-        return State("new")
-    record = record_of(folder)
-    status = record.get("status")
-    if status == "running":
-        status = "interrupted" if is_gone(record, folder) else "running"
-    if status not in ("done", "failed", "stopped", "interrupted", "running") or not same(folder, config):
-        return State("running" if status == "running" else "other", record)
-    return State(status, record)
+        return "new"
+    status = ended_status(record_of(folder), folder)
+    known = status in ("done", "failed", "stopped", "interrupted") and has_configuration(folder, config)
+    return status if known or status == "running" else "other"
+
+
+def ended_status(record: Mapping[str, Any], folder: Path) -> str:
+    """Return the status in a record: `interrupted` if its process is gone, `not run` without one."""
+    status = str(record.get("status", "not run"))
+    return "interrupted" if status == "running" and is_gone(record, folder) else status
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    """Return a folder's run.json; nothing where it is missing or unreadable."""
+    """Return a folder's run.json; an empty dict where it is missing or unreadable."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = read_json(folder / "run.json")
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
 
 
-def same(folder: Path, config: Config) -> bool:
-    """Whether the stored configuration is the job's in everything that can change the result."""
+def has_configuration(folder: Path, config: Config) -> bool:
+    """Whether a folder's stored configuration equals the given one in everything that can change the result."""
     try:
         stored = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER)
-        mine, theirs = what_matters(config), what_matters(from_plain(stored))
+        given, found = what_matters(config), what_matters(from_plain(stored))
     except (OSError, yaml.YAMLError, TypeError, AttributeError, KeyError):
         return False
-    if mine.get("seed") is None:  # drawn by the run, which stores what it drew
-        mine.pop("seed", None)
-        theirs.pop("seed", None)
-    return mine == theirs
+    if given.get("seed") is None:  # the run drew a seed and stored it
+        found["seed"] = None
+    return given == found
+
+
+def this_process() -> dict[str, Any]:
+    """Return what identifies this process."""
+    return {"pid": os.getpid(), "boot": boot_id(), "host": socket.gethostname()}
+
+
+def process_ended(process: Mapping[str, Any]) -> bool:
+    """Whether a process of this machine has ended; one of another machine cannot be seen and counts as running."""
+    if process.get("host") != socket.gethostname():
+        return False
+    return process.get("boot") != boot_id() or not is_alive(process.get("pid"))
 
 
 def is_gone(record: Mapping[str, Any], folder: Path) -> bool:
-    """Whether the process that a record names trains no more.
+    """Whether the process in a run's record trains no more.
 
-    Here: another boot, no such process, or one that does not hold the run's lock (the number was given to another).
-    Here under another name, as in a container: the lock alone, for its numbers of processes are others too.
-    On another machine: it holds no lock, and nothing in its folder has changed for a quarter of an hour.
+    On this machine: it has ended, or it does not hold the run's lock (its number was given to another process). In a
+    container of this machine, whose process numbers differ: the lock alone decides. On another machine: it holds no
+    lock, and nothing in the folder has changed for a quarter of an hour.
     """
     process = record.get("process") or {}
-    boot = boot_id()
-    if process.get("host") == socket.gethostname():
-        return process.get("boot") != boot or not is_alive(process.get("pid")) or is_unlocked(folder)
-    if boot and process.get("boot") == boot:
-        return is_unlocked(folder)
-    return is_unlocked(folder) and time.time() - last_change(folder) > SILENT
-
-
-def is_alive(pid: Any) -> bool:
-    """Whether there is a process of this number here."""
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, TypeError, ValueError):
-        return False
-    except PermissionError:
+    if process_ended(process):
         return True
-    return True
+    if process.get("host") == socket.gethostname() or (boot_id() and process.get("boot") == boot_id()):
+        return is_unlocked(folder)
+    return is_unlocked(folder) and time.time() - max(path.stat().st_mtime for path in folder.rglob("*")) > SILENT
 
 
 def is_unlocked(folder: Path) -> bool:
     """Whether no process holds the run's lock; False where that cannot be known."""
-    path = folder / ".lock"
-    if not path.exists():
+    if not (path := folder / ".lock").exists():
         return False
     try:
-        with path.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        with lock(path) as free, lock(path) as twice:  # twice: this file system has no locks
+            return free and not twice
+    except OSError:  # another user's
         return False
-    return True
 
 
-def last_change(folder: Path) -> float:
-    """Return when something in a run's folder was last written, in seconds since the epoch."""
-    times = [entry.stat().st_mtime for entry in (*folder.iterdir(), *folder.glob("checkpoints/*"))]
-    return max(times, default=folder.stat().st_mtime)
+def archive(folder: Path) -> Path:
+    """Move a job's folder to `.earlier/<key>/<date>_<time>_<id>` beside it and return its new path.
 
-
-# ---- Moving an old attempt out of a job's keyed folder, and holding a job for one process at a time.
-
-
-def move_aside(folder: Path) -> Path:
-    """Move a folder to `.earlier/<its key>/<date>_<time>_<id>` beside it, whole, and return where it lies now.
-
-    The name begins with a dot, so that neither a report nor the next sweep takes it for a run of the sweep.
+    The leading dot keeps reports and later sweeps from reading it as a run of the sweep.
     """
-    place = new_folder(folder.parent / ".earlier" / folder.name)
-    os.replace(folder, place)  # onto an empty folder: one step, nothing is copied, nothing can be half there
-    return place
+    target = new_folder(folder.parent / ".earlier" / folder.name)
+    os.replace(folder, target)  # onto an empty folder, in one step
+    return target
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Hold a job for this process; yield False where another process holds it.
-
-    The system lets go when the process ends, however it ends. Where the file system knows no locks, nobody holds any.
-    """
+def claim(folder: Path) -> Iterator[bool]:
+    """Reserve a job for this process; yield False if another process has it."""
     locks = folder.parent / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with (locks / folder.name).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            yield error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-        else:
-            yield True
+    with lock(locks / folder.name) as mine:
+        yield mine

@@ -94,7 +94,9 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_it_is_used(text: Path) -> 
         assert process.returncode == 0, err
         assert "last.ckpt" in err
         assert "going on from previous.ckpt" in out
-        assert (folder / "checkpoints" / "damaged.ckpt").read_bytes() == torn, "set aside, not lost and not kept as sound"
+        assert (folder / "checkpoints" / "damaged.ckpt").read_bytes() == torn, (
+            "set aside, not lost and not kept as sound"
+        )
 
 
 @pytest.mark.parametrize(

@@ -162,13 +162,6 @@ def test_a_killed_worker_ends_the_batch_with_the_whole_table_and_the_same_comman
     (tmp_path / "mended").touch()
     run(*words, cwd=tmp_path)
     assert statuses(tmp_path) == ["done"] * 4
-    one_by_one = tmp_path / "one_by_one"
-    one_by_one.mkdir()
-    (one_by_one / "mended").touch()
-    run("-m", *jobs, cwd=one_by_one)
-    for path in records(tmp_path):
-        alone = one_by_one / path.relative_to(tmp_path)
-        assert curve(path / "metrics.jsonl") == curve(alone / "metrics.jsonl")
 
 
 @needs_joblib
@@ -219,14 +212,6 @@ def test_several_values_without_m_are_told_the_way_to_a_sweep_and_a_glob_is_ever
     assert out.startswith("5 jobs: 0 done, 5 to do")
     (line,) = refused("-m", "seed=glob(*)", cwd=tmp_path)
     assert "makes no job" in line
-
-
-def test_a_launcher_that_is_not_there_is_told_with_its_extra_or_its_nearest_name(tmp_path: Path) -> None:
-    (line,) = refused("-m", "seed=0,1", "hydra/launcher=joblip", cwd=tmp_path)
-    assert line.endswith("did you mean joblib?")
-    if importlib.util.find_spec("ray") is None:
-        (line,) = refused("-m", "seed=0,1", "hydra/launcher=ray", cwd=tmp_path)
-        assert "pip install -e '.[ray]'" in line
 
 
 def test_jobs_that_cannot_even_leave_a_record_are_told_and_make_exit_code_1(tmp_path: Path) -> None:

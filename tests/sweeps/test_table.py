@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -10,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from src.config.hydra_compat import Engine
+from src.config.hydra_compat import Launcher
+from src.config.schema import Config
 from src.sweeps.plan import Job
-from src.sweeps.sweep import mistakes_in_machine, side_by_side
-from src.sweeps.table import Watch, result_in_words, summary, table
+from src.sweeps.search.space import config_of
+from src.sweeps.sweep import Progress, best_result, errors_here, jobs_per_machine, summary, table
 
 
 def job(folder: Path, label: str, action: str = "run") -> Job:
-    return Job([label], label, {}, "hello", label, folder / label, action)
+    return Job([label], label, Config(), folder / label, action)
 
 
 def best(value: float, monitor: str = "val/cross_entropy") -> dict[str, Any]:
@@ -40,28 +42,29 @@ def test_a_job_that_was_not_begun_shows_nothing_of_an_earlier_attempt(tmp_path: 
 
 
 def test_nats_on_val_are_told_in_bits_too_and_other_metrics_as_they_are() -> None:
-    assert result_in_words(best(math.log(2))) == "val/cross_entropy 0.6931 = 1.0000 bits"
-    assert result_in_words(best(2.5, "train/loss")) == "train/loss 2.5000"
-    assert result_in_words({"metrics": {"best": None}}) == "-"
+    assert best_result(best(math.log(2))) == "val/cross_entropy 0.6931 = 1.0000 bits"
+    assert best_result(best(2.5, "train/loss")) == "train/loss 2.5000"
+    assert best_result({"metrics": {"best": None}}) == "-"
 
 
-def test_the_progress_line_counts_new_records_and_not_those_of_earlier_attempts(tmp_path: Path) -> None:
+def test_the_progress_line_counts_new_records_and_not_those_of_earlier_attempts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     jobs = [job(tmp_path, label) for label in ("a", "b")]
     for one in jobs:
         one.folder.mkdir()
     (jobs[0].folder / "run.json").write_text('{"status": "failed"}')
-    said: list[str] = []
-    watch = Watch(jobs, said.append, every=0.0)
-    watch.look()
-    assert said == ["sweep: 0 of 2 done"]
+    progress = Progress(jobs, every=0.0)
+    progress.update()
+    assert capsys.readouterr().out == "sweep: 0 of 2 done\n"
     (jobs[1].folder / "run.json").write_text('{"status": "done"}')
-    watch.look()
-    assert said[-1].startswith("sweep: 1 of 2 done, about ")
+    progress.update()
+    assert capsys.readouterr().out.startswith("sweep: 1 of 2 done, about ")
     temporary = tmp_path / "new"
     temporary.write_text(json.dumps({"status": "running", "process": {"pid": os.getpid(), "host": "x"}}))
     temporary.replace(jobs[0].folder / "run.json")
-    watch.look()
-    assert said[-1].startswith("sweep: 1 of 2 done, 1 running")
+    progress.update()
+    assert capsys.readouterr().out.startswith("sweep: 1 of 2 done, 1 running")
 
 
 @pytest.mark.parametrize(
@@ -78,14 +81,13 @@ def test_the_progress_line_counts_new_records_and_not_those_of_earlier_attempts(
 def test_the_cores_are_divided_among_the_jobs_that_run_at_once(
     name: str, settings: dict[str, Any], jobs: int, share: int
 ) -> None:
-    assert side_by_side(Engine(name, settings, lambda words, task: []), jobs) == share
+    assert jobs_per_machine(Launcher(name, settings, lambda overrides, task: []), jobs) == share
 
 
 def test_what_this_machine_lacks_is_told_once_and_before_job_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.training.machine.available_accelerators", lambda: {"cpu": 2})
-    usual = {"devices": 1, "precision": "32-true", "accelerator": "cpu"}
-    configs = [{"trainer": usual}, *({"trainer": usual | {"accelerator": "gpu"}, "seed": seed} for seed in (0, 1))]
-    (message,) = mistakes_in_machine(configs)
+    here, gpu = config_of([]), config_of(["trainer.accelerator=gpu"])
+    (message,) = errors_here([here, gpu, dataclasses.replace(gpu, seed=1)])
     assert message.startswith("trainer.accelerator=gpu, but torch sees none on this machine")
 
 

@@ -1,1 +1,1 @@
-"""The search for hyperparameters, on Optuna: python -m src.search."""
+"""The search for hyperparameters with Optuna: python -m src.search."""

@@ -1,14 +1,17 @@
-"""From a space to the words of a trial: each parameter is a word `key=value` of src.train, groups included."""
+"""A search space: its checks, the values of a trial, and the configuration that src.train makes of them.
+
+Each parameter is a key or a group of src.train; a value becomes the override `key=value`. No torch is imported.
+"""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -18,74 +21,184 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.checks import errors_in_config
-from src.config.compose import to_config
-from src.config.hydra_compat import ComposedOnce, Sweep, register
-from src.config.overrides import CONF, errors_in_overrides, groups, quote_literals, several
+from src.config.compose import plain
+from src.config.hydra_compat import RememberingLoader, Sweep, register
+from src.config.overrides import CONF, groups, mistakes_in, quote_literals, several
 from src.config.run_key import what_matters
-from src.config.schema import Config, to_plain
+from src.config.schema import Config, Parameter, SearchRoot, errors_in_values, flatten, to_plain
 from src.errors import UserError, nearest
 
-Space = Mapping[str, Mapping[str, Any]]
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+KINDS = ("log_uniform", "uniform", "int", "log_int", "categorical")
+# These do not make a trial good, so the best configuration leaves them out.
+NOT_IN_BEST = ("runs", "name", "experiment", "sweep", "search", "callbacks", "logger")
+MAX_CORNERS = 200
+
+Space = Mapping[str, Parameter]
 
 
-class Suggests(Protocol):
-    """The part of `optuna.Trial` that a space needs."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
-
-
-def suggest(trial: Suggests, space: Space, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a value for each parameter whose condition holds, in the order of the space.
+def suggest(trial: BaseTrial, space: Space, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a value of each parameter whose condition holds, in the order of the space.
 
     Args:
         trial: Optuna's.
-        space: conf/search/NAME.yaml's.
-        known: key or group -> value of what the trials have in common, for conditions on what is not in the space.
+        space: of conf/search/NAME.yaml.
+        known: key or group -> value that all trials share, for conditions on what is not in the space.
     """
     chosen: dict[str, Any] = {}
-    for key, parameter in space.items():
-        if all(chosen.get(other, known.get(other)) in allowed for other, allowed in parameter["when"].items()):
-            chosen[key] = _one(trial, key, parameter)
+    for key, one in space.items():
+        if not all(chosen.get(other, known.get(other)) in allowed for other, allowed in one.when.items()):
+            continue
+        if one.kind == "categorical":
+            chosen[key] = trial.suggest_categorical(key, one.choices or [])
+        elif "int" in one.kind:
+            low, high, step = int(one.low or 0), int(one.high or 0), int(one.step or 1)
+            chosen[key] = trial.suggest_int(key, low, high, step=step, log=one.kind == "log_int")
+        else:
+            log = one.kind == "log_uniform"
+            chosen[key] = trial.suggest_float(key, one.low or 0.0, one.high or 0.0, step=one.step, log=log)
     return chosen
 
 
-def _one(trial: Suggests, key: str, parameter: Mapping[str, Any]) -> Any:
-    kind, low, high, step = (parameter[word] for word in ("kind", "low", "high", "step"))
-    if kind == "categorical":
-        return trial.suggest_categorical(key, parameter["choices"])
-    if kind in ("int", "log_int"):
-        return trial.suggest_int(key, int(low), int(high), step=int(step or 1), log=kind == "log_int")
-    return trial.suggest_float(key, low, high, step=step, log=kind == "log_uniform")
-
-
-def word(key: str, value: Any) -> str:
-    """Return the word that sets a parameter: `optimizer.lr=0.003`, `model.init=orthogonal`, `model.dropout=null`."""
+def override(key: str, value: Any) -> str:
+    """Return the override that sets a parameter: `optimizer.lr=0.003`, `model.dropout=null`."""
     if value is None or isinstance(value, bool | list):
         return f"{key}={json.dumps(value)}"
     return f"{key}={value!r}" if isinstance(value, int | float) else f"{key}={value}"
 
 
-def ends_of(space: Space) -> dict[str, list[Any]]:
-    """Return the ends of each range, and all choices where there are choices."""
-    ends = {}
-    for key, parameter in space.items():
-        kind = int if "int" in parameter["kind"] else float
-        ends[key] = parameter["choices"] or [kind(parameter["low"]), kind(parameter["high"])]
-    return ends
+def compose(words: Sequence[str]) -> DictConfig:
+    """Return what src.train composes from these overrides, Hydra's node included.
 
-
-def corners(space: Space, known: Mapping[str, Any], most: int = 200) -> list[dict[str, Any]]:
-    """Return choices of values to be checked beforehand: every end of a range with every choice of all others.
-
-    Where that would be more than `most`: each end and each choice at least once, and others drawn.
-
-    Args:
-        space: conf/search/NAME.yaml's.
-        known: see `suggest`.
-        most: how many are wanted at most, about.
+    Raises:
+        UserError: it cannot be composed.
     """
+    ConfigStore.instance().store(name="train_schema", node=Config)
+    register(Sweep(plain, errors_in_config, None))  # conf/train.yaml names our sweeper
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose("train", quote_literals(words), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
+
+
+def config_of(words: Sequence[str]) -> Config:
+    """Return the configuration of a training run with these overrides."""
+    config: Config = plain(compose(words))
+    return config
+
+
+def known_of(words: Sequence[str]) -> dict[str, Any]:
+    """Return what a condition can depend on: each key of the configuration, and the option of each group."""
+    cfg = compose(words)
+    return dict(flatten(to_plain(plain(cfg)))) | {group: cfg.hydra.runtime.choices.get(group) for group in groups()}
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Return the settings that trials must share to be compared: dotted key -> value."""
+    return {key: value for key, value in flatten(what_matters(config)) if key != "trainer.threads"}
+
+
+def as_experiment(words: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration of these overrides as an experiment: groups, and what differs from them."""
+    cfg = compose(words)
+    chosen = {group: cfg.hydra.runtime.choices.get(group) for group in groups() if group not in NOT_IN_BEST}
+    chosen = {group: option for group, option in chosen.items() if option is not None}
+    defaults = dict(flatten(to_plain(config_of([f"{group}={option}" for group, option in chosen.items()]))))
+    experiment: dict[str, Any] = {"defaults": [{f"override /{group}": option} for group, option in chosen.items()]}
+    experiment["defaults"].append("_self_")
+    for key, value in flatten(to_plain(plain(cfg))):
+        *parents, leaf = key.split(".")
+        if key.split(".")[0] not in NOT_IN_BEST and defaults.get(key) != value:
+            functools.reduce(lambda node, parent: node.setdefault(parent, {}), parents, experiment)[leaf] = value
+    return experiment
+
+
+def errors_in_search(root: SearchRoot) -> list[str]:
+    """Return everything that is wrong with conf/search/NAME.yaml by itself, one text an error."""
+    return [*errors_in_values(root, SearchRoot), *_errors_in_space(root.search.space, root.search.study)]
+
+
+def _errors_in_space(space: Space, study: str | None) -> Iterator[str]:
+    if not space:
+        yield "search.space is empty: a study needs something to vary"
+    if study is not None and ("/" in study or study.startswith(".")):
+        yield f"search.study={study}: expected the name of a folder"
+    before: list[str] = []
+    for key, one in space.items():
+        where, low, high = f"search.space: {key}", one.low, one.high
+        if one.kind not in KINDS:
+            yield f"{where}: kind={one.kind}: expected one of {', '.join(KINDS)}{nearest(str(one.kind), KINDS)}"
+        elif one.kind == "categorical":
+            if not one.choices:
+                yield f"{where}: kind=categorical needs choices"
+        elif low is None or high is None or not low < high:
+            yield f"{where}: expected low and high, low < high; got {low} and {high}"
+        elif one.kind.startswith("log") and low <= 0:
+            yield f"{where}: a logarithmic scale needs low above 0; got {low}"
+        elif "int" in one.kind and (low != int(low) or high != int(high)):
+            yield f"{where}: {one.kind} needs whole numbers; got {low} and {high}"
+        for other in one.when:
+            if other in space and other not in before:
+                yield f"{where} depends on {other}: move {other} before it"
+        before.append(key)
+
+
+def check_trials(words: Sequence[str], space: Space) -> None:
+    """Check the overrides that all trials share, the conditions, and configurations at the ends of the space.
+
+    Raises:
+        UserError: all errors at once.
+    """
+    errors: dict[str, None] = {}
+    for given in quote_literals(words):
+        if (key := given.partition("=")[0].lstrip("+")) in space:
+            errors[f"{given}: this search varies {key}, so the override would have no effect; leave it out"] = None
+        elif several(given):
+            errors[f"{given}: a search gives all its trials one value; vary it by a space in conf/search/"] = None
+    ends = [override(key, value) for key, values in ends_of(space).items() for value in values]
+    errors |= dict.fromkeys(mistakes_in([*quote_literals(words), *ends], Config).values())
+    if not errors:
+        known = known_of(words)
+        for key, other in ((key, other) for key, one in space.items() for other in one.when):
+            if other not in space and other not in known:
+                like = nearest(other, [*space, *known])
+                errors[f"search.space: {key} depends on {other}: there is no such key{like}"] = None
+        if not errors:
+            for config in _configs_of(words, corners(space, known)):
+                errors |= dict.fromkeys(errors_in_config(config))
+    if errors:
+        raise UserError(*errors)
+
+
+def _configs_of(words: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> Iterator[Config]:
+    """Yield the configuration of each trial's values, composed as a sweep composes its jobs."""
+    master = compose(words)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = RememberingLoader(GlobalHydra.instance().config_loader())
+        for values in trials:
+            varied = [override(key, value) for key, value in values.items()]
+            try:
+                yield plain(loader.load_sweep_config(master, quote_literals([*words, *varied])))
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UserError(f"{' '.join(varied)}: {str(error).splitlines()[0]}") from error
+
+
+def ends_of(space: Space) -> dict[str, list[Any]]:
+    """Return both ends of each range, and all choices where there are choices."""
+    kinds = {key: int if "int" in one.kind else float for key, one in space.items()}
+    return {key: one.choices or [kinds[key](one.low or 0), kinds[key](one.high or 0)] for key, one in space.items()}
+
+
+def corners(space: Space, known: Mapping[str, Any], most: int = MAX_CORNERS) -> list[dict[str, Any]]:
+    """Return values to check beforehand: every combination of the ends of ranges and of choices.
+
+    Where there are more than `most` combinations: each end and each choice at least once, and `most` random ones.
+    """
+    from optuna.trial import FixedTrial  # half a second
+
     ends = ends_of(space)
     sizes = [len(values) for values in ends.values()]
     picks: list[tuple[int, ...]] = [tuple(min(i, size - 1) for size in sizes) for i in range(max(sizes))]
@@ -96,141 +209,6 @@ def corners(space: Space, known: Mapping[str, Any], most: int = 200) -> list[dic
         picks += [tuple(map(draw.randrange, sizes)) for _ in range(most)]
     found = {}
     for pick in picks:
-        chosen = suggest(_Chosen({key: ends[key][i] for key, i in zip(ends, pick, strict=True)}), space, known)
-        found[json.dumps(chosen)] = chosen  # without what a condition rules out, many are the same
+        chosen = suggest(FixedTrial({key: ends[key][i] for key, i in zip(ends, pick, strict=True)}), space, known)
+        found[json.dumps(chosen)] = chosen  # without the parameters whose conditions fail, many are equal
     return list(found.values())
-
-
-class _Chosen:
-    """Suggests what has been chosen."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
-        return float(self.values[name])
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        return int(self.values[name])
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return self.values[name]
-
-
-# ---- The configuration of a trial: src.train's own, from the words that all trials have and the trial's.
-
-# Where a trial lies and what watches it is not what made it good.
-NOT_OF_A_BEST_CONFIG = ("runs", "name", "experiment", "sweep", "search", "callbacks", "logger")
-
-
-def compose(words: Sequence[str]) -> DictConfig:
-    """Return what src.train composes from these words, Hydra's node included.
-
-    Raises:
-        UserError: it cannot be composed.
-    """
-    ConfigStore.instance().store(name="train_schema", node=Config)
-    register(Sweep(to_config, errors_in_config, None))  # conf/train.yaml names our sweeper; nothing is swept here
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("train", quote_literals(words), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
-
-
-def config_of(words: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration as plain data."""
-    return to_config(compose(words))
-
-
-def known_of(words: Sequence[str]) -> dict[str, Any]:
-    """Return what a condition can be held against: each dotted key of the configuration, and each group's option."""
-    cfg = compose(words)
-    return dict(flat(to_plain(to_config(cfg)))) | {group: cfg.hydra.runtime.choices.get(group) for group in groups()}
-
-
-def check_trials(common: Sequence[str], space: Space) -> None:
-    """Raise UserError with every error in the words of all trials, a condition, or an end of the space."""
-    wrong = dict.fromkeys(_varied_or_many(common, space))
-    every = [word(key, value) for key, values in ends_of(space).items() for value in values]
-    wrong |= dict.fromkeys(errors_in_overrides([*quote_literals(common), *every], Config).values())
-    if not wrong:
-        known = known_of(common)
-        wrong |= dict.fromkeys(_conditions_on_nothing(space, known))
-    if not wrong:
-        for config in configs_of(common, corners(space, known)):
-            wrong |= dict.fromkeys(errors_in_config(config))
-    if wrong:
-        raise UserError(*wrong)
-
-
-def _varied_or_many(common: Sequence[str], space: Space) -> Iterator[str]:
-    """Yield what is wrong with words of all trials that the space overrides, or that give several values."""
-    for given in quote_literals(common):
-        key = given.partition("=")[0].lstrip("+")
-        if key in space:
-            yield f"{given}: {key} is what this search varies, so the word would do nothing; leave it out"
-        elif several(given):
-            yield f"{given}: a search gives all its trials one value; several are varied by a space in conf/search/"
-
-
-def _conditions_on_nothing(space: Space, known: Mapping[str, Any]) -> Iterator[str]:
-    for key, parameter in space.items():
-        for other in parameter["when"]:
-            if other not in space and other not in known:
-                yield f"search.space: {key} depends on {other}: there is no such key{nearest(other, [*space, *known])}"
-
-
-def configs_of(common: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the configuration of each trial's values, composed as a sweep composes its jobs: fast.
-
-    Raises:
-        UserError: one cannot be composed.
-    """
-    master = compose(common)
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        loader = ComposedOnce(GlobalHydra.instance().config_loader())  # type: ignore[arg-type]
-        for values in trials:
-            words = [word(key, value) for key, value in values.items()]
-            try:
-                yield to_config(loader.load_sweep_config(master, quote_literals([*common, *words])))
-            except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
-
-
-def flat(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of every leaf."""
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def what_is_asked(config: Config) -> dict[str, Any]:
-    """Return the settings that trials must share to be compared: dotted key -> value, however they were worded."""
-    return {key: value for key, value in flat(what_matters(config)) if key != "trainer.threads"}
-
-
-def as_experiment(words: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration of these words as an experiment: the chosen groups, and what differs from them."""
-    cfg = compose(words)
-    wanted = [group for group in groups() if group not in NOT_OF_A_BEST_CONFIG]
-    chosen = {group: cfg.hydra.runtime.choices.get(group) for group in wanted}
-    chosen = {group: option for group, option in chosen.items() if option is not None}
-    usual = dict(flat(to_plain(config_of([f"{group}={option}" for group, option in chosen.items()]))))
-    experiment: dict[str, Any] = {"defaults": [{f"override /{group}": option} for group, option in chosen.items()]}
-    experiment["defaults"].append("_self_")
-    for key, value in flat(to_plain(to_config(cfg))):
-        if key.split(".")[0] not in NOT_OF_A_BEST_CONFIG and usual.get(key) != value:
-            *parents, leaf = key.split(".")
-            node = experiment
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = value
-    return experiment
-
-
-def folder_of(config: Config, study: str) -> Path:
-    """Return where a study lies."""
-    return Path(config.runs) / "search" / study

@@ -6,26 +6,25 @@ from typing import Any
 
 import pytest
 
-from src.config.commands import mistakes_in_search
+from src.config.schema import Parameter, SearchConfig, SearchRoot
 from src.errors import UserError
-from src.sweeps.search.space import as_experiment, check_trials, config_of, corners, known_of, suggest, word
-
-
-def parameter(kind: str, **more: Any) -> dict[str, Any]:
-    return {"kind": kind, "low": None, "high": None, "step": None, "choices": None, "when": {}} | more
-
+from src.sweeps.search.space import (
+    as_experiment,
+    check_trials,
+    config_of,
+    corners,
+    errors_in_search,
+    known_of,
+    override,
+    suggest,
+)
 
 SPACE = {
-    "optimizer.lr": parameter("log_uniform", low=0.001, high=0.1),
-    "model.num_layers": parameter("int", low=1.0, high=3.0),  # as the schema has every end
-    "model": parameter("categorical", choices=["cell", "manual"]),
-    "model.dropout": parameter("uniform", low=0.0, high=0.5, when={"model.num_layers": [2, 3]}),
+    "optimizer.lr": Parameter("log_uniform", low=0.001, high=0.1),
+    "model.num_layers": Parameter("int", low=1.0, high=3.0),  # as the schema has every end
+    "model": Parameter("categorical", choices=["cell", "manual"]),
+    "model.dropout": Parameter("uniform", low=0.0, high=0.5, when={"model.num_layers": [2, 3]}),
 }
-
-
-def search(space: dict[str, Any], **more: Any) -> dict[str, Any]:
-    settings = {"study": None, "trials": 3, "sampler": {"name": "tpe"}, "pruner": {"name": "median"}, "space": space}
-    return {"search": settings | more}
 
 
 class Lowest:
@@ -53,12 +52,6 @@ def test_a_conditional_parameter_is_proposed_only_where_its_condition_holds() ->
     assert list(suggest(Lowest(2), SPACE, {})) == ["optimizer.lr", "model.num_layers", "model", "model.dropout"]
 
 
-def test_a_condition_on_what_all_trials_have_in_common_is_looked_up_there() -> None:
-    space = {"model.dropout": parameter("uniform", low=0.0, high=0.5, when={"model.num_layers": [2]})}
-    assert suggest(Lowest(1), space, {"model.num_layers": 2}) == {"model.dropout": 0.0}
-    assert suggest(Lowest(1), space, {"model.num_layers": 1}) == {}
-
-
 def test_each_kind_is_proposed_on_its_own_scale() -> None:
     trial = Lowest(2)
     suggest(trial, SPACE, {})
@@ -74,7 +67,7 @@ def test_each_kind_is_proposed_on_its_own_scale() -> None:
     ("value", "text"), [(1e-05, "k=1e-05"), (3, "k=3"), ("relu", "k=relu"), (True, "k=true"), (None, "k=null")]
 )
 def test_a_value_becomes_the_word_that_a_user_would_type(value: Any, text: str) -> None:
-    assert word("k", value) == text
+    assert override("k", value) == text
 
 
 def test_the_corners_hold_every_end_and_every_choice() -> None:
@@ -91,7 +84,7 @@ def test_the_corners_hold_every_end_and_every_choice() -> None:
 
 
 def test_the_corners_hold_every_combination_of_choices_or_so_many_as_are_asked_for() -> None:
-    space = {key: parameter("categorical", choices=list(range(5))) for key in "abc"}
+    space = {key: Parameter("categorical", choices=list(range(5))) for key in "abc"}
     assert len(corners(space, {})) == 125
     some = corners(space, {}, most=30)
     assert len(some) <= 35
@@ -102,23 +95,23 @@ def test_the_corners_hold_every_combination_of_choices_or_so_many_as_are_asked_f
     ("space", "told"),
     [
         ({}, "empty"),
-        ({"seed": parameter("integer", low=1, high=2)}, "did you mean int?"),
-        ({"seed": parameter("int", low=3, high=2)}, "low < high"),
-        ({"optimizer.lr": parameter("log_uniform", low=0.0, high=1.0)}, "low above 0"),
-        ({"seed": parameter("int", low=1, high=2.5)}, "whole numbers"),
-        ({"model": parameter("categorical")}, "needs choices"),
-        ({"a": parameter("int", low=1, high=2, when={"b": [1]}), "b": parameter("int", low=1, high=2)}, "before it"),
+        ({"seed": Parameter("integer", low=1, high=2)}, "did you mean int?"),
+        ({"seed": Parameter("int", low=3, high=2)}, "low < high"),
+        ({"optimizer.lr": Parameter("log_uniform", low=0.0, high=1.0)}, "low above 0"),
+        ({"seed": Parameter("int", low=1, high=2.5)}, "whole numbers"),
+        ({"model": Parameter("categorical")}, "needs choices"),
+        ({"a": Parameter("int", low=1, high=2, when={"b": [1]}), "b": Parameter("int", low=1, high=2)}, "before it"),
     ],
 )
-def test_what_is_wrong_with_a_space_is_told(space: dict[str, Any], told: str) -> None:
-    (message,) = mistakes_in_search(search(space))
+def test_what_is_wrong_with_a_space_is_told(space: dict[str, Parameter], told: str) -> None:
+    (message,) = errors_in_search(SearchRoot(SearchConfig(space=space)))
     assert told in message
 
 
 def test_what_no_trial_could_run_is_told_before_the_first_one() -> None:
     space = {
-        "model.dropout": parameter("uniform", low=0.0, high=0.5),
-        "model.hidden_sise": parameter("int", low=1, high=2),
+        "model.dropout": Parameter("uniform", low=0.0, high=0.5),
+        "model.hidden_sise": Parameter("int", low=1, high=2),
     }
     with pytest.raises(UserError, match=r"did you mean model\.hidden_size"):
         check_trials(["data=tiny_shakespeare"], space)
@@ -129,17 +122,17 @@ def test_what_no_trial_could_run_is_told_before_the_first_one() -> None:
 
 def test_a_combination_that_cannot_be_is_found_wherever_it_stands_among_the_choices() -> None:
     space = {
-        "model": parameter("categorical", choices=["cell", "lstm"]),
-        "model.nonlinearity": parameter("categorical", choices=[None, "relu"], when={"model": ["cell", "lstm"]}),
+        "model": Parameter("categorical", choices=["cell", "lstm"]),
+        "model.nonlinearity": Parameter("categorical", choices=[None, "relu"], when={"model": ["cell", "lstm"]}),
     }
-    with pytest.raises(UserError, match="means nothing for model=lstm"):
+    with pytest.raises(UserError, match="not used by model=lstm"):
         check_trials(["data=tiny_shakespeare"], space)
-    space["model.nonlinearity"]["when"] = {"model": ["cell"]}
+    space["model.nonlinearity"].when = {"model": ["cell"]}
     check_trials(["data=tiny_shakespeare"], space)
 
 
 def test_a_condition_may_ask_for_a_group_that_all_trials_share() -> None:
-    space = {"model.nonlinearity": parameter("categorical", choices=["relu"], when={"model": ["cell"]})}
+    space = {"model.nonlinearity": Parameter("categorical", choices=["relu"], when={"model": ["cell"]})}
     assert suggest(Lowest(1), space, known_of(["model=cell"])) == {"model.nonlinearity": "relu"}
     assert suggest(Lowest(1), space, known_of(["model=lstm"])) == {}
     check_trials(["model=lstm"], space)
@@ -148,7 +141,7 @@ def test_a_condition_may_ask_for_a_group_that_all_trials_share() -> None:
 @pytest.mark.parametrize(
     ("words", "key", "when", "told"),
     [
-        (["optimizer.lr=0.1"], "optimizer.lr", {}, "optimizer.lr=0.1: optimizer.lr is what this search varies"),
+        (["optimizer.lr=0.1"], "optimizer.lr", {}, "optimizer.lr=0.1: this search varies optimizer.lr"),
         (["seed=0,1"], "optimizer.lr", {}, "seed=0,1: a search gives all its trials one value"),
         ([], "optimizer.lr", {"model.num_layer": [2]}, "there is no such key; did you mean model.num_layers?"),
         ([], "optimizer.lrr", {"model.num_layers": [2]}, "did you mean optimizer.lr?"),
@@ -158,7 +151,7 @@ def test_what_would_do_nothing_is_told_before_there_is_a_study(
     words: list[str], key: str, when: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        check_trials(words, {key: parameter("log_uniform", low=0.001, high=0.1, when=when)})
+        check_trials(words, {key: Parameter("log_uniform", low=0.001, high=0.1, when=when)})
     assert [told in message for message in caught.value.messages] == [True]
 
 
@@ -168,4 +161,4 @@ def test_the_best_configuration_as_an_experiment_holds_what_differs_and_nothing_
     assert {"override /model": "manual"} in experiment["defaults"]
     assert {"override /data": "tiny_shakespeare"} in experiment["defaults"]
     assert {key: value for key, value in experiment.items() if key != "defaults"} == {"optimizer": {"lr": 0.003}}
-    assert config_of(words)["optimizer"]["lr"] == 0.003
+    assert config_of(words).optimizer.lr == 0.003

@@ -13,26 +13,28 @@ import pytest
 
 optuna = pytest.importorskip("optuna", reason="the extra search is not installed")
 
-from src.config.commands import PRUNERS, SAMPLERS  # noqa: E402
+from src.config.schema import Parameter, PrunerConfig, SamplerConfig, SearchConfig  # noqa: E402
 from src.errors import UserError  # noqa: E402
-from src.search import conclude  # noqa: E402
-from src.sweeps.search.space import config_of, what_is_asked  # noqa: E402
+from src.sweeps.search.space import config_of, settings_of  # noqa: E402
 from src.sweeps.search.study import (  # noqa: E402
+    conclude,
+    describe,
     importances,
     next_trial,
     open_study,
     pruner,
     release,
+    run_trial,
 )
-from src.sweeps.search.trial import run_trial  # noqa: E402
 from tests.runs.commands import environment  # noqa: E402
 
-SEARCH = {"trials": 3, "sampler": {"name": "random", "seed": 0, "startup_trials": 2}}
-RATE = {"kind": "log_uniform", "low": 0.01, "high": 0.02, "step": None, "choices": None, "when": {}}
+SEARCH = SearchConfig(trials=3, sampler=SamplerConfig("random", startup_trials=2))
+RATE = Parameter("log_uniform", low=0.01, high=0.02)
+QUICK = ["callbacks=none", "logger=none", "trainer.threads=1"]
 
 
 def study_in(folder: Path) -> Any:
-    return open_study(folder, "study", "min", {"space": {"optimizer.lr": RATE}})
+    return open_study(folder, "study", "min", {"space": {"optimizer.lr": "a range"}})
 
 
 def states(study: Any) -> list[str]:
@@ -41,9 +43,8 @@ def states(study: Any) -> list[str]:
 
 def test_a_trial_is_told_the_best_point_of_its_curve_and_its_run_lies_in_the_study(tmp_path: Path) -> None:
     study = study_in(tmp_path)
-    common = ["callbacks=none", "logger=none", "trainer.max_epochs=3", "trainer.threads=1"]
-    run_trial(study, next_trial(study, tmp_path, SEARCH), tmp_path, common, {"optimizer.lr": RATE})
-    (trial,) = study.trials
+    words = [*QUICK, "trainer.max_epochs=3"]
+    trial = run_trial(study, next_trial(study, tmp_path, SEARCH), tmp_path, words, {"optimizer.lr": RATE}, {})
     lines = [json.loads(line) for line in (tmp_path / "trials/0000/metrics.jsonl").read_text().splitlines()]
     losses = [line["train/loss"] for line in lines]
     assert trial.value == min(losses)
@@ -53,12 +54,11 @@ def test_a_trial_is_told_the_best_point_of_its_curve_and_its_run_lies_in_the_stu
 
 def test_a_nan_is_told_as_the_worst_value_with_a_note(tmp_path: Path) -> None:
     study = study_in(tmp_path)
-    common = ["callbacks=none", "logger=none", "optimizer=sgd", "model.readout=linear", "trainer.threads=1"]
-    wild = RATE | {"low": 1e37, "high": 1e38}
-    run_trial(study, next_trial(study, tmp_path, SEARCH), tmp_path, common, {"optimizer.lr": wild})
-    (trial,) = study.trials
+    words, wild = [*QUICK, "optimizer=sgd", "model.readout=linear"], Parameter("log_uniform", low=1e37, high=1e38)
+    trial = run_trial(study, next_trial(study, tmp_path, SEARCH), tmp_path, words, {"optimizer.lr": wild}, {})
     assert (trial.state.name, trial.value) == ("COMPLETE", math.inf)
-    assert trial.user_attrs["note"].startswith("told as the worst value")
+    assert trial.user_attrs["note"].startswith("counted as the worst value")
+    assert describe(trial).startswith("trial 0: inf (counted as the worst value: ")
 
 
 def test_where_every_trial_came_to_a_nan_there_is_no_best_one_to_write(
@@ -68,7 +68,7 @@ def test_where_every_trial_came_to_a_nan_there_is_no_best_one_to_write(
     study.tell(next_trial(study, tmp_path, SEARCH), math.inf)
     conclude(study, tmp_path, 1)
     out, err = capfd.readouterr()
-    assert "no trial has come to a finite value" in out
+    assert "no trial has a finite value yet" in out
     assert err == ""
     assert [path.name for path in tmp_path.iterdir() if path.name in ("conf", "plots")] == []
 
@@ -84,8 +84,10 @@ def test_a_trial_whose_process_died_is_marked_failed_and_its_values_are_queued_a
     assert again.number == 1
     assert again.suggest_float("optimizer.lr", 0.01, 0.02, log=True) == rate
     assert states(study) == ["FAIL", "RUNNING"]
-    assert study.trials[0].user_attrs["note"] == "its process died"
-    assert study.trials[1].user_attrs["again"] == 0
+    conclude(study, tmp_path, 3)
+    first, second = (tmp_path / "trials.csv").read_text().splitlines()[1:]
+    assert first.startswith("0,fail,,its process died,")
+    assert second.startswith("1,running,,,")
 
 
 def test_a_trial_that_runs_is_left_alone_and_counts(tmp_path: Path) -> None:
@@ -114,18 +116,18 @@ def test_a_study_that_is_opened_again_does_not_propose_the_same_values_again(tmp
 
 def test_a_study_with_another_space_is_refused_and_told_the_way_out(tmp_path: Path) -> None:
     study_in(tmp_path)
-    with pytest.raises(UserError, match=r"other space.*search.study=NAME"):
+    with pytest.raises(UserError, match=r"another space.*search.study=NAME"):
         open_study(tmp_path, "study", "min", {"space": {}})
 
 
 def test_the_settings_of_a_study_are_what_they_mean_and_not_how_they_are_worded(tmp_path: Path) -> None:
     def begin(*words: str) -> None:
-        question = {"space": {}, "monitor": "train/loss", "settings": what_is_asked(config_of(words))}
+        question = {"space": {}, "monitor": "train/loss", "settings": settings_of(config_of(words))}
         open_study(tmp_path, "study", "min", question)
 
     begin("model=cell", "model.hidden_size=8", "callbacks=none")
     begin("logger=none", "model.hidden_size=8", "trainer.threads=1")
-    with pytest.raises(UserError, match=r"begun with other model.hidden_size: its"):
+    with pytest.raises(UserError, match=r"begun with another model.hidden_size: its"):
         begin("model.hidden_size=16")
 
 
@@ -154,19 +156,19 @@ def test_a_journal_whose_last_line_is_torn_is_cut_back_and_another_damage_is_tol
         study_in(tmp_path)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", ["tpe", "random"])
 def test_every_sampler_proposes(tmp_path: Path, name: str) -> None:
     study = study_in(tmp_path)
     for _ in range(3):  # the third by a model of the first two
-        trial = next_trial(study, tmp_path, SEARCH | {"sampler": {"name": name, "seed": 0, "startup_trials": 2}})
+        trial = next_trial(study, tmp_path, SearchConfig(trials=3, sampler=SamplerConfig(name, startup_trials=2)))
         study.tell(trial, trial.suggest_float("optimizer.lr", 0.01, 0.02, log=True))
     assert len({trial.value for trial in study.trials}) == 3
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", ["median", "halving", "hyperband", "none"])
 def test_every_pruner_looks_at_a_curve(tmp_path: Path, name: str) -> None:
     study = study_in(tmp_path)
-    study.pruner = pruner({"name": name, "startup_trials": 1, "warmup": 0})
+    study.pruner = pruner(PrunerConfig(name, startup_trials=1, warmup=0))
     for worse in range(3):
         trial = next_trial(study, tmp_path, SEARCH)
         for point in range(4):

@@ -9,16 +9,16 @@ import sys
 import threading
 import time
 
-from src.sweeps.job import Caught, given_back, kept_from_children, taken
+from src.sweeps.job import StopSignals, children_without_ctrl_c, restored_handlers
 
 
 def test_children_never_see_ctrl_c_and_the_sweep_still_does() -> None:
-    caught, seen, over = Caught(), threading.Event(), threading.Event()
+    signals, seen, over = StopSignals(), threading.Event(), threading.Event()
     watcher = threading.Thread(target=over.wait)
     watcher.start()  # as the progress line's thread: the system hands the signal to it
     asks = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-    with taken(caught, seen.set):
-        with kept_from_children():
+    with signals.handled(seen.set):
+        with children_without_ctrl_c():
             child = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
             os.kill(os.getpid(), signal.SIGINT)
             deadline = time.monotonic() + 10
@@ -26,13 +26,13 @@ def test_children_never_see_ctrl_c_and_the_sweep_still_does() -> None:
                 time.sleep(0.01)
         assert child.stdout.strip() == "True"
         assert seen.is_set()
-        assert caught.look() == signal.SIGINT
+        assert signals.received() == signal.SIGINT
     over.set()
     watcher.join()
 
 
 def test_the_handlers_that_a_run_has_left_are_taken_back() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with given_back():
+    with restored_handlers():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # as Lightning does after a KeyboardInterrupt
     assert signal.getsignal(signal.SIGINT) is before
