@@ -103,21 +103,21 @@ def report(arguments: Sequence[str]) -> str:
         "html": lambda: formatting.to_html(made, content, command),
     }
     printed, written = None, []
-    for kind, render in formats.items():
-        target = getattr(options, kind)
-        if target == "-":
-            printed = render()
-        elif target:
-            try:
+    try:
+        for kind, render in formats.items():
+            target = getattr(options, kind)
+            if target == "-":
+                printed = render()
+            elif target:
                 write_atomic(user_path(target), render())
-            except OSError as error:
-                raise UserError(f"{target} cannot be written: {error.strerror}") from error
-            written.append(f"{kind}: {target}\n")
-    if options.figures:
-        from src.reports.figures import write_figures
+                written.append(f"{kind}: {target}\n")
+        if options.figures:
+            from src.reports.figures import write_figures
 
-        files = write_figures(made, user_path(options.figures))
-        written.append(f"figures: {len(files)} files in {options.figures}\n")
+            files = write_figures(made, user_path(options.figures))
+            written.append(f"figures: {len(files)} files in {options.figures}\n")
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be written: {error.strerror}") from error
     if printed is not None:
         return printed
     blocks = [formatting.to_text(content), _evaluations(runs, options.split), "".join(written)]

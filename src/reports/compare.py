@@ -21,9 +21,9 @@ from src.errors import UserError
 from src.reports.runs import Run, Value, suggestion
 from src.reports.statistics import Summary, effect_size, holm, paired_p, summarise
 from src.reports.table import (
-    BEHIND_A_NAME,
-    Group,
+    DETAILS,
     Metric,
+    Row,
     Table,
     affects_result,
     columns_of,
@@ -131,7 +131,7 @@ def resolve_key(name: str, runs: Sequence[Run]) -> str:
 
 def compare(table: Table, key: str, metric: Metric) -> Comparisons:
     """Pair the counted runs of a table over the values of `key` (which the table was built to keep)."""
-    by_value: dict[Value, list[Group]] = {}
+    by_value: dict[Value, list[Row]] = {}
     names = {group.settings.get(key): show(group.settings, key) for group in table.groups}
     for group in table.groups:
         if group.counted:
@@ -177,10 +177,10 @@ def _test(comparisons: list[Comparison]) -> None:
         one.p_holm, one.tests = adjusted, tests
 
 
-def _parts(ones: Sequence[Group], others: Sequence[Group], key: str, mode: str) -> list[Comparison]:
+def _parts(ones: Sequence[Row], others: Sequence[Row], key: str, mode: str) -> list[Comparison]:
     """Return one comparison for each combination of other settings that both sides were run with."""
     skipped = _not_held(ones, others, key)
-    partners: dict[frozenset[tuple[str, Value]], list[Group]] = {}
+    partners: dict[frozenset[tuple[str, Value]], list[Row]] = {}
     for group in others:
         partners.setdefault(_rest(group, skipped), []).append(group)
     matches = [(one, other) for one in ones for other in partners.get(_rest(one, skipped), [])]
@@ -196,23 +196,23 @@ def _parts(ones: Sequence[Group], others: Sequence[Group], key: str, mode: str) 
     return parts
 
 
-def _not_held(ones: Sequence[Group], others: Sequence[Group], key: str) -> set[str]:
+def _not_held(ones: Sequence[Row], others: Sequence[Row], key: str) -> set[str]:
     """Return what need not be equal in a pair: what one side never has (an lstm has no nonlinearity, sgd no betas)."""
     sides = [{k for group in side for k in _set(group) if k.startswith(f"{key}.")} for side in (ones, others)]
     return {
         key,
         "experiment",
-        *(hidden for hidden, name in BEHIND_A_NAME.items() if name == key),
+        *(detail for detail in DETAILS if detail.startswith(f"{key}.")),
         *(sides[0] ^ sides[1]),
     }
 
 
-def _set(group: Group) -> dict[str, Value]:
+def _set(group: Row) -> dict[str, Value]:
     """Return the settings that are not null."""
     return {key: value for key, value in group.settings.items() if value is not None}
 
 
-def _rest(group: Group, skipped: set[str]) -> frozenset[tuple[str, Value]]:
+def _rest(group: Row, skipped: set[str]) -> frozenset[tuple[str, Value]]:
     """Return all that must be equal in a pair, besides the seed."""
     return frozenset(item for item in _set(group).items() if item[0] not in skipped)
 
@@ -224,7 +224,7 @@ def _in_order(value: Value) -> tuple[int, float, str]:
     return (2, 0.0, value) if isinstance(value, str) else (1, value, "")
 
 
-def _why_none(ones: Sequence[Group], others: Sequence[Group], key: str) -> str:
+def _why_none(ones: Sequence[Row], others: Sequence[Row], key: str) -> str:
     """Return what keeps the two most similar groups apart: other settings, or no seed in common."""
     skipped = _not_held(ones, others, key)
     apart = [{name for name, _ in _rest(a, skipped) ^ _rest(b, skipped)} for a in ones[:50] for b in others[:50]]

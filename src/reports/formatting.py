@@ -23,20 +23,19 @@ ALONE_AT_MOST = 10  # a random search has no pairs at all, and its runs are in t
 
 @dataclass
 class Section:
-    """Some lines, a grid below them (its first `words` columns hold text, the others numbers), and lines below that.
-
-    `heading` is shown where there is room for one (HTML); `in_paper`: whether the grid belongs into a paper (LaTeX);
-    `table` is the table whose figures come before the grid.
-    """
+    """Some lines, a grid below them, and lines below that; `heading` is shown in HTML, `table` has figures there."""
 
     lines: list[str] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
-    words: int = 99
     heading: str = ""
-    in_paper: bool = True
     table: Table | None = None
+
+    @property
+    def right(self) -> list[bool]:
+        """Which columns hold numbers, and so are aligned to the right."""
+        return [all(_is_number(row[i]) for row in self.rows) for i in range(len(self.heads))]
 
 
 # -- content ----------------------------------------------------------------------------------------------------------
@@ -44,27 +43,26 @@ class Section:
 
 def sections(report: Report, comparisons: Sequence[Comparisons] = ()) -> list[Section]:
     """Return the report's content; `comparisons` has one item a table, or none."""
-    made = [Section([line for line in (headline(report), report.metric.describe(), _in_common(report)) if line])]
+    every = [group.settings for table in report.tables for group in table.groups]
+    common = [key for key in CHOICES if every and every[0].get(key) and len({one.get(key) for one in every}) == 1]
+    made = [Section([headline(report), report.metric.describe()])]
+    made[0].lines += [f"all runs: {label(every[0], common)}"] if common else []
     for index, table in enumerate(report.tables):
-        section = Section(table=table, heading="Runs, best first")
-        if len(report.tables) > 1:
-            section.lines.append(f"{table.text}:")
-        if not any(row.group for row in table.rows):
+        section = Section(table=table, heading="Runs, best first", after=[*_followers(table), *unequal_costs(table)])
+        section.lines += [f"{table.text}:"] if len(report.tables) > 1 else []
+        if all(row.name for row in table.rows):
             section.lines.append(f"no finished run has {report.metric.name} yet")
         if table.rows:
-            section.heads, section.rows = headers(table), _numbered(table)
-            section.words = 1 + len(table.columns)
-        made += [section, Section([*_followers(table), *unequal_costs(table)])]
-        if comparisons:
-            made += _comparison(report, comparisons[index])
+            section.heads, section.rows = headers(table), [_cells(table, row) for row in table.rows]
+        made += [section, *(_comparison(report, comparisons[index]) if comparisons else [])]
     if report.left_out:
         rows = [
             [one.reason, report.label_of(one.run) or "-", figure(one.so_far), one.why, str(one.run.folder)]
             for one in report.left_out
         ]
         heads = ["why not", "run", "so far", "what happened", "folder"]
-        made.append(Section([f"not counted ({len(rows)}):"], heads, rows, heading="Not counted", in_paper=False))
-    return [section for section in made if section.lines or section.rows]
+        made.append(Section([f"not counted ({len(rows)}):"], heads, rows, heading="Not counted"))
+    return made
 
 
 def figure(value: float | None) -> str:
@@ -99,58 +97,35 @@ def headline(report: Report) -> str:
     return f"{len(report.runs)} run{'' if len(report.runs) == 1 else 's'}: {', '.join(parts)}"
 
 
-def _in_common(report: Report) -> str:
-    """`all runs: data tiny_shakespeare, model manual`: the choices that do not differ."""
-    text = label(report.common, [key for key in CHOICES if report.common.get(key) is not None])
-    return f"all runs: {text}" if text else ""
-
-
 def headers(table: Table) -> list[str]:
     """The columns: place, what differs, the mean and its spread, what it cost."""
-    names = short_names(table.columns)
     best = ["best"] if any("best" in row.costs for row in table.rows) else []
-    return ["#", *(names[key] for key in table.columns), "mean", "sd", "95 % interval", "n", *best, *COSTS]
+    names = short_names(table.columns).values()
+    return ["#", *names, "mean", "sd", "95 % interval", "n", *best, *COSTS]
 
 
-def places(table: Table) -> list[str]:
-    """1, 2, 3 ... for the runs; baselines between them have no place."""
-    groups = [row.group is not None for row in table.rows]
-    return [str(sum(groups[: i + 1])) if is_group else "" for i, is_group in enumerate(groups)]
-
-
-def _numbered(table: Table) -> list[list[str]]:
-    return [_cells(table, place, row) for place, row in zip(places(table), table.rows, strict=True)]
-
-
-def _cells(table: Table, place: str, row: Row) -> list[str]:
+def _cells(table: Table, row: Row) -> list[str]:
     """Return one row under `headers`; the name of a baseline is in the first column of settings, if there is one."""
     summary, costs = row.summary, row.costs
-    first = [show(row.settings, key) if row.group else "" for key in table.columns]
-    if row.group is None and first:
-        first[0] = row.name
-    elif row.group is None:
-        place = row.name
+    settings = ["" if row.name else show(row.settings, key) for key in table.columns]
+    first = [row.place, *settings]
+    if row.name:
+        first[min(1, len(settings))] = row.name
+    seeds = {str(run.folder) if run.seed is None else run.seed for run in row.runs}
+    n = f"{summary.n}{'' if len(seeds) == summary.n else f' of {len(seeds)}'}" if seeds else ""
     best = [figure(costs.get("best"))] if "best" in headers(table) else []
     spent = [f"{costs[name]:,.{int(name == 'seconds')}f}" if name in costs else "" for name in COSTS]
-    return [place, *first, figure(summary.mean), figure(summary.sd), interval(summary.low, summary.high), _n(row),
-            *best, *spent]  # fmt: skip
-
-
-def _n(row: Row) -> str:
-    """`3`, or `2 of 3` where runs of the same settings are not counted."""
-    if row.group is None:
-        return ""
-    seeds = {str(run.folder) if run.seed is None else run.seed for run in row.group.runs}
-    return str(row.summary.n) if len(seeds) == row.summary.n else f"{row.summary.n} of {len(seeds)}"
+    spread = interval(summary.low, summary.high)
+    return [*first, figure(summary.mean), figure(summary.sd), spread, n, *best, *spent]
 
 
 def _followers(table: Table) -> list[str]:
-    """`with data also change: optimizer.lr (0.1 | 0.002)`: columns that would only repeat another one."""
+    """`with model also change: optimizer.lr (0.1 | 0.002)`: columns that would only repeat another one."""
     lines: list[str] = []
     for leader in dict.fromkeys(table.followers.values()):
         parts = []
         for key in (key for key, other in table.followers.items() if other == leader):
-            values = list(dict.fromkeys(show(row.settings, key) for row in table.rows if row.group))
+            values = list(dict.fromkeys(show(row.settings, key) for row in table.rows if not row.name))
             parts.append(f"{key} ({' | '.join(values[:6])}{' | ...' if len(values) > 6 else ''})")
         lines.append(f"with {leader} also change: {', '.join(parts)}")
     return lines
@@ -161,10 +136,10 @@ def _comparison(report: Report, comparisons: Comparisons) -> list[Section]:
         f"{comparisons.key} compared by {report.metric.describe()}: difference = first - second, "
         f"over pairs of equal seed and equal other settings (paired t; d = mean / sd of the differences)"
     )
-    made = [Section([title], *_compared(comparisons.overall, at=False), words=2, heading="More than noise?")]
+    made = [Section([title], *_compared(comparisons.overall, at=False), heading="More than noise?")]
     if comparisons.by_setting:
         title = "the same, for each of the other settings alone:"
-        made.append(Section([title], *_compared(comparisons.by_setting, at=True), words=3))
+        made.append(Section([title], *_compared(comparisons.by_setting, at=True)))
     if alone := comparisons.alone:
         made[-1].after = [f"without a partner of equal seed and settings: {len(alone)}"]
         made[-1].after += [f"  {report.label_of(run)}: {run.folder}" for run in alone[:ALONE_AT_MOST]]
@@ -173,22 +148,21 @@ def _comparison(report: Report, comparisons: Comparisons) -> list[Section]:
 
 
 def _compared(part: Sequence[Comparison], at: bool) -> tuple[list[str], list[list[str]]]:
-    """Return headers and rows; Holm's p only where there is more than one test to allow for."""
-    several = max((one.tests for one in part), default=0) > 1
-    heads = [*(["at"] if at else []), "first", "second", "difference", "95 % interval", "p"]
-    heads += [*(["p (Holm)"] if several else []), "d", "n", "is it more than noise?"]
+    """Return headers and rows; `at` and Holm's p only where there is something to say."""
     rows = []
     for one in part:
-        summary, effect = one.summary, one.effect
-        difference = ["", ""]
-        if summary is not None:
-            sign = "+" if summary.mean > 0 else ""
-            difference = [f"{sign}{figure(summary.mean)}", interval(summary.low, summary.high)]
-        chances = [p_value(one.p), *([p_value(one.p_holm)] if several else [])]
-        size = "" if effect is None else f"{effect:.2f}"
-        first = [*([one.at] if at else []), one.first, one.second]
-        rows.append([*first, *difference, *chances, size, str(len(one.pairs)), one.verdict])
-    return heads, rows
+        sign = "+" if one.summary and one.summary.mean > 0 else ""
+        rows.append({
+            "at": one.at, "first": one.first, "second": one.second,
+            "difference": f"{sign}{figure(one.summary.mean)}" if one.summary else "",
+            "95 % interval": interval(one.summary.low, one.summary.high) if one.summary else "",
+            "p": p_value(one.p), "p (Holm)": p_value(one.p_holm),
+            "d": "" if one.effect is None else f"{one.effect:.2f}",
+            "n": str(len(one.pairs)), "is it more than noise?": one.verdict,
+        })  # fmt: skip
+    several = max((one.tests for one in part), default=0) > 1
+    heads = [head for head in (rows[0] if rows else ()) if (head != "at" or at) and (head != "p (Holm)" or several)]
+    return heads, [[row[head] for head in heads] for row in rows]
 
 
 # -- formats ----------------------------------------------------------------------------------------------------------
@@ -198,20 +172,19 @@ def to_text(content: Sequence[Section]) -> str:
     """Return plain text that lines up, nothing cut, no colours."""
     blocks = []
     for section in content:
-        grid = _columns(section.heads, section.rows) if section.heads else []
-        blocks.append("\n".join([*section.lines, *grid, *section.after]))
+        blank = [""] if section.table and section.after else []
+        blocks.append("\n".join([*section.lines, *_columns(section), *blank, *section.after]))
     return "\n\n".join(blocks) + "\n"
 
 
-def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines whose columns line up: columns of numbers to the right, of text to the left."""
-    printable = [[_printable(cell) for cell in row] for row in rows]
-    widths = [max(map(_width, column)) for column in zip(heads, *printable, strict=True)]
-    right = [all(_is_number(row[i]) for row in printable) for i in range(len(heads))]
+def _columns(section: Section) -> list[str]:
+    """Return lines whose columns line up: those of numbers to the right, of text to the left."""
+    rows = [[_printable(cell) for cell in row] for row in ([section.heads, *section.rows] if section.heads else [])]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for row in [list(heads), *printable]:
+    for row in rows:
         blanks = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
-        padded = [b + cell if flush else cell + b for cell, b, flush in zip(row, blanks, right, strict=True)]
+        padded = [b + cell if right else cell + b for cell, b, right in zip(row, blanks, section.right, strict=True)]
         lines.append("  ".join(padded).rstrip())
     return lines
 
@@ -236,40 +209,35 @@ MARKUP = re.compile(r"[\\|*`<>#$]|(?<!\w)_|_(?!\w)|\](?=[(\[:])")
 
 def to_markdown(content: Sequence[Section]) -> str:
     """Return GitHub's Markdown; no column, emphasis, link or tag is made of the text of a cell."""
-    from tabulate import tabulate
-
-    def escape(text: str) -> str:
-        return MARKUP.sub(lambda match: f"\\{match[0]}", " ".join(text.split()))
-
     blocks = []
     for section in content:
-        blocks += [escape(line) for line in section.lines]
-        if section.heads:
-            grid = [[escape(cell) for cell in row] for row in section.rows]
-            heads = [escape(head) for head in section.heads]
-            blocks.append(tabulate(grid, heads, "pipe", disable_numparse=True, colalign=_align(section)))
-        blocks += ["\n".join(f"- {escape(line)}" for line in section.after)] if section.after else []
+        blocks += [_escape(line) for line in section.lines]
+        blocks += [_tabulate(section, "pipe")] if section.heads else []
+        blocks += ["\n".join(f"- {_escape(line)}" for line in section.after)] if section.after else []
     return "\n\n".join(blocks) + "\n"
 
 
-def to_latex(content: Sequence[Section], command: str) -> str:
-    """Return the tables and comparisons as tabular environments (package booktabs), the lines around them as comments."""
-    from tabulate import tabulate
+def _escape(text: str) -> str:
+    return MARKUP.sub(lambda match: f"\\{match[0]}", " ".join(text.split()))
 
+
+def to_latex(content: Sequence[Section], command: str) -> str:
+    """Return the grids as tabular environments (package booktabs), the lines around them as comments."""
     lines = [f"% {command}"]
     for section in content:
         lines += [f"% {_printable(line)}" for line in section.lines]
-        if section.heads and section.in_paper:
-            grid = [[_printable(cell) for cell in row] for row in section.rows]
-            lines.append(
-                tabulate(grid, section.heads, "latex_booktabs", disable_numparse=True, colalign=_align(section))
-            )
+        lines += [_tabulate(section, "latex_booktabs")] if section.heads else []
         lines += [f"% {_printable(line)}" for line in section.after]
     return "\n".join(lines) + "\n"
 
 
-def _align(section: Section) -> list[str]:
-    return ["right" if i >= section.words and head[:5] != "is it" else "left" for i, head in enumerate(section.heads)]
+def _tabulate(section: Section, kind: str) -> str:
+    from tabulate import tabulate
+
+    clean = _escape if kind == "pipe" else _printable  # tabulate itself escapes for LaTeX
+    heads, *rows = [[clean(cell) for cell in row] for row in (section.heads, *section.rows)]
+    align = ["right" if right else "left" for right in section.right]
+    return tabulate(rows, heads, kind, disable_numparse=True, colalign=align)
 
 
 def to_csv(report: Report) -> str:
@@ -281,38 +249,33 @@ def to_csv(report: Report) -> str:
     from pandas import DataFrame
 
     lines: list[dict[str, object]] = []
-    told = [key for table in report.tables for key in (*table.columns, *table.followers)]
-    keys = list(dict.fromkeys([*told, *report.label_keys]))
     for table in report.tables:
-        for place, row in zip(places(table), table.rows, strict=True):
-            s, settings = row.summary, {key: row.settings[key] for key in keys if key in row.settings}
-            line = {"mean": s.mean, "sd": s.sd, "low": s.low, "high": s.high, **row.costs, **settings}
-            if row.group is None:
-                line |= {"kind": "baseline", "name": row.name}
-            else:
-                seeds = " ".join(str(run.seed) for run, _ in row.group.counted if run.seed is not None)
-                line |= {"kind": "runs", "place": place, "n": s.n, "seeds": seeds}
-            lines.append({**line, "metric": report.metric.name})
+        for row in table.rows:
+            s, seeds = row.summary, " ".join(str(run.seed) for run, _ in row.counted if run.seed is not None)
+            about = {"place": row.place, "kind": "baseline" if row.name else "runs", "name": row.name, "seeds": seeds}
+            numbers = {"mean": s.mean, "sd": s.sd, "n": s.n or None, "low": s.low, "high": s.high, **row.costs}
+            lines.append({**row.settings, **about, **numbers})
     for one in report.left_out:
-        settings = {key: one.run.settings[key] for key in keys if key in one.run.settings}
-        about = {"kind": "not counted", "metric": report.metric.name, "seeds": one.run.seed, "status": one.reason}
-        lines.append({**about, "so_far": one.so_far, "why": one.why, "folder": str(one.run.folder), **settings})
+        about = {"kind": "not counted", "seeds": one.run.seed, "status": one.reason, "so_far": one.so_far}
+        lines.append({**one.run.settings, **about, "why": one.why, "folder": str(one.run.folder)})
+    differ = [key for table in report.tables for key in (*table.columns, *table.followers)]
     numbers = ["metric", "mean", "sd", "n", "low", "high", "best", *COSTS]
-    heads = ["place", "kind", "name", *keys, *numbers, "seeds", "status", "so_far", "why", "folder"]
-    return str(DataFrame(lines, columns=heads, dtype=object).to_csv(index=False, lineterminator="\n"))
+    ends = ["seeds", "status", "so_far", "why", "folder"]
+    heads = ["place", "kind", "name", *dict.fromkeys([*differ, *report.label_keys]), *numbers, *ends]
+    frame = DataFrame(lines, columns=heads, dtype=object).assign(metric=report.metric.name)
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def to_html(report: Report, content: Sequence[Section], command: str) -> str:
-    """Return one page without scripts or pictures from elsewhere; `command` is shown as the way to make it again."""
+    """Return one page that needs no other file; `command` is shown as the way to make it again."""
     from jinja2 import Environment, FileSystemLoader
 
     from src.reports import figures
 
-    pictures: list[list[tuple[str, str]]] = []
+    pictures = []
     for section in content:
-        drawn = figures.drawn(section.table, report.metric, x_axes=("step",)) if section.table else {}
-        encoded = [(name, base64.b64encode(figures.encode(one, "svg")).decode()) for name, one in drawn.items()]
-        pictures.append([(name.replace("_", " "), svg) for name, svg in encoded])
+        drawn = figures.draw(section.table, report.metric, x_axes=("step",)) if section.table else {}
+        pictures.append([(n, base64.b64encode(figures.encode(one, "svg")).decode()) for n, one in drawn.items()])
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     page = environment.get_template("page.html.jinja")
     return page.render(report=report, content=content, pictures=pictures, command=command, not_drawn=figures.not_drawn)
