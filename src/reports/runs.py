@@ -193,14 +193,17 @@ def read_run(folder: Path) -> Run:
         problem = f"run.json has format {record['format']}, this report reads format {FORMAT}"
     elif record["status"] not in STATUSES:
         problem = f"run.json has status {record['status']!r}; expected one of {', '.join(STATUSES)}"
-    config, error = _read(folder / "config.yaml", _parse_yaml)
+    settings, error = _read(folder / "config.yaml", _parse_config)
     problem = problem or error
     status = "unreadable" if problem else str(record["status"])
     if status == "stopped" and record.get("pruned") is True:
         status = "pruned"
     if status == "running" and process_is_gone(record.get("process")):
         status = "interrupted"
-    run = Run(folder, status, problem, record, settings_of(config, record), _read_curve(folder / "metrics.jsonl"))
+    settings |= {key: record[key] for key in ("experiment", "data", "model") if isinstance(record.get(key), str)}
+    if isinstance(sha256 := mapping(record.get("data_provenance")).get("sha256"), str):
+        settings["data.sha256"] = sha256[:12]
+    run = Run(folder, status, problem, record, settings, _read_curve(folder / "metrics.jsonl"))
     for file in sorted(folder.glob("evaluation_*.json")):
         run.evaluations[file.stem.removeprefix("evaluation_")] = _read(file, json.loads)[0]
     run.numbers = numbers_of(run)
@@ -222,11 +225,27 @@ def _read(file: Path, parse: Callable[[str], Any]) -> tuple[dict[str, Any], str]
     return content, ""
 
 
-def _parse_yaml(text: str) -> Any:
-    """Parse a configuration; aliases, with which a few lines can stand for gigabytes, are refused."""
+def _parse_config(text: str) -> Settings:
+    """Return a configuration as flat `key -> value`, keys as on the command line: `model`, `model.hidden_size`.
+
+    A section's name is the value of the section itself (`model: {name: gru}` gives `model = gru`). Lists are JSON,
+    booleans `true` and `false` (in Python, True equals 1). Aliases, with which a few lines can stand for gigabytes, are
+    refused.
+    """
     if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=LOADER)):
         raise ValueError("it has YAML aliases, which a stored configuration never has")
-    return yaml.load(text, Loader=LOADER)
+    config = yaml.load(text, Loader=LOADER)
+    if not isinstance(config, dict):
+        raise ValueError("it holds no keys")
+    flat: Settings = {}
+    for key, value in flatten(config):
+        section = key.removesuffix(".name").removesuffix("._target_")
+        if value is not None and not isinstance(value, str | int | float) or isinstance(value, bool):
+            value = json.dumps(value, ensure_ascii=False, default=str)
+        flat[key.removesuffix(".name")] = value
+        if key.endswith("._target_"):  # stands for the name of a section without one
+            flat.setdefault(section, str(value).rpartition(".")[2])
+    return flat
 
 
 def _read_curve(file: Path) -> list[dict[str, Any]]:
@@ -259,29 +278,6 @@ def process_is_gone(process: Any) -> bool:
         boot = None
     restarted = bool(boot and process.get("boot")) and str(process["boot"]).strip() != boot
     return restarted or not is_alive(process.get("pid"))
-
-
-def settings_of(config: Mapping[str, Any], record: Mapping[str, Any]) -> Settings:
-    """Return a configuration as flat `key -> value`, keys as on the command line: `model`, `model.hidden_size`.
-
-    A section's name is the value of the section itself (`model: {name: gru}` gives `model = gru`). Lists are JSON,
-    booleans `true` and `false` (in Python, True equals 1). The checksum of the text is `data.sha256`: files of one name
-    may have different content.
-    """
-    flat: Settings = {}
-    for key, value in flatten(config):
-        section, _, last = key.rpartition(".")
-        if isinstance(value, bool | list | dict):
-            value = json.dumps(value, ensure_ascii=False, default=str)
-        elif value is not None and not isinstance(value, str | int | float):
-            value = str(value)  # a date
-        if section and last == "_target_" and not isinstance(mapping(config.get(section)).get("name"), str):
-            flat[section] = str(value).rpartition(".")[2]
-        flat[section if section and last == "name" else key] = value
-    flat |= {key: record[key] for key in ("experiment", "data", "model") if isinstance(record.get(key), str)}
-    if isinstance(sha256 := mapping(record.get("data_provenance")).get("sha256"), str):
-        flat["data.sha256"] = sha256[:12]
-    return flat
 
 
 def numbers_of(run: Run) -> dict[str, float]:
