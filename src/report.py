@@ -2,7 +2,7 @@
 
     python -m src.report runs/sweeps/depth --compare model --html depth.html
 
-Neither torch nor Hydra is imported; pandas, scipy, jinja2 and matplotlib are only once the runs have been found.
+Neither torch nor Hydra is imported; scipy, pandas, jinja2 and matplotlib only once runs are found and when used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from src.errors import UserError
 from src.files import user_path, write_atomic
-from src.reports.runs import SPLITS, Run, find_runs, suggestion
+from src.reports.runs import SPLITS, find_runs, suggestion
 
 FORMATS = {
     "csv": "the table as CSV",
@@ -24,16 +24,6 @@ FORMATS = {
     "latex": "the tables as LaTeX (booktabs)",
     "html": "a page with curves that opens from disk",
 }
-OPTIONS = [
-    "--metric",
-    "--split",
-    "--at",
-    "--compare",
-    "--ignore",
-    *(f"--{kind}" for kind in FORMATS),
-    "--figures",
-    "--help",
-]
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,11 +49,7 @@ def parser() -> Parser:
     add("--ignore", metavar="KEY", action="append", default=[], help="a setting that makes no row; repeatable")
     for kind, about in FORMATS.items():
         add(f"--{kind}", metavar="FILE", help=f"write {about} (- for standard output)")
-    add(
-        "--figures",
-        metavar="DIR",
-        help="write curves by steps, characters and seconds, and final values: png, svg, pdf",
-    )
+    add("--figures", metavar="DIR", help="write curves by steps, characters, seconds and final values: png, svg, pdf")
     return made
 
 
@@ -74,7 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(*error.messages, sep="\n", file=sys.stderr)
         return 2
-    return write_out(printed)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal without Chinese
+    try:
+        sys.stdout.write(printed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+    return 0
 
 
 def report(arguments: Sequence[str]) -> str:
@@ -93,34 +85,33 @@ def report(arguments: Sequence[str]) -> str:
     if errors:
         raise UserError(*errors)
     made = table.build(runs, metric, options.ignore, kept=key)
-    comparisons = [compare.compare(one, key, metric) for one in made.tables] if key else []
-    content = formatting.sections(made, comparisons)
+    content = formatting.sections(made, [compare.compare(one, key, metric) for one in made.tables] if key else [])
     command = shlex.join(["python", "-m", "src.report", *arguments])
-    formats: dict[str, Callable[[], str]] = {
+    render: dict[str, Callable[[], str]] = {
         "csv": lambda: formatting.to_csv(made),
         "markdown": lambda: formatting.to_markdown(content),
         "latex": lambda: formatting.to_latex(content, command),
         "html": lambda: formatting.to_html(made, content, command),
     }
-    printed, written = None, []
+    targets = {kind: getattr(options, kind) for kind in FORMATS if getattr(options, kind)}
+    written = [f"{kind}: {target}\n" for kind, target in targets.items() if target != "-"]
     try:
-        for kind, render in formats.items():
-            target = getattr(options, kind)
-            if target == "-":
-                printed = render()
-            elif target:
-                write_atomic(user_path(target), render())
-                written.append(f"{kind}: {target}\n")
+        for kind, target in targets.items():
+            if target != "-":
+                write_atomic(user_path(target), render[kind]())
         if options.figures:
             from src.reports.figures import write_figures
 
-            files = write_figures(made, user_path(options.figures))
-            written.append(f"figures: {len(files)} files in {options.figures}\n")
+            written.append(f"figures: {write_figures(made, user_path(options.figures))} in {options.figures}\n")
     except OSError as error:
         raise UserError(f"{error.filename} cannot be written: {error.strerror}") from error
-    if printed is not None:
-        return printed
-    blocks = [formatting.to_text(content), _evaluations(runs, options.split), "".join(written)]
+    for kind in (kind for kind, target in targets.items() if target == "-"):
+        return render[kind]()
+    counts = {split: sum(split in run.evaluations for run in runs) for split in SPLITS if split != options.split}
+    hints = [
+        f"--split {split} compares the {number} evaluated on {split}" for split, number in counts.items() if number
+    ]
+    blocks = [formatting.to_text(content), f"{'; '.join(hints)}\n" if hints else "", "".join(written)]
     return "\n".join(block for block in blocks if block)
 
 
@@ -133,21 +124,22 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options, unknown = parser().parse_known_intermixed_args(arguments)  # options may come between paths
     # What follows an unknown option is unknown too, and no error of its own.
     names = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
-    errors = [f"there is no option {name}{suggestion(name, OPTIONS)}" for name in names]
+    known = [f"--{name}" for name in vars(options) if name != "paths"]
+    errors = [f"there is no option {name}{suggestion(name, known)}" for name in names]
     if not options.paths:
         errors.append("no path given; for example: python -m src.report runs (see --help for the options)")
-    targets = {kind: getattr(options, kind) for kind in FORMATS}
-    if list(targets.values()).count("-") > 1:
+    targets = {kind: getattr(options, kind) for kind in (*FORMATS, "figures") if getattr(options, kind)}
+    if [*targets.values()].count("-") > 1:
         errors.append(f"only one of {', '.join(f'--{kind}' for kind in FORMATS)} can go to standard output (-)")
-    if options.compare and targets["csv"] == "-":
+    if options.compare and options.csv == "-":
         errors.append("--compare is not part of a CSV: --csv FILE prints it beside the file, or use --markdown -")
-    for kind, target in {**targets, "figures": options.figures}.items():
-        path = user_path(target or "-")
-        if target and target != "-" and not path.parent.is_dir():
+    for kind, target in targets.items():
+        path = user_path(target)
+        if not path.parent.is_dir():
             errors.append(f"--{kind} {target}: there is no folder {path.parent}")
         elif kind == "figures" and path.is_file():
             errors.append(f"--figures {target} is a file; name a folder")
-        elif kind != "figures" and target and path.is_dir():
+        elif kind != "figures" and path.is_dir():
             errors.append(f"--{kind} {target} is a folder; name a file in it")
     if errors:
         raise UserError(*errors)
@@ -160,26 +152,6 @@ def _attempt(errors: list[str], attempt: Callable[[], Any]) -> Any:
     except UserError as error:
         errors += error.messages
         return None
-
-
-def _evaluations(runs: Sequence[Run], split: str | None) -> str:
-    """Return a hint at evaluations that this table does not show."""
-    counts = {name: sum(name in run.evaluations for run in runs) for name in SPLITS if name != split}
-    found = [f"--split {name} compares the {number} evaluated on {name}" for name, number in counts.items() if number]
-    return f"{'; '.join(found)}\n" if found else ""
-
-
-def write_out(printed: str) -> int:
-    """Print; return 0. A reader that closed the pipe (`| head`) is no error."""
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="backslashreplace")  # a terminal without Chinese still gets its table
-    try:
-        sys.stdout.write(printed)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ A line has a colour, a dash pattern and the number of its row at its end, so tha
 from __future__ import annotations
 
 import io
-import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,26 +26,25 @@ X_AXES = {"step": "steps", "characters": "characters", "seconds": "seconds"}
 COLOURS = ("#0067a5", "#c24a00", "#007a59", "#a8467f", "#8a6a00", "#4d4d4d")
 DASHES = ("-", (0, (6, 3)), (0, (2, 2)), (0, (7, 2, 2, 2)))
 MOST_ROWS = len(COLOURS) * len(DASHES)  # more lines cannot be told apart
-MOST_POINTS = 250  # of a curve; more cannot be told apart either
 TOO_HIGH = 1e150  # its square is no float
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "unroll", "axes.spines.top": False, "axes.spines.right": False}
+STYLE = {"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
 
 
-def write_figures(report: Report, folder: Path) -> list[Path]:
-    """Write every figure of every table as PNG, SVG and PDF into a folder, which is made if it is missing.
+def write_figures(report: Report, folder: Path) -> str:
+    """Write every figure of every table as PNG, SVG and PDF into a folder; return their names.
 
     Raises:
         OSError: a file cannot be written.
     """
-    written = []
     folder.mkdir(exist_ok=True)
+    names = []
     for number, table in enumerate(report.tables, start=1):
         text = re.sub(r"[^\w.-]+", "_", table.text)[:60]
         for name, figure in draw(table, report.metric).items():
+            names.append(f"{name}{f'_{number}_{text}' if text else ''}")
             for kind in FORMATS:
-                written.append(folder / f"{name}{f'_{number}_{text}' if text else ''}.{kind}")
-                write_atomic(written[-1], encode(figure, kind))
-    return written
+                write_atomic(folder / f"{names[-1]}.{kind}", encode(figure, kind))
+    return f"{', '.join(names)} ({', '.join(FORMATS)})"
 
 
 def draw(table: Table, metric: Metric, x_axes: Sequence[str] = tuple(X_AXES)) -> dict[str, Figure]:
@@ -73,12 +71,11 @@ def not_drawn(table: Table) -> str:
 
 
 def encode(figure: Figure, kind: str) -> bytes:
-    """Return a figure as a file: the same bytes every time."""
+    """Return a figure as the content of a file."""
     stream = io.BytesIO()
-    no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with rc_context(STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that matplotlib's font lacks is drawn as a box
-        figure.savefig(stream, format=kind, dpi=160, metadata=no_date.get(kind), bbox_inches="tight")
+        figure.savefig(stream, format=kind, dpi=160, bbox_inches="tight")
     return stream.getvalue()
 
 
@@ -95,9 +92,7 @@ def curve_of(runs: Sequence[Run], x: str, y: str) -> pd.DataFrame:
             columns.append(pd.Series(finite, dtype=float).rename(str(run.folder)).sort_index())
     if not columns:
         return pd.DataFrame()
-    frame = pd.concat(columns, axis=1).sort_index().interpolate(method="index", limit_area="inside").dropna()
-    stride = max(1, math.ceil(len(frame) / MOST_POINTS))
-    return frame if stride == 1 else pd.concat([frame.iloc[:-1:stride], frame.iloc[-1:]])
+    return pd.concat(columns, axis=1).sort_index().interpolate(method="index", limit_area="inside").dropna()
 
 
 def value_range(frames: Sequence[pd.DataFrame]) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from src.reports.compare import Comparison, Comparisons
@@ -32,7 +33,7 @@ class Section:
     heading: str = ""
     table: Table | None = None
 
-    @property
+    @cached_property
     def right(self) -> list[bool]:
         """Which columns hold numbers, and so are aligned to the right."""
         return [all(_is_number(row[i]) for row in self.rows) for i in range(len(self.heads))]

@@ -109,7 +109,7 @@ def test_numbers_of_different_texts_are_not_compared(tmp_path):
     for seed in range(2):
         fabricate(tmp_path / f"a{seed}", seed=seed, data="names")
         fabricate(tmp_path / f"b{seed}", seed=seed, data="enwik8")
-    with pytest.raises(UserError, match="each text has a table of its own"):
+    with pytest.raises(UserError, match="each text has its own table"):
         resolve_key("data", find_runs([str(tmp_path)]))
 
 

@@ -127,7 +127,7 @@ def test_many_rows_say_how_many_are_drawn(tmp_path):
 
 @pytest.mark.slow
 def test_a_click_sorts_and_a_second_click_turns_the_order(page, page_file):
-    assert column(page, 0) == ["1", "2", "3", "4", "", "", ""]
+    assert [place for place in column(page, 0) if place] == ["1", "2", "3", "4"]
     heads = page.locator("table").first.locator("th").all_inner_texts()
     seconds = heads.index("seconds")
     button = page.locator("table").first.locator("th button").nth(seconds)
@@ -140,7 +140,7 @@ def test_a_click_sorts_and_a_second_click_turns_the_order(page, page_file):
     assert address.endswith(f"#sort=-{seconds + 1}")
     page.goto("about:blank")
     page.goto(address)  # the order is part of the address
-    assert column(page, 0)[:4] == ["1", "2", "3", "4"]
+    assert column(page, seconds)[:4] == ["61.0", "51.0", "46.0", "31.0"]
     assert page.errors == []
 
 
