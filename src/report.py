@@ -2,7 +2,7 @@
 
     python -m src.report runs/sweeps/depth --compare model --html depth.html
 
-Neither torch nor Hydra is imported: the report can be made wherever the folders have been copied to.
+Neither torch nor Hydra is imported; scipy, pandas, jinja2 and matplotlib only once runs are found and when used.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn
 
-from src.reports import markdown, page, sheet, text
-from src.reports.compare import compare, resolve_key
-from src.reports.metric import SPLITS, resolve
-from src.reports.mistake import UserError, suggestion
-from src.reports.runs import Run, find_runs
-from src.reports.table import build
+from src.errors import UserError
+from src.files import user_path, write_atomic
+from src.reports.runs import SPLITS, find_runs, suggestion
 
-Result = TypeVar("Result")
-OPTIONS = ("--metric", "--split", "--at", "--compare", "--ignore", "--csv", "--markdown", "--html", "--help")
+FORMATS = {
+    "csv": "the table as CSV",
+    "markdown": "the report as Markdown",
+    "latex": "the tables as LaTeX (booktabs)",
+    "html": "a page with curves that opens from disk",
+}
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, answering a mistake in one line that ends with the remedy."""
+    """argparse, with an error in one line that ends with the remedy."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (python -m src.report --help)")
 
 
 def parser() -> Parser:
-    """The options; their help is their documentation."""
+    """Return the parser; the options are documented by their help."""
     made = Parser(
         prog="python -m src.report",
-        description="One table of all runs below PATH: grouped by what differs, seeds folded, best first.",
+        description="One table of all runs below PATH: grouped by what differs, averaged over seeds, best first.",
         allow_abbrev=False,
     )
     add = made.add_argument
@@ -47,118 +47,111 @@ def parser() -> Parser:
     add("--at", choices=("final", "best"), help="the value at the end of training (default) or at the best checkpoint")
     add("--compare", metavar="KEY", help="pair runs by seed over the values of a setting, such as model")
     add("--ignore", metavar="KEY", action="append", default=[], help="a setting that makes no row; repeatable")
-    add("--csv", metavar="FILE", help="write the table as CSV (- for standard output)")
-    add("--markdown", metavar="FILE", help="write the report as Markdown (- for standard output)")
-    add("--html", metavar="FILE", help="write a page with curves that opens from disk (- for standard output)")
+    for kind, about in FORMATS.items():
+        add(f"--{kind}", metavar="FILE", help=f"write {about} (- for standard output)")
+    add("--figures", metavar="DIR", help="write curves by steps, characters, seconds and final values: png, svg, pdf")
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the report; the exit code: 0, or 2 after saying on stderr what was wrong."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Run the report; return the exit code: 0, or 2 after a user's error, which goes to stderr."""
     try:
-        printed = report(given)
-    except UserError as mistake:
-        print(*mistake.lines, sep="\n", file=sys.stderr)
+        printed = report(list(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        print(*error.messages, sep="\n", file=sys.stderr)
         return 2
-    return say(printed)
-
-
-def report(given: Sequence[str]) -> str:
-    """Write the files that were asked for and return what standard output shall say; UserError on errors."""
-    options = understand(given)
-    runs = find_runs(options.paths)
-    mistakes: list[str] = []
-    metric = _collect(mistakes, lambda: resolve(options.metric, options.split, options.at, runs))
-    key = _collect(mistakes, lambda: resolve_key(options.compare, runs)) if options.compare else None
-    if mistakes or metric is None:
-        raise UserError(*mistakes)
-    table = build(runs, metric, options.ignore, kept=key)
-    comparisons = compare(table, key) if key else None
-    command = shlex.join(["python", "-m", "src.report", *given])
-    made: dict[str, Callable[[], str]] = {
-        "csv": lambda: sheet.render(table),
-        "markdown": lambda: markdown.render(table, comparisons),
-        "html": lambda: page.render(table, comparisons, command),
-    }
-    printed = None
-    written = []
-    for kind, render in made.items():
-        target = getattr(options, kind)
-        if target == "-":
-            printed = render()
-        elif target:
-            _write(Path(target), render())
-            written.append(f"{kind}: {target}\n")
-    if printed is not None:
-        return printed
-    blocks = [text.render(table, comparisons), _evaluations(runs, options.split), "".join(written)]
-    return "\n".join(block for block in blocks if block)
-
-
-def understand(given: Sequence[str]) -> argparse.Namespace:
-    """The options; all that can be known to be wrong before any run is read, at once."""
-    made = parser()
-    options, unknown = made.parse_known_intermixed_args(given)  # options may stand between paths
-    # What follows an unknown option is unknown too, and no mistake of its own.
-    words = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-    mistakes = [f"there is no option {word}{suggestion(word, OPTIONS)}" for word in words]
-    if not options.paths:
-        mistakes.append("no path given; for example: python -m src.report runs (--help tells the options)")
-    targets = {kind: getattr(options, kind) for kind in ("csv", "markdown", "html")}
-    if list(targets.values()).count("-") > 1:
-        mistakes.append("only one of --csv, --markdown and --html can go to standard output (-)")
-    if options.compare and targets["csv"] == "-":
-        mistakes.append("--compare has no place in a CSV: --csv FILE prints it beside the file, or use --markdown -")
-    for kind, target in targets.items():
-        if target and target != "-":
-            folder = Path(target).parent
-            if not folder.is_dir():
-                mistakes.append(f"--{kind} {target}: there is no folder {folder}")
-            elif Path(target).is_dir():
-                mistakes.append(f"--{kind} {target} is a folder; name a file in it")
-    if mistakes:
-        raise UserError(*mistakes)
-    return options
-
-
-def _collect(mistakes: list[str], attempt: Callable[[], Result]) -> Result | None:
-    try:
-        return attempt()
-    except UserError as mistake:
-        mistakes += mistake.lines
-        return None
-
-
-def _evaluations(runs: Sequence[Run], split: str | None) -> str:
-    """A hint at evaluations that this table does not show."""
-    counts = {name: sum(name in run.evaluations for run in runs) for name in SPLITS if name != split}
-    found = [f"--split {name} compares the {number} evaluated on {name}" for name, number in counts.items() if number]
-    return f"{'; '.join(found)}\n" if found else ""
-
-
-def _write(target: Path, content: str) -> None:
-    """Replace `target` in one move, so that a reader never meets half of it."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_text(content, encoding="utf-8", newline="")
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{target} cannot be written: {error.strerror}") from error
-
-
-def say(printed: str) -> int:
-    """Print; a reader that closed the pipe (`| head`) has seen enough."""
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="backslashreplace")  # a terminal without Chinese still gets its table
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal without Chinese
     try:
         sys.stdout.write(printed)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except BrokenPipeError:  # `| head` is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
     return 0
+
+
+def report(arguments: Sequence[str]) -> str:
+    """Write the files that were asked for and return what goes to standard output.
+
+    Raises:
+        UserError: all errors that are known at once.
+    """
+    options = parse(arguments)
+    runs = find_runs(options.paths)
+    from src.reports import compare, formatting, table
+
+    errors: list[str] = []
+    metric = _attempt(errors, lambda: table.resolve_metric(options.metric, options.split, options.at, runs))
+    key = _attempt(errors, lambda: compare.resolve_key(options.compare, runs)) if options.compare else None
+    if errors:
+        raise UserError(*errors)
+    made = table.build(runs, metric, options.ignore, kept=key)
+    content = formatting.sections(made, [compare.compare(one, key, metric) for one in made.tables] if key else [])
+    command = shlex.join(["python", "-m", "src.report", *arguments])
+    render: dict[str, Callable[[], str]] = {
+        "csv": lambda: formatting.to_csv(made),
+        "markdown": lambda: formatting.to_markdown(content),
+        "latex": lambda: formatting.to_latex(content, command),
+        "html": lambda: formatting.to_html(made, content, command),
+    }
+    targets = {kind: getattr(options, kind) for kind in FORMATS if getattr(options, kind)}
+    written = [f"{kind}: {target}\n" for kind, target in targets.items() if target != "-"]
+    try:
+        for kind, target in targets.items():
+            if target != "-":
+                write_atomic(user_path(target), render[kind]())
+        if options.figures:
+            from src.reports.figures import write_figures
+
+            written.append(f"figures: {write_figures(made, user_path(options.figures))} in {options.figures}\n")
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be written: {error.strerror}") from error
+    for kind in (kind for kind, target in targets.items() if target == "-"):
+        return render[kind]()
+    counts = {split: sum(split in run.evaluations for run in runs) for split in SPLITS if split != options.split}
+    hints = [
+        f"--split {split} compares the {number} evaluated on {split}" for split, number in counts.items() if number
+    ]
+    blocks = [formatting.to_text(content), f"{'; '.join(hints)}\n" if hints else "", "".join(written)]
+    return "\n".join(block for block in blocks if block)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options.
+
+    Raises:
+        UserError: everything that is wrong with them and can be known before a run is read.
+    """
+    options, unknown = parser().parse_known_intermixed_args(arguments)  # options may come between paths
+    # What follows an unknown option is unknown too, and no error of its own.
+    names = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
+    known = [f"--{name}" for name in vars(options) if name != "paths"]
+    errors = [f"there is no option {name}{suggestion(name, known)}" for name in names]
+    if not options.paths:
+        errors.append("no path given; for example: python -m src.report runs (see --help for the options)")
+    targets = {kind: getattr(options, kind) for kind in (*FORMATS, "figures") if getattr(options, kind)}
+    if [*targets.values()].count("-") > 1:
+        errors.append(f"only one of {', '.join(f'--{kind}' for kind in FORMATS)} can go to standard output (-)")
+    if options.compare and options.csv == "-":
+        errors.append("--compare is not part of a CSV: --csv FILE prints it beside the file, or use --markdown -")
+    for kind, target in targets.items():
+        path = user_path(target)
+        if not path.parent.is_dir():
+            errors.append(f"--{kind} {target}: there is no folder {path.parent}")
+        elif kind == "figures" and path.is_file():
+            errors.append(f"--figures {target} is a file; name a folder")
+        elif kind != "figures" and path.is_dir():
+            errors.append(f"--{kind} {target} is a folder; name a file in it")
+    if errors:
+        raise UserError(*errors)
+    return options
+
+
+def _attempt(errors: list[str], attempt: Callable[[], Any]) -> Any:
+    try:
+        return attempt()
+    except UserError as error:
+        errors += error.messages
+        return None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Finished runs, read back from their files: one table, defended by its spread.
+"""Stored runs as tables: means over seeds, intervals, paired comparisons, figures.
 
-    runs -> settings -> metric -> table (statistics) -> text, sheet, html (curves, chart); compare stands beside table
+    runs -> table (statistics) -> compare, figures -> formatting
 
-Reads `run.json`, `config.yaml`, `metrics.jsonl` and `evaluation_<split>.json` and nothing else: no torch, no Hydra, no
-model, so that a table can be made again on a machine that could not train.
+Reads `run.json`, `config.yaml`, `metrics.jsonl` and `evaluation_<split>.json` and nothing else: needs neither torch nor
+Hydra, so a table can be made wherever the folders were copied to.
 """

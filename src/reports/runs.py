@@ -1,189 +1,262 @@
-"""Find runs below a path and read what they left: never raises, never drops one that cannot be read."""
+"""Stored runs as data: `runs(path)` has one row a run, `curves(path)` one row a validation.
+
+    from src import curves, runs
+
+    frame = runs("runs/sweeps/depth")
+    frame[frame.status == "done"].groupby("model.num_layers")["val/cross_entropy"].agg(["mean", "std"])
+
+Reading never raises for a damaged file and never drops a run: it becomes `status` unreadable with a `problem`.
+pandas is imported by these two functions only.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from src.reports import plain_yaml
-from src.reports.mistake import UserError, nearest
-from src.reports.settings import Settings, flatten
+from src.config.schema import flatten
+from src.errors import UserError, nearest
+from src.files import is_alive, user_path
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FORMAT = 1
 STATUSES = ("done", "failed", "stopped", "running")
-LAST_STEP = 2**53  # beyond it a float does not tell steps apart
-# Folders inside a run or beside it that hold no runs and may be large.
-_NOT_ENTERED = {"checkpoints", "figures", "__pycache__", "node_modules"}
-# A folder with one of these and a config.yaml was meant to be a run, even if its record is gone.
-_TRACES = {"checkpoints", "metrics.jsonl", "train.log"}
+SPLITS = ("train", "val", "test")
+COSTS = ("parameters", "steps", "characters", "seconds")
+RUN_NUMBERS = (*COSTS, "epochs")  # numbers of run.json itself
+POSITION = ("step", "epoch", "characters", "seconds")  # where in training a line of metrics.jsonl was written
+NOT_ENTERED = {"checkpoints", "figures", "__pycache__", "node_modules"}  # hold no runs and may be large
+TRACES = {
+    "checkpoints",
+    "metrics.jsonl",
+    "train.log",
+}  # with one of these and config.yaml, a folder was meant to be a run
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast; PyYAML may be built without it
+
+Value = str | int | float | None
+Settings = dict[str, Value]
+Paths = str | Path | Iterable[str | Path]
 
 
 @dataclass
 class Run:
-    """What one run folder says.
+    """What one run folder holds.
 
-    `status` is one of STATUSES; or `pruned`, stopped by the study it is a trial of; or `interrupted`, or `unreadable`
-    with a `problem`.
+    `status` is one of STATUSES; or `interrupted` (recorded as running, but its process is gone), `pruned` (by its
+    search), or `unreadable` with a `problem`. `record` is run.json, `settings` the configuration by dotted key, `curve`
+    the lines of metrics.jsonl by step, `evaluations` the evaluation_<split>.json by split (empty if it cannot be read),
+    `numbers` every number by its column in `runs`.
     """
 
     folder: Path
-    status: str
+    status: str = "unreadable"
+    problem: str = ""
     record: dict[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
-    problem: str = ""
-    evaluations: tuple[str, ...] = ()  # the splits that have an evaluation_<split>.json
-    _read: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
-        """The recorded seed (drawn where the configuration had none)."""
-        for seed in (self.record.get("seed"), self.settings.get("seed")):
-            if isinstance(seed, int) and not isinstance(seed, bool):
-                return seed
-        return None
-
-    def evaluation(self, split: str) -> dict[str, Any]:
-        """evaluation_<split>.json; empty where it is missing or cannot be read."""
-        if split not in self._read:
-            try:
-                content = json.loads((self.folder / f"evaluation_{split}.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError):
-                content = None
-            self._read[split] = content if isinstance(content, dict) else {}
-        return self._read[split]
-
-    @cached_property
-    def curve(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, by step; a line cut short by a crash is left out."""
-        lines: list[dict[str, Any]] = []
-        try:
-            text = (self.folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return []
-        for line in text.splitlines():
-            try:
-                point = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(point, dict) and isinstance(step := point.get("step"), int) and abs(step) < LAST_STEP:
-                lines.append(point)
-        return sorted(lines, key=lambda point: point["step"])
+        """The recorded seed (drawn at random where the configuration had none)."""
+        seeds = (self.record.get("seed"), self.settings.get("seed"))
+        return next((seed for seed in seeds if isinstance(seed, int)), None)
 
 
-def find_runs(paths: Sequence[str]) -> list[Run]:
-    """Every run at or below `paths`, each once, sorted by folder.
+def runs(path: Paths) -> DataFrame:
+    """Return one row for each run at or below a path, or several paths, sorted by folder.
 
-    Raises UserError with a line for each path that does not exist or holds no run.
+    Columns: `folder`, `status`, `problem`, `seed`, `started`; the configuration by dotted key as on the command line
+    (`model`, `model.hidden_size`); final metrics by their name (`val/cross_entropy`, nats per character), those at the
+    best checkpoint as `best/<name>`, of an evaluation as `evaluation/<split>/<name>`, baselines as `baseline/<name>`
+    (bits per character); `parameters`, `steps`, `characters`, `epochs`, `seconds`.
+
+    Raises:
+        UserError: a path does not exist or holds no run.
     """
-    mistakes: list[str] = []
-    found: dict[str, Path] = {}
-    blocked: dict[str, Run] = {}
-    for given in paths:
-        path = Path(given)
-        if path.name == "run.json" and path.is_file():
-            path = path.parent
-        if not path.exists():
-            mistakes.append(f"{given} does not exist{_nearest_sibling(path)}")
-            continue
-        if not path.is_dir():
-            mistakes.append(f"{given} is a file; a run's folder, or one with runs below it, was expected")
-            continue
+    from pandas import DataFrame
+
+    rows = []
+    for run in find_runs(path):
+        about = {"folder": str(run.folder), "status": run.status, "problem": run.problem, "seed": run.seed}
+        baselines = {f"baseline/{name}": bits for name, bits in mapping(run.record.get("baselines")).items()}
+        rows.append({**about, "started": run.record.get("started"), **run.settings, **baselines, **run.numbers} | about)
+    return DataFrame(rows)
+
+
+def curves(path: Paths) -> DataFrame:
+    """Return one row for each validation: `folder`, `seed`, `step`, `epoch`, `characters`, `seconds` and metrics.
+
+    `runs(path)[["folder", "model"]].merge(curves(path))` adds a setting. Raises UserError as `runs` does.
+    """
+    from pandas import DataFrame
+
+    lines = [{"folder": str(run.folder), "seed": run.seed, **line} for run in find_runs(path) for line in run.curve]
+    return DataFrame(lines, columns=None if lines else ["folder", "seed", *POSITION])
+
+
+def find_runs(paths: Paths) -> list[Run]:
+    """Return every run at or below the paths, each once, sorted by folder.
+
+    Raises:
+        UserError: a message for each path that does not exist or holds no run.
+    """
+    errors: list[str] = []
+    found: dict[str, Run] = {}
+    for given in [paths] if isinstance(paths, str | Path) else paths:
+        path = user_path(given)
+        path = path.parent if path.name == "run.json" and path.is_file() else path
         unreadable: list[OSError] = []
-        folders = list(_run_folders(path, unreadable))
-        for error in unreadable:
-            folder = Path(error.filename)
-            blocked[os.path.realpath(folder)] = Run(folder, "unreadable", problem=f"{error.strerror}")
-        if not folders and not unreadable:
-            mistakes.append(f"no run below {given}: none of its folders has a run.json (python -m src.train makes one)")
-        for folder in folders:
-            found.setdefault(os.path.realpath(folder), folder)
-    if mistakes:
-        raise UserError(*mistakes)
-    runs = [read_run(folder) for folder in found.values()] + list(blocked.values())
-    return sorted(runs, key=lambda run: str(run.folder))
+        below: list[Path] = []
+        for folder, folders, files in os.walk(path, onerror=unreadable.append):
+            if "run.json" in files or ("config.yaml" in files and TRACES.intersection(folders + files)):
+                below.append(Path(folder))
+            folders[:] = [name for name in folders if name not in NOT_ENTERED and not name.startswith(".")]
+        if not path.exists():
+            beside = path.parent.iterdir() if path.parent.is_dir() else ()
+            errors.append(f"{given} does not exist{nearest(str(path), [str(other) for other in beside])}")
+        elif not path.is_dir():
+            errors.append(f"{given} is a file; give a run's folder, or a folder with runs below it")
+        elif not below and not unreadable:
+            errors.append(f"no run below {given}: none of its folders has a run.json (python -m src.train makes one)")
+        else:
+            blocked = [Run(Path(error.filename), problem=str(error.strerror)) for error in unreadable]
+            for run in [*map(read_run, below), *blocked]:
+                found.setdefault(os.path.realpath(run.folder), run)
+    if errors:
+        raise UserError(*errors)
+    return sorted(found.values(), key=lambda run: str(run.folder))
 
 
-def _nearest_sibling(path: Path) -> str:
-    """`; did you mean X?` by the entries of the last folder of `path` that exists."""
-    while not path.parent.exists():
-        path = path.parent
-    try:
-        close = nearest(path.name, [entry.name for entry in path.parent.iterdir() if entry.is_dir()])
-    except OSError:
-        close = None
-    return f"; did you mean {path.parent / close}?" if close else ""
-
-
-def _run_folders(top: Path, unreadable: list[OSError]) -> Iterator[Path]:
-    for folder, folders, files in os.walk(top, onerror=unreadable.append):
-        if "run.json" in files or ("config.yaml" in files and _TRACES.intersection(folders + files)):
-            yield Path(folder)
-        folders[:] = [name for name in folders if name not in _NOT_ENTERED and not name.startswith(".")]
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?`, else the known names; `bits_per_char` finds `val/bits_per_character` too."""
+    names = list(known)
+    if close := nearest(name, names):
+        return close
+    tails = {full.replace("/", ".").rpartition(".")[2]: full for full in reversed(names)}
+    matches = get_close_matches(name.replace("/", ".").rpartition(".")[2], tails, n=1)
+    return f"; did you mean {tails[matches[0]]}?" if matches else f"; known: {', '.join(names)}" if names else ""
 
 
 def read_run(folder: Path) -> Run:
-    """One run's record and settings; whatever is wrong with them becomes `status` unreadable and a `problem`."""
-    try:
-        record = json.loads((folder / "run.json").read_bytes())
-    except FileNotFoundError:
-        return Run(folder, "unreadable", problem="there is no run.json")
-    except OSError as error:
-        return Run(folder, "unreadable", problem=f"run.json: {error.strerror}")
-    except (ValueError, RecursionError) as error:
-        return Run(folder, "unreadable", problem=f"run.json is no JSON: {error}")
-    if not isinstance(record, dict) or "status" not in record:
-        return Run(folder, "unreadable", problem="run.json is not the record of a run: it has no status")
-    problem = ""
+    """Read one run folder; what is wrong with it becomes its `problem`."""
+    record, problem = _read(folder / "run.json", json.loads)
+    if not problem and "status" not in record:
+        problem = "run.json is not the record of a run: it has no status"
+    if problem:
+        return Run(folder, problem=problem)
+    settings, problem = _read(folder / "config.yaml", _parse_config)
     if record.get("format", FORMAT) != FORMAT:
         problem = f"run.json has format {record['format']}, this report reads format {FORMAT}"
     elif record["status"] not in STATUSES:
         problem = f"run.json has status {record['status']!r}; expected one of {', '.join(STATUSES)}"
-    settings: Settings = {}
-    try:
-        text = (folder / "config.yaml").read_text(encoding="utf-8")
-        settings = flatten(plain_yaml.parse(text))
-    except FileNotFoundError:
-        problem = problem or "there is no config.yaml"
-    except OSError as error:
-        problem = problem or f"config.yaml: {error.strerror}"
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = problem or f"config.yaml cannot be read: {' '.join(str(error).split())}"
-    for key in ("experiment", "data", "model"):
-        if isinstance(record.get(key), str):
-            settings[key] = record[key]
-    evaluations = tuple(
-        sorted(entry.name[len("evaluation_") : -len(".json")] for entry in folder.glob("evaluation_*.json"))
-    )
     status = "unreadable" if problem else str(record["status"])
     if status == "stopped" and record.get("pruned") is True:
         status = "pruned"
-    if status == "running" and process_is_gone(record.get("process")):
+    if status == "running" and process_is_gone(mapping(record.get("process"))):
         status = "interrupted"
-    return Run(folder, status, record, settings, problem, evaluations)
+    settings |= {key: record[key] for key in ("experiment", "data", "model") if isinstance(record.get(key), str)}
+    if isinstance(sha256 := mapping(record.get("data_provenance")).get("sha256"), str):
+        settings["data.sha256"] = sha256[:12]  # files of one name may have different content
+    lines, _ = _read(folder / "metrics.jsonl", _parse_lines)
+    run = Run(folder, status, problem, record, settings, lines.get("lines", []))
+    for file in sorted(folder.glob("evaluation_*.json")):
+        run.evaluations[file.stem.removeprefix("evaluation_")] = _read(file, json.loads)[0]
+    run.numbers = _numbers(run)
+    return run
 
 
-def process_is_gone(process: object) -> bool:
-    """Whether the recorded process surely no longer runs: this host, and another boot or no such process id.
-
-    A run of another machine, or one on a system without /proc, is believed when it says that it runs.
-    """
-    proc = Path("/proc")
-    if not isinstance(process, dict) or process.get("host") != platform.node() or not (proc / "self").exists():
-        return False
-    boot = process.get("boot")
+def _read(file: Path, parse: Callable[[str], Any]) -> tuple[dict[str, Any], str]:
+    """Return what a file holds, and what is wrong with it; one of the two is empty."""
     try:
-        now = (proc / "sys/kernel/random/boot_id").read_text().strip()
+        content = parse(file.read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError:
+        return {}, f"there is no {file.name}"
+    except OSError as error:
+        return {}, f"{file.name}: {error.strerror}"
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return {}, f"{file.name} cannot be read: {' '.join(str(error).split())}"
+    return (content, "") if isinstance(content, dict) else ({}, f"{file.name} holds no keys and values")
+
+
+def _parse_config(text: str) -> Settings:
+    """Return a configuration as flat `key -> value`, keys as on the command line: `model`, `model.hidden_size`.
+
+    A section's name is the value of the section itself (`model: {name: gru}` gives `model = gru`). Lists are JSON,
+    booleans `true` and `false` (in Python, True equals 1). Aliases, with which a few lines can stand for gigabytes, are
+    refused.
+    """
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=LOADER)):
+        raise ValueError("it has YAML aliases, which a stored configuration never has")
+    flat: Settings = {}
+    for key, value in flatten(mapping(config := yaml.load(text, Loader=LOADER))):
+        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+            value = json.dumps(value, ensure_ascii=False, default=str)
+        flat[key.removesuffix(".name")] = value
+    if not isinstance(config, dict):
+        raise ValueError("it holds no keys and values")
+    return flat
+
+
+def _parse_lines(text: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the lines of metrics.jsonl by step; one that a crash has cut is left out."""
+    lines = []
+    for line in text.splitlines():
+        try:
+            point = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(point, dict) and isinstance(point.get("step"), int):
+            lines.append(point)
+    return {"lines": sorted(lines, key=lambda point: point["step"])}
+
+
+def process_is_gone(process: Mapping[str, Any]) -> bool:
+    """Whether the recorded process surely does not run: it was on this host, before a restart or with a free number.
+
+    A run of another machine counts as running as long as its record says so.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        now = None
-    if boot and now and str(boot).strip() != now:
-        return True
-    pid = process.get("pid")
-    return isinstance(pid, int) and not (proc / str(pid)).exists()
+        boot = ""
+    restarted = bool(boot and process.get("boot")) and str(process["boot"]).strip() != boot
+    return process.get("host") == platform.node() and (restarted or not is_alive(process.get("pid")))
+
+
+def _numbers(run: Run) -> dict[str, float]:
+    """Return every number by its column in `runs`; a final value is that of run.json, else of the last line."""
+    metrics = mapping(run.record.get("metrics"))
+    best, last = mapping(metrics.get("best")), run.curve[-1] if run.curve else {}
+    at_best = next((line for line in run.curve if line["step"] == best.get("step")), {})
+    at_best = {**at_best, **best, str(best.get("monitor")): best.get("value")}
+    found = {name: value for name, value in last.items() if name not in POSITION}
+    found |= {**mapping(metrics.get("final")), **{name: run.record.get(name) for name in RUN_NUMBERS}}
+    found |= {f"best/{name}": value for name, value in at_best.items() if "/" in name}
+    for split, evaluation in run.evaluations.items():
+        found |= {f"evaluation/{split}/{name}": value for name, value in evaluation.items()}
+    return {name: value for name, given in found.items() if (value := number(given)) is not None}
+
+
+def number(value: Any) -> float | None:
+    """Return a number as a float, and None for anything else (and for an integer beyond every float)."""
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    except OverflowError:
+        return None
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping as it is and an empty one for anything else, such as a null of run.json."""
+    return value if isinstance(value, Mapping) else {}

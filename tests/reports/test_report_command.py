@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,9 +12,21 @@ from pathlib import Path
 import pytest
 from fabricated import fabricate
 
-from src.reports import plain_yaml
+from src.report import main
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def call(sweep, monkeypatch, capsys):
+    """The command in this process, in the folder of the sweep: exit code, stdout and stderr."""
+    monkeypatch.chdir(sweep)
+
+    def called(*arguments):
+        code = main(list(arguments))
+        return code, *capsys.readouterr()
+
+    return called
 
 
 def report(*arguments, cwd, **options):
@@ -38,7 +51,8 @@ def sweep(tmp_path):
 
 
 def test_the_table_the_comparison_and_the_files_in_one_call(sweep):
-    done = report("runs", "--compare", "model", "--csv", "t.csv", "--markdown", "t.md", "--html", "t.html", cwd=sweep)
+    files = ["--csv", "t.csv", "--markdown", "t.md", "--html", "t.html", "--latex", "t.tex", "--figures", "figures"]
+    done = report("runs", "--compare", "model", *files, cwd=sweep)
     assert (done.returncode, done.stderr) == (0, "")
     assert "7 runs: 6 counted, 1 failed" in done.stdout
     assert "ValueError: no such layer" in done.stdout
@@ -48,27 +62,43 @@ def test_the_table_the_comparison_and_the_files_in_one_call(sweep):
     first = lines[0]
     assert (first["model"], first["n"], first["seeds"]) == ("manual", "3", "0 1 2")
     assert float(first["mean"]) == pytest.approx(1.51)
-    assert "| 1 | manual | 1.5100 | 0.0100 |" in (sweep / "t.md").read_text(encoding="utf-8")
+    assert re.search(r"\| +1 \| manual +\| 1.5100 \| 0.0100 \|", (sweep / "t.md").read_text(encoding="utf-8"))
     assert (sweep / "t.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert sorted(path.name for path in sweep.iterdir()) == ["runs", "t.csv", "t.html", "t.md"]
+    assert sorted(path.name for path in sweep.iterdir()) == ["figures", "runs", "t.csv", "t.html", "t.md", "t.tex"]
+    names = ("curves_by_characters", "curves_by_seconds", "curves_by_steps", "final_values")
+    kinds = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    assert sorted(path.name for path in (sweep / "figures").iterdir()) == sorted(
+        f"{n}.{k}" for n in names for k in kinds
+    )
+    for kind, start in kinds.items():
+        assert (sweep / "figures" / f"final_values.{kind}").read_bytes().startswith(start)
 
 
-def test_evaluations_of_a_split_are_reported(sweep):
-    done = report("runs", "--split", "test", "--metric", "cross_entropy", "--csv", "-", cwd=sweep)
-    assert done.returncode == 0
-    rows = [line for line in csv.DictReader(done.stdout.splitlines()) if line["kind"] == "runs"]
+def test_evaluations_of_a_split_are_reported(call):
+    code, out, _ = call("runs", "--split", "test", "--metric", "cross_entropy", "--csv", "-")
+    assert code == 0
+    rows = [line for line in csv.DictReader(out.splitlines()) if line["kind"] == "runs"]
     assert [(row["model"], round(float(row["mean"]), 9)) for row in rows] == [("manual", 2.51), ("cell", 2.61)]
 
 
-def test_neither_torch_nor_hydra_nor_matplotlib_is_imported(sweep):
-    code = (
-        "import sys; from src.report import main; code = main(['runs', '--html', 't.html', '--compare', 'model']);"
-        "heavy = {'torch', 'hydra', 'omegaconf', 'lightning', 'matplotlib', 'numpy', 'tensorboard'} & set(sys.modules);"
-        "print(code, sorted(heavy), file=sys.stderr)"
+@pytest.mark.parametrize(
+    ("arguments", "code", "imported"),
+    [
+        (["--help"], 0, set()),
+        (["rnus"], 2, set()),
+        (["runs", "--compare", "model"], 0, {"numpy", "scipy"}),
+        (["runs", "--html", "t.html", "--csv", "t.csv"], 0, {"jinja2", "matplotlib", "numpy", "pandas", "scipy"}),
+    ],
+)
+def test_nothing_is_imported_that_is_not_used(sweep, arguments, code, imported):
+    program = (
+        f"import sys; from src.report import main\ntry: code = main({arguments!r})\nexcept SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'hydra', 'omegaconf', 'lightning', 'matplotlib', 'numpy', 'pandas', 'scipy', 'jinja2', 'tensorboard'};"
+        "print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=sweep, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    done = subprocess.run([sys.executable, "-c", program], cwd=sweep, env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
-    assert done.stderr.strip() == "0 []"
+    assert done.stderr.splitlines()[-1] == f"{code} {sorted(imported)}"
 
 
 @pytest.mark.parametrize(
@@ -90,33 +120,32 @@ def test_neither_torch_nor_hydra_nor_matplotlib_is_imported(sweep):
         (["runs", "--metrci", "val/loss"], "there is no option --metrci; did you mean --metric?"),
         (["runs", "--csv", "nowhere/t.csv"], "--csv nowhere/t.csv: there is no folder nowhere"),
         (["runs", "--html", "empty"], "--html empty is a folder"),
-        (["runs", "--compare", "model", "--csv", "-"], "--compare has no place in a CSV"),
-        (["runs", "--html", "-", "--csv", "-"], "only one of --csv, --markdown and --html"),
+        (["runs", "--figures", "t.txt"], "--figures t.txt is a file"),
+        (["runs", "--compare", "model", "--csv", "-"], "--compare is not part of a CSV"),
+        (["runs", "--html", "-", "--csv", "-"], "only one of --csv, --markdown, --latex, --html"),
         (["runs", "--split", "val"], "no run has an evaluation_val.json"),
     ],
 )
-def test_a_mistake_is_answered_in_one_line_with_exit_code_2(sweep, arguments, told):
+def test_an_error_is_answered_in_one_line_with_exit_code_2(call, sweep, arguments, told):
     (sweep / "empty").mkdir()
     (sweep / "t.txt").write_text("")
     before = sorted(sweep.rglob("*"))
-    done = report(*arguments, cwd=sweep)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert told in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert len(err.splitlines()) == 1
     assert sorted(sweep.rglob("*")) == before
 
 
-def test_options_may_stand_between_paths(sweep):
-    done = report("runs/manual0", "--metric", "seconds", "runs/cell1", cwd=sweep)
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "2 runs: 2 counted")
+def test_options_may_come_between_paths(call):
+    code, out, _ = call("runs/manual0", "--metric", "seconds", "runs/cell1")
+    assert (code, out.splitlines()[0]) == (0, "2 runs: 2 counted")
 
 
-def test_all_mistakes_are_told_at_once(sweep):
-    done = report("runs", "--metric", "perplexty", "--compare", "modle", cwd=sweep)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)
-    done = report("a", "b", cwd=sweep)
-    assert (done.returncode, done.stderr.splitlines()) == (2, ["a does not exist", "b does not exist"])
+def test_all_errors_come_at_once(call):
+    code, _, err = call("runs", "--metric", "perplexty", "--compare", "modle")
+    assert (code, len(err.splitlines())) == (2, 2)
+    assert call("a", "b") == (2, "", "a does not exist\nb does not exist\n")
 
 
 def test_a_closed_pipe_is_no_traceback(sweep):
@@ -143,44 +172,21 @@ def test_a_terminal_without_chinese_and_names_that_would_break_lines(sweep):
     assert "红楼梦 \\| \\*x\\*" in done.stdout
 
 
-def test_only_unfinished_runs_is_an_answer_not_an_error(tmp_path):
-    fabricate(tmp_path / "runs" / "a", None, status="running")
-    done = report("runs", "--html", "t.html", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "no finished run has val/cross_entropy yet" in done.stdout
-    assert "not counted (1)" in done.stdout
+def test_only_unfinished_runs_is_an_answer_not_an_error(call, sweep):
+    fabricate(sweep / "young" / "a", None, status="running")
+    code, out, _ = call("young", "--html", "t.html")
+    assert code == 0
+    assert "no finished run has val/cross_entropy yet" in out
+    assert "not counted (1)" in out
 
 
-def test_nothing_that_was_read_is_changed(sweep):
+def test_nothing_that_was_read_is_changed(call, sweep):
     def contents():
         return {path: path.read_bytes() for path in (sweep / "runs").rglob("*") if path.is_file()}
 
     before = contents()
-    assert report("runs", "--compare", "model", "--html", "t.html", cwd=sweep).returncode == 0
+    assert call("runs", "--compare", "model", "--html", "t.html")[0] == 0
     assert contents() == before
-
-
-def test_the_fast_reading_of_yaml_is_the_slow_one():
-    import yaml
-    from fabricated import CONFIG
-
-    filled = CONFIG.format(seed=3, runs="r", hidden_size=8, nonlinearity="", model="gru", lr=0.1, threads=1,
-                           log_every_n_steps=1, data="x")  # fmt: skip
-    texts = [
-        filled,
-        "# a comment\na: 1\nb:\n  - 1\n  - {c: 2}\n",
-        "a:\n- 1\n- b: 2\nc: |\n  d: 1\n\n  e\nf: 'it''s: x'\n",
-        "a: &x {b: 1}\nc: *x\n",
-        "---\na: 1\n",
-        "{a: 1, b: [2]}",
-        'a: "one\nb: two"\n',
-        "a: x\nb: y\na: z\n",
-        "'quoted key': 1\nplain: 2\n",
-        "a: 1\r\nb: 2\r\n",
-        "url: http://x.y/z?a=b\ntime: 12:30\nno_value:\n",
-    ]
-    for content in texts:
-        assert plain_yaml.parse(content) == yaml.safe_load(content), content
 
 
 @pytest.mark.slow
@@ -192,10 +198,9 @@ def test_a_thousand_runs_are_all_accounted_for(tmp_path):
         fabricate(tmp_path / "runs" / str(i), 1.5 + i / 1e4, seed=seed, model=model, hidden_size=hidden, curve=curve,
                   status=status)  # fmt: skip
     start = time.perf_counter()
-    done = report(
-        "runs", "--compare", "model", "--html", "t.html", "--csv", "t.csv", "--markdown", "t.md", cwd=tmp_path
-    )
-    print(f"\n1,000 runs: table, comparison, csv, markdown and html in {time.perf_counter() - start:.2f} s")
+    files = ["--html", "t.html", "--csv", "t.csv", "--markdown", "t.md", "--latex", "t.tex"]
+    done = report("runs", "--compare", "model", *files, cwd=tmp_path)
+    print(f"\n1,000 runs: table, comparison and four files in {time.perf_counter() - start:.2f} s")
     assert done.returncode == 0, done.stderr
     assert "1000 runs: 989 counted, 11 failed" in done.stdout
     lines = list(csv.DictReader((tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()))

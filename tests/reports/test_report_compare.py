@@ -5,12 +5,11 @@ import math
 import pytest
 from fabricated import fabricate
 
-from src.reports import markdown, text
+from src.errors import UserError
 from src.reports.compare import compare, resolve_key
-from src.reports.metric import Metric
-from src.reports.mistake import UserError
+from src.reports.formatting import sections, to_markdown, to_text
 from src.reports.runs import find_runs
-from src.reports.table import build
+from src.reports.table import Metric, build
 
 NATS = Metric("val/cross_entropy")
 T_OF_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
@@ -18,8 +17,9 @@ T_OF_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
 
 def compared(root, key="model", metric=NATS, ignored=()):
     runs = find_runs([str(root)])
-    table = build(runs, metric, ignored, kept=resolve_key(key, runs))
-    return table, compare(table, resolve_key(key, runs))
+    report = build(runs, metric, ignored, kept=resolve_key(key, runs))
+    comparisons = compare(report.tables[0], resolve_key(key, runs), metric)
+    return sections(report, [comparisons]), comparisons
 
 
 def two_models(root, manual, cell, **settings):
@@ -40,6 +40,7 @@ def test_difference_interval_and_p_are_those_of_a_hand_computation(tmp_path):
     assert one.summary.high == pytest.approx(-0.2 + T_OF_2 * 0.1 / math.sqrt(3))
     assert one.p == pytest.approx(1 - math.sqrt(12 / 14))  # t = 2 sqrt 3, p = 1 - t / sqrt(2 + t^2) = 0.0742
     assert one.p_holm == one.p  # a single test needs no adjustment
+    assert one.effect == pytest.approx(-2.0)
     assert one.verdict.startswith("not more than noise: 3 pairs")
     assert comparisons.alone == []
 
@@ -50,15 +51,16 @@ def test_a_difference_beyond_noise_is_called_one_and_says_who_is_better(tmp_path
     assert comparisons.overall[0].verdict == "more than noise: manual is better"
     runs = find_runs([str(tmp_path)])
     accuracy = Metric("val/cross_entropy", mode="max")  # the same figures, were higher better
-    assert compare(build(runs, accuracy, kept="model"), "model").overall[0].verdict == "more than noise: cell is better"
+    (table,) = build(runs, accuracy, kept="model").tables
+    assert compare(table, "model", accuracy).overall[0].verdict == "more than noise: cell is better"
 
 
 def test_only_equal_seeds_are_pairs_and_the_others_are_named(tmp_path):
     two_models(tmp_path, {0: 1.0, 1: 1.1, 7: 1.2}, {0: 1.2, 1: 1.3, 8: 1.41})
-    table, comparisons = compared(tmp_path)
+    content, comparisons = compared(tmp_path)
     assert len(comparisons.overall[0].pairs) == 2
     assert sorted(run.seed for run in comparisons.alone) == [7, 8]
-    for shown in (text.render(table, comparisons), markdown.render(table, comparisons)):
+    for shown in (to_text(content), to_markdown(content)):
         assert "without a partner of equal seed and settings: 2" in shown
         assert "manual7" in shown
 
@@ -96,13 +98,28 @@ def test_pairs_are_made_within_equal_other_settings_only(tmp_path):
     ]
 
 
+def test_a_mean_difference_does_not_hide_opposite_signs(tmp_path):
+    two_models(tmp_path, {0: 1.0, 1: 1.1}, {0: 1.2, 1: 1.4}, hidden_size=64)
+    two_models(tmp_path, {0: 1.3, 1: 1.4}, {0: 1.2, 1: 1.1}, hidden_size=128)
+    _, comparisons = compared(tmp_path)
+    assert "the sign is not the same for all other settings" in comparisons.overall[0].verdict
+
+
+def test_numbers_of_different_texts_are_not_compared(tmp_path):
+    for seed in range(2):
+        fabricate(tmp_path / f"a{seed}", seed=seed, data="names")
+        fabricate(tmp_path / f"b{seed}", seed=seed, data="enwik8")
+    with pytest.raises(UserError, match="each text has its own table"):
+        resolve_key("data", find_runs([str(tmp_path)]))
+
+
 def test_without_equal_other_settings_there_is_no_pair_and_the_reason_is_told(tmp_path):
     fabricate(tmp_path / "a", model="manual", lr=0.1)
     fabricate(tmp_path / "b", model="cell", lr=0.2)
-    table, comparisons = compared(tmp_path)
+    content, comparisons = compared(tmp_path)
     told = "no pair: no two runs are equal in all else; also different: optimizer.lr (--ignore optimizer.lr"
     assert comparisons.overall[0].verdict.startswith(told)
-    assert told in text.render(table, comparisons)
+    assert told in to_text(content)
     _, comparisons = compared(tmp_path, ignored=["optimizer.lr"])
     assert len(comparisons.overall[0].pairs) == 1
 
@@ -133,21 +150,23 @@ def test_several_comparisons_allow_for_their_number(tmp_path):
     for name, shift in (("cell", 0.0), ("stacked", 0.1), ("manual", 0.2)):
         for seed in range(3):
             fabricate(tmp_path / f"{name}{seed}", 1 + shift + 0.012 * seed * shift * 10, seed=seed, model=name)
-    table, comparisons = compared(tmp_path)
+    content, comparisons = compared(tmp_path)
     assert [(one.first, one.second) for one in comparisons.overall] == [
         ("cell", "stacked"), ("cell", "manual"), ("stacked", "manual")]  # fmt: skip
     assert all(one.tests == 3 and one.p_holm >= one.p for one in comparisons.overall)
-    assert "p (Holm)" in text.render(table, comparisons)
+    assert "p (Holm)" in to_text(content)
 
 
 def test_any_setting_can_be_compared_by_a_part_of_its_name_or_although_it_is_not_grouped_by(tmp_path):
     for seed in range(2):
-        fabricate(tmp_path / f"a{seed}", 1.5, seed=seed, hidden_size=64, threads=1)
-        fabricate(tmp_path / f"b{seed}", 1.4, seed=seed, hidden_size=128, threads=2)
+        fabricate(tmp_path / f"a{seed}", 1.5, seed=seed, hidden_size=64, log_every_n_steps=1)
+        fabricate(tmp_path / f"b{seed}", 1.4, seed=seed, hidden_size=128, log_every_n_steps=2)
     runs = find_runs([str(tmp_path)])
     assert resolve_key("hidden_size", runs) == "model.hidden_size"
-    table = build(runs, Metric("seconds"), ignored=["model.hidden_size"], kept="trainer.threads")
-    assert [one.verdict for one in compare(table, "trainer.threads").overall] == ["the same to 6 digits in every pair"]
+    metric = Metric("seconds")
+    (table,) = build(runs, metric, ignored=["model.hidden_size"], kept="trainer.log_every_n_steps").tables
+    (one,) = compare(table, "trainer.log_every_n_steps", metric).overall
+    assert one.verdict == "the same to 6 digits in every pair"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +176,8 @@ def test_any_setting_can_be_compared_by_a_part_of_its_name_or_although_it_is_not
         ("model.hiden_size", "did you mean model.hidden_size"),
         ("seed", "paired by their seed"),
         ("optimizer.lr", "all runs have optimizer.lr = 0.002; what differs: model, model.hidden_size"),
-        ("enabled", "it may be checkpoint.enabled or early_stopping.enabled"),
+        ("encoding", "all runs have data.encoding = characters"),
+        ("enabled", "it may be callbacks.predicted_string.enabled or callbacks"),
     ],
 )
 def test_a_key_that_cannot_be_compared_is_answered(tmp_path, key, told):

@@ -7,29 +7,27 @@ import math
 import platform
 
 import pytest
-from fabricated import fabricate
+from fabricated import configuration, fabricate
 
-from src.report import report
-from src.reports import metric as metrics
-from src.reports import sheet, text
-from src.reports.metric import Metric
-from src.reports.mistake import UserError
-from src.reports.runs import find_runs
-from src.reports.table import build
+from src import report as command
+from src.errors import UserError
+from src.reports.formatting import sections, to_csv, to_text
+from src.reports.runs import curves, find_runs, runs
+from src.reports.table import Metric, build, resolve_metric
 
 NATS = Metric("val/cross_entropy")
 
 
-def table_of(root, metric=NATS, **options):
+def report_of(root, metric=NATS, **options):
     return build(find_runs([str(root)]), metric, **options)
 
 
-def runs_of(table):
-    return [row for row in table.rows if row.group is not None]
+def runs_of(report):
+    return [row for table in report.tables for row in table.rows if not row.name]
 
 
-def reasons_of(table):
-    return {one.run.folder.name: one.reason for one in table.left_out}
+def reasons_of(report):
+    return {one.run.folder.name: one.reason for one in report.left_out}
 
 
 def test_every_run_that_is_not_counted_is_listed_with_its_reason(tmp_path):
@@ -39,7 +37,7 @@ def test_every_run_that_is_not_counted_is_listed_with_its_reason(tmp_path):
     fabricate(tmp_path / "killed", None, status="stopped", seed=1)
     fabricate(tmp_path / "going", None, status="running", seed=2, curve=[(0, 4.0), (100, 3.25)])
     fabricate(tmp_path / "diverged", float("nan"), seed=3, curve=[(0, 4.0)])
-    fabricate(tmp_path / "silent", None, seed=4)
+    fabricate(tmp_path / "silent", None, seed=4, curve=[])
     (tmp_path / "garbled").mkdir()
     (tmp_path / "garbled" / "run.json").write_text('{"status": "do')
     fabricate(tmp_path / "half", seed=5)
@@ -47,8 +45,8 @@ def test_every_run_that_is_not_counted_is_listed_with_its_reason(tmp_path):
     fabricate(tmp_path / "lost", seed=6)
     (tmp_path / "lost" / "run.json").unlink()
     fabricate(tmp_path / "future", seed=7, record={"format": 2})
-    table = table_of(tmp_path)
-    assert reasons_of(table) == {
+    report = report_of(tmp_path)
+    assert reasons_of(report) == {
         "raised": "failed",
         "killed": "stopped",
         "going": "running",
@@ -59,28 +57,28 @@ def test_every_run_that_is_not_counted_is_listed_with_its_reason(tmp_path):
         "lost": "unreadable",
         "future": "unreadable",
     }
-    (row,) = runs_of(table)
+    (row,) = runs_of(report)
     assert (row.summary.n, row.summary.mean) == (1, 1.5)
-    why = {one.run.folder.name: one.why for one in table.left_out}
+    why = {one.run.folder.name: one.why for one in report.left_out}
     assert why["raised"] == "ValueError: no such layer"
     assert "format 2" in why["future"]
-    assert {one.run.folder.name: one.so_far for one in table.left_out}["going"] == 3.25
-    shown = text.render(table)
+    assert {one.run.folder.name: one.so_far for one in report.left_out}["going"] == 3.25
+    shown = to_text(sections(report))
     assert "10 runs: 1 counted, 1 failed, 4 unreadable, 1 not finite, 1 stopped, 1 running, 1 no value" in shown
-    assert all(str(tmp_path / name) in shown for name in reasons_of(table))
+    assert all(str(tmp_path / name) in shown for name in reasons_of(report))
     assert "1 of 5" in shown  # seeds 0 to 4 share the settings; one counts
-    kinds = [line["kind"] for line in csv.DictReader(io.StringIO(sheet.render(table)))]
+    kinds = [line["kind"] for line in csv.DictReader(io.StringIO(to_csv(report)))]
     assert kinds.count("not counted") == 9
 
 
 def test_the_same_settings_and_seed_twice_count_once_and_the_newest(tmp_path):
     fabricate(tmp_path / "old", 9.0, record={"started": "2026-01-01T00:00:00+00:00"})
     fabricate(tmp_path / "new", 1.5, record={"started": "2026-01-02T00:00:00+00:00"})
-    table = table_of(tmp_path)
-    (row,) = runs_of(table)
+    report = report_of(tmp_path)
+    (row,) = runs_of(report)
     assert (row.summary.n, row.summary.mean, row.summary.sd) == (1, 1.5, None)
-    assert reasons_of(table) == {"old": "repeated"}
-    assert "9 here, 1.5 there" in table.left_out[0].why
+    assert reasons_of(report) == {"old": "repeated"}
+    assert "9 here, 1.5 there" in report.left_out[0].why
 
 
 def test_a_run_whose_process_is_gone_is_interrupted(tmp_path):
@@ -90,18 +88,18 @@ def test_a_run_whose_process_is_gone_is_interrupted(tmp_path):
     fabricate(tmp_path / "rebooted", status="running", seed=1, record={"process": rebooted})
     fabricate(tmp_path / "elsewhere", status="running", seed=2)
     fabricate(tmp_path / "done", seed=3)
-    assert reasons_of(table_of(tmp_path)) == {"gone": "interrupted", "rebooted": "interrupted", "elsewhere": "running"}
+    assert reasons_of(report_of(tmp_path)) == {"gone": "interrupted", "rebooted": "interrupted", "elsewhere": "running"}
 
 
 def test_the_best_value_stands_beside_the_final_one_and_can_be_asked_for(tmp_path):
     fabricate(tmp_path / "a", 1.8, best=1.5, seed=0, curve=[(100, 1.9), (200, 1.5), (300, 1.8)])
     fabricate(tmp_path / "b", 1.6, best=1.3, seed=1, curve=[(100, 1.9), (200, 1.3), (300, 1.6)])
-    (row,) = runs_of(table_of(tmp_path))
-    assert (row.summary.mean, row.best) == (pytest.approx(1.7), pytest.approx(1.4))
-    (row,) = runs_of(table_of(tmp_path, Metric("val/cross_entropy", at_best=True)))
+    (row,) = runs_of(report_of(tmp_path))
+    assert (row.summary.mean, row.costs["best"]) == (pytest.approx(1.7), pytest.approx(1.4))
+    (row,) = runs_of(report_of(tmp_path, Metric("val/cross_entropy", at_best=True)))
     assert row.summary.mean == pytest.approx(1.4)
     # another metric at the best checkpoint is read from the line of its step
-    (row,) = runs_of(table_of(tmp_path, Metric("val/bits_per_character", at_best=True)))
+    (row,) = runs_of(report_of(tmp_path, Metric("val/bits_per_character", at_best=True)))
     assert row.summary.mean == pytest.approx(1.4 / math.log(2))
 
 
@@ -109,20 +107,20 @@ def test_evaluations_are_compared_on_their_split(tmp_path):
     fabricate(tmp_path / "a", 1.0, evaluations={"test": 1.7})
     fabricate(tmp_path / "b", 1.1, seed=1, evaluations={"test": 1.9})
     fabricate(tmp_path / "c", 0.9, seed=2)
-    runs = find_runs([str(tmp_path)])
+    found = find_runs([str(tmp_path)])
     for name, split in ((None, "test"), ("cross_entropy", "test"), ("test/cross_entropy", None)):
-        table = build(runs, metrics.resolve(name, split, None, runs))
-        (row,) = runs_of(table)
+        report = build(found, resolve_metric(name, split, None, found))
+        (row,) = runs_of(report)
         assert (row.summary.mean, row.summary.n) == (pytest.approx(1.8), 2)
-        assert reasons_of(table) == {"c": "no value"}
-        assert any(row.name == "5-gram" for row in table.rows)
+        assert reasons_of(report) == {"c": "no value"}
+        assert any(row.name == "5-gram" for row in report.tables[0].rows)
 
 
 def test_a_text_without_validation_is_compared_on_what_it_was_trained_on(tmp_path):
     final = {"train/loss": 3.4, "train/cross_entropy": 0.68}
-    fabricate(tmp_path / "hello", data="hello", record={"metrics": {"final": final, "best": None}})
-    runs = find_runs([str(tmp_path)])
-    assert metrics.resolve(None, None, None, runs).name == "train/cross_entropy"
+    fabricate(tmp_path / "hello", data="hello", curve=[], record={"metrics": {"final": final, "best": None}})
+    found = find_runs([str(tmp_path)])
+    assert resolve_metric(None, None, None, found).name == "train/cross_entropy"
 
 
 @pytest.mark.parametrize(
@@ -138,9 +136,9 @@ def test_a_text_without_validation_is_compared_on_what_it_was_trained_on(tmp_pat
 )
 def test_a_metric_that_no_run_has_is_answered_with_the_nearest(tmp_path, name, split, at, told):
     fabricate(tmp_path / "a", evaluations={"test": 1.7})
-    runs = find_runs([str(tmp_path)])
+    found = find_runs([str(tmp_path)])
     with pytest.raises(UserError, match=told.replace("(", "\\(")):
-        metrics.resolve(name, split, at, runs)
+        resolve_metric(name, split, at, found)
 
 
 def test_a_run_is_found_once_however_often_it_is_named(tmp_path, monkeypatch):
@@ -156,13 +154,13 @@ def test_odd_values_in_a_record_do_not_stop_the_report(tmp_path):
         fabricate(tmp_path / str(i), seed=i, record=record)
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "run.json").write_text("[]")
-    for i, content in enumerate(("- a\n- b\n", "a: [", "", "\x00")):
+    for i, content in enumerate(("- a\n- b\n", "a: [", "", "\x00", "a: &x [1]\nb: [*x, *x]\n")):
         folder = fabricate(tmp_path / f"yaml{i}", config=content)
         assert json.loads((folder / "run.json").read_text())["status"] == "done"
-    table = table_of(tmp_path)
-    assert sorted(name for name, reason in reasons_of(table).items() if reason == "unreadable") == [
-        "list", "yaml0", "yaml1", "yaml2", "yaml3"]  # fmt: skip
-    assert text.render(table)
+    report = report_of(tmp_path)
+    assert sorted(name for name, reason in reasons_of(report).items() if reason == "unreadable") == [
+        "list", "yaml0", "yaml1", "yaml2", "yaml3", "yaml4"]  # fmt: skip
+    assert to_text(sections(report))
 
 
 def test_what_is_nested_too_deeply_and_numbers_beyond_every_float_are_read_and_told(tmp_path):
@@ -173,14 +171,58 @@ def test_what_is_nested_too_deeply_and_numbers_beyond_every_float_are_read_and_t
     wild = fabricate(tmp_path / "wild", 1e200, seed=4, curve=[(0, 4.0), (100, 1e200)])
     with (wild / "metrics.jsonl").open("a") as file:
         file.write('{"step": 200, "val/cross_entropy": ' + "9" * 400 + "}\n" + "[" * 100_000 + "\n")
-    out = report([str(tmp_path), "--html", str(tmp_path / "page.html")])
+    out = command.report([str(tmp_path), "--html", str(tmp_path / "page.html")])
     assert out.startswith("5 runs: 3 counted, 2 unreadable")
     assert out.count("recursion") == 2
 
 
-def test_a_trial_that_its_study_pruned_is_listed_as_that(tmp_path):
+def test_a_trial_that_its_search_pruned_is_listed_as_that(tmp_path):
     fabricate(tmp_path / "good")
     fabricate(tmp_path / "cut", seed=1, record={"status": "stopped", "pruned": True, "steps": 30})
-    out = report([str(tmp_path)])
+    out = command.report([str(tmp_path)])
     assert "1 pruned" in out
-    assert "pruned by its study after 30 steps" in out
+    assert "pruned by its search after 30 steps" in out
+
+
+def test_runs_are_a_frame_with_one_row_each(tmp_path):
+    fabricate(tmp_path / "a", 1.5, best=1.4, seed=1, hidden_size=64, evaluations={"test": 1.7})
+    fabricate(tmp_path / "b", None, status="failed", model="lstm")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "run.json").write_text("{")
+    frame = runs(tmp_path)
+    assert list(frame.status) == ["done", "failed", "unreadable"]
+    first = frame.iloc[0]
+    assert (first.folder, first.seed, first.model) == (str(tmp_path / "a"), 1, "manual")
+    assert (first["model.hidden_size"], first["trainer.max_epochs"], first.steps) == (64, 10, 200)
+    assert (first["val/cross_entropy"], first["best/val/cross_entropy"]) == (1.5, 1.4)
+    assert (first["evaluation/test/cross_entropy"], first["baseline/uniform"]) == (1.7, 6.0)
+
+
+def test_curves_are_a_frame_with_one_row_a_validation(tmp_path):
+    fabricate(tmp_path / "a", seed=3, curve=[(100, 2.0), (200, 1.5)])
+    fabricate(tmp_path / "b", seed=4, curve=[(100, 3.0)])
+    frame = curves([tmp_path / "a", tmp_path / "b"])
+    assert list(zip(frame.seed, frame.step, frame["val/cross_entropy"], strict=True)) == [
+        (3, 100, 2.0), (3, 200, 1.5), (4, 100, 3.0)]  # fmt: skip
+    assert len(runs(tmp_path).merge(frame, on=["folder", "seed"])) == 3
+
+
+def test_any_number_of_metrics_jsonl_can_be_compared(tmp_path):
+    folder = fabricate(tmp_path / "a")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 300, "recurrent/spectral_radius/layer_0": 0.9}) + "\n")
+    (row,) = runs_of(
+        report_of(tmp_path, resolve_metric("recurrent/spectral_radius/layer_0", None, None, find_runs(tmp_path)))
+    )
+    assert row.summary.mean == 0.9
+
+
+def test_a_stored_configuration_is_read_whole(tmp_path):
+    (run,) = find_runs(
+        fabricate(tmp_path / "a", config=configuration(data="text", separator=": *a\n", gradient_clip_val=None))
+    )
+    assert (run.status, run.settings["data.separator"], run.settings["trainer.gradient_clip_val"]) == (
+        "done",
+        ": *a\n",
+        None,
+    )

@@ -5,13 +5,11 @@ import io
 import math
 
 import pytest
-from fabricated import CONFIG, fabricate
+from fabricated import fabricate
 
-from src.reports import metric as metrics
-from src.reports import sheet, text
-from src.reports.metric import Metric
+from src.reports.formatting import sections, to_csv, to_latex, to_text
 from src.reports.runs import find_runs
-from src.reports.table import build
+from src.reports.table import Metric, build, resolve_metric, unequal_costs
 
 # Student's 95 % quantiles of one and two degrees of freedom, which can be solved by hand
 T_OF_1 = math.tan(0.95 * math.pi / 2)
@@ -19,12 +17,17 @@ T_OF_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
 NATS = Metric("val/cross_entropy")
 
 
-def table_of(root, metric=NATS, **options):
+def report_of(root, metric=NATS, **options):
     return build(find_runs([str(root)]), metric, **options)
 
 
+def table_of(root, metric=NATS, **options):
+    (table,) = report_of(root, metric, **options).tables
+    return table
+
+
 def runs_of(table):
-    return [row for row in table.rows if row.group is not None]
+    return [row for row in table.rows if not row.name]
 
 
 def test_seeds_are_folded_and_the_figures_are_those_of_a_hand_computation(tmp_path):
@@ -41,37 +44,42 @@ def test_seeds_are_folded_and_the_figures_are_those_of_a_hand_computation(tmp_pa
     assert manual.summary.sd == pytest.approx(0.2)
     assert (manual.summary.low, manual.summary.high) == (pytest.approx(1.2 - half), pytest.approx(1.2 + half))
     assert manual.summary.n == 3
-    assert manual.seconds == pytest.approx(11.0)
+    assert manual.costs["seconds"] == pytest.approx(11.0)
     assert cell.summary.sd == pytest.approx(math.sqrt(0.5))
     assert cell.summary.high == pytest.approx(1.0 + T_OF_1 * math.sqrt(0.5) / math.sqrt(2))
 
 
 def test_what_cannot_matter_makes_no_row_of_its_own(tmp_path):
     for seed in range(3):
-        fabricate(tmp_path / f"sweep{seed}" / "run", seed=seed, log_every_n_steps=10 + seed, threads=seed + 1)
+        fabricate(tmp_path / f"sweep{seed}" / "run", seed=seed, log_every_n_steps=10 + seed, detect_anomaly=seed == 1)
     table = table_of(tmp_path)
     assert len(runs_of(table)) == 1
     assert runs_of(table)[0].summary.n == 3
     assert table.columns == []
-    assert not table.left_out
+    assert not report_of(tmp_path).left_out
 
 
-def test_a_second_key_that_follows_the_seed_is_the_seed(tmp_path):
-    for seed in (3, 4):
-        text_of_config = CONFIG.format(
-            seed=seed,
-            runs="r",
-            hidden_size=8,
-            nonlinearity="",
-            model="gru",
-            lr=0.1,
-            threads=1,
-            log_every_n_steps=1,
-            data="x",
-        )
-        config = text_of_config.replace("  evaluation_streams: 20\n", f"  evaluation_streams: 20\n  seed: {seed}\n")
-        fabricate(tmp_path / str(seed), seed=seed, model="gru", config=config)
-    assert [row.summary.n for row in runs_of(table_of(tmp_path))] == [2]
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("val_check_interval", (1.0, 0.25)),
+        ("threads", ("1", "2")),
+        ("patience", (2, 3)),
+        ("init_from", (None, "a.ckpt")),
+    ],
+)
+def test_whatever_can_change_a_result_makes_a_row_of_its_own(tmp_path, key, values):
+    for i, value in enumerate(values):
+        fabricate(tmp_path / str(i), **{key: value})
+    report = report_of(tmp_path)
+    assert len(runs_of(report.tables[0])) == 2
+    assert not report.left_out
+
+
+def test_files_of_one_name_but_other_content_are_different_texts(tmp_path):
+    for i, sha256 in enumerate(("aa", "bb")):
+        fabricate(tmp_path / str(i), seed=i, record={"data_provenance": {"sha256": sha256}})
+    assert [table.text for table in report_of(tmp_path).tables] == ["sha256 aa", "sha256 bb"]
 
 
 def test_baselines_stand_between_the_runs_in_the_metrics_unit(tmp_path):
@@ -85,26 +93,62 @@ def test_baselines_stand_between_the_runs_in_the_metrics_unit(tmp_path):
     in_bits = table_of(tmp_path, Metric("val/bits_per_character"))
     assert [row.summary.mean for row in in_bits.rows if row.name == "uniform guess (chance)"] == [6.0]
     accuracy = table_of(tmp_path, Metric("val/accuracy", mode="max"))
-    assert [(row.name, row.summary.mean) for row in accuracy.rows if row.group is None] == [
-        ("uniform guess (chance)", 1 / 64)
-    ]
+    assert [(row.name, row.summary.mean) for row in accuracy.rows if row.name] == [("uniform guess (chance)", 1 / 64)]
 
 
-def test_two_texts_have_their_baselines_each_with_its_name(tmp_path):
-    fabricate(tmp_path / "a", data="names", baselines={"uniform": 4.75})
-    fabricate(tmp_path / "b", data="enwik8", baselines={"uniform": 7.0})
-    chance = [row for row in table_of(tmp_path).rows if row.group is None]
-    assert [(row.settings["data"], round(row.summary.mean / math.log(2), 6)) for row in chance] == [
-        ("names", 4.75),
-        ("enwik8", 7.0),
+def test_each_text_has_a_table_of_its_own(tmp_path):
+    fabricate(tmp_path / "a", 1.2, data="names", baselines={"uniform": 4.75})
+    fabricate(tmp_path / "b", 1.5, data="enwik8", baselines={"uniform": 7.0})
+    fabricate(tmp_path / "c", 1.4, data="enwik8", baselines={"uniform": 7.0}, seq_len=16)
+    report = report_of(tmp_path)
+    places = [
+        (table.text, [row.place or round(row.summary.mean / math.log(2), 6) for row in table.rows])
+        for table in report.tables
     ]
+    assert places == [("data names", ["1", 4.75]), ("data enwik8", ["1", "2", 7.0])]
+    shown = to_text(sections(report))
+    assert shown.index("data names:") < shown.index("1.2000") < shown.index("data enwik8:") < shown.index("1.4000")
+    lines = list(csv.DictReader(io.StringIO(to_csv(report))))
+    assert [(line["data"], line["kind"]) for line in lines] == [
+        ("names", "runs"), ("names", "baseline"), ("enwik8", "runs"), ("enwik8", "runs"), ("enwik8", "baseline")]  # fmt: skip
+
+
+def test_rows_that_were_not_trained_equally_long_are_warned_of(tmp_path):
+    for name, steps in (("a", 158), ("b", 630)):
+        fabricate(tmp_path / name, model=name, record={"steps": steps, "seconds": steps / 10})
+    warning = "warning: these rows were not trained equally long: steps 158 to 630, seconds 15.8 to 63"
+    assert unequal_costs(table_of(tmp_path)) == [warning]
+    assert warning in to_text(sections(report_of(tmp_path)))
+
+
+def test_rows_within_one_percent_are_not_warned_of(tmp_path):
+    for name, steps in (("a", 1000), ("b", 1009)):
+        fabricate(tmp_path / name, model=name, record={"steps": steps, "seconds": steps / 10})
+    assert unequal_costs(table_of(tmp_path)) == []
+
+
+def test_a_setting_of_null_is_named(tmp_path):
+    fabricate(tmp_path / "a", gradient_clip_val=None)
+    fabricate(tmp_path / "b", 1.4, gradient_clip_val=1.0)
+    report = report_of(tmp_path)
+    assert [row[1] for row in sections(report)[1].rows[:2]] == ["1", "null"]
+    assert report.label_of(report.runs[0]) == "gradient_clip_val null, seed 0"
+
+
+def test_the_latex_table_escapes_what_latex_reads(tmp_path):
+    fabricate(tmp_path / "a", model="50%_$x$")
+    fabricate(tmp_path / "b", 1.6, model="cell")
+    latex = to_latex(sections(report_of(tmp_path)), "python -m src.report runs")
+    assert "\\begin{tabular}" in latex
+    assert "\\toprule" in latex
+    assert "50\\%\\_\\$x\\$" in latex
 
 
 def test_higher_is_better_for_accuracy(tmp_path):
     for name, accuracy in (("low", 0.3), ("high", 0.6)):
         fabricate(tmp_path / name, model=name, record={"metrics": {"final": {"val/accuracy": accuracy}}})
     runs = find_runs([str(tmp_path)])
-    table = build(runs, metrics.resolve("accuracy", None, None, runs))
+    (table,) = build(runs, resolve_metric("accuracy", None, None, runs)).tables
     assert [row.settings["model"] for row in runs_of(table)] == ["high", "low"]
 
 
@@ -113,8 +157,8 @@ def test_what_another_choice_brings_along_is_told_below_the_table(tmp_path):
     fabricate(tmp_path / "b", model="lstm")  # has no nonlinearity
     table = table_of(tmp_path)
     assert table.columns == ["model"]
-    assert table.with_others == {"model.nonlinearity": "model"}
-    assert "model.nonlinearity (tanh | -)" in text.render(table)
+    assert table.followers == {"model.nonlinearity": "model"}
+    assert "model.nonlinearity (tanh | null)" in to_text(sections(report_of(tmp_path)))
 
 
 def test_a_sweep_of_two_keys_has_two_columns_and_the_csv_their_full_names(tmp_path):
@@ -123,8 +167,14 @@ def test_a_sweep_of_two_keys_has_two_columns_and_the_csv_their_full_names(tmp_pa
             fabricate(tmp_path / f"{hidden}_{rate}", 1 + rate + hidden / 1000, hidden_size=hidden, lr=rate)
     table = table_of(tmp_path)
     assert table.columns == ["model.hidden_size", "optimizer.lr"]
-    assert text.render(table).splitlines()[4].split()[:5] == ["#", "hidden_size", "lr", "mean", "sd"]
-    lines = list(csv.DictReader(io.StringIO(sheet.render(table))))
+    assert to_text(sections(report_of(tmp_path))).splitlines()[4].split()[:5] == [
+        "#",
+        "hidden_size",
+        "lr",
+        "mean",
+        "sd",
+    ]
+    lines = list(csv.DictReader(io.StringIO(to_csv(report_of(tmp_path)))))
     assert [(line["model.hidden_size"], line["optimizer.lr"], round(float(line["mean"]), 9)) for line in lines[:4]] == [
         ("64", "0.01", 1.074),
         ("128", "0.01", 1.138),
@@ -141,24 +191,33 @@ def test_an_ignored_setting_makes_no_row(tmp_path):
 
 
 def test_many_settings_that_follow_from_one_are_one_column(tmp_path):
-    fabricate(tmp_path / "a", data="names", hidden_size=4, lr=0.1, model="cell", record={"experiment": "first"})
-    fabricate(tmp_path / "b", data="enwik8", hidden_size=64, lr=0.2, model="gru")  # no experiment, no nonlinearity
+    fabricate(
+        tmp_path / "a", hidden_size=4, lr=0.1, model="cell", record={"experiment": "first"}, num_layers=2, dropout=0.1
+    )
+    fabricate(tmp_path / "b", hidden_size=64, lr=0.2, model="gru", record={"experiment": "second"})
     table = table_of(tmp_path)
-    assert table.columns == ["data"]
-    followers = {"experiment", "model", "model.hidden_size", "model.nonlinearity", "optimizer.lr"}
-    assert set(table.with_others) == followers
-    shown = text.render(table)
-    assert "with data also change: " in shown
+    assert table.columns == ["experiment"]
+    followers = {
+        "model",
+        "model.hidden_size",
+        "model.nonlinearity",
+        "optimizer.lr",
+        "model.num_layers",
+        "model.dropout",
+    }
+    assert set(table.followers) == followers
+    shown = to_text(sections(report_of(tmp_path)))
+    assert "with experiment also change: " in shown
     assert "optimizer.lr (0.1 | 0.2)" in shown
 
 
 def test_independent_settings_stay_columns_however_many_they_are(tmp_path):
     for i in range(12):  # as a random search leaves them: every rate its own
         fabricate(
-            tmp_path / str(i), 1.5 + i / 10, model=("cell", "manual")[i % 2], data=("names", "text8")[i // 6],
+            tmp_path / str(i), 1.5 + i / 10, model=("cell", "manual")[i % 2], optimizer=("adam", "sgd")[i // 6],
             hidden_size=10 + i, lr=0.1 / (i + 1), nonlinearity=("tanh", "relu")[i % 3 % 2],
             record={"experiment": "ab"[i % 5 % 2]},
         )  # fmt: skip
     table = table_of(tmp_path)
-    assert {"model", "data", "model.hidden_size", "optimizer.lr", "model.nonlinearity"} <= set(table.columns)
-    assert table.with_others == {}
+    assert {"model", "optimizer", "model.hidden_size", "optimizer.lr", "model.nonlinearity"} <= set(table.columns)
+    assert table.followers == {}
