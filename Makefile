@@ -34,7 +34,7 @@ types: $(VENV)/.installed-test  ## run mypy on src
 	@$(RUN) -m mypy
 
 tensorboard: $(VENV)/.installed-run  ## show the runs in the browser; it prints the address
-	@echo "TensorBoard reads runs/ and prints its address in some seconds. Another port: make tensorboard ARGS=--port=6007"
+	@echo "TensorBoard reads runs/ and prints its address in a few seconds. Another port: make tensorboard ARGS=--port=6007"
 	@$(RUN) -m tensorboard.main --logdir runs $(ARGS)
 
 bench: $(VENV)/.installed-run  ## measure the speed on this machine: python -m src.benchmark $(ARGS)
