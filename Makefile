@@ -1,6 +1,6 @@
-# Two commands do everything on a machine with Python >= 3.11 (with venv) and make: `make train`, `make test`.
-# Each first makes .venv from its lock file, if .venv is missing or older than the lock; a second call installs nothing.
-# Another Python: make PYTHON=/path/to/python3.12 train. Words for the command behind a target: make train ARGS="seed=1".
+# Requirements: Python >= 3.11 (with venv) and make. The main targets are `make train` and `make test`.
+# Each target first installs its lock file into .venv if .venv is missing or older than the lock file.
+# Another Python: make PYTHON=/path/to/python3.12 train. Arguments for the target's command: make train ARGS="seed=1".
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -9,7 +9,7 @@ SHELL := /bin/sh
 VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
-# Tests run side by side, one torch thread each: two processes of two threads on two cores are ten times slower.
+# Two test processes with one torch thread each: with two threads each they are ten times slower on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadscope
 
 help:  ## print this list
@@ -21,30 +21,30 @@ train: $(VENV)/.installed-run  ## train the tutorial's network: python -m src.tr
 test: lint types  ## lint, types and every test
 	@$(PYTEST) $(ARGS)
 
-check: lint types  ## lint, types and the fast tests: what to run before each commit
+check: lint types  ## lint, types and the fast tests: run this before each commit
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-soak: $(VENV)/.installed-test  ## the long form of the kill test: 200 kills at random moments
+soak: $(VENV)/.installed-test  ## the long form of the kill test: 200 kills at random times
 	@UNROLL_KILLS=200 OMP_NUM_THREADS=1 $(RUN) -m pytest -q -s tests/runs/test_resume.py
 
-lint: $(VENV)/.installed-test  ## ruff over everything
+lint: $(VENV)/.installed-test  ## run ruff on all files
 	@$(RUN) -m ruff check .
 
-types: $(VENV)/.installed-test  ## mypy over src
+types: $(VENV)/.installed-test  ## run mypy on src
 	@$(RUN) -m mypy
 
-tensorboard: $(VENV)/.installed-run  ## show the runs in the browser, at the address that it prints
-	@echo "TensorBoard reads runs/; in some seconds it says at which address. Another port: make tensorboard ARGS=--port=6007"
+tensorboard: $(VENV)/.installed-run  ## show the runs in the browser; it prints the address
+	@echo "TensorBoard reads runs/ and prints its address in a few seconds. Another port: make tensorboard ARGS=--port=6007"
 	@$(RUN) -m tensorboard.main --logdir runs $(ARGS)
 
-bench: $(VENV)/.installed-run  ## the speed table of this machine: python -m src.benchmark $(ARGS)
+bench: $(VENV)/.installed-run  ## measure the speed on this machine: python -m src.benchmark $(ARGS)
 	@$(RUN) -m src.benchmark $(ARGS)
 
-# A browser serves only the tests that look at TensorBoard, and they are skipped without it: whatever happens here, go on.
-browser:  ## install Debian's chromium, for the tests that look at TensorBoard
+# Only the TensorBoard tests need a browser, and they are skipped without one, so a failure here is not an error.
+browser:  ## install Debian's chromium for the TensorBoard tests
 	@if browser=$$(command -v chromium || command -v chromium-browser); then echo "browser: $$browser"; \
 	elif ! command -v apt-get >/dev/null; then \
-	  echo "browser: no apt-get here; install chromium by this system's own means, or the browser tests are skipped"; \
+	  echo "browser: no apt-get here; install chromium with this system's package manager, or the browser tests are skipped"; \
 	elif [ "$$(id -u)" != 0 ]; then \
 	  echo "browser: this needs root: sudo apt-get install chromium; without it the browser tests are skipped"; \
 	elif ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } >/dev/null 2>&1; then \
@@ -53,9 +53,9 @@ browser:  ## install Debian's chromium, for the tests that look at TensorBoard
 
 # --- the virtual environment -----------------------------------------------------------------------------------------
 
-# pip tells what it downloads on a terminal (torch is large), and only what goes wrong in a file.
+# In a terminal pip shows its downloads (torch is large); otherwise it prints errors only.
 PIP_INSTALL = $(RUN) -m pip install --disable-pip-version-check $$([ -t 1 ] || echo --quiet)
-# Without dependencies (the lock has them all) and without a build environment of its own (setuptools is in the lock too).
+# No dependencies and no build environment: the lock file contains all packages, including setuptools.
 PROJECT := --no-deps --no-build-isolation --editable .
 
 $(VENV)/.installed-run: requirements.lock $(VENV)/bin/python | $(VENV)/bin/pip
@@ -68,12 +68,12 @@ $(VENV)/.installed-test: requirements-test.lock requirements.lock $(VENV)/bin/py
 	@$(PIP_INSTALL) -r $< && $(PIP_INSTALL) $(PROJECT)
 	@touch $(VENV)/.installed-run $@
 
-# python is a link, gone when the Python behind it is removed; pip comes last, so without it a venv is half-made.
+# bin/python is a link that breaks when its Python is removed. pip is installed last: without it the venv is incomplete.
 MAKE_VENV = @python=$$($(FIND_PYTHON)) && echo "Making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
 $(VENV)/bin/python: ; $(MAKE_VENV)
 $(VENV)/bin/pip: | $(VENV)/bin/python ; $(MAKE_VENV)
 
-# The first of PYTHON, else of the usual names, that is new enough and has venv; otherwise say what to install.
+# Print the first of PYTHON, or of the usual names, that is new enough and has venv; otherwise print what to install.
 FIND_PYTHON = without_venv=; \
 	if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; \
 	else set -- python3.11 python3.12 python3.13 python3.14 python3 python; fi; \
@@ -83,17 +83,17 @@ FIND_PYTHON = without_venv=; \
 	  without_venv=$${without_venv:-$$name}; \
 	done; \
 	if [ -n "$$without_venv" ]; then \
-	  echo "$$without_venv has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv), then call make again" >&2; \
+	  echo "$$without_venv has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv), then run make again" >&2; \
 	else \
 	  echo "no Python >= 3.11 with venv among: $$*. Install one (Debian, Ubuntu: apt-get install python3 python3-venv)," >&2; \
 	  echo "or name it: make PYTHON=/path/to/python3.11 $(or $(MAKECMDGOALS),train)" >&2; \
 	fi; exit 1
 
-# --- upkeep ----------------------------------------------------------------------------------------------------------
+# --- maintenance ----------------------------------------------------------------------------------------------------
 
-# The tests' set is resolved first and the running set within it, so that both locks name one version of everything.
-# A local build tag (torch's +cpu) is cut off and CUDA's own packages are left out: torch names them where they belong.
-lock:  ## resolve both lock files anew from pyproject.toml (with Python 3.11)
+# The test packages are resolved first and constrain the others, so that both lock files have the same versions.
+# Local build tags (torch's +cpu) and CUDA's packages are removed: torch's own build requires the right ones.
+lock:  ## resolve both lock files again from pyproject.toml (with Python 3.11)
 	@set -e; python=$$($(FIND_PYTHON)); rm -rf build/lock; mkdir -p build/lock; \
 	resolve() { \
 	  "$$python" -m venv build/lock/venv --clear; \
@@ -106,6 +106,6 @@ lock:  ## resolve both lock files anew from pyproject.toml (with Python 3.11)
 	resolve requirements.lock "-e . -c build/lock/requirements-test.lock"; \
 	mv build/lock/*.lock .; rm -rf build
 
-clean:  ## remove .venv, caches and build leftovers; never runs/
+clean:  ## remove .venv, caches and build files; never runs/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find conf src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""What the pages point to is there: every file that is linked, and the name that the link carries inside that file."""
+"""Links in the documentation point to existing files and names, and every default in conf/ has a reason."""
 
 import re
 from pathlib import Path
@@ -13,31 +13,31 @@ LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 
 
 def links_of(text: str) -> list[tuple[int, str, str]]:
-    """(line, words, target) of every link of a page to a file; code blocks and addresses aside."""
+    """Return (line, text, target) of every link to a file; code blocks and web addresses are skipped."""
     text = re.sub(r"^```.*?^```", lambda block: re.sub(r"[^\n]", "", block[0]), text, flags=re.MULTILINE | re.DOTALL)
     found = [(number, *link) for number, line in enumerate(text.splitlines(), start=1) for link in LINK.findall(line)]
     return [link for link in found if not link[2].startswith(("http:", "https:", "#", "mailto:"))]
 
 
 def broken_links(page: Path) -> list[str]:
-    """`line: why` of every link of a page that leads nowhere, or to a file without the `name` that the link carries."""
-    told = []
-    for number, words, target in links_of(page.read_text(encoding="utf-8")):
+    """Return `line: error` of every link to a missing file, or to a Python file that lacks the link's `name`."""
+    errors = []
+    for number, text, target in links_of(page.read_text(encoding="utf-8")):
         file = page.parent / target.partition("#")[0]
-        name = re.fullmatch(r"`[\w.]*?(\w+)`", words)
+        name = re.fullmatch(r"`[\w.]*?(\w+)`", text)
         if not file.exists():
-            told.append(f"{number}: there is no {target}")
+            errors.append(f"{number}: there is no {target}")
         elif name and file.suffix == ".py" and not re.search(rf"\b{name[1]}\b", f"{file.name} {file.read_text()}"):
-            told.append(f"{number}: {target} has no {name[1]}")
-    return told
+            errors.append(f"{number}: {target} has no {name[1]}")
+    return errors
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_link_of_a_page_leads_to_a_file_that_has_what_the_link_names(page):
+def test_every_link_points_to_a_file_that_contains_the_linked_name(page):
     assert broken_links(page) == []
 
 
-def test_a_link_to_a_lost_file_or_a_renamed_function_is_told_with_its_line(tmp_path):
+def test_a_link_to_a_missing_file_or_a_renamed_function_is_reported_with_its_line(tmp_path):
     (tmp_path / "cell.py").write_text("class CellRNN:\n    def forward(self): ...\n")
     page = tmp_path / "page.md"
     page.write_text(
@@ -48,25 +48,25 @@ def test_a_link_to_a_lost_file_or_a_renamed_function_is_told_with_its_line(tmp_p
     assert broken_links(page) == ["5: cell.py has no backward", "6: there is no gone.py"]
 
 
-NAMES = ("name", "_target_")  # what a file is, no default that needs a reason
+NAMES = ("name", "_target_")  # they identify the file; they are not defaults that need a reason
 
 
 def keys_without_reason(text: str) -> list[str]:
-    """Return the keys with a value that have no comment, beside them or at the head of their block."""
-    bare, told = [], False
+    """Return the keys with a value that have no comment on their line or at the head of their block."""
+    bare, has_reason = [], False
     for line in text.split("\nhydra:")[0].splitlines():
         key, _, value = line.strip().partition(":")
         if not line.strip():
-            told = False
+            has_reason = False
         elif "#" in line:
-            told = True
-        elif value.strip() and not told and key not in NAMES and not key.startswith("-"):
+            has_reason = True
+        elif value.strip() and not has_reason and key not in NAMES and not key.startswith("-"):
             bare.append(key)
     return bare
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda file: file.stem)
-def test_every_key_of_conf_says_why(file: Path) -> None:
+def test_every_default_in_conf_has_a_reason(file: Path) -> None:
     assert keys_without_reason(file.read_text(encoding="utf-8")) == []
 
 

@@ -1,4 +1,4 @@
-"""Every command and snippet of the pages that a newcomer reads runs, its training shrunk by debug=fast."""
+"""Every command and code block of README.md and docs/tutorial.md runs, with its training shortened by debug=fast."""
 
 from __future__ import annotations
 
@@ -16,97 +16,84 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs.commands import ROOT, SHARED_DATA, environment, only_run, run
+from tests.runs.commands import ROOT, SHARED_DATA, environment, only_run, refused, run
 
 pytestmark = pytest.mark.slow
 
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md"]  # the other pages of docs/ have tests of their own
-TEXT = "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
-
-
-def commands_of(page: Path) -> list[str]:
-    """The lines of a page that are commands of ours; a `$` before one is a prompt, whose answer is told below it."""
-    lines = re.findall(r"^(?:    |\$ |    \$ )?(python -m src\.\w+.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return list(dict.fromkeys(line.strip() for line in lines))
-
-
-COMMANDS = [(page, line) for page in PAGES for line in commands_of(page)]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = README + (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")  # the other pages have tests of their own
+COMMAND = re.compile(r"^ *(\$ )?python -m (src\.\w+) (.*)$", re.MULTILINE)  # `$`: its output follows on the page
+OWN_TESTS = ("src.search", "src.benchmark", "src.export")  # they need extras or their own sizes
+COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
+TEXT = (
+    "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
+)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run on a text, made once; each command gets a copy of its folder."""
+    """A folder with a small run on a text; each command gets a copy of it."""
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "my.txt").write_text(TEXT)
+    for name in ("my.txt", "letter.txt", "other.txt"):
+        (folder / name).write_text(TEXT)
     run("data=text", "data.path=my.txt", "model.hidden_size=8", "trainer.max_epochs=1", "model=manual", cwd=folder)
     return folder
 
 
 @pytest.fixture
-def here(trained: Path, tmp_path: Path) -> Path:
-    shutil.copytree(trained / "runs", tmp_path / "runs")
-    for name in ("my.txt", "letter.txt", "other.txt"):
-        (tmp_path / name).write_text(TEXT)
-    return tmp_path
+def folder(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
 
 
-def shrunk(line: str, here: Path) -> list[str]:
-    """The words of a command, its placeholders filled in and its training made small."""
-    words = shlex.split(line, comments=True)
-    folder = str(only_run(here).relative_to(here))
-    words = [word.replace("runs/...", folder) for word in words]
-    stored = any(word.startswith(("resume=", "rerun=")) for word in words)
-    if words[2] == "src.train" and not stored:
-        words.append("debug=fast")
-    if any("tiny_shakespeare" in word for word in words):
+@pytest.mark.parametrize(("prompt", "module", "rest"), COMMANDS, ids=[command[2][:60] for command in COMMANDS])
+def test_a_command_of_a_page_runs(prompt: str, module: str, rest: str, folder: Path) -> None:
+    arguments = shlex.split(rest, comments=True)
+    if prompt:
+        printed = README.partition(f"$ python -m {module} {rest}\n")[2].partition("\n\n")[0]
+        assert refused(*arguments, cwd=folder, module=module) == [line.strip() for line in printed.splitlines()]
+        return
+    if module == "src.train" and not arguments[0].startswith(("resume=", "rerun=")):
+        arguments.append("debug=fast")
+    if "tiny_shakespeare" in rest:
         if not SHARED_DATA.exists():
             pytest.skip("Tiny Shakespeare is not beside this checkout (../shared/data)")
-        words.append(f"data.root={SHARED_DATA}")
-    return words
+        arguments.append(f"data.root={SHARED_DATA}")
+    arguments = [argument.replace("runs/...", str(only_run(folder).relative_to(folder))) for argument in arguments]
+    if "trainer.accelerator=gpu" in arguments and not torch.cuda.is_available():
+        assert "gpu" in refused(*arguments, cwd=folder, module=module)[0]
+    else:
+        run(*arguments, cwd=folder, module=module, timeout=300)
 
 
-@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{page.name}: {line[:60]}" for page, line in COMMANDS])
-def test_a_command_of_a_page_runs(page: Path, line: str, here: Path) -> None:
-    words = shrunk(line, here)
-    if words[2] in ("src.search", "src.benchmark", "src.export"):
-        pytest.skip(f"{words[2]} has tests of its own, with its extras and its sizes")
-    answer = page.read_text(encoding="utf-8").partition(f"$ {line}\n")[2]
-    wrong = bool(answer) and "did you mean" in answer.partition("\n\n")[0]
-    no_gpu = any(word.endswith("=gpu") for word in words) and not torch.cuda.is_available()
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=here, env=environment(), capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == (2 if wrong or no_gpu else 0), f"{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    if wrong:
-        told = [text.strip() for text in answer.partition("\n\n")[0].splitlines()]
-        assert done.stderr.splitlines() == told
+def test_the_readme_shows_what_make_train_prints(tmp_path: Path) -> None:
+    printed = run(cwd=tmp_path)
+    (shown,) = re.findall(r"^    cell on hello.*?\n\n", README, re.MULTILINE | re.DOTALL)
+    for line in shown.replace("...\n", "").splitlines():
+        pattern = re.escape(line.strip()).replace("<date>_<time>_<id>", r"[\w-]+")
+        assert re.search(f"^{pattern}$", printed, re.MULTILINE), line
 
 
-def test_the_python_lines_of_the_readme_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    code = block.replace("runs/...", str(only_run(here)))
-    done = subprocess.run([sys.executable, "-c", code], cwd=here, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    *sampled, bits = done.stdout.splitlines()
+def test_the_python_lines_of_the_readme_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(block.replace("runs/...", str(only_run(folder))), {})  # noqa: S102  # our own page
+    *sampled, bits = capsys.readouterr().out.splitlines()
     assert "ROMEO:" in "\n".join(sampled)
     assert 0 < float(bits) < 12
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_make_tensorboard_serves_the_runs_says_where_and_ends_with_ctrl_c(here: Path) -> None:
+def test_make_tensorboard_prints_its_address_and_stops_after_ctrl_c(folder: Path) -> None:
     for name in ("Makefile", "requirements.lock"):
-        shutil.copy(ROOT / name, here)
-    (here / ".venv" / "bin").mkdir(parents=True)
-    (here / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    (here / ".venv" / "bin" / "python").chmod(0o755)
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (folder / ".venv" / "bin" / "python").chmod(0o755)
     for stamp in ("bin/pip", ".installed-run"):
-        (here / ".venv" / stamp).touch()  # newer than the lock: nothing is to be installed
-    plain = {key: value for key, value in environment().items() if not key.startswith(("MAKE", "MFLAGS"))}
+        (folder / ".venv" / stamp).touch()  # newer than the lock: nothing has to be installed
     process = subprocess.Popen(
         ["make", "tensorboard", "ARGS=--port=0"],
-        cwd=here,
-        env=plain,
+        cwd=folder,
+        env={key: value for key, value in environment().items() if not key.startswith(("MAKE", "MFLAGS"))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -117,10 +104,10 @@ def test_make_tensorboard_serves_the_runs_says_where_and_ends_with_ctrl_c(here: 
     try:
         found = (re.search(r"http://localhost:\d+/", line) for line in process.stdout or ())
         address = next((match[0] for match in found if match), None)
-        assert address, "TensorBoard ended without an address"
+        assert address, "TensorBoard ended without printing an address"
         with urllib.request.urlopen(f"{address}data/runs", timeout=30) as answer:
             assert answer.status == 200
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: make and what it has started
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to make and to its child
         process.communicate()
     finally:
         watchdog.cancel()
