@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from src.config.compose import compose_and_run
 from src.config.overrides import groups
@@ -15,7 +15,6 @@ from src.config.schema import (
     POSITIVE,
     THREADS,
     InferenceConfig,
-    Transitional,
     about,
     errors_in_values,
     within,

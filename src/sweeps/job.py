@@ -23,7 +23,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.compose import plain
+from src.config.compose import to_config
 from src.config.run_key import run_key, run_name, sweep_folder
 from src.config.schema import Config, to_plain
 from src.errors import UserError
@@ -160,7 +160,7 @@ class JobRunner:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # between runs; a run handles it and saves
             if self.cwd.is_dir():
                 os.chdir(self.cwd)  # some launchers start their workers elsewhere
-        config = plain(cfg)
+        config = to_config(cfg)
         folder = sweep_folder(config)
         os.environ["UNROLL_SIDE_BY_SIDE"] = str(self.side_by_side)
         try:

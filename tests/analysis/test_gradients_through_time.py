@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from src.config.schema import ModelConfig
 from src.diagnostics.gradient_flow import (
     Layers,
     by_lag,
@@ -15,7 +16,6 @@ from src.diagnostics.gradient_flow import (
     vanishes_at,
     window_deltas,
 )
-from src.config.schema import ModelConfig
 from src.models.convert import convert_
 from src.models.gated import GRU
 from src.models.language_model import LanguageModel, build_model

@@ -21,7 +21,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from src.config.compose import plain
+from src.config.compose import to_config
 from src.config.hydra_compat import (
     SWEEPER,
     CheckedSweeper,
@@ -35,7 +35,7 @@ from src.config.hydra_compat import (
     register,
     run_each,
 )
-from src.config.overrides import CONF, mistakes_in
+from src.config.overrides import CONF, errors_in_overrides
 from src.config.schema import Config
 from src.errors import UserError
 
@@ -76,7 +76,7 @@ def test_every_private_name_of_hydra_is_as_it_was() -> None:
 @pytest.fixture
 def hydra_here() -> Iterator[Any]:
     ConfigStore.instance().store(name="train_schema", node=Config)
-    register(Sweep(plain, lambda config: [], None))
+    register(Sweep(to_config, lambda config: [], None))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield GlobalHydra.instance().hydra
 
@@ -99,7 +99,7 @@ def test_a_job_is_composed_as_hydra_composes_it(hydra_here: Any) -> None:
     for overrides in JOBS:  # the later ones with the memory of the earlier ones
         mine = loader.load_sweep_config(master, overrides)
         theirs = hydra_here.config_loader.load_sweep_config(master, overrides)
-        assert plain(mine) == plain(theirs), changed(f"composing: {overrides}")
+        assert to_config(mine) == to_config(theirs), changed(f"composing: {overrides}")
         for node in ("overrides.task", "runtime.choices"):
             here, there = (OmegaConf.select(cfg.hydra, node) for cfg in (mine, theirs))
             assert here == there, changed(f"hydra.{node}: {overrides}")
@@ -169,10 +169,10 @@ def test_a_key_of_a_launcher_must_be_one_of_its_preset(
     monkeypatch: pytest.MonkeyPatch, overrides: list[str], end: str
 ) -> None:
     monkeypatch.setattr("src.config.hydra_compat.is_installed", lambda module: True)
-    (message,) = mistakes_in(overrides, Config).values()
+    (message,) = errors_in_overrides(overrides, Config).values()
     assert message.endswith(end)
     good = ["hydra.launcher.partition=long", "+hydra.launcher.additional_parameters.x=2"]
-    assert mistakes_in(["hydra/launcher=submitit_slurm", *good], Config) == {}
+    assert errors_in_overrides(["hydra/launcher=submitit_slurm", *good], Config) == {}
 
 
 def test_a_launcher_that_can_run_nothing_here_is_refused_before_job_0(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,4 +185,4 @@ def test_a_launcher_that_can_run_nothing_here_is_refused_before_job_0(monkeypatc
 
 
 def test_a_glob_of_options_is_accepted() -> None:
-    assert mistakes_in(["model=glob(*)"], Config) == {}
+    assert errors_in_overrides(["model=glob(*)"], Config) == {}

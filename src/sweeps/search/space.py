@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.checks import errors_in_config
-from src.config.compose import plain
+from src.config.compose import to_config
 from src.config.hydra_compat import RememberingLoader, Sweep, register
-from src.config.overrides import CONF, groups, mistakes_in, quote_literals, several
+from src.config.overrides import CONF, errors_in_overrides, groups, quote_literals, several
 from src.config.run_key import what_matters
 from src.config.schema import Config, Parameter, SearchRoot, errors_in_values, flatten, to_plain
 from src.errors import UserError, nearest
@@ -76,7 +76,7 @@ def compose(words: Sequence[str]) -> DictConfig:
         UserError: it cannot be composed.
     """
     ConfigStore.instance().store(name="train_schema", node=Config)
-    register(Sweep(plain, errors_in_config, None))  # conf/train.yaml names our sweeper
+    register(Sweep(to_config, errors_in_config, None))  # conf/train.yaml names our sweeper
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra.compose("train", quote_literals(words), return_hydra_config=True)
@@ -86,14 +86,14 @@ def compose(words: Sequence[str]) -> DictConfig:
 
 def config_of(words: Sequence[str]) -> Config:
     """Return the configuration of a training run with these overrides."""
-    config: Config = plain(compose(words))
+    config: Config = to_config(compose(words))
     return config
 
 
 def known_of(words: Sequence[str]) -> dict[str, Any]:
     """Return what a condition can depend on: each key of the configuration, and the option of each group."""
     cfg = compose(words)
-    return dict(flatten(to_plain(plain(cfg)))) | {group: cfg.hydra.runtime.choices.get(group) for group in groups()}
+    return dict(flatten(to_plain(to_config(cfg)))) | {group: cfg.hydra.runtime.choices.get(group) for group in groups()}
 
 
 def settings_of(config: Config) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def as_experiment(words: Sequence[str]) -> dict[str, Any]:
     defaults = dict(flatten(to_plain(config_of([f"{group}={option}" for group, option in chosen.items()]))))
     experiment: dict[str, Any] = {"defaults": [{f"override /{group}": option} for group, option in chosen.items()]}
     experiment["defaults"].append("_self_")
-    for key, value in flatten(to_plain(plain(cfg))):
+    for key, value in flatten(to_plain(to_config(cfg))):
         *parents, leaf = key.split(".")
         if key.split(".")[0] not in NOT_IN_BEST and defaults.get(key) != value:
             functools.reduce(lambda node, parent: node.setdefault(parent, {}), parents, experiment)[leaf] = value
@@ -159,7 +159,7 @@ def check_trials(words: Sequence[str], space: Space) -> None:
         elif several(given):
             errors[f"{given}: a search gives all its trials one value; vary it by a space in conf/search/"] = None
     ends = [override(key, value) for key, values in ends_of(space).items() for value in values]
-    errors |= dict.fromkeys(mistakes_in([*quote_literals(words), *ends], Config).values())
+    errors |= dict.fromkeys(errors_in_overrides([*quote_literals(words), *ends], Config).values())
     if not errors:
         known = known_of(words)
         for key, other in ((key, other) for key, one in space.items() for other in one.when):
@@ -181,7 +181,7 @@ def _configs_of(words: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> It
         for values in trials:
             varied = [override(key, value) for key, value in values.items()]
             try:
-                yield plain(loader.load_sweep_config(master, quote_literals([*words, *varied])))
+                yield to_config(loader.load_sweep_config(master, quote_literals([*words, *varied])))
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(f"{' '.join(varied)}: {str(error).splitlines()[0]}") from error
 
