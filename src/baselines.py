@@ -37,24 +37,12 @@ class Counts:
 
 
 def witten_bell(
-    train_ids: np.ndarray,
-    held_out_ids: np.ndarray,
-    vocab_size: int,
-    max_order: int = MAX_ORDER,
-    boundary: int | None = None,
+    train_ids: np.ndarray, held_out_ids: np.ndarray, vocab_size: int, max_order: int, boundary: int | None = None
 ) -> list[float]:
-    """Return nats per character of the held-out text for the n-gram of each order 1..max_order.
+    """Return nats per character of the held-out text (length,) for the n-grams of order 1..max_order of `train_ids`.
 
-    Every character of the held-out text but the first is scored, the early ones with the context that there is.
-
-    Args:
-        train_ids, held_out_ids: (length,) ids of the text that is counted and of the one that is scored.
-        vocab_size: for P_0.
-        max_order: the largest n.
-        boundary: an id that starts a new item; contexts do not reach back beyond it.
-
-    Raises:
-        ValueError: there is nothing to count or to score.
+    Every character but the first is scored, the early ones with the context that there is. `boundary`: an id that
+    starts a new item; contexts do not reach back beyond it. Raises ValueError if there is nothing to count or to score.
     """
     train, held_out = (np.asarray(ids, np.int64) for ids in (train_ids, held_out_ids))
     if len(train) < 1 or len(held_out) < 2:
@@ -113,15 +101,12 @@ def baselines(corpus: Corpus, split: str = "val") -> dict[str, float]:
     """Return bits per character: `uniform` (every symbol equally likely), `unigram`, `ngram_2` to `ngram_7`.
 
     Counted on `train`, scored on `split`, stored in the cache. A pair, or a split of one character, has `uniform` only.
-    `basis` tells if only a part of the text is used.
     """
-    train, scored = corpus.splits["train"], corpus.splits[split]
-    size = len(corpus.vocabulary)
+    train, scored, size = corpus.splits["train"], corpus.splits[split], len(corpus.vocabulary)
     uniform = {"uniform": math.log2(size)}
     if isinstance(scored, PairSplit) or scored.transitions < 1:
         return uniform
-    limits = (MAX_ORDER, MOST_TRAIN, MOST_SCORED)
-    name = hashlib.sha256(f"{corpus.key} {split} {limits}".encode()).hexdigest()[:32]
+    name = hashlib.sha256(f"{corpus.key} {split} {(MAX_ORDER, MOST_TRAIN, MOST_SCORED)}".encode()).hexdigest()[:32]
     path = cache_folder() / "baselines" / f"{name}.json"
     nats = read_cached(path)
     if not (isinstance(nats, list) and len(nats) == MAX_ORDER and all(isinstance(one, float) for one in nats)):

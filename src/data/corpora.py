@@ -140,7 +140,7 @@ def _source(file: File, root: str | None) -> Source:
 
 def _download(file: File) -> Path:
     """Download a file into the cache folder, where it appears only if it is complete and has its checksum."""
-    import pooch  # here, because its import takes 0.3 s
+    import pooch  # type: ignore[import-untyped]  # here, because its import takes 0.3 s
 
     folder, known, urls = cache_folder() / "corpora", {file.path: file.sha256}, {file.path: file.address}
     cache = pooch.create(folder, base_url="", registry=known, urls=urls, retry_if_failed=RETRIES)

@@ -12,31 +12,23 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from src.config.schema import DataConfig
+from src.data import encoding as cache
 from src.data.corpora import CORPORA, EXTEND, check, errors_in_data, is_list, pair_of, sources
-from src.data.encoding import (
-    FORMAT,
-    Facts,
-    Scan,
-    find_ids,
-    find_or_write_ids,
-    remember_digests,
-    remembered_digests,
-    scan,
-    write_ids,
-)
-from src.data.splits import BOUNDARY, LineSplit, PairSplit, Split, Splits, TextSplit, draw_items, edges_of
+from src.data.encoding import FORMAT, Facts, Scan, scan
+from src.data.splits import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit, draw_items, edges_of
 from src.data.text_reader import CLEANED, Piece, Source, find, pieces, rules_of
-from src.data.vocabulary import NO_CODE, Vocabulary
+from src.data.vocabulary import Vocabulary
 from src.errors import DataError, UnknownCharacter, counted
 
 NAMES = ("train", "val", "test")
 TEXT_SHARES = (0.9, 0.1)  # of a text without a standard split
 LIST_SHARES = (0.8, 0.1, 0.1)  # of the items of a list
+Missing = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> offsets and codes of what a vocabulary lacks
 Spans = dict[str, list[int]]  # start and end of each split in the ids of all texts
 
 
@@ -48,7 +40,6 @@ class Corpus:
     provenance  plain data for run.json: files, checksums, rules, counts
     key         of content and options: two corpora with the same key have the same ids
     notes       what a user should know at the start, one line each
-    boundary    the symbol before, between and after items, if the text is a list
     """
 
     name: str
@@ -57,7 +48,6 @@ class Corpus:
     provenance: dict[str, Any]
     key: str
     notes: tuple[str, ...] = ()
-    boundary: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,14 +57,6 @@ class Part:
     names: tuple[str, ...]
     sources: list[Source]
     shares: tuple[float, ...] = (1.0,)
-
-
-class Missing(NamedTuple):
-    """Symbols of a split that a vocabulary lacks: how many, the offset of the first, their codes."""
-
-    number: int
-    first: int
-    codes: list[int]
 
 
 def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Corpus:
@@ -101,11 +83,11 @@ def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Cor
         raise DataError(f"data.encoding={encoding}: the vocabulary is of {kind}; set data.encoding={kind}")
     parts = _parts(config)
     files = [source for part in parts for source in part.sources]
-    if digests := remembered_digests(files):
+    if digests := cache.remembered_digests(files):
         for source, digest in zip(files, digests, strict=True):
             check(source, digest)
         key = _key(config, parts, digests, vocabulary)
-        if found := find_ids(key):
+        if found := cache.find_ids(key):
             return _corpus(config, key, *found, parts)
     return _encode(config, parts, files, vocabulary)
 
@@ -165,7 +147,7 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     digests = [digest for one in scans for digest in one.digests]
     for source, digest in zip(files, digests, strict=True):
         check(source, digest)
-    remember_digests(files, stamps, digests)
+    cache.remember_digests(stamps, digests)
 
     def symbols() -> Iterator[Piece]:
         return itertools.chain.from_iterable(pieces(text.sources, reading) for text in texts)
@@ -188,14 +170,14 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     }
 
     def write(stream: BinaryIO) -> Facts:
-        write_ids(stream, symbols(), vocabulary)
+        cache.write_ids(stream, symbols(), vocabulary)
         for source, stamp in zip(files, stamps, strict=True):
             if source.stamp() != stamp:
                 raise DataError(f"{source.name} was changed while it was read; start again")
         return facts
 
     key = _key(config, parts, digests, given)
-    return _corpus(config, key, *find_or_write_ids(key, write), parts)
+    return _corpus(config, key, *cache.find_or_write_ids(key, write), parts)
 
 
 def _draw(parts: list[Part], config: DataConfig) -> tuple[list[Part], list[Scan]]:
@@ -234,53 +216,51 @@ def _vocabulary(config: DataConfig, first: dict[int, int], end: int) -> Vocabula
     return Vocabulary(tuple(sorted(code for code, at in first.items() if at < end)), config.encoding)
 
 
-def _missing(symbols: Iterable[Piece], spans: Spans, vocabulary: Vocabulary) -> dict[str, Missing]:
-    """Return what the vocabulary lacks of each split, if anything."""
-    known = np.zeros(0x110000, bool)
-    known[[code for code in vocabulary.codes if code != NO_CODE]] = True
+def _missing(symbols: Iterable[Piece], spans: Spans, vocabulary: Vocabulary) -> Missing:
+    """Return the symbols of each split that the vocabulary lacks, if there are any."""
+    lacks = vocabulary.table == (-1 if vocabulary.unknown_id is None else vocabulary.unknown_id)
     offsets, codes, length = [], [], 0
     for piece in symbols:
         array = np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece
-        at = np.flatnonzero(~known[array])
+        at = np.flatnonzero(lacks[array])
         offsets.append(at + length)
         codes.append(array[at].astype(np.uint32))
         length += len(piece)
     offset, code = np.concatenate(offsets), np.concatenate(codes)
-    missing = {}
-    for name, (low, high) in spans.items():
-        first, last = np.searchsorted(offset, (low, high)).tolist()
-        if first < last:
-            missing[name] = Missing(last - first, int(offset[first]) - low, np.unique(code[first:last]).tolist())
-    return missing
+    inside = {name: slice(*np.searchsorted(offset, span)) for name, span in spans.items()}
+    return {name: (offset[own] - spans[name][0], code[own]) for name, own in inside.items() if own.start < own.stop}
 
 
 def _with_missing(
-    config: DataConfig, vocabulary: Vocabulary, missing: dict[str, Missing], given: Vocabulary | None
+    config: DataConfig, vocabulary: Vocabulary, missing: Missing, given: Vocabulary | None
 ) -> tuple[Vocabulary, list[str], dict[str, int]]:
     """Return the vocabulary by the rule `config.unknown`, notes, and how many symbols became unknown, by split.
 
     Raises:
         UnknownCharacter: by the rule missing characters are an error.
     """
-    kind = config.encoding
-    rule = config.unknown or ("map" if given is None or given.unknown_id is not None else "error")
+    kind, rule = config.encoding, config.unknown
     if not missing:
-        return (vocabulary.with_unknown() if config.unknown == "map" else vocabulary), [], {}
+        return (vocabulary.with_unknown() if rule == "map" else vocabulary), [], {}
+    rule = rule or ("map" if given is None or given.unknown_id is not None else "error")
+    distinct = {name: np.unique(codes).tolist() for name, (_, codes) in missing.items()}
     if rule == "error":
-        name, (number, first, codes) = next(iter(missing.items()))
+        name, (offsets, _) = next(iter(missing.items()))
         extend = ", data.unknown=extend one for each" if given is not None else ""
         remedy = f"data.unknown=map makes one symbol for all of them{extend}"
-        raise vocabulary.unknown_error(codes, number, first, f"{config.name}: {name}", remedy)
+        where = f"{config.name}: {name}"
+        raise vocabulary.unknown_error(distinct[name], len(offsets), int(offsets[0]), where, remedy)
     if rule == "extend":
-        added = {code for one in missing.values() for code in one.codes}
+        added = {code for codes in distinct.values() for code in codes}
         note = f"vocabulary: {counted(len(added), kind)} added to the {len(vocabulary)} it had"
         return vocabulary.extend_codes(added), [note], {}
+    mapped = {name: len(offsets) for name, (offsets, _) in missing.items()}
     notes = [
-        f"{name}: {counted(one.number, kind)} ({len(one.codes)} distinct) not in the vocabulary; "
+        f"{name}: {counted(number, kind)} ({len(distinct[name])} distinct) not in the vocabulary; "
         "one unknown symbol represents them, and the uniform guess counts it"
-        for name, one in missing.items()
+        for name, number in mapped.items()
     ]
-    return vocabulary.with_unknown(), notes, {name: one.number for name, one in missing.items()}
+    return vocabulary.with_unknown(), notes, mapped
 
 
 # -- ids as a corpus --------------------------------------------------------------------------------------------------
@@ -289,19 +269,16 @@ def _with_missing(
 def _corpus(config: DataConfig, key: str, ids: np.ndarray, facts: Facts, parts: list[Part]) -> Corpus:
     """Return the corpus of encoded parts."""
     vocabulary, splits = Vocabulary.from_plain(facts["vocabulary"]), Splits()
-    boundary = BOUNDARY if is_list(config) else None
     for name in NAMES:
         if name in facts["spans"]:
             own = ids[slice(*facts["spans"][name])]
-            split: Split = TextSplit(name, own)
-            if boundary:
-                split = LineSplit(name, own, int(vocabulary.encode(boundary)[0]))
-            splits[name] = split
+            boundary = int(vocabulary.encode(BOUNDARY)[0]) if is_list(config) else None
+            splits[name] = TextSplit(name, own) if boundary is None else LineSplit(name, own, boundary)
     notes = [*facts["notes"]]
     if folder := facts.get("unkept"):
         notes.append(f"the cache folder {folder} cannot be written: the text was encoded for this process only")
     record = _provenance(config, key, facts, parts, splits)
-    return Corpus(config.name, vocabulary, splits, record, key, tuple(notes), boundary)
+    return Corpus(config.name, vocabulary, splits, record, key, tuple(notes))
 
 
 def _provenance(config: DataConfig, key: str, facts: Facts, parts: list[Part], splits: Splits) -> dict[str, Any]:

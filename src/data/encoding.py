@@ -9,7 +9,7 @@ import mmap
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,7 +19,7 @@ import numpy as np
 
 from src.config.schema import DataConfig
 from src.data.text_reader import Piece, Source, pieces
-from src.data.vocabulary import NO_CODE, Vocabulary
+from src.data.vocabulary import Vocabulary
 from src.errors import DataError
 from src.files import atomic_file, lock, read_json, remove_leftovers, user_path, write_json
 
@@ -111,48 +111,29 @@ def _new_codes(piece: Piece, seen: np.ndarray, seen_bytes: bytes) -> dict[int, i
 # -- checksums of files that have not changed since they were read ----------------------------------------------------
 
 
-def _memory(sources: list[Source]) -> Path:
-    names = "\n".join(str(source.stamp()[0]) for source in sources).encode("utf-8", "surrogateescape")
-    return cache_folder() / "remembered" / f"{hashlib.sha256(names).hexdigest()[:32]}.json"
+def _note(stamps: list[list[Any]]) -> Path:
+    return cache_folder() / "remembered" / f"{hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]}.json"
 
 
 def remembered_digests(sources: list[Source]) -> list[str] | None:
     """Return the checksums of files that have not changed since `remember_digests`, or None."""
-    note = read_cached(_memory(sources))
-    if not isinstance(note, dict) or note.get("stamps") != [source.stamp() for source in sources]:
-        return None
-    digests = note.get("digests")
+    digests = read_cached(_note([source.stamp() for source in sources]))
     sound = isinstance(digests, list) and len(digests) == len(sources) and all(isinstance(one, str) for one in digests)
     return digests if sound else None
 
 
-def remember_digests(sources: list[Source], stamps: list[list[Any]], digests: list[str]) -> None:
-    """Store the checksums of files that had these stamps before they were read, if none was changed just now."""
+def remember_digests(stamps: list[list[Any]], digests: list[str]) -> None:
+    """Store the checksums of files by their stamps before they were read, if none was changed just now."""
     if all(time.time_ns() - int(stamp[2]) > SETTLED_NS for stamp in stamps):
-        write_cached(_memory(sources), {"stamps": stamps, "digests": digests})
+        write_cached(_note(stamps), digests)
 
 
 # -- second reading: ids ----------------------------------------------------------------------------------------------
 
 
-def translation(vocabulary: Vocabulary) -> np.ndarray:
-    """Return the lookup table code -> id for every code; codes without a symbol: the unknown id, or 0.
-
-    The 0 is never read: without an unknown symbol, only characters that are in no split have none.
-    """
-    table = np.zeros(256 if vocabulary.kind == "bytes" else 0x110000, vocabulary.dtype)
-    if vocabulary.unknown_id is not None:
-        table[:] = vocabulary.unknown_id
-    known = [(code, index) for index, code in enumerate(vocabulary.codes) if code != NO_CODE]
-    if known:
-        codes, ids = zip(*known, strict=True)
-        table[list(codes)] = ids
-    return table
-
-
-def write_ids(stream: BinaryIO, pieces: Iterator[Piece], vocabulary: Vocabulary) -> None:
-    """Write the ids of all pieces."""
-    table = translation(vocabulary)
+def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary) -> None:
+    """Write the ids of all pieces; those of characters without a symbol, which are in no split, are 0."""
+    table = np.maximum(vocabulary.table, 0).astype(vocabulary.dtype)
     byte_table = table[:256].tobytes() if table.dtype == np.uint8 else b""
     for piece in pieces:
         if isinstance(piece, bytes) and byte_table:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 
@@ -22,8 +21,8 @@ IGNORED = -100  # the target that torch's cross_entropy leaves out
 
 
 @dataclass(frozen=True, eq=False)
-class TextSplit:
-    """One text as ids (length,), in memory or memory-mapped; every character but the first is predicted once."""
+class _Ids:
+    """Ids (length,), in memory or memory-mapped; every one but the first is predicted once."""
 
     name: str
     ids: np.ndarray
@@ -33,16 +32,22 @@ class TextSplit:
 
     @property
     def transitions(self) -> int:
-        """All characters but the first."""
+        """How many ids are predicted."""
         return max(0, len(self.ids) - 1)
 
 
 @dataclass(frozen=True, eq=False)
-class LineSplit:
-    """Items in one array of ids (length,), with a boundary id before the first, between two and after the last."""
+class TextSplit(_Ids):
+    """One long text."""
 
-    name: str
-    ids: np.ndarray
+
+@dataclass(frozen=True, eq=False)
+class LineSplit(_Ids):
+    """Items in one array, with a boundary id before the first, between two and after the last.
+
+    An item of n characters has n + 1 transitions: its end is predicted too.
+    """
+
     boundary: int
 
     def __len__(self) -> int:
@@ -59,25 +64,16 @@ class LineSplit:
         """Transitions of each item: its characters and the boundary after it (items,)."""
         return np.diff(self.starts, append=len(self.ids) - 1)
 
-    @property
-    def transitions(self) -> int:
-        """An item of n characters has n + 1: its end is predicted too."""
-        return max(0, len(self.ids) - 1)
-
 
 @dataclass(frozen=True, eq=False)
-class PairSplit:
+class PairSplit(_Ids):
     """Input ids (length,) and the target of each step (length,): the tutorial's "hello" -> "ohlol"."""
 
-    name: str
-    ids: np.ndarray
     targets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     @property
     def transitions(self) -> int:
+        """Every step has a target."""
         return len(self.ids)
 
 
@@ -114,27 +110,11 @@ def draw_items(text: bytes, shares: Sequence[float], seed: int, name: str) -> li
     return [BOUNDARY.encode().join([b"", *(items[at] for at in order[low:high]), b""]) for low, high in spans]
 
 
-# -- plans: how many windows an epoch has, and which part of the split each one is ------------------------------------
+# -- plans: how many windows an epoch has (`count`), how many transitions are in none (`dropped`), whether every epoch
+# -- starts from a zero state (`fresh`). cut(): inputs and targets (time, batch) of a window, int64, for some of its
+# -- columns. begins(): whether a window starts from a zero state.
 
 Cut = tuple[np.ndarray, np.ndarray]
-
-
-class Plan(Protocol):
-    """The windows of an epoch.
-
-    count    how many there are
-    dropped  transitions that are in none
-    fresh    whether the first window starts from a zero state in every epoch
-    cut      inputs and targets (time, batch) of window `index`, int64, for some of the columns
-    begins   whether window `index` starts from a zero state
-    """
-
-    count: int
-    dropped: int
-    fresh: bool
-
-    def cut(self, epoch: int, index: int, columns: slice) -> Cut: ...
-    def begins(self, epoch: int, index: int) -> bool: ...
 
 
 class StreamPlan:
@@ -272,6 +252,9 @@ class PairPlan:
 
     def begins(self, epoch: int, index: int) -> bool:
         return True
+
+
+Plan = StreamPlan | LinePlan | PairPlan
 
 
 def plan(split: Split, seq_len: int, batch_size: int, offset: str, seed: int) -> Plan:

@@ -82,9 +82,7 @@ def find(path: str, key: str = "path") -> list[Source]:
         files = [Path(name) for name in glob.glob(str(place), recursive=True) if os.path.isfile(name)]
     if not files:
         what = "the folder has no files" if os.path.isdir(place) else "there is no such file or folder, no glob matches"
-        moved = "" if key == "file" else f"; set data.{key} to where it is now"
-        where = moved if place.is_absolute() else f" (relative paths start at {Path.cwd()})"
-        raise DataError(f"data.{key}={path}: {what}{where}")
+        raise DataError(f"data.{key}={path}: {what} (relative paths start at {Path.cwd()})")
     return [Source(str(file), file) for file in sorted(files)]
 
 

@@ -24,16 +24,9 @@ NO_CODE = 0xFFFFFFFF  # the code of the unknown symbol: no code point, no byte
 
 def codes_of(text: str | bytes, kind: str) -> np.ndarray:
     """Return the codes (length,): code points (uint32), or byte values (uint8), of a str those of its UTF-8."""
-    if kind == "bytes":
-        if isinstance(text, str):
-            try:
-                text = text.encode("utf-8", "surrogateescape")  # Python's form of an invalid byte of a command line
-            except UnicodeEncodeError as error:
-                what, character = f"a lone surrogate at offset {error.start:,} has no bytes", error.object[error.start]
-                raise UnknownCharacter(
-                    what, "leave it out", count=1, distinct=(character,), first=error.start
-                ) from None
-        return np.frombuffer(text, np.uint8)
+    if kind == "bytes":  # surrogateescape: Python's form of an invalid byte of a command line
+        content = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+        return np.frombuffer(content, np.uint8)
     if isinstance(text, bytes):
         text = text.decode("utf-8")
     # surrogatepass: a lone surrogate is then looked up and reported as an unknown character
@@ -85,14 +78,11 @@ class Vocabulary:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """Lookup table code -> id; -1 (or the unknown id) for codes without a symbol, such as the last entry."""
-        known = [code for code in self.codes if code != NO_CODE]
-        size = 256 if self.kind == "bytes" else max(known, default=0) + 2
+        """Lookup table code -> id for every code; those without a symbol have the unknown id, or -1."""
         unknown = self.unknown_id
-        table = np.full(size, -1 if unknown is None else unknown, np.int32)
-        for index, code in enumerate(self.codes):
-            if code != NO_CODE:
-                table[code] = index
+        table = np.full(256 if self.kind == "bytes" else 0x110000, -1 if unknown is None else unknown, np.int32)
+        known = [(code, id) for id, code in enumerate(self.codes) if code != NO_CODE]
+        table[[code for code, _ in known]] = [id for _, id in known]
         return table
 
     @property
@@ -103,7 +93,7 @@ class Vocabulary:
     def encode(self, text: str | bytes) -> np.ndarray:
         """Return ids (length,) of type `dtype`. Raises UnknownCharacter unless there is an unknown symbol."""
         codes = codes_of(text, self.kind)
-        ids = self.table[np.minimum(codes, len(self.table) - 1)]  # codes beyond the table: its last entry
+        ids = self.table[codes]
         if self.unknown_id is None and len(ids) and int(ids.min()) < 0:
             missing = np.flatnonzero(ids < 0)
             raise self.unknown_error(np.unique(codes[missing]).tolist(), len(missing), int(missing[0]))

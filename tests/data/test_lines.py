@@ -69,7 +69,6 @@ def test_empty_lines_are_left_out_and_blanks_kept(tmp_path):
     corpus = corpus_of(tmp_path, ["", " a ", "", "b\r", "c", ""], split=[1.0])
     text = corpus.vocabulary.decode(corpus.splits["train"].ids)
     assert sorted(text.strip("\n").split("\n")) == [" a ", "b", "c"]
-    assert corpus.boundary == "\n"
     assert (len(corpus.splits["train"]), corpus.splits["train"].transitions) == (5, 8)
 
 
