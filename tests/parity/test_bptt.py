@@ -120,8 +120,7 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("asked", "products"),
-    [("x", 4 + 1), ("weight", 4 + 3), ("h_0", 4 + 1), ("bias", 4), ("x weight bias h_0", 4 + 5)],
+    ("asked", "products"), [("x", 4 + 1), ("weight", 4 + 3), ("h_0", 4 + 1), ("bias", 4), ("x weight bias h_0", 4 + 5)]
 )
 def test_only_the_gradients_that_are_asked_for_are_computed(asked, products, monkeypatch):
     """Five steps: four products with W, then one each for dx and dh_0, and for dU, dW and dW's share of h_0."""
