@@ -21,10 +21,9 @@ from torch.nn import functional as F
 
 from src.benchmarks.measuring import MB, in_own_process, reset_peak, resident, take_turns, timed
 from src.config.commands import BenchmarkOptions
-from src.config.schema import ModelConfig, OptimizerConfig
+from src.config.schema import ModelConfig, OptimizerConfig, SamplingConfig
 from src.data.vocabulary import Vocabulary
-from src.inference.generate import Generation, Writing, pieces
-from src.inference.options import Choice
+from src.inference.generate import decoded, generate_ids
 from src.models.gated import LSTM
 from src.models.language_model import LanguageModel, State, build_model, detached
 from src.training.machine import keep_memory, threads_for, use_threads
@@ -269,7 +268,7 @@ def run_sampling(options: BenchmarkOptions) -> dict[str, Any]:
 def sampling_rate(model: LanguageModel, vocab_size: int, streams: int, seconds: float) -> float:
     """Return how many characters a second all streams generate together, as text, over `seconds`."""
     vocabulary = Vocabulary(tuple(range(vocab_size)))
-    texts = pieces(generated(model, streams), vocabulary, Writing(length=10**12, num_samples=streams))
+    texts = decoded(generated(model, streams), vocabulary, SamplingConfig(length=10**12, num_samples=streams))
     for _ in islice(texts, EARLY):
         pass  # without what is loaded and allocated at first
     steps, started = 0, time.perf_counter()
@@ -280,7 +279,7 @@ def sampling_rate(model: LanguageModel, vocab_size: int, streams: int, seconds: 
 
 def generated(model: LanguageModel, streams: int) -> Iterator[np.ndarray]:
     """Yield ids (streams,) without end, after the first character of the vocabulary, at temperature 1."""
-    return Generation(model, np.zeros(1, np.uint8), Choice(), range(streams))
+    return generate_ids(model, np.zeros(1, np.uint8), SamplingConfig(), range(streams))
 
 
 def sampling_table(found: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.checks import errors_in_config
-from src.config.overrides import mistakes_in, quote_literals
+from src.config.overrides import errors_in_overrides, quote_literals
 from src.config.run_key import run_name
 from src.config.schema import Config
 from src.errors import UserError
@@ -37,7 +37,7 @@ def training_config(overrides: Sequence[str]) -> Config:
     Raises:
         UserError: everything that is wrong with the overrides.
     """
-    if wrong := mistakes_in(quote_literals(overrides), Config):
+    if wrong := errors_in_overrides(quote_literals(overrides), Config):
         raise UserError(*wrong.values())
     config = config_of(overrides)
     if errors := errors_in_config(config):
