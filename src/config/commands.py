@@ -127,8 +127,8 @@ EXPLAIN_RANGES = {"num_layers": (1, 6), "hidden_size": (1, 8), "seed": (0, 2**63
 class ExplainOptions:
     """The example, and how it is shown."""
 
-    input: str = MISSING
-    target: str = MISSING
+    input: str = field(default=MISSING, metadata=about(literal=True))
+    target: str = field(default=MISSING, metadata=about(literal=True))
     hidden_size: int = MISSING
     num_layers: int = MISSING
     nonlinearity: str = field(default=MISSING, metadata=about(choices=("tanh", "relu")))
