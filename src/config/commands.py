@@ -52,7 +52,7 @@ class BenchmarkOptions:
     """What is measured, and how; None where a key is not given or not used."""
 
     name: str = MISSING
-    out: str | None = None
+    out: str | None = field(default=None, metadata=about(literal=True))
     models: list[str] | None = None
     hidden_size: int | None = field(default=None, metadata=about(range=COUNT))
     num_layers: int | None = field(default=None, metadata=about(range=COUNT))
@@ -66,7 +66,7 @@ class BenchmarkOptions:
     exactness: bool | None = None
     rate_size: int | None = field(default=None, metadata=about(range=COUNT))
     size_mb: int | None = field(default=None, metadata=about(range=COUNT))
-    folder: str | None = None
+    folder: str | None = field(default=None, metadata=about(literal=True))
     steps: int | None = field(default=None, metadata=about(range=COUNT))
 
 
