@@ -49,24 +49,16 @@ def benchmark(config: BenchmarkConfig, overrides: Sequence[str]) -> None:
 
 def measured(options: BenchmarkOptions, overrides: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """Yield each result, as plain data and as the lines of a table."""
-    if options.name in ("models", "sampling"):
-        from src.benchmarks import models
+    from src.benchmarks import data, models, training_step
 
-        if options.name == "models":
-            yield from ((found, models.models_table(found)) for found in models.run_models(options))
-        else:
-            found = models.run_sampling(options)
-            yield found, models.sampling_table(found)
+    if options.name == "models":
+        yield from ((found, models.models_table(found)) for found in models.run_models(options))
+    elif options.name == "sampling":
+        yield (found := models.run_sampling(options)), models.sampling_table(found)
     elif options.name == "data":
-        from src.benchmarks import data
-
-        found = data.run(options)
-        yield found, data.table(found)
+        yield (found := data.run(options)), data.table(found)
     else:
-        from src.benchmarks import training_step
-
-        found = training_step.run(overrides, options.steps or 0)
-        yield found, training_step.table(found)
+        yield (found := training_step.run(overrides, options.steps or 0)), training_step.table(found)
 
 
 def main() -> None:

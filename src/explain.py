@@ -17,9 +17,9 @@ def explain(config: ExplainConfig) -> None:
     options = config.explain
     symbols = symbols_of(options.input, options.target)
     ids, targets = ([symbols.index(letter) for letter in text] for text in (options.input, options.target))
-    problem, model = build_problem(ids, targets, len(symbols), options)
+    problem = build_problem(ids, targets, len(symbols), options)
     numbers = compute(problem)
-    found = differences(problem, model, numbers)
+    found = differences(problem, numbers)
     blocks = page(options.input, options.target, symbols, options.seed, problem, numbers, found)
     with pipe_may_close():
         say(as_markdown(blocks) if options.format == "markdown" else as_text(blocks))

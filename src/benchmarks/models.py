@@ -239,7 +239,7 @@ NOTES = (
     "stacked over the model's own. GFLOP/s: what the equations need (three products of each U, W, V; the",
     "first U is looked up) in the median time; of rate: as a share of what torch reaches in a large",
     "product of that type. MB: at the peak, each model in a process of its own; step: beyond what it had",
-    "before its first step. grad. error: the largest relative difference of a gradient from the one of the",
+    "before its first step. grad. error: the largest relative difference of a gradient from that of the",
     "same model in float64.",
 )
 

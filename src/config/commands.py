@@ -51,7 +51,7 @@ class BenchmarkOptions:
     """What is measured, and how; None where a key is not given or not used."""
 
     name: str = MISSING
-    out: str | None = None
+    out: str | None = field(default=None, metadata=about(literal=True))
     models: list[str] | None = None
     hidden_size: int | None = field(default=None, metadata=about(range=COUNT))
     num_layers: int | None = field(default=None, metadata=about(range=COUNT))
@@ -65,7 +65,7 @@ class BenchmarkOptions:
     exactness: bool | None = None
     rate_size: int | None = field(default=None, metadata=about(range=COUNT))
     size_mb: int | None = field(default=None, metadata=about(range=COUNT))
-    folder: str | None = None
+    folder: str | None = field(default=None, metadata=about(literal=True))
     steps: int | None = field(default=None, metadata=about(range=COUNT))
 
 
@@ -126,8 +126,8 @@ EXPLAIN_RANGES = {"num_layers": (1, 6), "hidden_size": (1, 8), "seed": (0, 2**63
 class ExplainOptions:
     """The example, and how it is shown."""
 
-    input: str = MISSING
-    target: str = MISSING
+    input: str = field(default=MISSING, metadata=about(literal=True))
+    target: str = field(default=MISSING, metadata=about(literal=True))
     hidden_size: int = MISSING
     num_layers: int = MISSING
     nonlinearity: str = field(default=MISSING, metadata=about(choices=("tanh", "relu")))

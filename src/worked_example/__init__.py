@@ -1,1 +1,1 @@
-"""Backpropagation through time on one word, as numbers: python -m src.explain."""
+"""Backpropagation through time of a short example, as numbers: python -m src.explain."""

@@ -33,6 +33,7 @@ from src.models.manual import ManualRNN, record_deltas
 class Problem:
     """A network and a sequence: x (time, input) one-hot, targets (time,), U, W, b of each layer, the readout's V, c."""
 
+    model: LanguageModel
     x: Tensor
     targets: Tensor
     U: list[Tensor]
@@ -41,6 +42,12 @@ class Problem:
     V: Tensor
     c: Tensor
     nonlinearity: str
+
+    @property
+    def recurrence(self) -> ManualRNN:
+        """Return the recurrence of the model."""
+        assert isinstance(self.model.recurrence, ManualRNN)
+        return self.model.recurrence
 
 
 @dataclass
@@ -64,10 +71,8 @@ class Numbers:
         return {name: partial[0] for name, partial in self.sums.items()}
 
 
-def build_problem(
-    ids: list[int], targets: list[int], vocab_size: int, config: ExplainOptions
-) -> tuple[Problem, LanguageModel]:
-    """Return the untrained network of `python -m src.train model=manual seed=...` in float64: its parts, and itself."""
+def build_problem(ids: list[int], targets: list[int], vocab_size: int, config: ExplainOptions) -> Problem:
+    """Return the untrained network of `python -m src.train model=manual seed=...` in float64, and the sequence."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sizes = config.hidden_size, config.num_layers, config.nonlinearity
@@ -75,7 +80,7 @@ def build_problem(
     U, W, b = map(list, zip(*read_layers(model.recurrence), strict=True))
     V, c = (parameter.detach() for parameter in model.readout.parameters())
     x = F.one_hot(torch.tensor(ids), vocab_size).double()
-    return Problem(x, torch.tensor(targets), U, W, b, V, c, config.nonlinearity), model
+    return Problem(model, x, torch.tensor(targets), U, W, b, V, c, config.nonlinearity)
 
 
 def compute(p: Problem) -> Numbers:
@@ -101,22 +106,20 @@ def compute(p: Problem) -> Numbers:
             later[l][t] = p.W[l].T @ delta[l][t + 1] if t < steps[-1] else 0
             slope[l][t] = 1 - h[l][t] ** 2 if p.nonlinearity == "tanh" else (z[l][t] > 0).double()
             delta[l][t] = slope[l][t] * (above[l][t] + later[l][t])
-    terms = {}
+    terms: dict[str, Tensor] = {}
     for l in layers:  # noqa: E741
         below = p.x if l == 0 else h[l - 1]
         before = torch.cat([torch.zeros_like(h[l][:1]), h[l][:-1]])
-        terms[f"dU^{l + 1}"] = torch.stack([torch.outer(delta[l][t], below[t]) for t in steps])
-        terms[f"dW^{l + 1}"] = torch.stack([torch.outer(delta[l][t], before[t]) for t in steps])
-        terms[f"db^{l + 1}"] = delta[l]
-    terms["dV"] = torch.stack([torch.outer(error[t], h[-1][t]) for t in steps])
-    terms["dc"] = error
+        dU, dW = (delta[l][:, :, None] * factor[:, None, :] for factor in (below, before))  # one outer product a step
+        terms |= {f"dU^{l + 1}": dU, f"dW^{l + 1}": dW, f"db^{l + 1}": delta[l]}
+    terms |= {"dV": error[:, :, None] * h[-1][:, None, :], "dc": error}
     sums = {name: term.flip(0).cumsum(0).flip(0) for name, term in terms.items()}  # from step T down to 1
     return Numbers(z, h, o, yhat, losses, error, above, later, slope, delta, sums)
 
 
-def by_autograd(p: Problem, model: LanguageModel) -> dict[str, Tensor]:
+def by_autograd(p: Problem) -> dict[str, Tensor]:
     """Return the gradients of the weights by autograd, through `torch.nn.RNN`."""
-    rnn = _recurrence(model).to_torch_rnn()
+    rnn = p.recurrence.to_torch_rnn()
     V, c = (tensor.clone().requires_grad_() for tensor in (p.V, p.c))
     hidden, _ = rnn(p.x)
     F.cross_entropy(hidden @ V.T + c, p.targets, reduction="sum").backward()
@@ -143,22 +146,17 @@ def by_autograd_of_every_step(p: Problem) -> tuple[list[Tensor], list[Tensor]]:
     return list(rows[0]), list(rows[1])
 
 
-def by_fast_path(p: Problem, model: LanguageModel) -> tuple[dict[str, Tensor], list[Tensor]]:
+def by_fast_path(p: Problem) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Return the gradients of the weights and the deltas as `model=manual` computes them in training."""
-    model.zero_grad()
-    with record_deltas(_recurrence(model)) as deltas:
-        logits, _ = model(p.x.argmax(1)[:, None])
+    p.model.zero_grad()
+    with record_deltas(p.recurrence) as deltas:
+        logits, _ = p.model(p.x.argmax(1)[:, None])
         F.cross_entropy(logits[:, 0], p.targets, reduction="sum").backward()
-    grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    grads = {name: parameter.grad for name, parameter in p.model.named_parameters() if parameter.grad is not None}
     names = [f"recurrence.layers.{l}" for l in range(len(p.W))]  # noqa: E741
     layers = [(*split(grads[f"{name}.weight"]), grads[f"{name}.bias"]) for name in names]
     named = _named(layers, grads["readout.weight"], grads["readout.bias"])
     return named, [delta[:, 0] for delta in deltas if delta is not None]
-
-
-def _recurrence(model: LanguageModel) -> ManualRNN:
-    assert isinstance(model.recurrence, ManualRNN)
-    return model.recurrence
 
 
 def _named(layers: Sequence[Sequence[Any]], dV: Any, dc: Any) -> dict[str, Tensor]:
@@ -176,14 +174,14 @@ class Difference:
     from_fast_path: float | None
 
 
-def differences(p: Problem, model: LanguageModel, ours: Numbers) -> list[Difference]:
+def differences(p: Problem, ours: Numbers) -> list[Difference]:
     """Compare every delta, dL/dh and gradient with autograd's, and with the fast path's where it computes them."""
 
     def difference(name: str, number: Tensor, autograd: Tensor, fast_path: Tensor | None) -> Difference:
         of_fast_path = None if fast_path is None else float((number - fast_path).abs().max())
         return Difference(name, float(number.abs().max()), float((number - autograd).abs().max()), of_fast_path)
 
-    torchs, (dz, dh), (fast, fast_deltas) = by_autograd(p, model), by_autograd_of_every_step(p), by_fast_path(p, model)
+    torchs, (dz, dh), (fast, fast_deltas) = by_autograd(p), by_autograd_of_every_step(p), by_fast_path(p)
     found = []
     for l, delta in enumerate(ours.delta):  # noqa: E741
         found.append(difference(f"dL/dh_t^{l + 1}", ours.above[l] + ours.later[l], dh[l], None))

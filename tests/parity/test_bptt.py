@@ -120,8 +120,7 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("asked", "products"),
-    [("x", 4 + 1), ("weight", 4 + 3), ("h_0", 4 + 1), ("bias", 4), ("x weight bias h_0", 4 + 5)],
+    ("asked", "products"), [("x", 4 + 1), ("weight", 4 + 3), ("h_0", 4 + 1), ("bias", 4), ("x weight bias h_0", 4 + 5)]
 )
 def test_only_the_gradients_that_are_asked_for_are_computed(asked, products, monkeypatch):
     """Five steps: four products with W, then one each for dx and dh_0, and for dU, dW and dW's share of h_0."""
@@ -221,6 +220,33 @@ def test_packed_weights_change_the_time_and_not_the_numbers(dtype, size, monkeyp
     monkeypatch.setattr(kernels, "pays_to_pack", lambda M, rows: False)
     for value, plain in zip(packed, run(), strict=True):
         assert off(value, plain) < (1e-5 if dtype is torch.float32 else 0.03)
+
+
+def test_what_is_private_of_torch_is_as_kernels_py_expects():
+    a, c, M = torch.randn(16, 384), torch.randn(16, 384), torch.randn(384, 384) / 20
+    mkldnn = torch.ops.mkldnn
+    checks = {
+        "_is_mkldnn_bf16_supported": lambda: mkldnn._is_mkldnn_bf16_supported() in (True, False),
+        "_reorder_linear_weight, _linear_pointwise": lambda: torch.allclose(
+            mkldnn._linear_pointwise(a, mkldnn._reorder_linear_weight(M, 16), c[0], "none", [None], ""),
+            a @ M.T + c[0],
+            atol=1e-4,
+        ),
+        "_reorder_linear_weight, _linear_pointwise.binary": lambda: torch.allclose(
+            mkldnn._linear_pointwise.binary(a, c, mkldnn._reorder_linear_weight(M.t(), 16), None, "add"),
+            c + a @ M,
+            atol=1e-4,
+        ),
+        "_are_functorch_transforms_active": lambda: (
+            not kernels.needs_plain_torch()
+            and torch.func.vmap(lambda x: x + kernels.needs_plain_torch())(torch.zeros(2)).tolist() == [1, 1]
+        ),
+    }
+    for name, check in checks.items():
+        try:
+            assert check()
+        except Exception as error:
+            pytest.fail(f"torch {torch.__version__} changed {name}, which src/models/kernels.py uses: {error!r}")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
