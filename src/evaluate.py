@@ -1,4 +1,4 @@
-"""python -m src.evaluate: the exact metrics of a run on a split, every transition scored once. See conf/evaluate.yaml."""
+"""python -m src.evaluate: the exact metrics of a run on a split. See conf/evaluate.yaml."""
 
 from __future__ import annotations
 

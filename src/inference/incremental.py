@@ -6,8 +6,8 @@ numpy, without autograd, modules and dispatch: a tanh network of 2 x 512 takes 7
     x = U x_t + b_ih          from below; for the first layer U is a table with one row an id
     r = W h_{t-1} + b_hh      from before
     cell, stacked, manual     h = f(x + r)
-    lstm                      i, f, g, o = x + r       c = sigmoid(f) c + sigmoid(i) tanh(g)      h = sigmoid(o) tanh(c)
-    gru                       reset, update, n         n = tanh(x_n + reset r_n)                  h = (1 - update) n + update h
+    lstm    i, f, g, o        c = sigmoid(f) c + sigmoid(i) tanh(g)      h = sigmoid(o) tanh(c)
+    gru     reset, update, n  n = tanh(x_n + reset r_n)                  h = (1 - update) n + update h
 """
 
 from __future__ import annotations
@@ -139,10 +139,9 @@ class CellStepper:
 
     def step(self, ids: np.ndarray) -> np.ndarray:
         """ids (batch,) -> logits (batch, vocab) of the next character."""
-        x = self.table.take(ids, 0)
-        for layer, ((U, W, b_ih, b_hh), state) in enumerate(zip(self.layers, self.by_layer, strict=True)):
-            if layer:
-                x = below.dot(U) + b_ih
+        below = None
+        for (U, W, b_ih, b_hh), state in zip(self.layers, self.by_layer, strict=True):
+            x = self.table.take(ids, 0) if below is None else below.dot(U) + b_ih
             after = self.cell(x, state[0].dot(W) + b_hh, state, self.f, sigmoid)
             for part, value in zip(state, after, strict=True):
                 part[:] = value

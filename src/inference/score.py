@@ -162,9 +162,7 @@ def remedy_for_a_model() -> Iterator[None]:
         what, advice, _ = str(error).partition("; data.errors=")
         if not advice:
             raise
-        raise DataError(
-            f"{what}; the model reads UTF-8, as it was trained: correct the file or name another"
-        ) from error
+        raise DataError(f"{what}; the model reads UTF-8, as in training: correct the file or name another") from error
 
 
 # -- a page of texts coloured by surprisal ----------------------------------------------------------------------------
@@ -177,10 +175,9 @@ def render(scores: Sequence[Score], model: str) -> str:
     """Return one HTML page: a table if there are several texts, then each text, a character's bits as its title."""
     import jinja2
 
-    page = jinja2.Environment(autoescape=True).from_string(
-        Path(__file__).with_name("surprisal.html").read_text("utf-8")
-    )
+    template = Path(__file__).with_name("surprisal.html").read_text(encoding="utf-8")
     shares = [level / (LEVELS - 1) for level in range(LEVELS)]  # of the darkest colour
+    page = jinja2.Environment(autoescape=True).from_string(template)
     return page.render(scores=scores, model=model, shares=shares, width=BITS_PER_LEVEL, level_of=level_of)
 
 

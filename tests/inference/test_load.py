@@ -15,7 +15,7 @@ from src import load
 from src.errors import UnknownCharacter, UserError
 from src.inference.options import run_of
 from src.inference.trained_model import in_implementation
-from tests.fabricated_run import MODELS, VERSE, fabricate
+from tests.fabricated_run import MODELS, fabricate
 from tests.runs.commands import environment
 
 
@@ -152,23 +152,6 @@ def test_a_damaged_best_beside_a_whole_last_is_answered_with_the_last(tmp_path):
             load(folder)
 
 
-def test_zips_of_other_programs_are_refused(tmp_path):
-    packed = tmp_path / "packed.ckpt"
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a", b"some text " * 500)
-    content = bytearray(packed.read_bytes())
-    flagged = (
-        bytes(content)
-        .replace(b"PK\x03\x04\x14\x00\x00", b"PK\x03\x04\x14\x00\x01")
-        .replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")
-    )  # says that it is encrypted
-    content[40:50] = b"\xff" * 10  # what zlib cannot unpack
-    for other in (bytes(content), flagged):
-        packed.write_bytes(other)
-        with pytest.raises(UserError):
-            load(packed)
-
-
 def test_precision_is_that_of_the_run_unless_another_is_asked_for(tmp_path, run):
     double = fabricate(tmp_path / "double", **{"trainer.precision": "64-true"})
     assert next(load(double).model.parameters()).dtype is torch.float64
@@ -228,18 +211,6 @@ def test_an_unseen_character_is_named_with_those_that_are_known(run):
 def test_a_model_of_lowercase_text_reads_any_case(tmp_path):
     trained = load(fabricate(tmp_path / "run", **{"data.lowercase": True}))
     assert trained.ids("The RAIN").tolist() == trained.ids("the rain").tolist()
-
-
-def test_the_name_that_the_package_offers_is_lazy():
-    command = [sys.executable, "-c", "import sys, src; print('torch' in sys.modules, src.load.__name__)"]
-    printed = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout
-    assert printed.split() == ["False", "load"]
-    with pytest.raises(ImportError):
-        pass
-
-
-def test_verse_is_what_the_fabricated_runs_read(run):
-    assert load(run).vocabulary.decode(load(run).ids(VERSE)) == VERSE
 
 
 def test_the_run_of_a_checkpoint_is_found_behind_a_link_and_from_inside_its_folder(run, tmp_path, monkeypatch):
