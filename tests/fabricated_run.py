@@ -10,30 +10,29 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from src.config.schema import Config
+from src.config.schema import Config, from_plain, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.inference.load import FORMAT
 from src.models.language_model import build_model
 from src.training.checkpoint import AtomicCheckpointIO
-from src.training.run import WINDOW_WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("cell", "stacked", "manual", "lstm", "gru")
 VERSE = "The rain it raineth every day,\nand every day it rains: (hey, ho!)\n" * 12
 
 
-def configuration(model: str, data: str = "text", **words: Any) -> dict[str, Any]:
-    """A configuration as Hydra would compose it, as far as using a model asks for it; words as `model.hidden_size`."""
+def configuration(model: str, data: str = "text", **keys: Any) -> Config:
+    """A configuration as Hydra would compose it, as far as using a model needs it; `keys` are dotted."""
     conf = OmegaConf.load(ROOT / "conf" / "data" / f"{data}.yaml")
     group = OmegaConf.load(ROOT / "conf" / "model" / f"{model}.yaml")
     above = OmegaConf.load(ROOT / "conf" / "model" / "_rnn.yaml") if "defaults" in group else {}
     group.pop("defaults", None)
     cfg = OmegaConf.merge(OmegaConf.structured(Config), {"model": above}, {"model": group}, conf)
-    for key, value in {"model.num_layers": 2, "model.hidden_size": 13, "model.readout": "linear", **words}.items():
+    for key, value in {"model.num_layers": 2, "model.hidden_size": 13, "model.readout": "linear", **keys}.items():
         OmegaConf.update(cfg, key, value)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    return config  # type: ignore[return-value]
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    return from_plain({str(key): value for key, value in plain.items()})
 
 
 def fabricate(
@@ -42,7 +41,7 @@ def fabricate(
     text: str | bytes = VERSE,
     data: str = "text",
     loud: float = 3.0,
-    **words: Any,
+    **keys: Any,
 ) -> Path:
     """Make a run in `folder` on `text`, with checkpoints best and last, and return the folder.
 
@@ -51,24 +50,25 @@ def fabricate(
     folder.mkdir(parents=True)
     source = folder / "text.txt"
     source.write_bytes(text.encode() if isinstance(text, str) else text)
-    config = configuration(model, data, **{"data.path": str(source)} | words)
-    corpus = open_corpus(**{key: value for key, value in config["data"].items() if key not in WINDOW_WORDS})
+    config = configuration(model, data, **{"data.path": str(source)} | keys)
+    corpus = open_corpus(config.data)
     write(folder, config, corpus, loud)
     return folder
 
 
-def write(folder: Path, config: dict[str, Any], corpus: Corpus, loud: float) -> None:
+def write(folder: Path, config: Config, corpus: Corpus, loud: float) -> None:
     """Leave what a run leaves."""
     torch.manual_seed(3)
-    model = build_model(config["model"], len(corpus.vocabulary))
+    model = build_model(config.model, len(corpus.vocabulary))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(loud)
-    dtype = torch.float64 if config["trainer"]["precision"] == "64-true" else torch.float32
+    dtype = torch.float64 if config.trainer.precision == "64-true" else torch.float32
     weights = {f"model.{name}": value.to(dtype) for name, value in model.state_dict().items()}
-    identity = {"format": FORMAT, "config": config, "vocabulary": corpus.vocabulary.to_plain(), "corpus": corpus.key}
+    identity = {"format": FORMAT, "config": to_plain(config), "corpus": corpus.key}
+    identity["vocabulary"] = corpus.vocabulary.to_plain()
     for name in ("last", "best"):
         checkpoint = {"state_dict": weights, "unroll": identity, "global_step": 7, "epoch": 1}
         AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "checkpoints" / f"{name}.ckpt")
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(config)))
     (folder / "run.json").write_text(json.dumps({"status": "done", "data_provenance": corpus.provenance}))
