@@ -37,22 +37,21 @@ def check_machine(trainer: TrainerConfig) -> None:
             f"trainer.accelerator={trainer.accelerator}, but torch finds none on this machine; "
             f"use trainer.accelerator={' or '.join(here)}"
         )
-    if asked == "cpu" and trainer.devices > (most := max(2, here["cpu"])):  # two show on one core that it works
-        cores = f"a CPU of {here['cpu']} core{'' if here['cpu'] == 1 else 's'}"
-        raise UserError(f"trainer.devices={trainer.devices}: expected at most {most} processes on {cores}")
-    if asked in here and trainer.devices > here[asked] and asked != "cpu":
-        raise UserError(f"trainer.devices={trainer.devices}, but this machine has {here[asked]} {asked}")
+    most = (
+        max(2, here["cpu"]) if asked == "cpu" else here.get(asked, trainer.devices)
+    )  # two show on one core how it works
+    if trainer.devices > most:
+        raise UserError(
+            f"trainer.devices={trainer.devices}: expected at most {most}; this machine has {here[asked]} {asked}"
+        )
     if trainer.precision.startswith("16") and (asked == "cpu" or "gpu" not in here):
         raise UserError(f"trainer.precision={trainer.precision} needs a GPU; on a CPU use bf16-mixed or 32-true")
 
 
 def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:
-    """Return how many threads this process uses.
+    """Return how many threads this process uses; `auto` shares the cores among processes and runs if layers are large.
 
-    Args:
-        threads: `auto` or a number.
-        hidden_size: of the model; small layers are as fast on one thread.
-        share: how many processes of this run share the machine; a sweep sets how many runs do in the environment.
+    `share` processes of this run share the machine; UNROLL_SIDE_BY_SIDE says how many runs of a sweep do.
     """
     if threads != "auto":
         return int(threads)
