@@ -9,87 +9,80 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from src.config.commands import BenchmarkConfig, mistakes_in_benchmark, mistakes_in_others
+from src.config.commands import BenchmarkConfig, BenchmarkOptions, errors_in_benchmark
 from src.config.compose import compose_and_run, exit_with, in_a_sweep
+from src.config.schema import to_plain
 from src.files import to_json
-from src.process import heavy_imports, pipe_may_close, say
+from src.process import heavy_imports, pipe_may_close, say, write_file
 
 
-def benchmark(config: BenchmarkConfig, words: Sequence[str]) -> None:
-    """Measure what a checked configuration says, print it as it comes, and write it to a file where one is named.
+def benchmark(config: BenchmarkConfig, overrides: Sequence[str]) -> None:
+    """Measure, print each result, and write all of them to a file if one is named.
 
     Args:
-        config: conf/benchmark.yaml, composed.
-        words: those of src.train that the user has added.
+        config: the checked conf/benchmark.yaml.
+        overrides: those of src.train, for benchmark=step.
     """
-    asked = config.benchmark
+    options = config.benchmark
     with heavy_imports():
         import torch
 
         from src.training.run_record import now, processor
+    results = []
     with pipe_may_close():
         say(f"{processor()}, torch {torch.__version__}\n")
-        results = []
-        for found, lines in measured(asked, words):
+        for found, lines in measured(options, overrides):
             results.append(found)
             say("\n" + "\n".join(lines) + "\n")
-        if asked["name"] == "models":
-            from src.benchmarks.implementations import NOTES
+        if options.name == "models":
+            from src.benchmarks.models import NOTES
 
             say("\n" + "\n".join(NOTES) + "\n")
-    if asked["out"]:
-        from src.process import write_file
-
+    if options.out:
         machine = {"processor": processor(), "torch": torch.__version__}
-        told = {"format": 1, "benchmark": asked["name"], "when": now(), "machine": machine, "words": asked}
-        text = to_json({**told, "results": results}, indent=2)
-        write_file(file_of(asked["out"]), text + "\n", "benchmark.out")
+        about = {"format": 1, "benchmark": options.name, "when": now(), "machine": machine, "words": to_plain(options)}
+        named = Path(options.out)
+        if in_a_sweep():  # one file a job: NAME_0.json, NAME_1.json
+            named = named.with_stem(f"{named.stem}_{HydraConfig.get().job.num}")
+        write_file(str(named), to_json({**about, "results": results}, indent=2) + "\n", "benchmark.out")
 
 
-def measured(asked: dict[str, Any], words: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Yield what was measured, as plain data and as lines, piece by piece."""
-    if asked["name"] == "models":
-        from src.benchmarks import implementations as models
+def measured(options: BenchmarkOptions, overrides: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield each result, as plain data and as the lines of a table."""
+    if options.name in ("models", "sampling"):
+        from src.benchmarks import models
 
-        for found in models.run(asked):
-            yield found, models.lines(found)
-    elif asked["name"] == "data":
+        if options.name == "models":
+            yield from ((found, models.models_table(found)) for found in models.run_models(options))
+        else:
+            found = models.run_sampling(options)
+            yield found, models.sampling_table(found)
+    elif options.name == "data":
         from src.benchmarks import data
 
-        found = data.run(asked)
-        yield found, data.lines(found)
-    elif asked["name"] == "sampling":
-        from src.benchmarks import sampling
-
-        found = sampling.run(asked)
-        yield found, sampling.lines(found)
+        found = data.run(options)
+        yield found, data.table(found)
     else:
-        from src.benchmarks import training_step as step
+        from src.benchmarks import training_step
 
-        found = step.run(words, asked["steps"])
-        yield found, step.lines(found)
-
-
-def file_of(out: str) -> str:
-    """Return the file that was named; of a sweep one a job, NAME_0.json, NAME_1.json, lest one overwrite the other."""
-    named = Path(out)
-    return str(named.with_stem(f"{named.stem}_{HydraConfig.get().job.num}")) if in_a_sweep() else out
+        found = training_step.run(overrides, options.steps or 0)
+        yield found, training_step.table(found)
 
 
 def main() -> None:
-    """Answer the command line: `benchmark...` is ours, every other word is one of src.train for the run it makes."""
+    """Run the command line: `benchmark...` and flags are for this command, all else for the run of benchmark=step."""
     ours: list[str] = []
-    words: list[str] = []
-    value = False
-    for given in sys.argv[1:]:
-        mine = value or given.startswith("-") or given.partition("=")[0].split(".")[0] in ("benchmark", "hydra")
-        (ours if mine else words).append(given)
-        value = given in ("--config-dir", "-cd", "--cfg", "-c", "--info", "-i", "--package", "-p")
+    overrides: list[str] = []
+    is_value = False
+    for argument in sys.argv[1:]:
+        key = argument.partition("=")[0].split(".")[0]
+        (ours if is_value or argument.startswith("-") or key in ("benchmark", "hydra") else overrides).append(argument)
+        is_value = argument in ("--config-dir", "-cd", "--cfg", "-c", "--info", "-i", "--package", "-p")
 
     def check(config: BenchmarkConfig) -> list[str]:
-        return [*mistakes_in_others(config, words), *mistakes_in_benchmark(config)]
+        return errors_in_benchmark(config, overrides)
 
-    compose_and_run("benchmark", BenchmarkConfig, lambda config: benchmark(config, words), ours, check)
+    compose_and_run("benchmark", BenchmarkConfig, lambda config: benchmark(config, overrides), ours, check)
 
 
 if __name__ == "__main__":

@@ -1,42 +1,42 @@
-"""python -m src.evaluate: what a run is worth on a split, every transition scored once. See conf/evaluate.yaml."""
+"""python -m src.evaluate: the exact metrics of a run on a split. See conf/evaluate.yaml."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 from typing import Any
 
-from src.config.commands import EvaluateConfig, mistakes_in_evaluate, opened, run
+from src.config.commands import load_model, run_inference
 from src.config.compose import exit_with
+from src.config.schema import EvaluateConfig
+from src.inference.options import errors_in_inference
 from src.metrics import perplexity
 from src.process import in_json, pipe_may_close, say
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Evaluate as a checked configuration says, print, and leave evaluation_<split>.json in the run's folder."""
-    other = config.model.get("name")
-    trained = opened(dataclasses.replace(config, model={}))
+    """Evaluate, print the result, and write evaluation_<split>.json into the run's folder."""
+    trained = load_model(config)
     from src.inference.evaluate import evaluate_run, keep
 
-    result = evaluate_run(trained, config.split, config.data, other)
+    result = evaluate_run(trained, config.split, config.data, config.implementation)
     with pipe_may_close():
         if config.format == "json":
             say(in_json(result, indent=2))
         else:
             say("\n".join(table(result, trained.config.data.name)) + "\n")
-    written = keep(trained, result)  # last: where the folder cannot be written to, the numbers are told all the same
+    written = keep(trained, result)  # last, so that the numbers are printed even if the folder cannot be written to
     if written and config.format == "text":
         with pipe_may_close():
             say(f"written: {written}\n")
 
 
 def table(result: dict[str, Any], data: str) -> list[str]:
-    """The lines that a reader sees: the model's four numbers, what to beat below them."""
-    where = f"{data}, {result['split']}: {result['characters']:,} characters scored once each, the state carried"
-    lines = [f"{where} ({result['checkpoint']} checkpoint, step {result['step']})"]
+    """Return the lines of the table: the four metrics of the model, the baselines below them."""
+    what = f"{data}, {result['split']}: {result['characters']:,} characters scored once each, the state carried"
+    lines = [f"{what} ({result['checkpoint']} checkpoint, step {result['step']})"]
     if result["text"]["changed"]:
-        lines.append("note: this is not the text that the run was trained on: its checksum is another")
+        lines.append("note: this is not the text that the run was trained on: its checksum differs")
     lines += [f"note: {note}" for note in result["notes"]]
     lines.append(f"{'':12}{'nats':>10}{'bits':>10}{'perplexity':>12}{'accuracy':>10}")
     for row in (result, *result["also"]):
@@ -52,8 +52,8 @@ def table(result: dict[str, Any], data: str) -> list[str]:
 
 
 def main() -> None:
-    """Answer the command line."""
-    run("evaluate", EvaluateConfig, evaluate, mistakes_in_evaluate, sys.argv[1:])
+    """Run the command line."""
+    run_inference("evaluate", EvaluateConfig, evaluate, errors_in_inference, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -1,32 +1,33 @@
-"""python -m src.export: a trained model as a file for other programs. See conf/export.yaml for what can be set."""
+"""python -m src.export: a trained model as a file for other programs. See conf/export.yaml."""
 
 from __future__ import annotations
 
 import sys
 
-from src.config.commands import ExportConfig, mistakes_in_export, opened, run
+from src.config.commands import load_in_implementation, run_inference
 from src.config.compose import exit_with
+from src.config.schema import ExportConfig
+from src.inference.options import errors_in_export
 from src.process import pipe_may_close, say
 
 
 def export(config: ExportConfig) -> None:
-    """Export as a checked configuration says, and print what was checked and where the files lie."""
-    trained = opened(config)
-    from src.inference.export import export_to
+    """Export, and print what was checked and the files."""
+    trained = load_in_implementation(config)
+    from src.inference.export import STEPS, export_to
 
     files, difference = export_to(trained, config.format, config.output)
-    checked = {
-        "onnx": f"100 carried steps in onnxruntime differ from the model by {difference:.1e} at most",
-        "torch": f"100 carried steps of the loaded file differ from the model by {difference:.1e} at most",
-        "safetensors": "read back, every weight is the same to the bit",
-    }
+    program = "onnxruntime" if config.format == "onnx" else "the loaded file"
+    checked = f"{STEPS} carried steps in {program} differ from the model by {difference:.1e} at most"
+    if config.format == "safetensors":
+        checked = "read back, every weight is the same to the bit"
     with pipe_may_close():
-        say(f"{checked[config['format']]}\n" + "".join(f"{file}\n" for file in files))
+        say(f"{checked}\n" + "".join(f"{file}\n" for file in files))
 
 
 def main() -> None:
-    """Answer the command line."""
-    run("export", ExportConfig, export, mistakes_in_export, sys.argv[1:])
+    """Run the command line."""
+    run_inference("export", ExportConfig, export, errors_in_export, sys.argv[1:])
 
 
 if __name__ == "__main__":

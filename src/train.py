@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from functools import partial
@@ -21,35 +22,34 @@ def train(config: Config) -> None:
     """Train one new run from a checked configuration."""
     if config.sweep.dry_run:
         raise UserError("sweep.dry_run=true shows the plan of a sweep, and this is a single run: add -m")
-    config.name = run_name(config)
-    before = run_before(Path(config.runs) / config.name, sys.argv[1:])
-    if before is not None:
-        return go_on(before, [])
+    config = dataclasses.replace(config, name=run_name(config))
+    if before := run_before(Path(config.runs) / run_name(config), sys.argv[1:]):
+        return resume(before, [])  # a requeued SLURM job
     with heavy_imports():
         from src.training.run import fit
     fit(config, {"command": shlex.join(["python", "-m", "src.train", *sys.argv[1:]]), "overrides": sys.argv[1:]})
 
 
-def go_on(folder: Path, words: list[str]) -> None:
-    """Go on with a run in its folder; the words may extend it or move it, and no more."""
-    stored_config(folder, words)  # whatever is wrong with it or with the words is told before anything is touched
-    changes = changes_in(words)
+def resume(folder: Path, overrides: list[str]) -> None:
+    """Go on with a run in its folder; the overrides may extend it or move it."""
+    stored_config(folder, overrides)  # reports what is wrong before anything is changed
+    changes = changes_in(overrides)
     with heavy_imports():
         from src.training.resume import resume
     resume(folder, changes)
 
 
 def main() -> None:
-    """Answer the command line. A stored run is taken up before Hydra starts: it has its configuration already."""
-    words = sys.argv[1:]
-    old, rest = take(("resume", "rerun"), words)
-    if "resume" in old:
-        go_on(Path(old["resume"]), rest)
-    elif "rerun" in old:
-        train(stored_config(Path(old["rerun"]), rest))
+    """Run the command line. A stored run needs no composing: it has its configuration already."""
+    arguments = sys.argv[1:]
+    stored, rest = take(("resume", "rerun"), arguments)
+    if "resume" in stored:
+        resume(Path(stored["resume"]), rest)
+    elif "rerun" in stored:
+        train(stored_config(Path(stored["rerun"]), rest))
     else:
-        new = with_sizes_of_source(words)
-        compose_and_run("train", Config, train, new, errors_in_config, partial(run_sweep, command=words))
+        run_jobs = partial(run_sweep, command=arguments)
+        compose_and_run("train", Config, train, with_sizes_of_source(arguments), errors_in_config, run_jobs)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What `python -m src.benchmark` measures: models, data, callbacks, and a step through the whole framework."""
+"""python -m src.benchmark: train steps, sampling, data, and a step through the whole framework."""

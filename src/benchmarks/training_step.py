@@ -1,4 +1,4 @@
-"""The configuration of a training run that a benchmark makes: its own words of src.train, and the user's after them."""
+"""benchmark=step: a step of training through the whole framework, and the same step in a bare loop, in turns."""
 
 from __future__ import annotations
 
@@ -11,33 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from src.config.checks import errors_in_config
-from src.config.overrides import mistakes_in, quote_literals
+from src.config.overrides import errors_in_overrides, quote_literals
 from src.config.run_key import run_name
 from src.config.schema import Config
 from src.errors import UserError
 from src.process import heavy_imports
 from src.sweeps.search.space import config_of
 
-
-def training_config(words: Sequence[str]) -> dict[str, Any]:
-    """Return the checked configuration, plain data.
-
-    Raises:
-        UserError: everything that is wrong with the words.
-    """
-    wrong = list(mistakes_in(quote_literals(words), Config).values())
-    if wrong:
-        raise UserError(*wrong)
-    config = config_of(words)
-    if wrong := errors_in_config(config):
-        raise UserError(*wrong)
-    config.name = run_name(config)
-    return config
-
-
-# ---- benchmark=step: a step of training through the whole framework, and the same step in a bare loop, in turns.
-
-WORDS = (
+OVERRIDES = (
     "data=tiny_shakespeare",
     "model=manual",
     "model.hidden_size=128",
@@ -50,9 +31,24 @@ WORDS = (
 BLOCK = 20
 
 
-def run(words: Sequence[str], steps: int) -> dict[str, Any]:
-    """Time at least `steps` steps of each and return seconds, as plain data; the user's `words` change the run."""
-    config = training_config([*WORDS, *words])
+def training_config(overrides: Sequence[str]) -> Config:
+    """Return the checked configuration of a training run.
+
+    Raises:
+        UserError: everything that is wrong with the overrides.
+    """
+    if wrong := errors_in_overrides(quote_literals(overrides), Config):
+        raise UserError(*wrong.values())
+    config = config_of(overrides)
+    if errors := errors_in_config(config):
+        raise UserError(*errors)
+    config.name = run_name(config)
+    return config
+
+
+def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
+    """Time at least `steps` steps of each and return milliseconds, as plain data; the overrides change the run."""
+    config = training_config([*OVERRIDES, *overrides])
     with heavy_imports():
         import torch
         from lightning.pytorch.callbacks import Callback
@@ -66,42 +62,39 @@ def run(words: Sequence[str], steps: int) -> dict[str, Any]:
     bare_step = bare(prepare(config), config)  # its own model, from the same seed
 
     class TakeTurns(Callback):
-        """Where a step of the framework begins, the one before it has ended."""
+        """Times the framework's steps, and after each block of them as many bare steps."""
 
         def __init__(self) -> None:
-            self.framework: list[float] = []
-            self.bare: list[float] = []
-            self.begun: float | None = None
+            self.seconds: dict[str, list[float]] = {"framework": [], "bare loop": []}
+            self.started: float | None = None
             self.count = 0
 
         def on_train_batch_start(self, *_: Any) -> None:
-            """Stop the clock; after a block, let the bare loop have its turn; start the clock."""
+            """Stop the clock: the previous step has ended here. Start it again for the next one."""
             now = time.perf_counter()
-            if self.begun is not None and self.count % BLOCK != 1:
-                self.framework.append(now - self.begun)
+            if self.started is not None and self.count % BLOCK != 1:
+                self.seconds["framework"].append(now - self.started)
             if self.count % BLOCK == 0:
-                self.bare += [next(bare_step) for _ in range(BLOCK)][1:]
+                self.seconds["bare loop"] += [next(bare_step) for _ in range(BLOCK)][1:]
             self.count += 1
-            self.begun = time.perf_counter()
+            self.started = time.perf_counter()
 
         def on_train_epoch_end(self, *_: Any) -> None:
-            """What lies between two epochs is no step."""
-            self.begun = None
+            """Leave out the time between two epochs."""
+            self.started = None
 
-        def on_validation_start(self, *_: Any) -> None:
-            """Nor is a validation."""
-            self.begun = None
+        on_validation_start = on_train_epoch_end
 
     turns = TakeTurns()
     with tempfile.TemporaryDirectory(prefix="unroll-benchmark-") as folder, logging_to(Path(os.devnull)):
-        watched = build_trainer(config, Path(folder), prepared.corpus, prepared.steps_an_epoch)
-        watched.trainer.callbacks.insert(0, turns)  # type: ignore[attr-defined]
-        watched.trainer.fit(prepared.module, datamodule=prepared.data)
+        built = build_trainer(config, Path(folder), prepared.corpus, prepared.steps_an_epoch)
+        built.trainer.callbacks.insert(0, turns)  # type: ignore[attr-defined]
+        built.trainer.fit(prepared.module, datamodule=prepared.data)
+    model, data = config.model, config.data
+    found: dict[str, Any] = {"name": model.name, "hidden_size": model.hidden_size, "num_layers": model.num_layers}
+    found |= {"seq_len": data.seq_len, "batch_size": data.batch_size, "threads": torch.get_num_threads()}
     # the first block of both warms up
-    seconds = {"framework": turns.framework[BLOCK:], "bare loop": turns.bare[BLOCK:]}
-    size = {key: config.model[key] for key in ("name", "hidden_size", "num_layers")}
-    size |= {key: config.data[key] for key in ("seq_len", "batch_size")}
-    return {**size, "threads": torch.get_num_threads(), **summary(seconds)}
+    return found | summary({name: seconds[BLOCK:] for name, seconds in turns.seconds.items()})
 
 
 def bare(prepared: Any, config: Config) -> Iterator[float]:
@@ -116,7 +109,7 @@ def bare(prepared: Any, config: Config) -> Iterator[float]:
     optimizer = build_optimizer(model.parameters(), config.optimizer)
     windows, state = prepared.data.windows(), None
     while True:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for window in windows:
             logits, state = model(window.inputs, None if window.starts else state)
             state = detached(state)
@@ -126,8 +119,8 @@ def bare(prepared: Any, config: Config) -> Iterator[float]:
             if clip is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
-            yield time.perf_counter() - begun
-            begun = time.perf_counter()
+            yield time.perf_counter() - started
+            started = time.perf_counter()
 
 
 def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
@@ -136,19 +129,18 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
     kinds = {"min": min, "median": statistics.median, "mean": statistics.fmean}
     found: dict[str, Any] = {"steps": {name: len(taken) for name, taken in seconds.items()}}
     for kind, function in kinds.items():
-        ms = {name: function(taken) * 1e3 for name, taken in seconds.items()}
-        found[f"{kind}_ms"] = ms
+        ms = found[f"{kind}_ms"] = {name: function(taken) * 1e3 for name, taken in seconds.items()}
         found[f"{kind}_ratio"] = ms["framework"] / ms["bare loop"]
     return found
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def table(found: dict[str, Any]) -> list[str]:
     """Return the table."""
     what = f"model={found['name']}, {found['num_layers']} x {found['hidden_size']} units, windows of {found['seq_len']}"
-    told = [f"{what} x {found['batch_size']} streams; {found['threads']} thread{'s' * (found['threads'] > 1)}"]
-    told.append(f"  {'a step of training':<20} {'min ms':>8} {'median':>8} {'mean':>8} {'steps':>7}")
+    lines = [f"{what} x {found['batch_size']} streams; {found['threads']} thread{'s' * (found['threads'] > 1)}"]
+    lines.append(f"  {'a step of training':<20} {'min ms':>8} {'median':>8} {'mean':>8} {'steps':>7}")
     for name, steps in found["steps"].items():
         ms = " ".join(f"{found[f'{kind}_ms'][name]:>8.3f}" for kind in ("min", "median", "mean"))
-        told.append(f"  {name:<20} {ms} {steps:>7,}")
+        lines.append(f"  {name:<20} {ms} {steps:>7,}")
     ratios = " ".join(f"{found[f'{kind}_ratio']:>8.3f}" for kind in ("min", "median", "mean"))
-    return [*told, f"  {'ratio':<20} {ratios}"]
+    return [*lines, f"  {'ratio':<20} {ratios}"]

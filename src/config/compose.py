@@ -1,8 +1,8 @@
-"""How a command line becomes a checked configuration, and how a mistake in it is told: on stderr, exit code 2.
+"""How a command line becomes a checked configuration, and how an error in it is reported: on stderr, exit code 2.
 
-    words -> literal values quoted -> each word checked -> Hydra composes (and sweeps) -> the whole checked -> the task
+    arguments -> literal values quoted -> each override checked -> Hydra composes (and sweeps) -> all checked -> task
 
-Nothing here imports torch, so a mistake is answered in half a second.
+Nothing here imports torch, so an error is reported in half a second.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import re
 import select
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,70 +29,69 @@ from src.config.checks import GATED, errors_in_config
 from src.config.hydra_compat import RunJobs, Sweep, register
 from src.config.overrides import (
     CONF,
+    errors_in_flags,
+    errors_in_overrides,
     first_of_several,
     flags_and_overrides,
     groups,
-    mistakes_in,
-    mistakes_in_flags,
-    overrides_in,
     quote_literals,
-    split_word,
+    split_literal,
     without_null_groups,
 )
 from src.config.schema import Config, set_value, to_plain
 from src.errors import RunFailure, UserError
-from src.inference.locate import locate, newest_below, run_of
+from src.inference.options import locate, newest_below, run_of
 
-Plain = Any
-TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's wish; below we set it for ourselves
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; below it is set for Hydra
+Check = Callable[[Any], list[str]]
 
 
 def compose_and_run(
     config_name: str,
     schema: type,
-    task: Callable[[Plain], None],
-    words: Iterable[str],
-    check: Callable[[Plain], list[str]],
+    task: Callable[[Any], None],
+    arguments: Iterable[str],
+    check: Check,
     run_jobs: RunJobs | None = None,
 ) -> None:
-    """Compose `conf/<config_name>.yaml` with the words of a command line, and run the task on the checked result.
+    """Compose `conf/<config_name>.yaml` with a command line, and run the task on the checked result.
 
     Args:
         config_name: the primary config; its schema is stored under the name that its defaults list gives.
         schema: the dataclass of the whole configuration.
-        task: gets the configuration as plain data.
-        words: the command line, flags included.
-        check: what is wrong with a composed configuration, one text a mistake.
-        run_jobs: what becomes of a sweep's jobs; None runs each of them.
+        task: gets the configuration, an instance of `schema`.
+        arguments: the command line, flags included.
+        check: returns what is wrong with a composed configuration, one text an error.
+        run_jobs: runs the jobs of a sweep; None runs each of them.
 
     Raises:
         UserError: everything that is wrong, at once.
         SystemExit: a sweep in which something was not done.
     """
-    flags, words = flags_and_overrides(words)
-    words = quote_literals(words)
+    flags, overrides = flags_and_overrides(arguments)
+    overrides = quote_literals(overrides, schema)
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
-    register(sweep := Sweep(plain, check, run_jobs))
-    wrong = mistakes_in(words, schema, config_folders(flags))
-    wrong_flags = mistakes_in_flags(flags)
+    register(sweep := Sweep(to_config, check, run_jobs))
+    wrong = errors_in_overrides(overrides, schema, config_folders(flags))
+    wrong_flags = errors_in_flags(flags)
     if wrong or wrong_flags:
-        sound = [word for word in words if word not in wrong]
-        raise UserError(*wrong_flags, *wrong.values(), *_what_else(config_name, sound, check))
+        right = [override for override in overrides if override not in wrong]
+        raise UserError(*wrong_flags, *wrong.values(), *_further_errors(config_name, right, check))
 
-    composed: list[Plain] = []
+    composed: list[Any] = []
     unresolved: list[OmegaConfBaseException] = []
 
     def run(cfg: DictConfig) -> Any:
         if in_a_sweep():
-            return task(plain(cfg))
+            return task(to_config(cfg))
         try:
-            composed.append(plain(cfg))  # a single run starts below, when Hydra has done its part
+            composed.append(to_config(cfg))  # a single run starts below, after Hydra
         except OmegaConfBaseException as error:
-            unresolved.append(error)  # raised here, Hydra would tell it as a failure of the job
+            unresolved.append(error)  # raised here, Hydra would report it as a failure of the job
         return None
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra would print and exit by itself; we tell it better
-    before, sys.argv = sys.argv, [sys.argv[0], *flags, *without_null_groups(words)]
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra would print and exit by itself
+    before, sys.argv = sys.argv, [sys.argv[0], *flags, *without_null_groups(overrides)]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
         if unresolved:
@@ -107,14 +105,29 @@ def compose_and_run(
     if sweep.exit_code:
         sys.exit(sweep.exit_code)
     for config in composed:
-        found = check(config)
-        if found:
-            raise UserError(*found)
+        if errors := check(config):
+            raise UserError(*errors)
         task(config)
 
 
-def plain(cfg: DictConfig) -> Any:
-    """Return a composed configuration as dataclasses, resolved, with its experiment's name and without Hydra's node."""
+def compose(overrides: Iterable[str]) -> DictConfig:
+    """Return what src.train composes from these overrides, Hydra's node included.
+
+    Raises:
+        UserError: it cannot be composed.
+    """
+    ConfigStore.instance().store(name="train_schema", node=Config)
+    register(Sweep(to_config, errors_in_config, None))  # conf/train.yaml names our sweeper; nothing is swept here
+    overrides = quote_literals(overrides)
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose("train", overrides, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(overrides)}: {_first_lines(error)}") from error
+
+
+def to_config(cfg: DictConfig) -> Any:
+    """Return a composed configuration as dataclasses: resolved, with its experiment's name, without Hydra's node."""
     ours = cfg.copy()
     with open_dict(ours):
         hydra_node = ours.pop("hydra", None) or HydraConfig.get()
@@ -124,7 +137,7 @@ def plain(cfg: DictConfig) -> Any:
 
 
 def in_a_sweep() -> bool:
-    """Whether the task that runs now is a job of a multirun."""
+    """Whether the task that is running is a job of a multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
@@ -135,73 +148,18 @@ def config_folders(flags: list[str]) -> list[Path]:
     return [CONF, *map(Path, given)]
 
 
-def exit_with(run: Callable[[], None]) -> NoReturn:
-    """Run an entry and leave with its exit code: 0, or 2 and the mistakes on stderr."""
-    # None where the shell has closed it (`>&-`)
-    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # for as long as the process lives
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets its text
-    try:
-        run()
-        sys.stdout.flush()  # a full disk is told here, in one line, and not by Python while it ends
-    except UserError as error:
-        if TRACEBACKS:
-            raise
-        if not _another_tells_it():
-            for message in error.messages:
-                print(message, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (RunFailure, OSError) as error:  # a full or read-only disk, a file that vanished: no bug of ours
-        if isinstance(error, OSError) and _stdout_is_gone():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at the end
-            if isinstance(error, BrokenPipeError):  # `--help | head`: the reader has seen enough
-                sys.exit(0)
-        if TRACEBACKS:
-            raise
-        print(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(0)
-
-
-def _another_tells_it(seconds: float = 10) -> bool:
-    """Whether a process of this machine that got the same words tells what is wrong with them: its first one does.
-
-    torchrun ends all processes as soon as one has failed, the first one perhaps before it has spoken. So the others
-    wait to be ended; where that does not come, the first one has found nothing wrong, and this one has to speak.
-    """
-    first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
-    if first or "TORCHELASTIC_RUN_ID" not in os.environ:
-        return not first
-    time.sleep(seconds)
-    return False
-
-
-def _stdout_is_gone() -> bool:
-    """Whether it was standard output that failed: the reader has closed the pipe, or what was written has no place."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    pipe = select.poll()
-    pipe.register(1, 0)  # asks for nothing but errors
-    return any(events & select.POLLERR for _, events in pipe.poll(0))
-
-
-def _what_else(config_name: str, words: list[str], check: Callable[[Plain], list[str]]) -> list[str]:
-    """Return what is wrong with the configuration that the sound words alone would make."""
+def _further_errors(config_name: str, overrides: list[str], check: Check) -> list[str]:
+    """Return what is wrong with the configuration that the right overrides alone would make."""
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra.compose(config_name, [first_of_several(word) for word in words], return_hydra_config=False)
+            cfg = hydra.compose(config_name, [first_of_several(override) for override in overrides])
             return check(OmegaConf.to_object(cfg))
     except (HydraException, OmegaConfBaseException):
-        return []  # it does not even compose, and what keeps it from that is already in the list
+        return []  # it does not compose, because of what is in the list already
 
 
 def _first_lines(error: Exception) -> str:
-    """Return what matters of Hydra's words, without its advice."""
+    """Return the part of Hydra's message that applies here, without its advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, InterpolationKeyError):
         return f"{error.full_key}: {lines[0]}"
@@ -211,98 +169,130 @@ def _first_lines(error: Exception) -> str:
     return " ".join(line for line in lines[:2] if "append" not in line and "+" not in line) or lines[0]
 
 
-# ---- The configuration that a run has stored, and the words that change it: `resume=DIR key=value`, `rerun=DIR ...`.
+def exit_with(run: Callable[[], None]) -> NoReturn:
+    """Run an entry and exit with its code: 0, 2 with the user's errors on stderr, 1 for a failure, 130 for Ctrl-C."""
+    # None where the shell has closed it (`>&-`)
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # for as long as the process lives
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the text
+    try:
+        run()
+        sys.stdout.flush()  # so that a full disk is reported here, and not by Python at its exit
+    except UserError as error:
+        if TRACEBACKS:
+            raise
+        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+            print(*error.messages, sep="\n", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (RunFailure, OSError) as error:  # OSError: a full or read-only disk, a file that vanished
+        if isinstance(error, OSError) and _stdout_failed():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at the end
+            if isinstance(error, BrokenPipeError):  # `--help | head`: the reader has closed the pipe
+                sys.exit(0)
+        if TRACEBACKS:
+            raise
+        print(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
 
 
-def take(keys: Sequence[str], words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Split a command line into the literal values of `keys` and all other words.
+def _stdout_failed() -> bool:
+    """Whether it was standard output that failed: the reader has closed the pipe, or the disk is full."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    pipe = select.poll()
+    pipe.register(1, 0)  # asks for errors only
+    return any(events & select.POLLERR for _, events in pipe.poll(0))
+
+
+# -- stored runs: resume=, rerun=, init_from= -------------------------------------------------------------------------
+
+
+def take(keys: Sequence[str], arguments: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Split a command line into the literal values of `keys` and all other arguments.
 
     Raises:
         UserError: two of the keys, or one of them twice.
     """
     taken: dict[str, str] = {}
     rest = []
-    for word in words:
-        literal = split_word(word)
+    for argument in arguments:
+        literal = split_literal(argument)
         if literal is None or literal[0] not in keys:
-            rest.append(word)
+            rest.append(argument)
         elif taken:
-            raise UserError(
-                f"{word}: one stored run at a time, and {'='.join(next(iter(taken.items())))} is given already"
-            )
+            first = "=".join(next(iter(taken.items())))
+            raise UserError(f"{argument}: one stored run at a time, and {first} is given already")
         elif not literal[1]:
-            raise UserError(f"{word} is empty: expected the folder of a run")
+            raise UserError(f"{argument} is empty: expected the folder of a run")
         else:
             taken[literal[0]] = literal[1]
     return taken, rest
 
 
-def stored_config(folder: Path, words: Sequence[str] = ()) -> Config:
-    """Return the configuration of a run, with the words' changes; checked as a whole.
+def stored_config(folder: Path, arguments: Sequence[str] = ()) -> Config:
+    """Return the configuration of a run, changed by the overrides; checked as a whole.
 
     Raises:
-        UserError: the folder is no run, or a word is wrong.
+        UserError: the folder is no run, or an override is wrong.
     """
     path = folder / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), _escaped(stored))
+        config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OSError as error:
         below = newest_below(folder) if folder.is_dir() else ""
         raise UserError(f"{folder} is no run: there is no {path.name} in it{below}") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not the configuration of a run: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is not the configuration of a run")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), _escaped(config))
-        whole: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path} is not the configuration of a run: {str(error).splitlines()[0]}") from error
-    changes, wrong = _changes_and_mistakes(words)
+    except (ValueError, TypeError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} is not the configuration of a run: {str(error).partition(chr(10))[0]}") from error
+    changes, wrong = _changes_and_errors(arguments)
     for key, value in changes.items():
-        set_value(whole, key, value)
-    wrong += errors_in_config(whole)
-    if wrong:
+        set_value(config, key, value)
+    if wrong := [*wrong, *errors_in_config(config)]:
         raise UserError(*wrong)
-    return whole
+    return config
 
 
-def changes_in(words: Sequence[str]) -> dict[str, Any]:
-    """Return {dotted key: value} of the words that change a stored configuration.
+def changes_in(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return {dotted key: value} of the overrides that change a stored configuration.
 
     Raises:
         UserError: what is wrong with any of them; a group, whose other keys are stored already.
     """
-    changes, wrong = _changes_and_mistakes(words)
+    changes, wrong = _changes_and_errors(arguments)
     if wrong:
         raise UserError(*wrong)
     return changes
 
 
-def _changes_and_mistakes(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return {dotted key: value} of the words that are right, and what is wrong with the others."""
-    flags = [word for word in words if word.startswith("-")]
-    quoted = quote_literals(overrides_in(words))
-    mistakes = mistakes_in(quoted, Config)
-    wrong = list(mistakes.values())
-    wrong += [f"{flag}: a stored run is taken as it is; sweeps and Hydra's flags belong to new runs" for flag in flags]
-    changes: dict[str, Any] = {}
-    for override in OverridesParser.create().parse_overrides([word for word in quoted if word not in mistakes]):
+def _changes_and_errors(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return {dotted key: value} of the overrides that are right, and what is wrong with the others."""
+    flags, overrides = flags_and_overrides(arguments)
+    overrides = quote_literals(overrides)
+    errors = errors_in_overrides(overrides, Config)
+    wrong = [*errors.values()]
+    wrong += [f"{flag}: a stored run is used as it is; sweeps and Hydra's flags are for new runs" for flag in flags]
+    typed = OmegaConf.structured(Config)
+    changed = []
+    for override in OverridesParser.create().parse_overrides([one for one in overrides if one not in errors]):
         key = override.key_or_group
         if key in groups() or override.is_sweep_override():
             wrong.append(f"{override.input_line}: a stored run is changed key by key ({key}.KEY=value)")
         else:
-            changes[key] = override.value()
-    typed = OmegaConf.structured(Config)
-    for key, value in changes.items():
-        OmegaConf.update(typed, key, value)
-    whole = OmegaConf.to_container(OmegaConf.create({key: OmegaConf.select(typed, key) for key in changes}))
-    assert isinstance(whole, dict)
-    return {str(key): value for key, value in whole.items()}, wrong
+            OmegaConf.update(typed, key, override.value())
+            changed.append(key)
+    values = OmegaConf.to_container(OmegaConf.create({key: OmegaConf.select(typed, key) for key in changed}))
+    return values, wrong  # type: ignore[return-value]
 
 
 def _escaped(value: Any) -> Any:
-    """Return stored data so that OmegaConf reads no interpolation into it: it was resolved when it was stored."""
+    """Return stored data so that OmegaConf finds no interpolation in it: it was resolved when it was stored."""
     if isinstance(value, dict):
         return {key: _escaped(below) for key, below in value.items()}
     if isinstance(value, list):
@@ -310,38 +300,34 @@ def _escaped(value: Any) -> Any:
     return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
-# ---- `init_from=RUN` on a command line: the words that give the new model the size of the old one, where none do.
+def with_sizes_of_source(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with the model and the sizes that come with the weights of `init_from=`.
 
-NETWORK = ("num_layers", "hidden_size", "nonlinearity", "readout")
-
-
-def with_sizes_of_source(words: Sequence[str]) -> list[str]:
-    """Return the command line with `model=`, the sizes and the way of reading that come with the weights, if any do.
-
-    A word that the user gave stays. Whether it fits the weights is found when they are read.
+    An override of the user's stays. Whether it fits the weights is found when they are read.
 
     Raises:
         UserError: `init_from` names neither a run nor a checkpoint.
     """
-    given = [found[1] for word in words if (found := split_word(word)) and found[0] == "init_from"]
+    given = [found[1] for one in arguments if (found := split_literal(one)) and found[0] == "init_from"]
     if not given:
-        return list(words)
-    config = _stored(locate(given[-1]))
-    model, data = config["model"], config["data"]
+        return list(arguments)
+    stored = _config_of_checkpoint(locate(given[-1]))
+    model, data = stored["model"], stored["data"]
     wanted = {"model": model["name"]}
-    wanted |= {f"model.{key}": model[key] for key in NETWORK if model.get(key) is not None}
+    network = ("num_layers", "hidden_size", "nonlinearity", "readout")
+    wanted |= {f"model.{key}": model[key] for key in network if model.get(key) is not None}
     if data.get("encoding") == "bytes":
         wanted["data.encoding"] = "bytes"
     if data.get("lowercase"):
         wanted["data.lowercase"] = "true"
-    said = {key: value for key, _, value in (word.partition("=") for word in words)}
-    if said.get("model") in GATED and said["model"] != model["name"]:
-        return list(words)  # which cannot be, and is said when the weights are read
-    return [*words, *(f"{key}={value}" for key, value in wanted.items() if key not in said)]
+    own = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+    if own.get("model") in GATED and own["model"] != model["name"]:
+        return list(arguments)  # impossible, which is reported when the weights are read
+    return [*arguments, *(f"{key}={value}" for key, value in wanted.items() if key not in own)]
 
 
-def _stored(checkpoint: Path) -> Mapping[str, Any]:
-    """The configuration behind a checkpoint: the file beside it, which needs no torch; else the one inside it."""
+def _config_of_checkpoint(checkpoint: Path) -> Mapping[str, Any]:
+    """Return the stored configuration of a checkpoint: the file beside it, which needs no torch, else the one in it."""
     run = run_of(checkpoint)
     try:
         config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else None

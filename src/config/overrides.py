@@ -1,4 +1,7 @@
-"""Hydra's own flags on a command line, told apart from the words."""
+"""The arguments of a command line: Hydra's flags, literal values, and each override checked against the schema.
+
+All errors of a command are reported at once, with the right name where one is misspelled. No torch.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,18 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Transformer
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.hydra_compat import mistake_in_launcher, mistake_in_launcher_word
+from src.config.hydra_compat import mistake_in_launcher as error_in_launcher
+from src.config.hydra_compat import mistake_in_launcher_word as error_in_launcher_key
+from src.config.schema import Config, Key, key_table
 from src.errors import nearest
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+# -- Hydra's flags ----------------------------------------------------------------------------------------------------
 
 FLAGS_WITH_A_VALUE = (
     *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
@@ -29,67 +38,55 @@ FLAGS = (
 )
 
 
-def overrides_in(words: Iterable[str]) -> list[str]:
-    """Return the words that are not flags of Hydra's own, nor the values of such flags."""
-    return flags_and_overrides(words)[1]
-
-
-def flags_and_overrides(words: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return Hydra's flags with their values, and all other words: it takes the two in this order alone."""
+def flags_and_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return Hydra's flags with their values, and all other arguments: Hydra accepts them in this order only."""
     flags: list[str] = []
-    others: list[str] = []
-    value = False
-    for word in words:
-        (flags if value or word.startswith("-") else others).append(word)
-        value = not value and word in FLAGS_WITH_A_VALUE
-    return flags, others
+    overrides: list[str] = []
+    is_value = False
+    for argument in arguments:
+        (flags if is_value or argument.startswith("-") else overrides).append(argument)
+        is_value = not is_value and argument in FLAGS_WITH_A_VALUE
+    return flags, overrides
 
 
-def mistakes_in_flags(flags: list[str]) -> list[str]:
+def errors_in_flags(flags: list[str]) -> list[str]:
     """Return what is wrong with flags and their values, as `flags_and_overrides` gives them."""
-    wrong, words = [], iter(flags)
-    for word in words:
-        flag = word.partition("=")[0]
+    wrong, rest = [], iter(flags)
+    for argument in rest:
+        flag = argument.partition("=")[0]
         if flag in FLAGS_WITH_A_VALUE:
-            if flag == word and next(words, None) is None and flag not in ("--info", "-i"):
-                wrong.append(f"{word}: expected a value behind it")
-        elif word not in FLAGS:
+            if flag == argument and next(rest, None) is None and flag not in ("--info", "-i"):
+                wrong.append(f"{argument}: expected a value after it")
+        elif argument not in FLAGS:
             like = nearest(flag, (*FLAGS, *FLAGS_WITH_A_VALUE)) or "; there are --help, --multirun (-m), --cfg job"
-            wrong.append(f"{word}: there is no such flag{like}")
+            wrong.append(f"{argument}: there is no such flag{like}")
     return wrong
 
 
-# ---- Literal values: what a user typed after the first `=` is taken as it stands, whatever Hydra's grammar ...
-
-LITERAL_KEYS = (
-    "prompt",
-    "text",
-    "stop",
-    "file",
-    "run",
-    "checkpoint",
-    "resume",
-    "rerun",
-    "init_from",
-    "data.path",
-    "data.root",
-)
-# Ours beside those that the specification names: paths and texts too.
-ALSO_LITERAL = (
-    *("data.val_path", "data.test_path", "data.separator", "data.input", "data.target", "data.symbols"),
-    *("explain.input", "explain.target", "benchmark.out", "benchmark.folder", "output"),
-)
+# -- literal values ---------------------------------------------------------------------------------------------------
 
 
-def split_word(word: str) -> tuple[str, str] | None:
-    """Return key and value of a word whose value is literal, else None; a leading + is not part of the key."""
-    key, equals, value = word.partition("=")
+def split_literal(argument: str, schema: type = Config) -> tuple[str, str] | None:
+    """Return key and value of an override whose value is literal, else None; a leading + is not part of the key.
+
+    A literal value is everything after the first `=`. Hydra's grammar refuses or changes commas, quotes, braces, `=`,
+    newlines, non-ASCII letters, `1e3`, `true` and leading blanks; a literal value is passed to it as a quoted string,
+    which it returns unchanged.
+    """
+    key, equals, value = argument.partition("=")
     key = key.lstrip("+")
-    return (key, value) if equals and key in LITERAL_KEYS + ALSO_LITERAL else None
+    return (key, value) if equals and key in literal_keys(schema) else None
+
+
+@functools.cache
+def literal_keys(schema: type = Config) -> frozenset[str]:
+    """Return the keys of a command whose values are literal."""
+    own = {key for key, about in key_table(schema).items() if about.literal}
+    return frozenset(own | ({"resume", "rerun"} if schema is Config else set()))
 
 
 def quote(value: str) -> str:
-    """Return a word of Hydra's grammar that stands for exactly `value`, interpolations and escapes included.
+    """Return an expression of Hydra's grammar whose value is exactly `value`, interpolations and escapes included.
 
     Backslashes count only before a quote, before `${`, or at the end, and are doubled there.
     """
@@ -99,37 +96,23 @@ def quote(value: str) -> str:
     return f"'{value}'"
 
 
-def quote_literals(words: Iterable[str]) -> list[str]:
-    """Return the command line with every literal value quoted."""
+def quote_literals(arguments: Iterable[str], schema: type = Config) -> list[str]:
+    """Return the arguments with every literal value quoted; `key=null` stays null."""
     quoted = []
-    for word in words:
-        literal = split_word(word)
-        if literal is None:
-            quoted.append(word)
-        else:
-            key, value = literal
-            quoted.append(f"{key}={quote(value)}")
+    for argument in arguments:
+        literal = split_literal(argument, schema)
+        quoted.append(f"{literal[0]}={quote(literal[1])}" if literal else argument)
     return quoted
 
 
-# ---- The words of a command line, each held to the groups of conf/ and to the schema: all mistakes are told at once.
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
-
-
-def without_null_groups(words: Iterable[str]) -> list[str]:
-    """Return the words less `experiment=null` and its like: so they are by default, and Hydra cannot read it."""
-    nulls = {f"{group}=null" for group in groups()}
-    return [word for word in words if word.lower() not in nulls]
+# -- groups and keys --------------------------------------------------------------------------------------------------
 
 
 def groups(folders: Iterable[Path] = (CONF,)) -> dict[str, list[str]]:
-    """Return our config groups and their options: the folders of conf/ and the files in them."""
+    """Return the config groups and their options: the folders of conf/ and the files in them."""
     found: dict[str, list[str]] = {}
     for folder in folders:
-        for file in sorted(
-            folder.glob("*/[!_]*.yaml")
-        ):  # a leading underscore: a base of other options, not one itself
+        for file in sorted(folder.glob("*/[!_]*.yaml")):  # a file with a leading underscore is a base of others
             found.setdefault(file.parent.name, []).append(file.stem)
     return found
 
@@ -137,120 +120,119 @@ def groups(folders: Iterable[Path] = (CONF,)) -> dict[str, list[str]]:
 def groups_for(schema: type, folders: Iterable[Path] = (CONF,)) -> dict[str, list[str]]:
     """Return the groups that a command's configuration is composed of, and any in folders of the user's own."""
     parts = {field.name for field in dataclasses.fields(schema)}
-    parts |= {"debug"} & groups().keys() if "trainer" in parts else set()  # presets over a whole run, no part of it
+    parts |= {"debug"} if "trainer" in parts else set()  # presets over a whole run, not a part of it
     foreign = groups().keys() - parts
     return {group: options for group, options in groups(folders).items() if group not in foreign}
 
 
-def keys(schema: type, prefix: str = "") -> Iterator[str]:
-    """Yield every key of the schema, dotted: `seed`, `data.seq_len`, `callbacks.predicted_string.enabled`."""
-    for name, value in OmegaConf.to_container(OmegaConf.structured(schema)).items():  # type: ignore[union-attr]
-        yield from _keys_of(str(name), value)
+def keys(schema: type) -> list[str]:
+    """Return every key of the schema, dotted, groups included: `data`, `data.seq_len`."""
+    return list(dict.fromkeys(key[:end] for key in key_table(schema) for end in (*_dots(key), len(key))))
 
 
-def _keys_of(name: str, value: Any) -> Iterator[str]:
-    yield name
-    if isinstance(value, dict):
-        for child, below in value.items():
-            yield from _keys_of(f"{name}.{child}", below)
+def _dots(key: str) -> list[int]:
+    return [i for i, letter in enumerate(key) if letter == "."]
 
 
-def mistakes_in(words: Iterable[str], schema: type, folders: Iterable[Path] = (CONF,)) -> dict[str, str]:
-    """Return what is wrong with each word by itself, {word: message}; words of Hydra's own are left to it."""
-    options, known = groups_for(schema, folders), list(keys(schema))
-    words = list(words)
-    launcher = next((word.partition("=")[2] for word in reversed(words) if word.startswith("hydra/launcher=")), "basic")
-    found = {}
-    for word in words:
-        message = _mistake(word, options, known, schema, launcher)
-        if message:
-            found[word] = message
-    return found
+def without_null_groups(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides less `experiment=null` and the like: null is the default, and Hydra cannot parse it."""
+    nulls = {f"{group}=null" for group in groups()}
+    return [override for override in overrides if override.lower() not in nulls]
 
 
-def _mistake(word: str, options: dict[str, list[str]], known: list[str], schema: type, launcher: str) -> str | None:
-    if "=" not in word:
-        if word.startswith("~"):
-            return f"{word}: nothing can be deleted; give the key another value ({word.lstrip('~')}=...)"
-        return f"{word}: expected key=value{nearest(word, _all(known, options))}"
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def errors_in_overrides(overrides: Iterable[str], schema: type, folders: Iterable[Path] = (CONF,)) -> dict[str, str]:
+    """Return what is wrong with each override by itself, {override: message}; those of Hydra's own are left to it."""
+    options, known, overrides = groups_for(schema, folders), keys(schema), list(overrides)
+    launchers = [override.partition("=")[2] for override in overrides if override.startswith("hydra/launcher=")]
+    found = {override: _error(override, options, known, schema, [*launchers, "basic"][0]) for override in overrides}
+    return {override: message for override, message in found.items() if message}
+
+
+def _error(text: str, options: dict[str, list[str]], known: list[str], schema: type, launcher: str) -> str | None:
+    if "=" not in text:
+        if text.startswith("~"):
+            return f"{text}: nothing can be deleted; give the key another value ({text.lstrip('~')}=...)"
+        return f"{text}: expected key=value{nearest(text, [*known, *options])}"
     try:
-        override = OverridesParser.create().parse_override(word)
-    except (OverrideParseException, HydraException) as error:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
         reason = str(error).splitlines()[0]
-        return f"{word}: Hydra cannot read this value ({reason}); put it in quotes: 'key=\"...\"'"
+        return f"{text}: Hydra cannot parse this value ({reason}); put it in quotes: 'key=\"...\"'"
     key = override.key_or_group
+    if override.is_delete() and not key.startswith("hydra"):
+        return f"{text}: nothing can be deleted; give the key another value ({key}=...)"
     if key == "hydra/launcher" and not override.is_delete():
-        return mistake_in_launcher(str(override.value()))
+        return error_in_launcher(str(override.value()))
     if key.startswith("hydra.launcher.") and not override.is_delete():
-        return mistake_in_launcher_word(key, launcher)
+        return error_in_launcher_key(key, launcher)
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return None
-    if override.is_delete():
-        return f"{word}: nothing can be deleted; give the key another value ({key}=...)"
-    values = list(_values(override))
     if key in options:
-        is_needed = key in known and dataclasses.is_dataclass(OmegaConf.get_type(_typed(schema), key))
-        nothing = not is_needed and not override.is_sweep_override()
-        return next((m for m in (_wrong_option(key, value, options[key], nothing) for value in values) if m), None)
+        required = any(one.startswith(f"{key}.") for one in key_table(schema))
+        may_be_null = not required and not override.is_sweep_override()
+        return _first(_error_in_option(key, value, options[key], may_be_null) for value in _values(override))
     if override.is_add() and not override.is_force_add() and key in known:
-        return f"{word}: the key is there already; without the plus it is set: {word.lstrip('+')}"
-    if key not in known and not _free(key, schema):
+        return f"{text}: the key exists already; set it without the plus: {text.lstrip('+')}"
+    if key not in known and key.rpartition(".")[0] not in _free(schema):
         return f"{key}: there is no such key{_nearest_key(key, known, options)}"
-    return next((m for m in (_wrong_value(key, value, schema) for value in values) if m), None)
+    return _first(_error_in_value(key, value, schema) for value in _values(override))
 
 
-def several(word: str) -> bool:
-    """Whether a word that can be read gives several values, as a sweep's does."""
+def _first(errors: Iterable[str | None]) -> str | None:
+    return next((error for error in errors if error), None)
+
+
+def several(text: str) -> bool:
+    """Whether an override gives several values, as a sweep's does; False if it cannot be parsed."""
     try:
-        return OverridesParser.create().parse_override(word).is_sweep_override()
-    except (OverrideParseException, HydraException):
+        return OverridesParser.create().parse_override(text).is_sweep_override()
+    except HydraException:
         return False
 
 
-def first_of_several(word: str) -> str:
-    """Return a word that can be read with the first of its values, where a sweep gives several."""
-    override = OverridesParser.create().parse_override(word)
+def first_of_several(text: str) -> str:
+    """Return an override with the first of its values, where a sweep gives several."""
+    override = OverridesParser.create().parse_override(text)
     if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
-        return word
+        return text
     first = next(override.sweep_iterator(transformer=Transformer.encode), None)
-    return word if first is None else f"{override.get_key_element()}={first}"
+    return text if first is None else f"{override.get_key_element()}={first}"
 
 
 def _values(override: Override) -> Iterator[Any]:
     if isinstance(override.value(), Glob):
-        return  # it stands for options that are there
-    if override.is_sweep_override():
-        if override.is_discrete_sweep():
-            yield from override.sweep_iterator()
-        return
-    yield override.value()
+        return  # matches options that exist
+    if override.is_discrete_sweep():
+        yield from override.sweep_iterator()
+    elif not override.is_sweep_override():
+        yield override.value()
 
 
-def _wrong_option(group: str, option: Any, allowed: list[str], nothing: bool) -> str | None:
-    """`nothing`: whether the group may be left out, as an experiment may."""
-    if nothing if option is None else option in allowed:
+def _error_in_option(group: str, option: Any, allowed: list[str], may_be_null: bool) -> str | None:
+    if may_be_null if option is None else option in allowed:
         return None
     option = "null" if option is None else option
     return f"{group}={option}: expected one of {', '.join(allowed)}{nearest(str(option), allowed)}"
 
 
-def _free(key: str, schema: type) -> bool:
-    """Whether the key lies in a mapping whose keys are the user's own (model.options)."""
-    parent = key.rpartition(".")[0]
-    node = OmegaConf.select(OmegaConf.structured(schema), parent) if parent else None
-    return parent == "model.options" and node is not None
+def _free(schema: type) -> list[str]:
+    """Return the keys whose values are mappings with keys of the user's own (model.options)."""
+    return [key for key, about in key_table(schema).items() if str(about.type).startswith("dict")]
 
 
 def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> str:
-    """Return the nearest right word; a last part that is right (`hidden_size`, `lr`) is answered with the whole key."""
+    """Return the nearest right key; a right last part (`hidden_size`, `lr`) gets the whole key."""
     leaf = key.rpartition(".")[2]
     whole = [k for k in known if k.rpartition(".")[2] == leaf]
     if whole:
         if leaf != key:
-            whole = [max(whole, key=lambda one: likeness(key, one))]
+            whole = [max(whole, key=lambda one: _likeness(key, one))]
         return f"; did you mean {' or '.join(whole[:3])}?"
-    match = difflib.get_close_matches(key, _all(known, options), n=2, cutoff=0.6)
-    if len(match) == 2 and likeness(key, match[1]) < likeness(key, match[0]):
+    match = difflib.get_close_matches(key, list(dict.fromkeys([*known, *options])), n=2, cutoff=0.6)
+    if len(match) == 2 and _likeness(key, match[1]) < _likeness(key, match[0]):
         match.pop()  # the second is named only where it is as near
     if not match:
         leaves = {k.rpartition(".")[2]: k for k in known}
@@ -258,13 +240,7 @@ def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> s
     return f"; did you mean {' or '.join(match)}?" if match else f"; the groups are {', '.join(sorted(options))}"
 
 
-def _all(known: list[str], options: Iterable[str]) -> list[str]:
-    """Return keys and groups, each once: most groups are a key too."""
-    return list(dict.fromkeys([*known, *options]))
-
-
-def likeness(one: str, other: str) -> float:
-    """Return how alike two words are, 0 to 1, as `difflib` counts."""
+def _likeness(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, other, one).ratio()
 
 
@@ -274,51 +250,32 @@ def _typed(schema: type) -> Any:
     return OmegaConf.structured(schema)
 
 
-def _wrong_value(key: str, value: Any, schema: type) -> str | None:
-    config = _typed(schema)
+def _error_in_value(key: str, value: Any, schema: type) -> str | None:
     if isinstance(value, str) and "${" in value:
         return None  # an interpolation: its value is not known before composing
     try:
-        OmegaConf.update(config, key, value, merge=True)
+        OmegaConf.update(_typed(schema), key, value, merge=True)
     except OmegaConfBaseException:
-        if OmegaConf.is_dict(node := OmegaConf.select(config, key)):
-            return _has_words_of_its_own(key, value, [str(name) for name in node])
-        kind = _type_of(key, schema)
-        listed = f"; did you mean {key}=[{value}]?" if kind.startswith("a list of names") and value else ""
-        return f"{key}={value!r}: expected {kind}{listed}"
+        about = key_table(schema).get(key)
+        if about is None:
+            return _error_in_group_value(key, value, schema)
+        expected = _type_in_words(about)
+        listed = f"; did you mean {key}=[{value}]?" if expected.startswith("a list of names") and value else ""
+        return f"{key}={value!r}: expected {expected}{listed}"
     return None
 
 
-def _has_words_of_its_own(key: str, value: Any, below: list[str]) -> str:
-    word = str(value).lower() if isinstance(value, bool) else value
+def _error_in_group_value(key: str, value: Any, schema: type) -> str:
+    below = [k.removeprefix(f"{key}.") for k in key_table(schema) if k.startswith(f"{key}.")]
+    text = str(value).lower() if isinstance(value, bool) else value
     likely = "enabled" if isinstance(value, bool) and "enabled" in below else below[0] if len(below) == 1 else None
-    way = f"did you mean {key}.{likely}={word}?" if likely else f"{key}.KEY=..., KEY one of {', '.join(below)}"
-    return f"{key}={word}: {key} has words of its own; {way}"
+    remedy = f"did you mean {key}.{likely}={text}?" if likely else f"{key}.KEY=..., KEY one of {', '.join(below)}"
+    return f"{key}={text}: {key} has keys of its own; {remedy}"
 
 
-def _type_of(key: str, schema: type) -> str:
+def _type_in_words(about: Key) -> str:
     """Return the type of a key in plain words."""
-    node: Any = schema
-    for part in key.split("."):
-        fields = {field.name: field.type for field in dataclasses.fields(node)}
-        kind = fields.get(part, "another value")
-        node = _dataclass_named(str(kind), node)
-        if node is None:
-            break
-    words = {
-        "int": "a whole number",
-        "float": "a number",
-        "bool": "true or false",
-        "str": "a word",
-        "list[float]": "a list of numbers",
-        "list[str]": "a list of names",
-    }
-    parts = [words.get(part.strip(), part.strip()) for part in str(kind).split("|")]
-    return " or ".join("null" if part == "None" else part for part in parts)
-
-
-def _dataclass_named(name: str, beside: type) -> type | None:
-    import sys
-
-    found = getattr(sys.modules[beside.__module__], name, None)
-    return found if dataclasses.is_dataclass(found) and isinstance(found, type) else None
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    lists = {"list[float]": "a list of numbers", "list[str]": "a list of names"}
+    text = names.get(about.type) or lists.get(str(about.type)) or str(about.type)
+    return f"{text} or null" if about.optional else text

@@ -1,4 +1,4 @@
-"""Where a run's text and its first weights lie, in words that hold from any working directory."""
+"""The key of a sweep's run: a short hash of everything in its configuration that can change its result."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ from typing import Any
 from src.config.schema import Config, key_table, to_plain
 from src.files import user_path
 
-TEXTS = ("path", "val_path", "test_path", "root")  # of the data group
+TEXTS = ("path", "val_path", "test_path", "root")  # paths in the data group
 
 
 def with_absolute_paths(config: Config) -> Config:
     """Return a copy whose paths of texts and of `init_from` are absolute, seen from the working directory.
 
-    A run that is stored so can be evaluated, resumed and repeated from anywhere, and never reads another file of the
-    same name.
+    A stored run can then be evaluated, resumed and repeated from anywhere, and never reads another file of that name.
     """
-    texts = {key: absolute(value) for key in TEXTS if (value := getattr(config.data, key))}
-    source = absolute(config.init_from) if config.init_from else config.init_from
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **texts), init_from=source)
+    data = dataclasses.replace(config.data)
+    for key in TEXTS:
+        if path := getattr(data, key):
+            setattr(data, key, absolute(path))
+    return dataclasses.replace(config, data=data, init_from=config.init_from and absolute(config.init_from))
 
 
 def absolute(path: str) -> str:
-    """The path from the root on; a glob stays one, whatever characters the working directory has in its name."""
-    place = str(user_path(path))
-    if os.path.isabs(place):
-        return place
-    is_glob = glob.has_magic(place) and not os.path.exists(place)
-    return str(Path(glob.escape(os.getcwd()) if is_glob else os.getcwd(), place))
-
-
-# ---- The key of a sweep's run: a short hash of everything in its configuration that can change its result.
+    """Return an absolute path; a glob stays one, whatever characters the working directory has in its name."""
+    given = str(user_path(path))
+    if os.path.isabs(given):
+        return given
+    is_glob = glob.has_magic(given) and not os.path.exists(given)
+    return str(Path(glob.escape(os.getcwd()) if is_glob else os.getcwd(), given))
 
 
 def what_matters(config: Config) -> dict[str, Any]:
@@ -48,7 +46,7 @@ def _relevant(node: dict[str, Any], prefix: str) -> dict[str, Any]:
     table, kept = key_table(), {}
     for name, value in node.items():
         about = table.get(f"{prefix}{name}")
-        if about is None:  # a group; one of which nothing counts is left out
+        if about is None:  # a group; one in which nothing counts is left out
             if below := _relevant(value, f"{prefix}{name}."):
                 kept[name] = below
         elif about.affects_result and not (about.added_later and value is None):
@@ -63,10 +61,10 @@ def run_key(config: Config) -> str:
 
 
 def run_name(config: Config) -> str:
-    """Return what a run is called: by the user, else by its experiment, else by its text and model."""
+    """Return the name of a run: the user's, else its experiment, else its text and model."""
     return config.name or config.experiment or f"{config.data.name}_{config.model.name}"
 
 
 def sweep_folder(config: Config) -> Path:
-    """Return where a sweep's run with this configuration lies, now and at every start of the sweep to come."""
+    """Return the folder of a sweep's run with this configuration, the same at every start of the sweep."""
     return Path(config.runs) / "sweeps" / run_name(config) / run_key(config)

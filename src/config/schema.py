@@ -14,21 +14,44 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 MISSING: Any = "???"  # OmegaConf's mark of a mandatory value
-COUNT = "x >= 1"
-SEED = f"0 <= x <= {2**64 - 1}"  # torch's generators take 64 bits
-POSITIVE = "x > 0"
-SHARE = "0 < x <= 1, or a whole number of windows"
-SHARE_OR_OFF = "0 (off), a share up to 1, or a whole number of windows"
+# The ranges, by the words in which an error names them. NaN is in none; infinity only where no end is named.
+FROM_MINUS_1 = "at least -1"
+FROM_0 = "at least 0"
+COUNT = "at least 1"
+POSITIVE = "a number above 0"
+BELOW_1 = "0 <= x < 1"
+UP_TO_1 = "0 <= x <= 1"
+FRACTION = "0 < x <= 1"
+SEED = f"at least 0 and at most {2**64 - 1}"  # torch's generators take 64 bits
+WINDOWS = "a share, 0 < x <= 1, or a whole number of windows"
+WINDOWS_OR_OFF = "0 (off), a share up to 1, or a whole number of windows"
+THREADS = "auto or a number from 1 to 1024"
 DURATION = "HH:MM:SS or DD:HH:MM:SS"
+BETAS = "two numbers, 0 <= beta < 1"
 TEMPERATURES = "at least one number, each 0 or above"
+RANGES: dict[str, Callable[[Any], bool]] = {
+    FROM_MINUS_1: lambda x: -1 <= x < inf,
+    FROM_0: lambda x: 0 <= x < inf,
+    COUNT: lambda x: 1 <= x < inf,
+    POSITIVE: lambda x: 0 < x < inf,
+    BELOW_1: lambda x: 0 <= x < 1,
+    UP_TO_1: lambda x: 0 <= x <= 1,
+    FRACTION: lambda x: 0 < x <= 1,
+    SEED: lambda x: 0 <= x < 2**64,
+    WINDOWS: lambda x: 0 < x <= 1 or (1 < x < inf and x == int(x)),
+    WINDOWS_OR_OFF: lambda x: 0 <= x <= 1 or (1 < x < inf and x == int(x)),
+    THREADS: lambda x: str(x) == "auto" or (re.fullmatch(r"\d{1,4}", str(x)) is not None and 1 <= int(x) <= 1024),
+    DURATION: lambda x: re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", str(x)) is not None,
+    BETAS: lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x),
+    TEMPERATURES: lambda x: len(x) > 0 and all(0 <= one < inf for one in x),
+}
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64")
-THREADS = "auto or 1 to 1024"
 
 T = TypeVar("T")
 
@@ -41,7 +64,7 @@ class Key:
         type: the Python type of its values.
         optional: whether null is a value.
         choices: all allowed values, or None.
-        range: an interval such as `0 <= x < 1`, or a name that `errors_in_ranges` knows.
+        range: one of `RANGES`, or None.
         affects_result: whether it can change what a run computes.
         may_change: whether a resumed run may change it.
         literal: whether its text is taken exactly as typed, outside of Hydra's grammar.
@@ -101,7 +124,7 @@ class DataConfig(Transitional):
     errors: str = field(default="strict", metadata=about(choices=("strict", "replace")))
     separator: str = field(default="\n", metadata=about(literal=True))
     split: list[float] | None = None
-    split_seed: int = field(default=0, metadata=about(range="x >= 0"))
+    split_seed: int = field(default=0, metadata=about(range=FROM_0))
     unknown: str | None = field(default=None, metadata=about(choices=("error", "map", "extend")))
     convention: str = field(default="stripped", metadata=about(choices=("stripped", "raw")))
     input: str | None = field(default=None, metadata=about(literal=True))
@@ -123,7 +146,7 @@ class ModelConfig(Transitional):
     num_layers: int = field(default=1, metadata=about(range=COUNT))
     hidden_size: int = field(default=128, metadata=about(range=COUNT))
     nonlinearity: str | None = field(default=None, metadata=about(choices=("tanh", "relu")))
-    dropout: float = field(default=0.0, metadata=about(range="0 <= x < 1"))
+    dropout: float = field(default=0.0, metadata=about(range=BELOW_1))
     init: str = field(default="torch", metadata=about(choices=("torch", "orthogonal", "identity")))
     input_scale: float = field(default=1.0, metadata=about(range=POSITIVE))
     interlayer_scale: float | None = field(default=None, metadata=about(range=POSITIVE, added_later=True))
@@ -145,12 +168,12 @@ class OptimizerConfig(Transitional):
 
     name: str = field(default=MISSING, metadata=about(choices=("adam", "adamw", "sgd", "rmsprop")))
     lr: float = field(default=0.001, metadata=about(range=POSITIVE))
-    weight_decay: float = field(default=0.0, metadata=about(range="x >= 0"))
-    betas: list[float] | None = field(default=None, metadata=about(range="two numbers, 0 <= beta < 1"))
+    weight_decay: float = field(default=0.0, metadata=about(range=FROM_0))
+    betas: list[float] | None = field(default=None, metadata=about(range=BETAS))
     eps: float | None = field(default=None, metadata=about(range=POSITIVE))
-    momentum: float | None = field(default=None, metadata=about(range="0 <= x < 1"))
+    momentum: float | None = field(default=None, metadata=about(range=BELOW_1))
     nesterov: bool | None = None
-    alpha: float | None = field(default=None, metadata=about(range="0 <= x < 1"))
+    alpha: float | None = field(default=None, metadata=about(range=BELOW_1))
 
 
 @dataclass
@@ -158,13 +181,13 @@ class SchedulerConfig(Transitional):
     """How the learning rate moves, counted in optimizer steps (plateau: in validations)."""
 
     name: str = field(default=MISSING, metadata=about(choices=("none", "cosine", "step", "plateau")))
-    warmup_steps: int = field(default=0, metadata=about(range="x >= 0"))
+    warmup_steps: int = field(default=0, metadata=about(range=FROM_0))
     total_steps: int | None = field(default=None, metadata=about(range=COUNT))
-    final_fraction: float = field(default=0.0, metadata=about(range="0 <= x <= 1"))
+    final_fraction: float = field(default=0.0, metadata=about(range=UP_TO_1))
     step_size: int = field(default=1000, metadata=about(range=COUNT))
-    gamma: float = field(default=0.1, metadata=about(range="0 < x <= 1"))
-    factor: float = field(default=0.5, metadata=about(range="0 < x <= 1"))
-    patience: int = field(default=2, metadata=about(range="x >= 0"))
+    gamma: float = field(default=0.1, metadata=about(range=FRACTION))
+    factor: float = field(default=0.5, metadata=about(range=FRACTION))
+    patience: int = field(default=2, metadata=about(range=FROM_0))
 
 
 @dataclass
@@ -183,17 +206,17 @@ class TrainerConfig(Transitional):
     )
     threads: str = field(default="auto", metadata=about(range=THREADS, may_change=True))
     max_epochs: int = field(default=10, metadata=about(range=COUNT, may_change=True))
-    max_steps: int = field(default=-1, metadata=about(range="x >= -1", may_change=True))
+    max_steps: int = field(default=-1, metadata=about(range=FROM_MINUS_1, may_change=True))
     max_time: str | None = field(default=None, metadata=about(range=DURATION, may_change=True))
     min_epochs: int | None = field(default=None, metadata=about(range=COUNT, may_change=True))
     gradient_clip_val: float | None = field(default=None, metadata=about(range=POSITIVE))
     gradient_clip_algorithm: str = field(default="norm", metadata=about(choices=("norm", "value")))
     accumulate_grad_batches: int = field(default=1, metadata=about(range=COUNT))
-    val_check_interval: int | float = field(default=1.0, metadata=about(range=SHARE))
+    val_check_interval: int | float = field(default=1.0, metadata=about(range=WINDOWS))
     check_val_every_n_epoch: int = field(default=1, metadata=about(range=COUNT))
-    limit_train_batches: int | float = field(default=1.0, metadata=about(range=SHARE))
-    limit_val_batches: int | float = field(default=1.0, metadata=about(range=SHARE))
-    overfit_batches: int | float = field(default=0.0, metadata=about(range=SHARE_OR_OFF))
+    limit_train_batches: int | float = field(default=1.0, metadata=about(range=WINDOWS))
+    limit_val_batches: int | float = field(default=1.0, metadata=about(range=WINDOWS))
+    overfit_batches: int | float = field(default=0.0, metadata=about(range=WINDOWS_OR_OFF))
     log_every_n_steps: int = field(default=50, metadata=about(range=COUNT, affects_result=False))
     deterministic: bool = False
     detect_anomaly: bool = field(default=False, metadata=about(affects_result=False))
@@ -269,7 +292,7 @@ class EarlyStoppingConfig(Transitional):
 
     enabled: bool = False
     patience: int = field(default=5, metadata=about(range=COUNT))
-    min_delta: float = field(default=0.0, metadata=about(range="x >= 0"))
+    min_delta: float = field(default=0.0, metadata=about(range=FROM_0))
 
 
 @dataclass
@@ -283,10 +306,10 @@ class SweepConfig(Transitional):
 class Config(Transitional):
     """The whole of a training run."""
 
-    name: str | None = field(default=None, metadata=about(affects_result=False))
+    name: str | None = field(default=None, metadata=about(literal=True, affects_result=False))
     experiment: str | None = field(default=None, metadata=about(affects_result=False))
     seed: int | None = field(default=0, metadata=about(range=SEED))
-    runs: str = field(default="runs", metadata=about(affects_result=False, may_change=True))
+    runs: str = field(default="runs", metadata=about(literal=True, affects_result=False, may_change=True))
     init_from: str | None = field(default=None, metadata=about(literal=True))
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -346,40 +369,8 @@ def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:
 
 
 def within(value: Any, range_: str) -> bool:
-    """Whether a value is in a range; NaN is in none, and infinity in none of those with a number."""
-    if " x " in f" {range_} " and range_ != SHARE:
-        low, high = ([*range_.split("x"), ""])[:2]
-        if not isinstance(value, int | float) or not isfinite(value):
-            return False
-        return _holds(low, value) and _holds(high, value)
-    if range_ == SHARE:
-        return isfinite(value) and (0 < value <= 1 or (value > 1 and value == int(value)))
-    if range_ == SHARE_OR_OFF:
-        return isfinite(value) and value >= 0 and (value <= 1 or value == int(value))
-    if range_ == THREADS:
-        text = str(value)
-        return text == "auto" or (text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= 1024)
-    if range_ == DURATION:
-        return re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", str(value)) is not None
-    if range_.startswith("two numbers"):
-        return len(value) == 2 and all(0 <= beta < 1 for beta in value)
-    if range_ == TEMPERATURES:
-        return len(value) > 0 and all(0 <= one < inf for one in value)
-    raise ValueError(f"no such range: {range_}")
-
-
-def _holds(side: str, value: float) -> bool:
-    """Whether a value satisfies one side of an interval, `0 <=` before x or `< 1` after it."""
-    side = side.strip()
-    if not side:
-        return True
-    if side[0] in "<>":  # after x
-        sign, limit = side.split(" ")
-    else:
-        limit, sign = side.split(" ")
-        sign = {"<": ">", "<=": ">="}[sign]
-    bound = float(limit) if "." in limit else int(limit)
-    return {"<": value < bound, "<=": value <= bound, ">": value > bound, ">=": value >= bound}[sign]
+    """Whether a value is in a range of `RANGES`."""
+    return RANGES[range_](value)
 
 
 # -- between dataclasses and plain data -------------------------------------------------------------------------------
@@ -432,3 +423,93 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     flat = [dict(flatten(config)) for config in configs]
     every = dict.fromkeys(key for one in flat for key in one)
     return [key for key in every if any(one.get(key) != flat[0].get(key) for one in flat[1:])]
+
+
+# -- sample, score, evaluate, export ----------------------------------------------------------------------------------
+
+AT = ("best", "last")
+MODEL_PRECISIONS = ("32-true", "64-true")  # float32 and float64, as trainer.precision names them
+
+
+@dataclass
+class InferenceConfig(Transitional):
+    """Which trained model, and how it is run; `model` is a group: another implementation of the same network."""
+
+    run: str | None = field(default=None, metadata=about(literal=True))
+    checkpoint: str | None = field(default=None, metadata=about(literal=True))
+    at: str | None = field(default=None, metadata=about(choices=AT))
+    precision: str | None = field(default=None, metadata=about(choices=MODEL_PRECISIONS))
+    threads: str = field(default="auto", metadata=about(range=THREADS))
+    model: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str | None:
+        """The folder of a run, or the file of a checkpoint."""
+        return self.checkpoint if self.run is None else self.run
+
+    @property
+    def implementation(self) -> str | None:
+        """The implementation that the weights move to; None: the one they were trained in."""
+        return self.model.get("name")
+
+
+@dataclass
+class SamplingConfig:
+    """How a text is generated: how each symbol is chosen, how many, from which seed, how many texts, where they end."""
+
+    temperature: float = field(default=1.0, metadata=about(range=FROM_0))
+    top_k: int | None = field(default=None, metadata=about(range=COUNT))
+    top_p: float | None = field(default=None, metadata=about(range=FRACTION))
+    min_p: float | None = field(default=None, metadata=about(range=UP_TO_1))
+    length: int = field(default=200, metadata=about(range=COUNT))
+    num_samples: int = field(default=1, metadata=about(range=COUNT))
+    seed: int | None = field(default=0, metadata=about(range=FROM_0))
+    stop: str | None = field(default=None, metadata=about(literal=True))
+
+
+@dataclass
+class SampleConfig(SamplingConfig, InferenceConfig):
+    """The whole of conf/sample.yaml."""
+
+    prompt: str | None = field(default=None, metadata=about(literal=True))
+    format: str = field(default="text", metadata=about(choices=("text", "json")))
+    interactive: bool = False
+
+
+@dataclass
+class ScoreConfig(InferenceConfig):
+    """The whole of conf/score.yaml."""
+
+    text: str | None = field(default=None, metadata=about(literal=True))
+    file: str | None = field(default=None, metadata=about(literal=True))
+    format: str = field(default="text", metadata=about(choices=("text", "json", "html")))
+    output: str | None = field(default=None, metadata=about(literal=True))
+
+
+@dataclass
+class EvaluationDataConfig:
+    """Keys of the `data` group that may differ between training and evaluation; None: as in training."""
+
+    path: str | None = field(default=None, metadata=about(literal=True))
+    val_path: str | None = field(default=None, metadata=about(literal=True))
+    test_path: str | None = field(default=None, metadata=about(literal=True))
+    root: str | None = field(default=None, metadata=about(literal=True))
+    seq_len: int | None = field(default=None, metadata=about(range=COUNT))
+    batch_size: int | None = field(default=None, metadata=about(range=COUNT))
+
+
+@dataclass
+class EvaluateConfig(InferenceConfig):
+    """The whole of conf/evaluate.yaml."""
+
+    split: str | None = field(default=None, metadata=about(choices=("train", "val", "test")))
+    format: str = field(default="text", metadata=about(choices=("text", "json")))
+    data: EvaluationDataConfig = field(default_factory=EvaluationDataConfig)
+
+
+@dataclass
+class ExportConfig(InferenceConfig):
+    """The whole of conf/export.yaml."""
+
+    format: str = field(default="onnx", metadata=about(choices=("onnx", "torch", "safetensors")))
+    output: str | None = field(default=None, metadata=about(literal=True))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 
 import numpy as np
 import torch
 
-from src.config.schema import TextSamplesConfig
+from src.config.schema import SamplingConfig, TextSamplesConfig
 from src.data.corpus import Corpus
 from src.data.splits import LineSplit, PairSplit
 from src.diagnostics.diagnostic import Diagnostic, EvalView
-from src.inference.generate import Generation
-from src.inference.options import Choice
+from src.errors import UserError
+from src.inference.generate import generate_ids
 from src.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
@@ -57,13 +58,11 @@ class TextSamples(Diagnostic):
         """Return a text of `length` characters, or None if the network has diverged."""
         split = self.corpus.splits["train"]
         boundary = split.boundary if isinstance(split, LineSplit) else None  # each item begins from a zero state
-        generation = Generation(model, self._start(), Choice(temperature), [0], boundary)
-        ids = []
-        with np.errstate(over="ignore", invalid="ignore"):
-            for _ in range(self.config.length):
-                ids.append(int(next(generation)[0]))
-                if not np.isfinite(generation.logits).all():
-                    return None
+        steps = generate_ids(model, self._start(), SamplingConfig(temperature), [0], boundary)
+        try:
+            ids = [int(step[0]) for step in itertools.islice(steps, self.config.length)]
+        except UserError:
+            return None
         return self.corpus.vocabulary.decode(ids)
 
     def _start(self) -> np.ndarray:

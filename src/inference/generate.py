@@ -1,13 +1,20 @@
-"""Characters one after another: read the prompt once, then draw, and feed back what was drawn.
+"""Text generation: read the prompt once, then draw a symbol, feed it back, and draw the next.
 
-The prefix is never read again: the state holds all that the model knows of it, so every character costs the same.
+    p = softmax(logits / temperature)      temperature 0: always the likeliest (greedy), of equals the first
+    top_k   keep the k likeliest           of equals those with the lower id
+    top_p   keep the likeliest that together reach top_p, including the one that crosses it
+    min_p   keep those with p >= min_p * max p
+
+The filters apply in this order, each to what the one before has left; what is left is scaled to sum to 1. A draw
+inverts the cumulative sum at a uniform number: one number decides one symbol, and equal numbers give equal texts.
+The prefix is never read again, since the state holds all that the model knows of it.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from typing import TYPE_CHECKING
@@ -15,77 +22,76 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from src.data.vocabulary import TextStream, Vocabulary
+from src.config.schema import SamplingConfig
+from src.data.vocabulary import TextStream, Vocabulary, codes_of
 from src.errors import UserError
 from src.inference.incremental import stepper
-from src.inference.options import Choice, Writing
+from src.inference.options import errors_in_sampling
 from src.models.language_model import LanguageModel, State
 
 if TYPE_CHECKING:
     from src.inference.trained_model import TrainedModel
 
-
-READ_AT_ONCE = 1024  # steps of the prompt in one window: long enough for fast products, small in memory
+Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
+PROMPT_WINDOW = 1024  # steps of the prompt read at once: long enough for fast products, small in memory
 DRAWN_AT_ONCE = 256
-MOST = 1 - 2.0**-52  # u * sum must stay below sum after rounding; see sampling.draw
+BELOW_ONE = 1 - 2.0**-52  # the largest uniform number: u * sum must stay below the sum after rounding
+log = logging.getLogger(__name__)
+
+# -- one symbol -------------------------------------------------------------------------------------------------------
 
 
-class Generation:
-    """An endless iterator over ids (batch,), one step of all streams a time.
+def probabilities(logits: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
+    """logits (batch, vocab) -> the distribution that is drawn from, (batch, vocab) float64, rows sum to 1."""
+    if sampling.temperature == 0:
+        return np.eye(logits.shape[1])[logits.argmax(1)]
+    kept = _weights(logits, sampling)
+    return kept / kept.sum(1, keepdims=True)
 
-    Args:
-        model: on the CPU; float32 or float64.
-        prompt: ids (length,) of 1 or more, read from a zero state.
-        choice: how a character is chosen.
-        seeds: one a stream. Stream i draws from its own generator, so it does not depend on who runs beside it.
-        boundary: an id after which a stream starts anew from a zero state, as each item of a list does in training.
+
+def sampler(sampling: SamplingConfig) -> Draw:
+    """Return the function (logits (batch, vocab), uniform numbers (batch,)) -> ids (batch,)."""
+    if sampling.temperature == 0:
+        return lambda logits, uniform: logits.argmax(1)
+    return lambda logits, uniform: draw(_weights(logits, sampling), uniform)
+
+
+def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Return the ids (batch,) at which `uniform` (batch,), in [0, 1), falls in the shares of `weights` (batch, vocab).
+
+    id = the first with w_0 + ... + w_id > u * sum(w), so a symbol of weight 0 is never drawn.
+
+    Raises:
+        UserError: weights that are not finite.
     """
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        prompt: np.ndarray,
-        choice: Choice,
-        seeds: Sequence[int],
-        boundary: int | None = None,
-    ) -> None:
-        logits, state = read(model, prompt)
-        self.batch = len(seeds)
-        self.logits = np.repeat(logits[None], self.batch, axis=0)  # of the character to be drawn next
-        self.stepper = stepper(model, self.batch, widened(state, self.batch))
-        self.draw = choice.drawer()
-        self.uniform = uniform_numbers(seeds)
-        self.boundary = boundary
-        self.drawn: np.ndarray | None = None  # drawn and not yet read
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self
-
-    def __next__(self) -> np.ndarray:
-        """Read what was drawn last, and draw what follows."""
-        if self.drawn is not None:
-            if self.boundary is not None and (ended := self.drawn == self.boundary).any():
-                self.stepper.restart(ended)
-            self.logits = self.stepper.step(self.drawn)
-        self.drawn = self.draw(self.logits, next(self.uniform))
-        return self.drawn
+    total = np.cumsum(weights, 1)
+    if not (total[:, -1] > 0).all():
+        raise UserError("the logits are not finite: the model diverged in training; use an earlier checkpoint")
+    if len(total) == 1:  # of one row a binary search is faster than comparing every symbol
+        return np.array([total[0].searchsorted(uniform[0] * total[0, -1], "right")])
+    return (total <= (uniform * total[:, -1])[:, None]).sum(1)
 
 
-def read(model: LanguageModel, prompt: np.ndarray) -> tuple[np.ndarray, State]:
-    """prompt ids (length,) -> logits (vocab,) of what follows, and the state (layers, 1, hidden) behind it."""
-    inputs = torch.from_numpy(prompt.astype(np.int64))[:, None]
-    state: State = None
-    with torch.inference_mode():
-        for window in inputs.split(READ_AT_ONCE):
-            logits, state = model(window, state)
-    return logits[-1, 0].numpy(), state
-
-
-def widened(state: State, batch: int) -> State:
-    """Return the state (layers, 1, hidden) of one stream as that of `batch` equal ones."""
-    if isinstance(state, tuple):
-        return tuple(part.expand(-1, batch, -1) for part in state)
-    return state.expand(-1, batch, -1)
+def _weights(logits: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
+    """logits (batch, vocab) -> float64 numbers proportional to p, 0 where a filter drops a symbol."""
+    weights = logits.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights -= weights.max(1, keepdims=True)  # first, since logits / temperature may overflow
+        if sampling.temperature != 1:
+            weights /= sampling.temperature  # may overflow to -inf, and exp(-inf) = 0 is right
+    np.exp(weights, out=weights)
+    if sampling.top_k is not None or sampling.top_p is not None:
+        order = np.argsort(-weights, axis=1, kind="stable")
+        ranked = np.take_along_axis(weights, order, 1)
+        if sampling.top_k is not None:
+            ranked[:, sampling.top_k :] = 0
+        if sampling.top_p is not None:
+            likelier = np.cumsum(ranked, 1) - ranked  # the mass before each symbol; 0 for the first
+            ranked[likelier >= sampling.top_p * ranked.sum(1, keepdims=True)] = 0
+        np.put_along_axis(weights, order, ranked, 1)
+    if sampling.min_p is not None:
+        weights[weights < sampling.min_p * weights.max(1, keepdims=True)] = 0
+    return weights
 
 
 def uniform_numbers(seeds: Sequence[int]) -> Iterator[np.ndarray]:
@@ -93,106 +99,151 @@ def uniform_numbers(seeds: Sequence[int]) -> Iterator[np.ndarray]:
     generators = [np.random.default_rng(seed) for seed in seeds]
     while True:
         block = np.stack([generator.random(DRAWN_AT_ONCE) for generator in generators], axis=1)
-        yield from np.minimum(block, MOST)
+        yield from np.minimum(block, BELOW_ONE)
 
 
-# ---- A trained model writes: prompts read, samples drawn, ids turned into text as they come.
-
-log = logging.getLogger(__name__)
+# -- ids --------------------------------------------------------------------------------------------------------------
 
 
-def generation(trained: TrainedModel, prompt: str, wanted: Writing) -> Generation:
-    """Read the prompt, and return what writes on without end.
+def generate_ids(
+    model: LanguageModel,
+    prompt: np.ndarray,
+    sampling: SamplingConfig,
+    seeds: Sequence[int],
+    boundary: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield ids (batch,) without end, one step of all streams at a time.
+
+    Args:
+        model: on the CPU; float32 or float64.
+        prompt: ids (length,) of 1 or more, read from a zero state.
+        sampling: how a symbol is chosen.
+        seeds: one a stream. Stream i draws from its own generator, so it does not depend on the other streams.
+        boundary: an id after which a stream starts again from a zero state, as each item of a list does in training.
+    """
+    last, state = read_prompt(model, prompt)
+    logits = np.repeat(last[None], len(seeds), axis=0)
+    decoder = stepper(model, len(seeds), expand_state(state, len(seeds)))
+    choose = sampler(sampling)
+    for uniform in uniform_numbers(seeds):
+        ids = choose(logits, uniform)
+        yield ids
+        if boundary is not None and (ended := ids == boundary).any():
+            decoder.restart(ended)
+        logits = decoder.step(ids)
+
+
+def read_prompt(model: LanguageModel, prompt: np.ndarray) -> tuple[np.ndarray, State]:
+    """Return the logits (vocab,) of the symbol after a prompt (length,), and the state (layers, 1, hidden)."""
+    inputs = torch.from_numpy(prompt.astype(np.int64))[:, None]
+    state: State = None
+    with torch.inference_mode():
+        for window in inputs.split(PROMPT_WINDOW):
+            logits, state = model(window, state)
+    return logits[-1, 0].numpy(), state
+
+
+def expand_state(state: State, batch: int) -> State:
+    """Repeat the state (layers, 1, hidden) of one stream for a batch of streams."""
+    if isinstance(state, tuple):
+        return tuple(part.expand(-1, batch, -1) for part in state)
+    return state.expand(-1, batch, -1)
+
+
+def start(trained: TrainedModel, prompt: str, sampling: SamplingConfig) -> Iterator[np.ndarray]:
+    """Check options and prompt; return the ids that continue the prompt, as `generate_ids`.
 
     Raises:
-        UserError: everything that is wrong with what is wanted, or with the prompt.
+        UserError: everything that is wrong with the options and the prompt.
     """
-    wrong = wanted.mistakes(len(trained.vocabulary))
+    errors = errors_in_sampling(sampling, len(trained.vocabulary))
     try:
         ids = trained.ids(prompt, "prompt")
-    except UserError as mistake:
-        raise UserError(*wrong, *mistake.messages) if wrong else mistake from None
-    if wrong:
-        raise UserError(*wrong)
+    except UserError as error:
+        raise UserError(*errors, *error.messages) if errors else error from None
+    if errors:
+        raise UserError(*errors)
     boundary = trained.boundary_id
-    if boundary is not None:  # of a list, only the item that is not finished counts, from its boundary on
-        begins = np.flatnonzero(ids == boundary)
-        ids = ids[begins[-1] :] if len(begins) else np.concatenate((np.array([boundary], ids.dtype), ids))
-    first = seeded(wanted).seed or 0
-    return Generation(trained.model, ids, wanted.choice, range(first, first + wanted.num_samples), boundary)
+    if boundary is not None:  # in a list only the last, unfinished item counts, from its boundary on
+        ids = np.concatenate((np.array([boundary], ids.dtype), ids))
+        ids = ids[np.flatnonzero(ids == boundary)[-1] :]
+    first = with_seed(sampling).seed or 0
+    return generate_ids(trained.model, ids, sampling, range(first, first + sampling.num_samples), boundary)
 
 
-def seeded(wanted: Writing) -> Writing:
-    """The same with a seed: one is drawn where none was given."""
-    return replace(wanted, seed=secrets.randbelow(2**31)) if wanted.seed is None else wanted
+def with_seed(sampling: SamplingConfig) -> SamplingConfig:
+    """Return the options with a seed: a random one if none is given."""
+    return replace(sampling, seed=secrets.randbelow(2**31)) if sampling.seed is None else sampling
 
 
-def written(trained: TrainedModel, prompt: str, wanted: Writing) -> Iterator[list[str]]:
-    """Yield step by step what each sample has newly and for certain written, and at last what was held back."""
-    going = generation(trained, prompt, wanted)
-    return pieces(going, trained.vocabulary, replace(wanted, stop=stop_of(trained, wanted.stop)))
+# -- text -------------------------------------------------------------------------------------------------------------
 
 
-def pieces(ids: Iterator[np.ndarray], vocabulary: Vocabulary, wanted: Writing) -> Iterator[list[str]]:
-    """As `written`, from a generation: `wanted.length` steps, or until all stopped."""
-    steps = (step.tolist() for step in islice(ids, wanted.length))
-    if vocabulary.kind == "characters" and wanted.stop is None:  # an id is a character: nothing is ever held back
+def generate(trained: TrainedModel, prompt: str, sampling: SamplingConfig) -> Iterator[list[str]]:
+    """Yield step by step the new text of each sample, without the prompt; at the end what was held back.
+
+    Raises:
+        UserError: as `start`, at once.
+    """
+    ids = start(trained, prompt, sampling)
+    return decoded(ids, trained.vocabulary, replace(sampling, stop=stop_text(trained, sampling.stop)))
+
+
+def decoded(ids: Iterator[np.ndarray], vocabulary: Vocabulary, sampling: SamplingConfig) -> Iterator[list[str]]:
+    """Yield the text of `sampling.length` steps of ids (num_samples,), or until the stop text ended all samples."""
+    steps = (step.tolist() for step in islice(ids, sampling.length))
+    if vocabulary.kind == "characters" and sampling.stop is None:  # an id is a character: nothing is held back
         characters = [vocabulary.decode([id]) for id in range(len(vocabulary))]
         yield from ([characters[id] for id in step] for step in steps)
         return
-    texts = [TextStream(vocabulary, wanted.stop) for _ in range(wanted.num_samples)]
+    texts = [TextStream(vocabulary, sampling.stop) for _ in range(sampling.num_samples)]
     for step in steps:
         yield [text.feed(id) for text, id in zip(texts, step, strict=True)]
-        if wanted.stop is not None and all(text.stopped for text in texts):
+        if sampling.stop is not None and all(text.stopped for text in texts):
             break
     yield [text.finish() for text in texts]
 
 
-def stop_of(trained: TrainedModel, stop: str | None) -> str | None:
-    """The stop text in the case that the model writes in; one that can never come is said, and does no harm."""
+def stop_text(trained: TrainedModel, stop: str | None) -> str | None:
+    """Return the stop text in the case that the model writes; warn if it has characters that the model never writes."""
     if stop is None:
         return None
-    stop, vocabulary = trained.in_its_case(stop), trained.vocabulary
-    written = {vocabulary.decode([id]) for id in range(len(vocabulary))}
-    if vocabulary.kind == "bytes":  # a lone surrogate is an odd byte of the command line, which is written as U+FFFD
-        codes = {*vocabulary.codes}
-        written |= {one for one in stop if not "\ud800" <= one <= "\udfff" and codes.issuperset(one.encode())}
-    if lacking := sorted(set(stop) - written):
-        names = ", ".join(map(repr, lacking))
-        log.warning("stop=%r never comes: the model does not write %s", stop, names)
+    stop, codes, kind = trained.in_its_case(stop), {*trained.vocabulary.codes}, trained.vocabulary.kind
+    if unknown := sorted(one for one in set(stop) if not codes.issuperset(codes_of(one, kind).tolist())):
+        log.warning("stop=%r never ends a text: the model does not write %s", stop, ", ".join(map(repr, unknown)))
     return stop
 
 
 class Conversation:
-    """One text after another: a prompt begins a new one, an empty one goes on where the last has paused.
+    """One text after another: a prompt begins a new one, an empty prompt continues the last.
 
     Args:
-        trained: who writes.
-        wanted: as for one sample. Each new text has a seed of its own, from `wanted.seed` on.
+        trained: the model.
+        sampling: as for one sample. Each new text has a seed of its own, from `sampling.seed` on.
     """
 
-    def __init__(self, trained: TrainedModel, wanted: Writing) -> None:
-        self.trained, self.wanted = trained, wanted
-        self.stop = stop_of(trained, wanted.stop)
-        self.seeds = count(seeded(wanted).seed or 0)
-        self.going: Generation | None = None
+    def __init__(self, trained: TrainedModel, sampling: SamplingConfig) -> None:
+        self.trained, self.sampling = trained, sampling
+        self.stop = stop_text(trained, sampling.stop)
+        self.seeds = count(with_seed(sampling).seed or 0)
+        self.ids: Iterator[np.ndarray] | None = None
 
     def turn(self, prompt: str) -> Iterator[str]:
-        """Return what is written next, piece by piece, `wanted.length` symbols or up to the stop text.
+        """Return the next text, piece by piece: `sampling.length` symbols, or up to the stop text.
 
         Raises:
-            UserError: what is wrong with the prompt, at once; the text before it can still be gone on with.
+            UserError: what is wrong with the prompt, at once; the last text can still be continued.
         """
-        if prompt or self.going is None:
-            wanted = replace(self.wanted, seed=next(self.seeds))
-            self.going = generation(self.trained, prompt or self.trained.start, wanted)
+        if prompt or self.ids is None:
+            sampling = replace(self.sampling, seed=next(self.seeds))
+            self.ids = start(self.trained, prompt or self.trained.start, sampling)
             self.text = TextStream(self.trained.vocabulary, self.stop)
         elif self.text.stopped:
             self.text = TextStream(self.trained.vocabulary, self.stop)
-        return self._written(self.going)
+        return self._pieces(self.ids)
 
-    def _written(self, going: Generation) -> Iterator[str]:
-        for (id,) in islice(going, self.wanted.length):
+    def _pieces(self, ids: Iterator[np.ndarray]) -> Iterator[str]:
+        for (id,) in islice(ids, self.sampling.length):
             yield self.text.feed(int(id))
             if self.text.stopped:
                 return

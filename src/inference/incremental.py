@@ -1,19 +1,19 @@
-"""One character at a time, fast: the state is carried, nothing is computed twice, nothing is allocated twice.
+"""Incremental decoding: one character at a time, the state carried, nothing computed twice.
 
-The slow truth is `LanguageModel.forward` on a window of one step; a `Stepper` gives its numbers without autograd,
-modules and dispatch. A tanh network of 2 x 512 took 330 us a character that way, and takes 75 us here, one thread.
+The reference is `LanguageModel.forward` on a window of one step (`ForwardStepper`). `CellStepper` computes the same in
+numpy, without autograd, modules and dispatch: a tanh network of 2 x 512 takes 75 us a character instead of 330 us.
 
-    z^l = U^l x^l + b^l + W^l h^l          one product each; U of the first layer is a table: a column an id
-    cell, stacked, manual                  h = f(z)
-    lstm    gates i, f, g, o of z          c = f c + i g,                    h = o tanh(c)
-    gru     gates r, z, n                  n = tanh(U x + b + r (W h + b')),   h = (1 - z) n + z h
+    x = U x_t + b_ih          from below; for the first layer U is a table with one row an id
+    r = W h_{t-1} + b_hh      from before
+    cell, stacked, manual     h = f(x + r)
+    lstm    i, f, g, o        c = sigmoid(f) c + sigmoid(i) tanh(g)      h = sigmoid(o) tanh(c)
+    gru     reset, update, n  n = tanh(x_n + reset r_n)                  h = (1 - update) n + update h
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,44 +24,66 @@ from src.models.convert import read_layers
 from src.models.gated import GRU, LSTM
 from src.models.language_model import LanguageModel, State
 
-
-@runtime_checkable
-class Stepper(Protocol):
-    """A model that reads one character of each of `batch` streams at a time."""
-
-    def step(self, ids: np.ndarray) -> np.ndarray:
-        """ids (batch,) -> logits (batch, vocab), in a buffer that the next step overwrites."""
-
-    def restart(self, streams: np.ndarray) -> None:
-        """Streams (batch,) of bool: those whose state becomes zeros."""
-
-    def state(self) -> State:
-        """Return a copy of the state, as the model takes it."""
+Array = Any  # of numpy, or a tensor: the equations below are the same for both
+Function = Callable[[Any], Any]
+Cell = Callable[[Array, Array, tuple[Array, ...], Function, Function], tuple[Array, ...]]
 
 
-class Weights(NamedTuple):
-    """One layer, transposed for products from the left: U (input, gates * hidden), W (hidden, gates * hidden)."""
-
-    U: np.ndarray
-    W: np.ndarray
-    b: np.ndarray  # what is added once: b_ih + b_hh, of the gru without b_hn
-    b_n: np.ndarray | None = None  # the gru's b_hn, which its reset gate multiplies
+def elman_cell(x: Array, r: Array, state: tuple[Array, ...], f: Function, sigmoid: Function) -> tuple[Array, ...]:
+    """x, r and the parts of the state (batch, hidden) -> the new parts; h comes first."""
+    return (f(x + r),)
 
 
-def stepper(model: LanguageModel, batch: int, state: State = None) -> Stepper:
-    """Return the fastest stepper for a model on the CPU, from `state` (zeros if None)."""
-    recurrence = model.recurrence
+def lstm_cell(x: Array, r: Array, state: tuple[Array, ...], tanh: Function, sigmoid: Function) -> tuple[Array, ...]:
+    """x, r (batch, 4 * hidden), (h, c) -> (h, c), as torch.nn.LSTM."""
+    _, c = state
+    i, f, g, o = _gates(x + r, 4)
+    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    return sigmoid(o) * tanh(c), c
+
+
+def gru_cell(x: Array, r: Array, state: tuple[Array, ...], tanh: Function, sigmoid: Function) -> tuple[Array, ...]:
+    """x, r (batch, 3 * hidden), (h,) -> (h,), as torch.nn.GRU: the reset gate after the product."""
+    (h,) = state
+    (x_reset, x_update, x_n), (r_reset, r_update, r_n) = _gates(x, 3), _gates(r, 3)
+    update = sigmoid(x_update + r_update)
+    n = tanh(x_n + sigmoid(x_reset + r_reset) * r_n)
+    return ((1 - update) * n + update * h,)
+
+
+def _gates(z: Array, count: int) -> list[Array]:
+    hidden = z.shape[1] // count
+    return [z[:, gate * hidden : (gate + 1) * hidden] for gate in range(count)]
+
+
+class Network(NamedTuple):
+    """A recurrence as its cell and the weights of each layer, from the bottom.
+
+    A layer has U (input, gates * hidden), W (hidden, gates * hidden) and the biases b_ih and b_hh: transposed copies.
+    """
+
+    cell: Cell
+    nonlinearity: str  # of an Elman network
+    layers: list[tuple[Tensor, ...]]
+
+
+def network_of(recurrence: nn.Module) -> Network | None:
+    """Return the cell and the weights of one of this project's recurrences, None for a class of the user's own."""
+    layers: list[tuple[Tensor, ...]] = []
     if isinstance(recurrence, (LSTM, GRU)):
-        layers = [_gated_weights(recurrence, *layer) for layer in recurrence.rnn.all_weights]
-        cell: type[Cells] = LSTMCells if isinstance(recurrence, LSTM) else GRUCells
+        cell, f = lstm_cell if isinstance(recurrence, LSTM) else gru_cell, "tanh"
+        for U, W, b_ih, b_hh in recurrence.rnn.all_weights:
+            b_n = torch.zeros_like(b_hh)  # the part that a gate of the gru multiplies; all other biases join b_ih
+            if cell is gru_cell:
+                b_n[-recurrence.hidden_size :] = b_hh[-recurrence.hidden_size :]
+            layers.append((U, W, b_ih + (b_hh - b_n), b_n))
     else:
         try:
-            layers = [Weights(_t(U), _t(W), _n(b)) for U, W, b in read_layers(recurrence)]
-        except TypeError:  # a recurrence of one's own
-            return PlainStepper(model, batch, state)
-        cell = ReluCells if nonlinearity_of(recurrence) == "relu" else TanhCells
-    readout = model.readout if isinstance(model.readout, nn.Linear) else None
-    return cell(layers, readout, batch, state)
+            layers = [(U, W, b, torch.zeros_like(b)) for U, W, b in read_layers(recurrence)]
+        except TypeError:
+            return None
+        cell, f = elman_cell, nonlinearity_of(recurrence)
+    return Network(cell, f, [tuple(part.detach().t().contiguous().clone() for part in layer) for layer in layers])
 
 
 def nonlinearity_of(recurrence: nn.Module) -> str:
@@ -70,155 +92,81 @@ def nonlinearity_of(recurrence: nn.Module) -> str:
     return str(inner.nonlinearity)
 
 
-class PlainStepper:
-    """Any model, by its own forward: the reference for the others, and the way of a cell of one's own."""
+class ForwardStepper:
+    """Any model, by its own forward: the reference for `CellStepper`, and what a recurrence of the user's own gets."""
 
     def __init__(self, model: LanguageModel, batch: int, state: State = None) -> None:
         self.model, self.carried = model, state
         if state is None:
-            with torch.inference_mode():  # what zeros look like, only the model knows
-                _, ended = model(torch.zeros(1, batch, dtype=torch.int64), None)
-                self.carried = _each(ended, torch.zeros_like)
+            with torch.inference_mode():  # only the model knows the shape of its state
+                _, end = model(torch.zeros(1, batch, dtype=torch.int64), None)
+                self.carried = _each(end, torch.zeros_like)
 
     def step(self, ids: np.ndarray) -> np.ndarray:
+        """As `CellStepper.step`."""
         with torch.inference_mode():
             logits, self.carried = self.model(torch.from_numpy(ids)[None], self.carried)
         return logits[0].numpy()
 
     def restart(self, streams: np.ndarray) -> None:
+        """As `CellStepper.restart`."""
         keep = torch.from_numpy(~streams)[:, None]
         with torch.inference_mode():
             self.carried = _each(self.carried, lambda part: part * keep)
 
-    def state(self) -> State:
-        return _each(self.carried, torch.clone)
 
+class CellStepper:
+    """A network in numpy, reading one character of each of `batch` streams at a time, from `state` (zeros if None).
 
-class Cells(ABC):
-    """Layers of cells in numpy: what is alike in all kinds. `layers` from the bottom, buffers made once."""
+    Products are numpy's: for one row torch's take three times as long, and its threads spin while they wait.
+    """
 
-    gates = 1
-
-    def __init__(self, layers: list[Weights], readout: nn.Linear | None, batch: int, state: State) -> None:
-        hidden, dtype = layers[0].W.shape[0], layers[0].W.dtype
-        self.batch, self.layers = batch, layers
-        self.table = layers[0].U + layers[0].b
-        self.from_below = [None, *(product(layer.U, batch) for layer in layers[1:])]
-        self.from_before = [product(layer.W, batch) for layer in layers]
-        self.readout = None if readout is None else (product(_t(readout.weight), batch), _n(readout.bias))
-        self.z = np.empty((batch, self.gates * hidden), dtype)
-        self.recurrent = np.empty_like(self.z)
-        self.logits = np.empty((batch, readout.out_features if readout is not None else hidden), dtype)
-        parts = (2 if isinstance(self, LSTMCells) else 1, len(layers), batch, hidden)
-        self.states = np.zeros(parts, dtype)
+    def __init__(self, network: Network, readout: nn.Module, batch: int, state: State = None) -> None:
+        self.cell = network.cell
+        self.f: Function = relu if network.nonlinearity == "relu" else np.tanh
+        self.layers = [tuple(part.cpu().numpy() for part in layer) for layer in network.layers]
+        U, W, b_ih, _ = self.layers[0]
+        self.table = U + b_ih
+        self.states = np.zeros((2 if network.cell is lstm_cell else 1, len(self.layers), batch, len(W)), W.dtype)
         if state is not None:
-            self.states[:] = np.stack([_n(part) for part in (state if isinstance(state, tuple) else (state,))])
-        self.h = list(self.states[0])  # one buffer a layer
+            parts = state if isinstance(state, tuple) else (state,)
+            self.states[:] = np.stack([part.detach().cpu().numpy() for part in parts])
+        self.by_layer = [tuple(self.states[:, layer]) for layer in range(len(self.layers))]  # views
+        self.readout = None
+        if isinstance(readout, nn.Linear):
+            weight, bias = (part.detach().cpu().numpy().copy() for part in (readout.weight, readout.bias))
+            self.readout = np.ascontiguousarray(weight.T), bias
 
     def step(self, ids: np.ndarray) -> np.ndarray:
-        for index, layer in enumerate(self.layers):
-            into = self.from_below[index]
-            if into is None:
-                np.take(self.table, ids, axis=0, out=self.z, mode="clip")
-            else:
-                into(self.h[index - 1], self.z)
-                self.z += layer.b
-            self.from_before[index](self.h[index], self.recurrent)
-            self.move(index)
-        if self.readout is None:
-            return self.h[-1]
-        times, bias = self.readout
-        times(self.h[-1], self.logits)
-        self.logits += bias
-        return self.logits
-
-    @abstractmethod
-    def move(self, index: int) -> None:
-        """Layer `index` from h_{t-1} to h_t, in place, given U x + b in `z` and W h in `recurrent`."""
+        """ids (batch,) -> logits (batch, vocab) of the next character."""
+        below = None
+        for (U, W, b_ih, b_hh), state in zip(self.layers, self.by_layer, strict=True):
+            x = self.table.take(ids, 0) if below is None else below.dot(U) + b_ih
+            after = self.cell(x, state[0].dot(W) + b_hh, state, self.f, sigmoid)
+            for part, value in zip(state, after, strict=True):
+                part[:] = value
+            below = state[0]
+        return below.copy() if self.readout is None else below.dot(self.readout[0]) + self.readout[1]
 
     def restart(self, streams: np.ndarray) -> None:
+        """Set the state to zeros in the streams for which `streams` (batch,) is true."""
         self.states[:, :, streams] = 0
 
-    def state(self) -> State:
-        parts = tuple(torch.from_numpy(part.copy()) for part in self.states)
-        return parts if len(parts) > 1 else parts[0]
+
+def stepper(model: LanguageModel, batch: int, state: State = None) -> CellStepper | ForwardStepper:
+    """Return the fastest stepper for a model on the CPU, from `state` (zeros if None)."""
+    network = network_of(model.recurrence)
+    return ForwardStepper(model, batch, state) if network is None else CellStepper(network, model.readout, batch, state)
 
 
-class TanhCells(Cells):
-    """h = tanh(z)."""
-
-    def move(self, index: int) -> None:
-        self.z += self.recurrent
-        np.tanh(self.z, out=self.h[index])
+def relu(x: np.ndarray) -> np.ndarray:
+    """max(x, 0)."""
+    return np.maximum(x, 0)
 
 
-class ReluCells(Cells):
-    """h = max(z, 0)."""
-
-    def move(self, index: int) -> None:
-        self.z += self.recurrent
-        np.maximum(self.z, 0, out=self.h[index])
-
-
-class LSTMCells(Cells):
-    """torch.nn.LSTM: c = f c + i g, h = o tanh(c)."""
-
-    gates = 4
-
-    def move(self, index: int) -> None:
-        self.z += self.recurrent
-        i, f, g, o = np.split(self.z, 4, axis=1)
-        c, h = self.states[1, index], self.h[index]
-        c *= _sigmoid(f)
-        c += _sigmoid(i) * np.tanh(g)
-        np.multiply(_sigmoid(o), np.tanh(c), out=h)
-
-
-class GRUCells(Cells):
-    """torch.nn.GRU: h = (1 - z) n + z h, the reset gate after the product."""
-
-    gates = 3
-
-    def move(self, index: int) -> None:
-        h, hidden = self.h[index], self.h[index].shape[1]
-        gates = self.z[:, : 2 * hidden] + self.recurrent[:, : 2 * hidden]
-        r, z = np.split(_sigmoid(gates), 2, axis=1)
-        n = np.tanh(self.z[:, 2 * hidden :] + r * (self.recurrent[:, 2 * hidden :] + self.layers[index].b_n))
-        h *= z
-        h += (1 - z) * n
-
-
-def product(M: np.ndarray, rows: int) -> Callable[[np.ndarray, np.ndarray], object]:
-    """The function (a (rows, k), out (rows, n)) that writes a M into `out`, for a fixed M (k, n).
-
-    numpy's, for its small overhead and because its threads yield where torch's spin. 512 x 512 in float32, us: 1 row,
-    one thread: torch 44, numpy 15. A step of 64 streams of 2 x 512, two threads: 710, and 1,000 beside other work;
-    with oneDNN's packed weights instead, which are 15 % faster on one thread, 28,000 and more beside other work.
-    """
-    M = np.ascontiguousarray(M)
-    if rows == 1:
-        return lambda a, out: np.dot(a[0], M, out=out[0])
-    return lambda a, out: np.matmul(a, M, out=out)
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(0.5 * x))  # by tanh, which cannot overflow
-
-
-def _gated_weights(recurrence: nn.Module, U: Tensor, W: Tensor, b_ih: Tensor, b_hh: Tensor) -> Weights:
-    if isinstance(recurrence, LSTM):
-        return Weights(_t(U), _t(W), _n(b_ih + b_hh))
-    outside = b_hh.detach().clone()
-    outside[-(len(b_hh) // 3) :] = 0
-    return Weights(_t(U), _t(W), _n(b_ih + outside), _n(b_hh[-(len(b_hh) // 3) :]))
-
-
-def _n(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy().copy()
-
-
-def _t(tensor: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(_n(tensor).T)
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), by tanh, which cannot overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def _each(state: State, change: Callable[[Tensor], Tensor]) -> State:

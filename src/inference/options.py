@@ -1,221 +1,164 @@
-"""From logits to the next character: a distribution, its filters, a draw.
-
-    p = softmax(o / temperature)           temperature 0: the first of the likeliest, always (greedy)
-    top_k   only the k likeliest           of equals the one with the lower id
-    top_p   only the likeliest that together reach top_p, the one that crosses it included
-    min_p   only those with p >= min_p * max p
-
-The filters apply in this order, each to what the one before it left, and what is left is scaled to sum to 1. A draw
-inverts the cumulative sum at a uniform number, so that one number decides one character and equal numbers give equal
-texts. numpy throughout: at one row an operation of its costs a third of torch's.
-"""
+"""What the commands on a trained model check without it: where its file is, and the options. Imports no torch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from src.config.schema import Config
-from src.data.vocabulary import Vocabulary
-from src.errors import UnknownCharacter, UserError
+from src.config.schema import (
+    AT,
+    ExportConfig,
+    InferenceConfig,
+    SampleConfig,
+    SamplingConfig,
+    ScoreConfig,
+    errors_in_values,
+    key_table,
+)
+from src.errors import UserError
 from src.files import user_path
 
-Number = int | float  # told apart where the tests check types: temperature=0 is as good as 0.0
-Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
+EXPORTED = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.safetensors"}  # default file names
+KINDS: dict[Any, Any] = {int: Integral, float: Real, str: str}  # numbers of numpy are accepted too
+
+# -- the file of a model ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Choice:
-    """How the next character is chosen; None switches a filter off."""
+def locate(path: str | Path, at: str | None = None) -> Path:
+    """Return the checkpoint of a run's folder, or the file itself.
 
-    temperature: Number = 1.0
-    top_k: int | None = None
-    top_p: Number | None = None
-    min_p: Number | None = None
-
-    def mistakes(self, vocab_size: int | None = None) -> list[str]:
-        """What is wrong with it, one text a mistake; `vocab_size`, where it is known, bounds top_k."""
-        found = []
-        kinds = {"temperature": Real, "top_k": Integral, "top_p": Real, "min_p": Real}
-        for name, kind in kinds.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind if name == "temperature" else kind | None):
-                found.append(f"{name}={value!r}: expected a {'whole ' if kind is Integral else ''}number")
-        if found:
-            return found
-        if not 0 <= self.temperature < float("inf"):
-            found.append(f"temperature={self.temperature}: expected 0 (always the likeliest) or a number above it")
-        if self.top_k is not None and self.top_k < 1:
-            found.append(f"top_k={self.top_k}: expected at least 1; leave it out to keep every character")
-        if self.top_k is not None and vocab_size is not None and self.top_k > vocab_size:
-            found.append(
-                f"top_k={self.top_k}: the vocabulary has {vocab_size} characters; at most that many can be kept"
-            )
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            found.append(f"top_p={self.top_p}: expected a share of the probability, 0 < top_p <= 1")
-        if self.min_p is not None and not 0 <= self.min_p <= 1:
-            found.append(f"min_p={self.min_p}: expected a share of the likeliest one's probability, 0 <= min_p <= 1")
-        return found
-
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """logits (batch, vocab) -> the distribution that is drawn from, (batch, vocab) float64, rows sum to 1."""
-        if self.temperature == 0:
-            return np.eye(logits.shape[1])[logits.argmax(1)]
-        scaled = logits.astype(np.float64)
-        scaled -= scaled.max(1, keepdims=True)  # first: o / temperature may be too large for a number
-        with np.errstate(over="ignore"):
-            kept = self.filtered(np.exp(scaled / self.temperature))
-        return kept / kept.sum(1, keepdims=True)
-
-    def filtered(self, weights: np.ndarray) -> np.ndarray:
-        """weights (batch, vocab), proportional to p -> the same with 0 where a filter drops a character."""
-        if self.top_k is not None or self.top_p is not None:
-            order = np.argsort(-weights, axis=1, kind="stable")
-            ranked = np.take_along_axis(weights, order, 1)
-            if self.top_k is not None:
-                ranked[:, self.top_k :] = 0
-            if self.top_p is not None:
-                before = np.cumsum(ranked, 1) - ranked  # the mass of those likelier; the first has none before it
-                ranked[before >= self.top_p * ranked.sum(1, keepdims=True)] = 0
-            weights = np.empty_like(weights)
-            np.put_along_axis(weights, order, ranked, 1)
-        if self.min_p is not None:
-            weights = np.where(weights >= self.min_p * weights.max(1, keepdims=True), weights, 0)
-        return weights
-
-    def drawer(self) -> Draw:
-        """The function (logits (batch, vocab), uniform (batch,)) -> ids (batch,): `draw(probabilities(logits), u)`.
-
-        What need not be done is left out: a sum of 1 is not needed to invert a cumulative sum.
-        """
-        if self.temperature == 0:
-            return lambda logits, uniform: logits.argmax(1)
-        filters = any(word is not None for word in (self.top_k, self.top_p, self.min_p))
-        temperature = self.temperature
-
-        def draw_one_each(logits: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-            scaled = logits.astype(np.float64)
-            scaled -= scaled.max(1, keepdims=True)
-            if temperature != 1:
-                with np.errstate(over="ignore"):  # -inf, of which exp makes the 0 that is meant
-                    scaled /= temperature
-            np.exp(scaled, out=scaled)
-            return draw(self.filtered(scaled) if filters else scaled, uniform)
-
-        return draw_one_each
-
-
-def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """The ids (batch,) whose share of `weights` (batch, vocab) holds `uniform` (batch,), numbers in [0, 1).
-
-    id = the first with w_0 + ... + w_id > u * sum(w), so a character of weight 0 is never drawn.
-    """
-    total = np.cumsum(weights, 1)
-    if len(total) == 1:  # a binary search by its own is faster than one comparison a character
-        return np.array([total[0].searchsorted(uniform[0] * total[0, -1], "right")])
-    return (total <= (uniform * total[:, -1])[:, None]).sum(1)
-
-
-# ---- What may be asked of a model, and what is wrong with it: known before torch is imported.
-
-PRECISIONS = ("32-true", "64-true")  # trainer.precision's words for float32 and float64
-EXPORTED = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.safetensors"}  # what they are called
-
-
-@dataclass(frozen=True)
-class Writing:
-    """What is wanted: how many symbols, how they are chosen, from which seed, how many texts, where they end."""
-
-    length: int = 200
-    choice: Choice = field(default_factory=Choice)
-    seed: int | None = 0
-    num_samples: int = 1
-    stop: str | None = None
-
-    def mistakes(self, vocab_size: int | None = None) -> list[str]:
-        """What is wrong with it, one text a mistake; `vocab_size`, where it is known, bounds top_k."""
-        found = self.choice.mistakes(vocab_size)
-        for name, least in (("length", "at least 1"), ("num_samples", "at least 1"), ("seed", "0 or more, or null")):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral):
-                if not (name == "seed" and value is None):
-                    found.append(f"{name}={value!r}: expected a whole number")
-            elif value < (name != "seed"):
-                found.append(f"{name}={value}: expected {least}")
-        stop: Any = self.stop
-        if not isinstance(stop, str | None):
-            found.append(f"stop={stop!r}: expected a text")
-        elif stop == "":
-            found.append("stop is empty: expected the text before which a sample ends; leave it out for none")
-        return found
-
-
-def check_prompt(samples: Mapping[str, Any], vocabulary: Vocabulary) -> None:
-    """Hold the prompt of callbacks.text_samples to the vocabulary.
+    Args:
+        path: a run's folder, or a file (a checkpoint, or weights that `src.export` wrote).
+        at: `best` or `last`; None is the best where the run has one, else the last.
 
     Raises:
-        UserError: it has characters that no text of the model can have.
+        UserError: there is no such file, or the folder is not a run; with the nearest run.
     """
-    if not (samples["enabled"] and samples["prompt"]):
-        return
+    if not str(path):
+        raise UserError("an empty path names no run: expected its folder, or a file of its checkpoints/")
+    place = user_path(path)
+    if place.name == "run.json":
+        place = place.parent
+    if os.path.isfile(place):  # False if the name is too long, where Path.is_file raises
+        return place
+    if not os.path.exists(place):
+        above = next((parent for parent in place.parents if os.path.isdir(parent)), Path())
+        near = newest_below(above) if above != Path() else f" (relative paths start at {Path.cwd()})"
+        raise UserError(f"{path}: there is no such file or folder{near}")
+    if not os.access(place, os.R_OK | os.X_OK):
+        raise UserError(f"{path} cannot be read: permission denied")
+    folder = place / "checkpoints"
+    if not (place / "run.json").is_file() and not folder.is_dir():
+        inside = f"; did you mean {place.parent}?" if (place.parent / "run.json").is_file() else newest_below(place)
+        raise UserError(f"{path} is no run: it has no run.json and no checkpoints{inside}")
+    names = AT if at else (*AT, "previous")
+    found = [name for name in names if (folder / f"{name}.ckpt").is_file()]
+    if not found:
+        raise UserError(
+            f"{path} is a run without a checkpoint in {folder}: it ended before the first one was written, or was "
+            "trained with checkpoint.enabled=false; train it again (python -m src.train rerun=...) or name another"
+        )
+    if at is not None and at not in found:
+        raise UserError(f"{path} has no {at}.ckpt; it has {' and '.join(found)}: at={found[0]}")
+    return folder / f"{at or found[0]}.ckpt"
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """Return the folder of the run that a checkpoint is in, or None if it was copied elsewhere."""
+    folder = checkpoint.resolve().parent
+    if folder.name != "checkpoints" or not (folder.parent / "run.json").is_file():
+        return None
+    named = checkpoint.parent.parent  # as the user wrote it, unless that is another folder because of a link
+    return named if named.resolve() == folder.parent else folder.parent
+
+
+def newest_below(place: Path) -> str:
+    """Return `; did you mean ...`: the newest run below a folder, up to the three levels of a sweep down."""
+    records = [record for depth in ("*", "*/*", "*/*/*") for record in place.glob(f"{depth}/run.json")]
+    if not records:
+        return "; name the folder of one run (python -m src.train makes one under runs/)"
+    return f"; did you mean {max(records, key=lambda record: record.stat().st_mtime).parent}?"
+
+
+# -- the options of the commands --------------------------------------------------------------------------------------
+
+
+def errors_in_sample(config: SampleConfig) -> list[str]:
+    """Return what is wrong with the options of `python -m src.sample`, one text an error."""
+    errors = [*errors_in_inference(config), *_errors_in_stop(config)]
+    if config.prompt == "":
+        errors.append("prompt is empty: the model needs a character to begin with; leave it out for a line break")
+    if config.interactive:
+        if config.prompt == "-":
+            errors.append("interactive=true reads its prompts from standard input; leave prompt=- out")
+        if config.num_samples > 1 or config.format != "text":
+            errors.append("interactive=true writes one text as it comes; leave num_samples and format out")
+    return errors
+
+
+def errors_in_score(config: ScoreConfig) -> list[str]:
+    """Return what is wrong with the options of `python -m src.score`."""
+    errors = errors_in_inference(config)
+    if (config.text is None) == (config.file is None):
+        errors.append("what is to be scored? give text=... or file=..., one of them")
+    elif config.text == "":
+        errors.append("text is empty: expected a text of at least two characters")
+    elif config.file == "":
+        errors.append("file is empty: expected a file, a folder or a glob")
+    return errors
+
+
+def errors_in_export(config: ExportConfig) -> list[str]:
+    """Return what is wrong with the options of `python -m src.export`."""
+    errors = errors_in_inference(config)
+    return errors + (errors_in_output(config.format, config.output) if config.format in EXPORTED else [])
+
+
+def errors_in_inference(config: InferenceConfig) -> list[str]:
+    """Return what is wrong with the choice of a model, and every value that its key does not allow."""
+    if (config.run is None) == (config.checkpoint is None):
+        return ["which model? give run=... (the folder of a run) or checkpoint=... (a file), one of them"]
+    errors = list(errors_in_values(config, type(config)))
     try:
-        vocabulary.encode(samples["prompt"])
-    except UnknownCharacter as error:
-        raise UserError(f"callbacks.text_samples.prompt={samples['prompt']!r}: {error}") from error
+        locate(config.path or "", config.at if config.at in AT else None)
+    except UserError as error:
+        errors += error.messages
+    return errors
 
 
-def mistakes_in_output(format: str, output: str | None) -> list[str]:
-    """What is wrong with the file that an export is to write; None is one of the program's own choice."""
+def errors_in_sampling(sampling: SamplingConfig, vocab_size: int) -> list[str]:
+    """Return what is wrong with options that were given in Python, where nothing has checked their types."""
+    errors = []
+    for key, about in key_table(SamplingConfig).items():
+        value, kind = getattr(sampling, key), KINDS[about.type]
+        if isinstance(value, bool) or not isinstance(value, kind | None if about.optional else kind):
+            errors.append(f"{key}={value!r}: expected a {kind.__name__}")
+    if errors:
+        return errors
+    if sampling.top_k is not None and sampling.top_k > vocab_size:
+        errors.append(f"top_k={sampling.top_k}: the vocabulary has {vocab_size} characters; at most that many are kept")
+    return [*errors_in_values(sampling, SamplingConfig), *errors, *_errors_in_stop(sampling)]
+
+
+def _errors_in_stop(sampling: SamplingConfig) -> Iterator[str]:
+    if sampling.stop == "":
+        yield "stop is empty: expected the text before which a sample ends; leave it out for none"
+
+
+def errors_in_output(format: str, output: str | None) -> list[str]:
+    """Return what is wrong with the file that an export is to write; None is the default file."""
     if output is None:
         return []
     if output == "":
         return ["output is empty: expected a file to write; leave it out for export/ in the run's folder"]
     target = user_path(output)
-    if os.path.isdir(target):  # False of a name too long, where pathlib raises
-        return [f"output={output} is a folder; name a file in it, {target / EXPORTED[format]} for one"]
-    found = [] if os.path.isdir(target.parent) else [f"output={output}: there is no folder {target.parent}"]
+    if os.path.isdir(target):  # False if the name is too long, where pathlib raises
+        return [f"output={output} is a folder; name a file in it, such as {target / EXPORTED[format]}"]
+    errors = [] if os.path.isdir(target.parent) else [f"output={output}: there is no folder {target.parent}"]
     if format == "safetensors" and target.suffix != ".safetensors":
         named = Path(output).with_suffix(".safetensors")
-        found.append(f"output={output}: weights are known by their suffix when they are read; output={named} for one")
-    return found
-
-
-def check_size(model: Mapping[str, Any], vocab_size: int) -> None:
-    """Hold a network to the memory of this machine, which has to hold its weights and their gradients, 4 bytes each.
-
-    Raises:
-        UserError: it is larger, and the system would end the run in the middle without a word.
-    """
-    H, L = model["hidden_size"], model["num_layers"]
-    numbers = H * (vocab_size + H * (2 * L - 1)) * {"lstm": 4, "gru": 3}.get(model["name"], 1)
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if 8 * numbers > there:
-        raise UserError(
-            f"model.hidden_size={H} model.num_layers={L}: {numbers:,} weights and their gradients take "
-            f"{8 * numbers / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}"
-        )
-
-
-def check_monitor(config: Config, splits: Container[str]) -> None:
-    """Hold the monitored metric to the splits of the text.
-
-    Raises:
-        UserError: it is one of `val`, the text has none, and the user asked for it or for what cannot do without it.
-    """
-    monitor, data = config.checkpoint.monitor, config.data.name
-    if "val" in splits or not monitor.startswith("val/"):
-        return
-    needs = ["early_stopping.enabled=true"] if config.early_stopping.enabled else []
-    needs += ["scheduler=plateau"] if config.scheduler.name == "plateau" else []
-    if needs or data == "hello" or monitor != "val/cross_entropy":  # which is the default of every other text
-        told = f"{' and '.join(needs)} with " if needs else ""
-        raise UserError(
-            f"{told}checkpoint.monitor={monitor}: the text of data={data} has no val split; "
-            f"expected a metric of training, checkpoint.monitor=train/{monitor.removeprefix('val/')}"
-        )
+        errors.append(f"output={output}: weights are recognised by their suffix; use output={named}")
+    return errors

@@ -1,10 +1,13 @@
-"""What a model is worth on a text: nats and hits of every transition, the state carried, each scored once."""
+"""How surprised a model was by each character of a text: -log2 p(character | all before it), in bits."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +15,11 @@ import torch
 from torch import Tensor
 
 from src.data.batching import Windows, evaluation_windows
-from src.data.corpus import Corpus
 from src.data.splits import LineSplit, Split, TextSplit
 from src.data.text_reader import Source, pieces
 from src.data.vocabulary import codes_of
 from src.errors import DataError, UserError
-from src.inference.surprisal import Score
-from src.metrics import Tally
+from src.metrics import perplexity
 from src.models.language_model import LanguageModel, State
 from src.models.loss import WindowLoss, window_loss
 
@@ -26,72 +27,104 @@ if TYPE_CHECKING:
     from src.inference.trained_model import TrainedModel
 
 
-@dataclass
-class Evaluation:
-    """Sums over a split, and the mean loss at each place of a window (nats; in the order of time)."""
+@dataclass(frozen=True)
+class Score:
+    """The bits of every scored symbol of a text, in order.
 
-    tally: Tally = field(default_factory=Tally)
-    loss_by_position: list[float] = field(default_factory=list)
+    name: of the file, or `text`.
+    given: what is read and not scored: the first symbol; nothing for a list of items.
+    symbols: the scored symbols, as many as `bits`; single bytes if the model reads bytes.
+    bits: -log2 p of each.
+    hits: how many were the model's first guess.
+    """
+
+    name: str
+    given: bytes
+    symbols: list[bytes]
+    bits: list[float]
+    hits: int
+
+    @property
+    def characters(self) -> int:
+        """How many were scored: one less than the text has; of a list, each item's and one for its end."""
+        return len(self.bits)
+
+    @property
+    def total(self) -> float:
+        """Bits of the whole text."""
+        return math.fsum(self.bits)
+
+    @property
+    def bits_per_character(self) -> float:
+        """Mean bits."""
+        return self.total / self.characters
+
+    @property
+    def cross_entropy(self) -> float:
+        """Mean nats."""
+        return self.bits_per_character * math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """2 to the mean bits."""
+        return perplexity(self.cross_entropy)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the symbols that were the first guess."""
+        return self.hits / self.characters
+
+    def readable(self) -> Iterator[tuple[str, float | None]]:
+        """Yield (character, bits): the bytes of a character together; None if the character was given."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        if given := decoder.decode(self.given):
+            yield given, None
+        bits = 0.0
+        for symbol, cost in zip(self.symbols, self.bits, strict=True):
+            bits += cost
+            if text := decoder.decode(symbol):
+                yield text, bits
+                bits = 0.0
+        if rest := decoder.decode(b"", final=True):
+            yield rest, bits
 
     def to_plain(self) -> dict[str, Any]:
-        """The entries of evaluation_<split>.json that the model decides."""
-        named = {name.partition("/")[2]: value for name, value in self.tally.metrics("split").items()}
-        return {**named, "characters": self.tally.characters, "loss_by_position": self.loss_by_position}
+        """Return plain data for JSON, with the keys of evaluation_<split>.json; `text` has pairs (character, bits)."""
+        names = ("name", "characters", "total", "cross_entropy", "bits_per_character", "perplexity", "accuracy", "bits")
+        return {**{name: getattr(self, name) for name in names}, "text": [list(pair) for pair in self.readable()]}
 
 
 def split_windows(split: Split, seq_len: int, side_by_side: int = 1) -> Windows:
-    """The windows of an exact evaluation: a text in one stream; items, which start anew anyway, some at a time."""
+    """Return the windows of an exact evaluation: a text in one stream; of a list some items side by side."""
     return evaluation_windows(split, seq_len, side_by_side if isinstance(split, LineSplit) else 1)
 
 
 def losses(model: LanguageModel, windows: Windows) -> Iterator[tuple[WindowLoss, Tensor]]:
-    """Yield each window's loss and whether each first guess was right (time, batch), the state carried between them."""
+    """Yield each window's loss and whether each first guess was right (time, batch); the state is carried."""
     state: State = None
     for window in windows:
         with torch.inference_mode():
             logits, state = model(window.inputs, None if window.starts else state)
             loss, hits = window_loss(logits, window.targets, "mean"), logits.argmax(-1) == window.targets
-        yield loss, hits  # outside: a mode set in a generator would stay set for whoever asks it
-
-
-def evaluate(model: LanguageModel, windows: Windows) -> Evaluation:
-    """Score every transition that the windows hold; sum first, divide once."""
-    found = Evaluation()
-    nats = np.zeros(0)
-    counts = np.zeros(0, np.int64)
-    for loss, hits in losses(model, windows):
-        by_position = loss.losses.double().sum(1).numpy()
-        if (more := len(by_position) - len(nats)) > 0:
-            nats, counts = np.pad(nats, (0, more)), np.pad(counts, (0, more))
-        nats[: len(by_position)] += by_position
-        counts[: len(by_position)] += loss.real.sum(1).numpy()
-        found.tally.add(float(by_position.sum()), float(hits.sum()), int(loss.characters))
-    found.loss_by_position = (nats / np.maximum(counts, 1)).tolist()
-    return found
-
-
-def evaluate_split(model: LanguageModel, corpus: Corpus, split: str, seq_len: int, side_by_side: int = 1) -> Evaluation:
-    """Evaluate a split of a corpus; DataError names the splits it has where it lacks this one."""
-    return evaluate(model, split_windows(corpus.splits[split], seq_len, side_by_side))
-
-
-# ---- The bits of every character of a text: what `evaluate` sums, kept apart.
+        yield loss, hits  # outside of the mode, which would else be set in the caller too
 
 
 def score_ids(trained: TrainedModel, ids: np.ndarray, name: str) -> Score:
-    """Score ids (length,): of a running text all but the first, of items each, its end too, from a zero state.
+    """Score ids (length,), from a zero state: all but the first; in a list each item with its end.
 
     Raises:
         UserError: there is nothing to score.
     """
-    decode = trained.vocabulary.decode_bytes
-    boundary = trained.boundary_id
+    decode, boundary = trained.vocabulary.decode_bytes, trained.boundary_id
     if boundary is None:
         if len(ids) < 2:
-            raise UserError(f"{name} has one character, which is given; a second one is needed to have one to score")
+            raise UserError(f"{name} has one character, which is given; at least one more is needed to be scored")
         texts, given = [ids], decode(ids[:1])
     else:
-        texts, given = items(ids, boundary), b""
+        edge = np.array([boundary], ids.dtype)
+        parts = np.split(ids, np.flatnonzero(ids == boundary))  # each but the first begins with a boundary
+        items = [part[part != boundary] for part in parts]
+        texts, given = [np.concatenate((edge, item, edge)) for item in items if len(item)], b""
         if not texts:
             raise UserError(f"{name} has line breaks only; expected one item a line")
     nats: list[np.ndarray] = []
@@ -106,15 +139,14 @@ def score_ids(trained: TrainedModel, ids: np.ndarray, name: str) -> Score:
 
 
 def source_ids(trained: TrainedModel, source: Source) -> np.ndarray:
-    """The ids of a file (length,), read by the rules that the model's own text was read by.
+    """Return the ids of a file (length,), read as the model's own text was.
 
     Raises:
         DataError: it cannot be read so, is empty, or has characters that the model does not know.
     """
-    config = trained.config.data
-    with told_for_a_model():
-        symbols = list(pieces([source], config))
-    if config.encoding == "bytes":
+    with remedy_for_a_model():
+        symbols = list(pieces([source], trained.config.data))
+    if trained.config.data.encoding == "bytes":
         return trained.ids(b"".join(map(bytes, symbols)), source.name)
     codes = [codes_of(piece, "characters") if isinstance(piece, bytes) else piece for piece in symbols]
     text = np.concatenate([np.empty(0, np.uint32), *codes]).astype("<u4").tobytes().decode("utf-32-le")
@@ -122,22 +154,33 @@ def source_ids(trained: TrainedModel, source: Source) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def told_for_a_model() -> Iterator[None]:
-    """How a text is read was decided when the model was trained: a file that is no such text has another way out."""
+def remedy_for_a_model() -> Iterator[None]:
+    """Replace the advice to set data.errors, which was decided when the model was trained."""
     try:
         yield
     except DataError as error:
-        told, advice, _ = str(error).partition("; data.errors=")
+        what, advice, _ = str(error).partition("; data.errors=")
         if not advice:
             raise
-        raise DataError(f"{told}; the model reads UTF-8, as it was trained: mend the file or name another") from error
+        raise DataError(f"{what}; the model reads UTF-8, as in training: correct the file or name another") from error
 
 
-def items(ids: np.ndarray, boundary: int) -> list[np.ndarray]:
-    """The items of a list, each between two boundaries; empty lines are left out, as in training."""
-    edge = np.array([boundary], ids.dtype)
-    ends = np.flatnonzero(np.append(ids, edge) == boundary)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    return [
-        np.concatenate((edge, ids[start:end], edge)) for start, end in zip(starts, ends, strict=True) if end > start
-    ]
+# -- a page of texts coloured by surprisal ----------------------------------------------------------------------------
+
+LEVELS = 16
+BITS_PER_LEVEL = 0.75  # so that the darkest begins at 11.25 bits, one in 2,400
+
+
+def render(scores: Sequence[Score], model: str) -> str:
+    """Return one HTML page: a table if there are several texts, then each text, a character's bits as its title."""
+    import jinja2
+
+    template = Path(__file__).with_name("surprisal.html").read_text(encoding="utf-8")
+    shares = [level / (LEVELS - 1) for level in range(LEVELS)]  # of the darkest colour
+    page = jinja2.Environment(autoescape=True).from_string(template)
+    return page.render(scores=scores, model=model, shares=shares, width=BITS_PER_LEVEL, level_of=level_of)
+
+
+def level_of(bits: float) -> int:
+    """Return the colour of a character that cost so many bits, 0 (expected, white) to LEVELS - 1 (orange)."""
+    return min(LEVELS - 1, int(bits / BITS_PER_LEVEL))

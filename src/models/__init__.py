@@ -1,1 +1,1 @@
-"""The recurrences, the readout, and the weights that move between them."""
+"""The recurrences, the readout and the loss, and weights that move between implementations."""

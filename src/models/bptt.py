@@ -2,17 +2,17 @@
 
     z_t = U x_t + W h_{t-1} + b        h_t = f(z_t)        f = tanh or relu        weight = [U W], one linear layer
 
-    delta_t = dL/dz_t = f'(z_t) * (W^T delta_{t+1} + g_t)      g_t = dL/dh_t by every way but h_{t+1}
+    delta_t = dL/dz_t = f'(z_t) * (W^T delta_{t+1} + g_t)      g_t = dL/dh_t along all paths but the one by h_{t+1}
     dL/dU = sum_t delta_t x_t^T        dL/dW = sum_t delta_t h_{t-1}^T        dL/db = sum_t delta_t
     dL/dx_t = U^T delta_t              dL/dh_0 = W^T delta_1
 
-`reference` and `reference_backward` say this one line an equation. `recurrence` is the same thing fast (window.py):
-what does not depend on the step before (the share of the input; dU, dW, db, dx) is one product for all steps, so that a
-step is one product with W and one elementwise operation, and autograd keeps one node a layer instead of three a step.
+`reference` and `reference_backward` compute this one equation a line. `recurrence` computes the same fast (kernels.py):
+what does not depend on the step before (U x_t + b; dU, dW, db, dx) is one product for all steps, so that a step is one
+product with W and one elementwise operation, and autograd keeps one node a layer instead of three a step.
 
 Axes: inputs (time, batch) ids or (time, batch, input) features, hidden (time, batch, hidden), h_0 (batch, hidden).
 A one-hot vector times U is a column of U, so ids are looked up and their gradient is scattered back.
-`reverse=True` walks from the last step to the first. Sizes are checked by the caller (manual.py).
+`reverse=True` runs from the last step to the first. Sizes are checked by the caller (manual.py).
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from src.models.inputs import one_hot
-from src.models.kernels import Hidden, State, backward_window, forward_window, gradients, split
+from src.models.cell import one_hot
+from src.models.kernels import Hidden, State, autocast_dtype, backward_window, forward_window, gradients, split
 
 Inputs = Int[Tensor, "time batch"] | Float[Tensor, "time batch input"]
 
@@ -36,7 +36,7 @@ def reference(
     nonlinearity: str = "tanh",
     reverse: bool = False,
 ) -> tuple[Hidden, State]:
-    """The layer one step and one equation at a time, for autograd to differentiate: (hidden, h_n)."""
+    """Run the layer one step and one equation at a time, for autograd to differentiate: (hidden, h_n)."""
     U, W = split(weight)
     b = 0 if bias is None else bias
     f = torch.tanh if nonlinearity == "tanh" else torch.relu
@@ -59,7 +59,7 @@ def reference_backward(
     grad_hidden: Hidden,
     nonlinearity: str = "tanh",
 ) -> dict[str, Tensor]:
-    """delta_t and every gradient, one step and one equation at a time; grad_hidden is g_t, h_n's gradient in g_T."""
+    """Return delta_t and every gradient, an equation a line; grad_hidden is g_t, the gradient of h_n a part of g_T."""
     U, W = split(weight)
     dU, dW, db = torch.zeros_like(U), torch.zeros_like(W), torch.zeros_like(W[0])
     delta, dx = torch.zeros_like(hidden), torch.zeros_like(x)
@@ -87,15 +87,13 @@ def recurrence(
     on_deltas: Callable[[Tensor], None] | None = None,
     spend_grad: bool = False,
 ) -> tuple[Hidden, State]:
-    """`reference`, fast: (hidden, h_n).
+    """Compute what `reference` computes, fast: (hidden, h_n).
 
-    on_deltas: called in the backward pass with delta (time, batch, hidden), which that pass has at hand anyway.
-    spend_grad: the deltas may take the place of dL/dhidden in memory; for a caller who keeps hidden to itself.
+    on_deltas: called in the backward pass with delta (time, batch, hidden).
+    spend_grad: the deltas may overwrite dL/dhidden; for a caller who does not hand hidden out.
     Under autocast the products are in its dtype; weights and their gradients keep theirs.
     """
-    dtype, device = weight.dtype, weight.device.type
-    if dtype is torch.float32 and device != "meta" and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+    dtype = (weight.dtype is torch.float32 and autocast_dtype(weight)) or weight.dtype
     leaves = (inputs, weight, bias, h_0)
     if torch.is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves):
         return Recurrence.apply(*leaves, nonlinearity, reverse, dtype, on_deltas, spend_grad)
@@ -109,49 +107,40 @@ def _cast(leaf: Tensor | None, dtype: torch.dtype) -> Any:
 
 
 class Recurrence(torch.autograd.Function):
-    """One node of autograd's graph for a layer over a window; only the gradients that are asked for are computed.
+    """One node of autograd's graph for a layer over a window; only the gradients that are needed are computed.
 
     A backward pass with create_graph=True goes through `reference`, so second derivatives are right, and slow.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        inputs: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        h_0: Tensor | None,
-        nonlinearity: str,
-        reverse: bool,
-        dtype: torch.dtype,
-        on_deltas: Callable[[Tensor], None] | None,
-        spend_grad: bool,
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, h_0: Tensor | None, *how: Any
     ) -> tuple[Hidden, State]:
-        """(hidden, h_n); `dtype` is the precision of the products, the other words are those of `recurrence`."""
+        """Return (hidden, h_n); `how` is nonlinearity, reverse, dtype of the products, on_deltas, spend_grad."""
+        nonlinearity, reverse, dtype, ctx.on_deltas, ctx.spend_grad = how
         x, w, b, state = (_cast(leaf, dtype) for leaf in (inputs, weight, bias, h_0))
         hidden = forward_window(x, w, b, state, nonlinearity, reverse)
         ctx.save_for_backward(inputs, weight, bias, h_0, hidden)
         ctx.nonlinearity, ctx.reverse = nonlinearity, reverse
-        ctx.on_deltas, ctx.spend_grad = on_deltas, spend_grad
         return hidden, hidden[0 if reverse else -1].clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        """The gradients of inputs, weight, bias and h_0."""
+        """Return the gradients of inputs, weight, bias and h_0."""
         *leaves, hidden = ctx.saved_tensors
         inputs, weight, bias, h_0 = (_cast(leaf, hidden.dtype) for leaf in leaves)
-        grad_hidden, grad_h_n = grad_outputs
-        asked = ctx.needs_input_grad[:4]
+        needed = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
             if ctx.on_deltas is not None:
                 raise RuntimeError("deltas are recorded in a plain backward pass; leave out create_graph=True")
             outputs = reference(inputs, weight, bias, h_0, ctx.nonlinearity, ctx.reverse)
-            wanted = [leaf for leaf, needed in zip(leaves, asked, strict=True) if needed]
-            found = iter(torch.autograd.grad(outputs, wanted, grad_outputs, create_graph=True, allow_unused=True))
-            return *[next(found) if needed else None for needed in asked], *[None] * 5
-        spend = ctx.spend_grad
-        delta = backward_window(grad_hidden, grad_h_n, weight, hidden, ctx.nonlinearity, ctx.reverse, spend)
+            some = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
+            found = iter(torch.autograd.grad(outputs, some, grad_outputs, create_graph=True, allow_unused=True))
+            return *[next(found) if need else None for need in needed], *[None] * 5
+        grad_hidden, grad_h_n = grad_outputs
+        how = ctx.nonlinearity, ctx.reverse, ctx.spend_grad
+        delta = backward_window(grad_hidden, grad_h_n, weight, hidden, *how)
         if ctx.on_deltas is not None:
             ctx.on_deltas(delta)
-        grads = gradients(delta, inputs, weight, h_0, hidden, ctx.reverse, asked)
+        grads = gradients(delta, inputs, weight, h_0, hidden, ctx.reverse, needed)
         return *[g if g is None else _cast(g, leaf.dtype) for g, leaf in zip(grads, leaves, strict=True)], *[None] * 5

@@ -7,9 +7,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from src.models.initialisation import initialise_
-from src.models.inputs import as_features, check_state
+from src.models.initialisation import initialise_, keep_one_bias_
 
 
 class CellRNN(nn.Module):
@@ -18,14 +18,11 @@ class CellRNN(nn.Module):
         h_t^l = f(U^l h_t^{l-1} + W^l h_{t-1}^l + b^l),   h_t^0 = x_t
 
     Args:
-        input_size, hidden_size, num_layers, nonlinearity, dropout: as `torch.nn.RNN` has them.
+        input_size, hidden_size, num_layers, nonlinearity, dropout: as in `torch.nn.RNN`.
         init: `torch`, `orthogonal` or `identity`; see `initialisation.py`.
-        input_scale, interlayer_scale: U of the first layer, of every other one, is multiplied by this at the start.
+        input_scale, interlayer_scale: initial factor on U of the first layer, of all other layers.
         single_bias: train one bias a layer, as the equation has it. torch keeps two, b = b_ih + b_hh, and an
             optimizer that moves each by the same step moves their sum twice as far.
-
-    Raises:
-        ValueError: an input or a state of the wrong shape.
     """
 
     def __init__(
@@ -44,7 +41,7 @@ class CellRNN(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         sizes = [input_size] + [hidden_size] * (num_layers - 1)
         cells = nn.ModuleList(nn.RNNCell(size, hidden_size, nonlinearity=nonlinearity) for size in sizes)
-        self.cells = cast("Sequence[nn.RNNCell]", cells)  # torch's types forget what a ModuleList holds
+        self.cells = cast("Sequence[nn.RNNCell]", cells)  # nn.ModuleList is not typed by its elements
         self.dropout = nn.Dropout(dropout)
         for layer, cell in enumerate(self.cells):
             biases = (cell.bias_ih, cell.bias_hh)
@@ -57,8 +54,9 @@ class CellRNN(nn.Module):
 
         Shapes: inputs (time, batch) ids or (time, batch, input); state (num_layers, batch, hidden), zeros if None.
         Returns hidden (time, batch, hidden) of the top layer, and the state after the last step.
+        Raises ValueError for an input or a state of another shape.
         """
-        features = as_features(inputs, self.input_size, self.cells[0].weight_ih)
+        features = as_features(inputs, self.input_size, self.cells[0].weight_ih.dtype)
         h = list(check_state(state, features, self.num_layers, self.hidden_size).unbind(0))
         hidden = []
         for x_t in features.unbind(0):
@@ -68,9 +66,38 @@ class CellRNN(nn.Module):
         return torch.stack(hidden), torch.stack(h)
 
 
-def keep_one_bias_(bias_ih: Tensor, bias_hh: Tensor) -> None:
-    """Move the sum of both biases into the first and freeze the second at zero, in place."""
-    with torch.no_grad():
-        bias_ih.add_(bias_hh)
-        bias_hh.zero_()
-    bias_hh.requires_grad_(False)
+def as_features(inputs: Tensor, input_size: int, dtype: torch.dtype) -> Tensor:
+    """Return features (time, batch, input): ids become one-hot vectors of `dtype`.
+
+    Raises:
+        ValueError: neither (time, batch) ids nor (time, batch, input_size) features.
+    """
+    if not inputs.is_floating_point() and inputs.dim() == 2:
+        return one_hot(inputs, input_size, dtype)
+    if inputs.dim() == 3 and inputs.size(-1) == input_size:
+        return inputs
+    raise ValueError(
+        f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; "
+        f"expected (time, batch) integer ids or (time, batch, {input_size}) features"
+    )
+
+
+def one_hot(ids: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Return the one-hot vectors of `ids` (any shape) along a new last axis."""
+    if ids.is_meta:  # F.one_hot reads the values, and there are none
+        return torch.empty(*ids.shape, size, dtype=dtype, device=ids.device)
+    return F.one_hot(ids.long(), size).to(dtype)
+
+
+def check_state(state: Tensor | None, features: Tensor, num_layers: int, hidden_size: int) -> Tensor:
+    """Return the state, zeros if None.
+
+    Raises:
+        ValueError: its shape is not (num_layers, batch, hidden).
+    """
+    expected = (num_layers, features.size(1), hidden_size)
+    if state is None:
+        return features.new_zeros(expected)
+    if tuple(state.shape) != expected:
+        raise ValueError(f"a state of shape {tuple(state.shape)}; expected (num_layers, batch, hidden) = {expected}")
+    return state

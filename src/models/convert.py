@@ -1,4 +1,4 @@
-"""Weights between implementations: every one of the three is read as, and written from, one (U, W, b) a layer."""
+"""Weights between implementations: each of the three is read as, and written from, one (U, W, b) a layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from src.models.cell import CellRNN
 from src.models.kernels import split
-from src.models.manual import ManualLayer, ManualRNN
+from src.models.manual import ManualRNN
 from src.models.stacked import StackedRNN
 
 
@@ -21,47 +21,34 @@ class Layer(NamedTuple):
     b: Tensor
 
 
+@torch.no_grad()
 def read_layers(recurrence: nn.Module) -> list[Layer]:
-    """Return the weights of a `cell`, `stacked` or `manual` recurrence, or of a `torch.nn.RNN`, as copies.
+    """Return copies of the weights of a `cell`, `stacked` or `manual` recurrence, or of a `torch.nn.RNN`.
 
     torch's two biases become the one that the equation has: b = b_ih + b_hh.
 
     Raises:
-        TypeError: a recurrence with other equations (a gated one, say), whose weights mean something else.
+        TypeError: a recurrence with other equations (a gated one, say), whose weights have another meaning.
     """
-    if isinstance(recurrence, ManualRNN):
-        pairs = [(split(weight), bias) for weight, bias in _manual_layers(recurrence)]
-        return [Layer(U.detach().clone(), W.detach().clone(), b.detach().clone()) for (U, W), b in pairs]
-    layers = []
-    for U, W, b_ih, b_hh in _torch_layers(recurrence):
-        layers.append(Layer(U.detach().clone(), W.detach().clone(), (b_ih + b_hh).detach()))
-    return layers
+    return [Layer(U.clone(), W.clone(), sum(more, b.clone())) for U, W, b, *more in _weights(recurrence)]
 
 
+@torch.no_grad()
 def write_layers(recurrence: nn.Module, layers: list[Layer]) -> None:
-    """Copy `layers` into a recurrence of the same sizes, in place; b goes into b_ih and leaves b_hh zero.
+    """Copy `layers` into a recurrence of the same sizes, in place; b goes into b_ih, and b_hh becomes zero.
 
     Raises:
         ValueError: another number of layers or other sizes.
         TypeError: a recurrence with other equations.
     """
-    mine = read_layers(recurrence)
-    shapes, expected = (
-        [[tuple(t.shape) for t in layer] for layer in layers],
-        [[tuple(t.shape) for t in layer] for layer in mine],
-    )
+    targets = _weights(recurrence)
+    shapes, expected = ([[tuple(t.shape) for t in layer[:3]] for layer in each] for each in (layers, targets))
     if shapes != expected:
         raise ValueError(f"weights of shapes {shapes} do not fit a model of shapes {expected}")
-    with torch.no_grad():
-        if isinstance(recurrence, ManualRNN):
-            for (weight, bias), layer in zip(_manual_layers(recurrence), layers, strict=True):
-                weight.copy_(torch.cat([layer.U, layer.W], dim=1))
-                bias.copy_(layer.b)
-            return
-        for (U, W, b_ih, b_hh), layer in zip(_torch_layers(recurrence), layers, strict=True):
-            U.copy_(layer.U)
-            W.copy_(layer.W)
-            b_ih.copy_(layer.b)
+    for target, layer in zip(targets, layers, strict=True):
+        for tensor, source in zip(target[:3], layer, strict=True):
+            tensor.copy_(source)
+        for b_hh in target[3:]:
             b_hh.zero_()
 
 
@@ -76,25 +63,16 @@ def convert_(into: nn.Module, source: nn.Module) -> None:
         write_layers(into, read_layers(source))
 
 
-def _manual_layers(recurrence: ManualRNN) -> list[tuple[nn.Parameter, nn.Parameter]]:
-    """Return (weight, bias) a layer.
-
-    Raises:
-        TypeError: two directions or no bias; such weights move to a torch.nn.RNN by `to_torch_rnn` alone.
-    """
-    layers = [layer for layer in recurrence.layers if isinstance(layer, ManualLayer)]
-    pairs = [(layer.weight, layer.bias) for layer in layers if layer.bias is not None]
-    if recurrence.bidirectional or len(pairs) < len(layers):
-        raise TypeError("a ManualRNN of two directions or without bias has no counterpart among cell and stacked")
-    return pairs
-
-
-def _torch_layers(recurrence: nn.Module) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def _weights(recurrence: nn.Module) -> list[list[Tensor]]:
+    """Return [U, W, b] or [U, W, b_ih, b_hh] of each layer, the model's own memory."""
     if isinstance(recurrence, CellRNN):
-        return [(c.weight_ih, c.weight_hh, c.bias_ih, c.bias_hh) for c in recurrence.cells]
+        return [[c.weight_ih, c.weight_hh, c.bias_ih, c.bias_hh] for c in recurrence.cells]
+    if isinstance(recurrence, ManualRNN) and recurrence.bias and not recurrence.bidirectional:
+        return [[*split(weight), bias] for weight, bias in recurrence.directions() if bias is not None]
     rnn = recurrence.rnn if isinstance(recurrence, StackedRNN) else recurrence
     if isinstance(rnn, nn.RNN) and rnn.bias and not rnn.bidirectional:
-        return [(U, W, b_ih, b_hh) for U, W, b_ih, b_hh in rnn.all_weights]
+        return [list(layer) for layer in rnn.all_weights]
     raise TypeError(
-        f"{type(recurrence).__name__} is none of cell, stacked, manual: its weights mean something else and cannot move"
+        f"the weights of {type(recurrence).__name__} cannot be converted: expected cell, stacked, manual or a "
+        "torch.nn.RNN, with a bias and in one direction"
     )

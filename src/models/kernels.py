@@ -1,11 +1,19 @@
-"""The operations of which every step of a recurrence is made, each in the fastest form measured on a CPU.
+"""One recurrent layer over a whole window, in the fastest form measured on a CPU: forward, deltas, gradients.
 
-    z_t = c_t + a M              `Affine`: M is W^T on the way forward and W on the way back, one for the whole window
-    h_t = f(z_t)                 `Activation`
-    delta_t = f'(z_t) * g_t      `ActivationBackward`
+    z_t = (U x_t + b) + W h_{t-1}                  `input_share` of all steps at once, then `Affine` with M = W^T
+    h_t = f(z_t)                                   `Activation`
+    delta_t = f'(z_t) * (g_t + W^T delta_{t+1})    `Affine` with M = W, then torch's tanh_backward, threshold_backward
 
-Beside every fast form stands a plain one, for other devices and precisions. Which is taken depends on sizes, dtype,
-device and the number of threads, never on a clock, so that equal runs stay equal bit by bit.
+Which form is taken depends on sizes, dtype, device and the number of threads, never on a clock, so that equal runs
+stay equal bit by bit. Other devices and precisions take plain torch operations.
+
+What is private of torch (written for 2.13; tests/parity/test_bptt.py fails by name when one of them changes):
+
+    torch.ops.mkldnn._is_mkldnn_bf16_supported   a product with a matrix that oneDNN has laid out once a window.
+    torch.ops.mkldnn._reorder_linear_weight      Without these MKL lays W out anew at every step; the numbers are in
+    torch.ops.mkldnn._linear_pointwise           `pays_to_pack`. torch.compile alone offers the same in public.
+    torch._C._are_functorch_transforms_active    torch.func (vmap, grad) cannot go through an autograd.Function that
+                                                 writes in place; without it per-example gradients raise an error.
 """
 
 from __future__ import annotations
@@ -18,20 +26,40 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-NONLINEARITIES = ("tanh", "relu")
+Hidden = Float[Tensor, "time batch hidden"]
+State = Float[Tensor, "batch hidden"]
+
+
+def split(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return U (hidden, input) and W (hidden, hidden), views of weight = [U W]."""
+    hidden_size, both = weight.shape
+    return weight.narrow(1, 0, both - hidden_size), weight.narrow(1, both - hidden_size, hidden_size)
+
+
+def needs_plain_torch() -> bool:
+    """Whether tracing, torch.compile or torch.func is at work, which must see each single operation."""
+    return bool(torch.jit.is_tracing() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
+
+
+def autocast_dtype(weight: Tensor) -> torch.dtype | None:
+    """Return the dtype of autocast on the device of a tensor, None where it is off."""
+    device = weight.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
 
 
 def in_main_memory(tensor: Tensor) -> bool:
-    """Whether numpy and oneDNN may reach into this tensor: no subclass, in main memory."""
+    """Whether numpy and oneDNN can use the memory of this tensor: on the CPU, and no subclass."""
     return type(tensor) is Tensor and tensor.device.type == "cpu"
 
 
 def pays_to_pack(M: Tensor, rows: int) -> bool:
     """Whether oneDNN, with M laid out in blocks beforehand, multiplies (rows, n) by M (n, n) faster than addmm.
 
-    Without it MKL lays M out anew at every step. Microseconds of a step of 64 rows on two AVX-512 cores, addmm and
-    packed: float32, H = 256: 56, 65; 384: 130, 110; 512: 233, 180; 1024: 1,190, 680. bfloat16, H = 128: 27, 26;
-    256: 46, 43; 512: 120, 105; 1024: 428, 370. Packing itself takes 700 (float32, H = 512), once a window.
+    Microseconds of a step of 64 rows on two AVX-512 cores, addmm and packed: float32, H = 256: 56, 65; 384: 130, 110;
+    512: 233, 180; 1024: 1,190, 680. bfloat16, H = 128: 27, 26; 256: 46, 43; 512: 120, 105; 1024: 428, 370.
+    Packing itself takes 700 (float32, H = 512), once a window.
     """
     if rows < 8 or not in_main_memory(M) or not torch.backends.mkldnn.is_available():
         return False
@@ -52,22 +80,22 @@ class Affine:
         self.M = M
 
     def __call__(self, c: Tensor, a: Tensor, out: Tensor) -> Tensor:
-        """c + a M: in `out`, which may be c, or in a tensor of its own."""
+        """Return c + a M: in `out`, which may be c, or in a new tensor."""
         if self.packed:
             return torch.ops.mkldnn._linear_pointwise.binary(a, c, self.M, None, "add")
         return c.addmm_(a, self.M) if c is out else torch.addmm(c, a, self.M, out=out)
 
 
 def linear(x: Tensor, M: Tensor, b: Tensor | None = None) -> Tensor:
-    """x M^T + b of a whole window: x (time, batch, k), M (m, k), b (m,), in memory of its own (time, batch, m)."""
+    """Return x M^T + b of a whole window in new memory: x (time, batch, k), M (m, k), b (m,)."""
     rows = x.flatten(0, 1)
     if rows.shape[0] >= 1024 and pays_to_pack(M, rows.shape[0]):  # fewer rows do not pay for the packing
-        # a slice of [U W] as it lies would fall to oneDNN's reference loop, thousands of times slower
+        # oneDNN multiplies by a slice of [U W] as it lies in its reference loop, thousands of times slower
         packed = torch.ops.mkldnn._reorder_linear_weight(M, rows.shape[0])
         return torch.ops.mkldnn._linear_pointwise(x, packed, b, "none", [None], "")
     share = x.new_empty(*x.shape[:2], M.shape[0])
     out = share.flatten(0, 1)
-    # out= also keeps autocast away: the dtype was chosen once, by the caller
+    # out= also keeps autocast away: the caller has chosen the dtype
     if b is None:
         torch.mm(rows, M.t(), out=out)
     else:
@@ -76,9 +104,9 @@ def linear(x: Tensor, M: Tensor, b: Tensor | None = None) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor, out: Tensor, add: bool = False) -> None:
-    """out = a b, or out += a b: a (m, k), b (k, n), out (m, n) in their dtype or a wider one.
+    """Write a b into out, or add it: a (m, k), b (k, n), out (m, n) in their dtype or a wider one.
 
-    A product of bfloat16 is summed in float32 and comes rounded to bfloat16, once: torch has no other on a CPU.
+    A product of bfloat16 is summed in float32 and rounded to bfloat16 once: torch has no other on a CPU.
     """
     if out.dtype is a.dtype:
         out.addmm_(a, b, beta=float(add))
@@ -88,7 +116,7 @@ def product(a: Tensor, b: Tensor, out: Tensor, add: bool = False) -> None:
 
 
 class Activation:
-    """z_t -> h_t = f(z_t), written into one step of hidden (time, batch, hidden), where z_t itself may stand.
+    """z_t -> h_t = f(z_t), written into step t of hidden (time, batch, hidden).
 
     tanh of 32,768 float32 numbers takes torch 86 us on one core and 47 on two, numpy 12 (off by at most 1.4 units in
     the last place, torch by 0.5); in bfloat16 torch 56 and 31, numpy by way of float32 20.
@@ -96,16 +124,14 @@ class Activation:
 
     def __init__(self, nonlinearity: str, hidden: Tensor) -> None:
         self.relu = nonlinearity == "relu"
-        self.wide = None
-        self.steps: Sequence[Any] = hidden.unbind(0)
-        self.numpy = not self.relu and in_main_memory(hidden) and hidden.dtype in (torch.float32, torch.float64)
-        if self.numpy:
-            self.steps = list(hidden.numpy())
-        elif not self.relu and in_main_memory(hidden) and hidden.dtype in (torch.bfloat16, torch.float16):
-            self.wide = torch.empty(hidden.shape[1:], dtype=torch.float32)
+        by_numpy = not self.relu and in_main_memory(hidden)
+        self.numpy = by_numpy and hidden.dtype in (torch.float32, torch.float64)
+        self.steps: Sequence[Any] = list(hidden.numpy()) if self.numpy else hidden.unbind(0)
+        half = by_numpy and hidden.dtype in (torch.bfloat16, torch.float16)
+        self.wide = torch.empty(hidden.shape[1:], dtype=torch.float32) if half else None
 
     def __call__(self, t: int, z_t: Tensor | None) -> None:
-        """hidden[t] = f(z_t), or of itself where z_t is None."""
+        """Set hidden[t] = f(z_t); a z_t of None is in hidden[t] already."""
         h_t = self.steps[t]
         if self.numpy:
             np.tanh(h_t if z_t is None else z_t.numpy(), h_t)
@@ -121,26 +147,8 @@ class Activation:
             torch.tanh(z_t, out=h_t)
 
 
-class ActivationBackward:
-    """g_t -> delta_t = f'(z_t) * g_t, written into one step of delta, where g_t itself may stand.
-
-    f' is read off h = f(z): 1 - h^2 for tanh, h > 0 for relu.
-    """
-
-    def __init__(self, nonlinearity: str, hidden: Tensor, delta: Tensor) -> None:
-        self.relu = nonlinearity == "relu"
-        self.hidden, self.delta = hidden.unbind(0), delta.unbind(0)
-
-    def __call__(self, t: int, g_t: Tensor) -> None:
-        """delta[t] = f'(z_t) * g_t."""
-        if self.relu:
-            torch.ops.aten.threshold_backward.grad_input(g_t, self.hidden[t], 0, grad_input=self.delta[t])
-        else:
-            torch.ops.aten.tanh_backward.grad_input(g_t, self.hidden[t], grad_input=self.delta[t])
-
-
 def input_share(inputs: Tensor, U: Tensor, b: Tensor | None) -> Tensor:
-    """U x_t + b of all steps (time, batch, hidden), in memory of its own. IndexError for an id without a column."""
+    """Return U x_t + b of all steps (time, batch, hidden) in new memory. IndexError for an id without a column."""
     if inputs.is_floating_point():
         return linear(inputs, U, b)
     share = U.new_empty(*inputs.shape, U.shape[0])
@@ -151,16 +159,16 @@ def input_share(inputs: Tensor, U: Tensor, b: Tensor | None) -> Tensor:
     try:
         torch.index_select(table, 0, inputs.reshape(-1), out=share.flatten(0, 1))
     except IndexError:
-        came = f"{int(inputs.min())} to {int(inputs.max())}"
-        raise IndexError(f"ids from {came}, but there are columns for 0 to {len(table) - 1}") from None
+        found = f"{int(inputs.min())} to {int(inputs.max())}"
+        raise IndexError(f"ids from {found}, but there are columns for 0 to {len(table) - 1}") from None
     return share if many or b is None else share.add_(b)
 
 
 def scatter(delta: Tensor, ids: Tensor, size: int) -> Tensor:
-    """sum_t x_t delta_t^T (size, hidden) for one-hot x_t: every delta is added to the row of its id.
+    """Return sum_t x_t delta_t^T (size, hidden) for one-hot x_t: every delta is added to the row of its id.
 
-    In float32 at least: bfloat16 has 8 significant bits, and a sum of a few hundred deltas would come to a stand. It is
-    widened 16 steps at a time.
+    Summed in float32 at least, 16 steps at a time: bfloat16 has 8 significant bits, and a sum of a few hundred deltas
+    would no longer grow.
     """
     wide = torch.promote_types(delta.dtype, torch.float32)
     columns = delta.new_zeros(size, delta.shape[2], dtype=wide)
@@ -171,82 +179,59 @@ def scatter(delta: Tensor, ids: Tensor, size: int) -> Tensor:
     return columns
 
 
-# ---- Both walks through a window on numpy, for steps so small that calling an operation costs as much as ...
+# -- steps so small that calling a torch operation costs as much as computing it: loops of numpy operations -----------
 
 
-def suits(hidden: Tensor) -> bool:
-    """Whether steps of hidden (time, batch, hidden) are of this kind.
-
-    From 32,768 numbers a step on, calling an operation no longer counts beside computing it.
-    """
+def is_small(hidden: Tensor) -> bool:
+    """Whether hidden (time, batch, hidden) has such steps: under 32,768 numbers each."""
     small = hidden[0].numel() < 32_768 and hidden.dtype in (torch.float32, torch.float64)
     return small and in_main_memory(hidden)
 
 
 def numpy_multiplies(rows: int, n: int) -> bool:
-    """Whether numpy multiplies (rows, n) by (n, n) faster than torch.
+    """Whether numpy multiplies (rows, n) by (n, n) faster than torch: up to a million multiplications, on one thread.
 
-    Up to a million multiplications its OpenBLAS takes the matrices as they lie, where MKL lays them out first; on one
-    thread, though. Microseconds of a step of c + a M, one AVX-512 core, addmm and numpy: 32 rows, n = 128: 12.9, 10.8;
-    50 rows: 19.5, 16.0; 64 rows, n = 256 (4 million): 86, 87.
+    Its OpenBLAS takes such matrices as they lie, MKL lays them out first. Microseconds of a step of c + a M, one
+    AVX-512 core, addmm and numpy: 32 rows, n = 128: 12.9, 10.8; 50 rows: 19.5, 16.0; 64 rows, n = 256: 86, 87.
     """
     return torch.get_num_threads() == 1 and rows * n * n <= 1_000_000
 
 
-class _Affine:
-    """(t, c, a) -> c + a M: by numpy in memory of one step, by torch in step t of `into`, where c may stand.
-
-    `steps` are those of `into` as `a` is taken, `arrays` the same in numpy.
-    """
-
-    def __init__(self, M: Tensor, into: Tensor) -> None:
-        self.numpy = numpy_multiplies(*into.shape[1:])
-        self.arrays = list(into.numpy())
-        self.steps: Sequence[Any] = self.arrays if self.numpy else into.unbind(0)
-        self.M: Any = M.numpy() if self.numpy else M
-        self.sum = np.empty_like(self.arrays[0])
-
-    def __call__(self, t: int, c: np.ndarray, a: Any) -> np.ndarray:
-        if self.numpy:
-            np.matmul(a, self.M, self.sum)
-            return np.add(self.sum, c, self.sum)
-        into = self.arrays[t]
-        if into is not c:
-            np.copyto(into, c)  # faster than addmm from one tensor into another
-        self.steps[t].addmm_(a, self.M)
-        return into
-
-
-def forward(hidden: Tensor, M: Tensor, h_0: Tensor | None, nonlinearity: str, order: Sequence[int]) -> None:
-    """c_t -> h_t, in place in hidden (time, batch, hidden); M = W^T, `order` of the steps."""
-    affine = _Affine(M, hidden)
-    h, steps = affine.arrays, affine.steps
+def forward_small(hidden: Tensor, M: Tensor, h_0: Tensor | None, nonlinearity: str, order: Sequence[int]) -> None:
+    """Turn U x_t + b into h_t, in place in hidden; M = W^T, `order` of the steps."""
     f: Callable[..., Any] = np.tanh if nonlinearity == "tanh" else _relu
-    h_prev: Any = h_0 if h_0 is None or not affine.numpy else h_0.detach().numpy()
+    h, W_T = list(hidden.numpy()), M.numpy()
+    z_t = np.empty_like(h[0])
+    h_prev = None if h_0 is None else h_0.detach().numpy()
     for t in order:
-        f(h[t] if h_prev is None else affine(t, h[t], h_prev), h[t])
-        h_prev = steps[t]
+        f(h[t] if h_prev is None else np.add(np.matmul(h_prev, W_T, z_t), h[t], z_t), h[t])
+        h_prev = h[t]
 
 
-def backward(
-    delta: Tensor,
-    grad_hidden: Tensor,
-    grad_h_n: Tensor,
-    M: Tensor,
-    hidden: Tensor,
-    nonlinearity: str,
-    order: Sequence[int],
+def backward_small(
+    delta: Tensor, grads: Tensor, grad_h_n: Tensor, M: Tensor, hidden: Tensor, nonlinearity: str, order: Sequence[int]
 ) -> None:
-    """g_t -> delta_t, written into delta, which may be grad_hidden; M = W, `order` of the steps, the last one first."""
-    affine = _Affine(M, delta)
-    into, steps, h = affine.arrays, affine.steps, list(hidden.numpy())
-    grads = into if delta is grad_hidden else list(grad_hidden.numpy())
+    """Write delta_t into delta, which may be grads, g_t; M = W, `order` of the steps, the last one first."""
+    by_numpy = numpy_multiplies(*hidden.shape[1:])
+    W: Any = M.numpy() if by_numpy else M
+    h, into = list(hidden.numpy()), list(delta.numpy())
+    g = into if delta is grads else list(grads.numpy())
+    steps: Sequence[Any] = into if by_numpy else delta.unbind(0)
     slope, f_slope = np.empty_like(h[0]), _tanh_slope if nonlinearity == "tanh" else np.sign
+    memory = np.empty_like(h[0])
     delta_next: Any = None
     for t in order:
-        g_t = grads[t] + grad_h_n.numpy() if delta_next is None else affine(t, grads[t], delta_next)
+        if delta_next is None:
+            dh_t = g[t] + grad_h_n.numpy()
+        elif by_numpy:
+            dh_t = np.add(np.matmul(delta_next, W, memory), g[t], memory)
+        else:
+            dh_t = into[t]
+            if dh_t is not g[t]:
+                np.copyto(dh_t, g[t])  # faster than addmm from one tensor into another
+            steps[t].addmm_(delta_next, W)
         f_slope(h[t], slope)
-        np.multiply(slope, g_t, into[t])
+        np.multiply(slope, dh_t, into[t])
         delta_next = steps[t]
 
 
@@ -259,40 +244,31 @@ def _tanh_slope(h: np.ndarray, out: np.ndarray) -> None:
     np.subtract(1, out, out)
 
 
-# ---- One recurrent layer over a whole window, fast: forward, backward, and the gradients from all deltas.
-
-Hidden = Float[Tensor, "time batch hidden"]
-State = Float[Tensor, "batch hidden"]
+# -- a whole window ---------------------------------------------------------------------------------------------------
 
 
-def split(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """U (hidden, input) and W (hidden, hidden), views of weight = [U W]."""
-    hidden_size, both = weight.shape
-    return weight.narrow(1, 0, both - hidden_size), weight.narrow(1, both - hidden_size, hidden_size)
-
-
-@np.errstate(all="ignore")  # as torch computes: a number that underflows is zero, whatever the caller's np.seterr says
+@np.errstate(all="ignore")  # as in torch, a number that underflows is zero, whatever the caller's np.seterr
 def forward_window(
     inputs: Tensor, weight: Tensor, b: Tensor | None, h_0: Tensor | None, nonlinearity: str, reverse: bool
 ) -> Hidden:
-    """All h_t. The input's share is written into the memory that becomes hidden; a step turns z_t into h_t there."""
-    if len(inputs) == 1 and h_0 is not None and inputs.is_floating_point():  # a step alone: one product with [x; h]
+    """Return all h_t. U x_t + b is written into the memory that becomes hidden; a step turns z_t into h_t there."""
+    if len(inputs) == 1 and h_0 is not None and inputs.is_floating_point():  # a single step: one product with [x; h]
         z = linear(torch.cat([inputs[0], h_0], dim=1).unsqueeze(0), weight, b)
         Activation(nonlinearity, z)(0, None)
         return z
     U, W = split(weight)
     hidden = input_share(inputs, U, b)
     order = range(len(hidden))[:: -1 if reverse else 1]
-    recur = Affine(W.t(), rows=hidden.shape[1], steps=hidden.shape[0])
-    if suits(hidden) and numpy_multiplies(*hidden.shape[1:]):
-        forward(hidden, recur.M, h_0, nonlinearity, order)
+    affine = Affine(W.t(), rows=hidden.shape[1], steps=hidden.shape[0])
+    if is_small(hidden) and numpy_multiplies(*hidden.shape[1:]):
+        forward_small(hidden, affine.M, h_0, nonlinearity, order)
         return hidden
     f = Activation(nonlinearity, hidden)
     steps = hidden.unbind(0)
     h_prev = h_0
     for t in order:
         h_t = steps[t]
-        z_t = h_t if h_prev is None else recur(h_t, h_prev, h_t)
+        z_t = h_t if h_prev is None else affine(h_t, h_prev, h_t)
         f(t, None if z_t is h_t else z_t)
         h_prev = h_t
     return hidden
@@ -302,29 +278,30 @@ def forward_window(
 def backward_window(
     grad_hidden: Hidden, grad_h_n: State, weight: Tensor, hidden: Hidden, nonlinearity: str, reverse: bool, spend: bool
 ) -> Hidden:
-    """All delta_t = dL/dz_t, from the last step of the walk to the first; in grad_hidden's memory if `spend`."""
+    """Return all delta_t = dL/dz_t, in grad_hidden's memory if `spend`. f' is read off h: 1 - h^2, or h > 0."""
     _, W = split(weight)
     order = range(len(hidden))[:: 1 if reverse else -1]
-    recur = Affine(W, rows=hidden.shape[1], steps=hidden.shape[0])
-    if suits(hidden) and not recur.packed:
+    affine = Affine(W, rows=hidden.shape[1], steps=hidden.shape[0])
+    if is_small(hidden) and not affine.packed:
         grad_hidden = grad_hidden.to(hidden.dtype).contiguous()
         delta = grad_hidden if spend else torch.empty_like(hidden)
-        backward(delta, grad_hidden, grad_h_n, recur.M, hidden, nonlinearity, order)
+        backward_small(delta, grad_hidden, grad_h_n, affine.M, hidden, nonlinearity, order)
         return delta
-    if spend or recur.packed:
+    if spend or affine.packed:
         grad_hidden = grad_hidden.to(hidden.dtype).contiguous()
     else:  # addmm_ in place is faster than from one tensor into another, by more than one copy of all
         grad_hidden, spend = torch.empty_like(hidden).copy_(grad_hidden), True
     delta = grad_hidden if spend else torch.empty_like(hidden)
-    f_backward = ActivationBackward(nonlinearity, hidden, delta)
-    into = delta.unbind(0)
+    h, into = hidden.unbind(0), delta.unbind(0)
     grads = into if spend else grad_hidden.unbind(0)
     delta_next = None
     for t in order:
-        delta_t = into[t]
-        dh_t = grads[t] + grad_h_n if delta_next is None else recur(grads[t], delta_next, delta_t)
-        f_backward(t, dh_t)
-        delta_next = delta_t
+        dh_t = grads[t] + grad_h_n if delta_next is None else affine(grads[t], delta_next, into[t])
+        if nonlinearity == "relu":
+            torch.ops.aten.threshold_backward.grad_input(dh_t, h[t], 0, grad_input=into[t])
+        else:
+            torch.ops.aten.tanh_backward.grad_input(dh_t, h[t], grad_input=into[t])
+        delta_next = into[t]
     return delta
 
 
@@ -335,17 +312,20 @@ def gradients(
     h_0: Tensor | None,
     hidden: Hidden,
     reverse: bool,
-    asked: Sequence[bool],
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """dL/d(inputs, weight, bias, h_0), None where not asked, from all deltas: one product each, one sum for db."""
+    """Return dL/d(inputs, weight, bias, h_0) from all deltas, None where not needed: one product each, one sum for db.
+
+    dweight and db are in float32 at least.
+    """
     U, W = split(weight)
     rows = delta.flatten(0, 1)
-    wide = torch.promote_types(delta.dtype, torch.float32)  # of dweight and db; what `product` rounds, it says
+    wide = torch.promote_types(delta.dtype, torch.float32)
     first, later, earlier = (delta[-1], delta[:-1], hidden[1:]) if reverse else (delta[0], delta[1:], hidden[:-1])
     dx = dweight = db = dh_0 = None
-    if asked[0]:
+    if needed[0]:
         dx = linear(delta, U.t())
-    if asked[1]:
+    if needed[1]:
         dweight = torch.empty_like(weight, dtype=wide)
         dU, dW = split(dweight)
         if inputs.is_floating_point():
@@ -353,12 +333,12 @@ def gradients(
         else:
             columns = scatter(delta, inputs, U.shape[1])
             dU.copy_(columns.t())
-            db = columns.sum(0) if asked[2] else None  # every delta is in one of the columns
+            db = columns.sum(0) if needed[2] else None  # every delta is in one of the columns
         product(later.flatten(0, 1).t(), earlier.flatten(0, 1), dW)
         if h_0 is not None:
             product(first.t(), h_0, dW, add=True)
-    if asked[2] and db is None:
+    if needed[2] and db is None:
         db = rows.sum(0, dtype=wide)
-    if asked[3]:
+    if needed[3]:
         dh_0 = torch.mm(first, W, out=torch.empty_like(first))
     return [dx, dweight, db, dh_0]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.config.schema import ModelConfig
 from src.errors import UserError, nearest
 from src.models.manual import ManualRNN
 
@@ -17,23 +18,23 @@ State = Any  # a tensor (num_layers, batch, hidden), or the LSTM's pair of them
 
 
 class LanguageModel(nn.Module):
-    """What every model of this project is.
+    """A recurrence and its readout.
 
         o_t = V h_t^L + c        readout `linear`
         o_t = h_t^L              readout `identity`: the tutorial's script reads the hidden state as logits
 
     Args:
         recurrence: `(inputs, state) -> (hidden, state)`, time first.
-        vocab_size: how many characters there are to tell apart.
+        vocab_size: the number of different characters.
         readout: `linear` or `identity`; the latter needs hidden_size = vocab_size.
 
     Raises:
-        UserError: an identity readout of a hidden size that is not the vocabulary's.
+        UserError: an identity readout, and hidden_size is not vocab_size.
     """
 
     def __init__(self, recurrence: nn.Module, vocab_size: int, readout: str = "linear") -> None:
         super().__init__()
-        hidden_size = int(recurrence.hidden_size)  # type: ignore[arg-type]  # nn.Module types every attribute as a tensor
+        hidden_size = int(recurrence.hidden_size)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
         if readout == "identity" and hidden_size != vocab_size:
             raise UserError(
                 f"readout=identity reads the hidden state as logits, so hidden_size={hidden_size} must be the "
@@ -41,17 +42,17 @@ class LanguageModel(nn.Module):
             )
         self.recurrence = recurrence
         if isinstance(recurrence, ManualRNN):
-            recurrence.lends_output = readout == "linear"  # which leaves the hidden state as it is
+            recurrence.lends_output = readout == "linear"  # a linear readout does not change the hidden state
         self.readout = nn.Linear(hidden_size, vocab_size) if readout == "linear" else nn.Identity()
 
     def forward(self, inputs: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """inputs (time, batch) ids, state as the recurrence has it or None; logits (time, batch, vocab), state."""
+        """Return logits (time, batch, vocab) and the state; inputs are ids (time, batch), a state of None is zeros."""
         hidden, state = self.recurrence(inputs, state)
         return self.readout(hidden), state
 
 
 def detached(state: State) -> State:
-    """Cut the state from the graph that made it: gradients stop at the border of a window, values go on."""
+    """Return the state outside of the graph that made it: values go on into the next window, gradients do not."""
     if isinstance(state, tuple):
         return tuple(part.detach() for part in state)
     return state if state is None else state.detach()
@@ -64,28 +65,8 @@ def moved(state: State, device: torch.device) -> State:
     return state if state is None else state.to(device)
 
 
-# ---- From the words of a configuration to a model. The one place that turns a name into a class.
-
-
-def build_model(words: Mapping[str, Any], vocab_size: int) -> LanguageModel:
-    """Build the language model that `words` (the `model` group of conf/) describes, drawing from torch's generator.
-
-    The recurrence is the class named by `_target_`. It is given those of our words that its constructor has and that
-    are not None, and all of `options`: the words of a cell of one's own.
-
-    Raises:
-        UserError: `_target_` names no class of `torch.nn.Module`, or one without a word that was given.
-    """
-    cls, options = recurrence_class(words["_target_"]), words.get("options") or {}
-    known = inspect.signature(cls).parameters
-    _check_words(cls.__name__, words, options, known)
-    given = {word: value for word, value in words.items() if word in known and value is not None}
-    recurrence = cls(input_size=vocab_size, **given, **options)
-    return LanguageModel(recurrence, vocab_size, words["readout"])
-
-
-# What a word means where it is left out. A class without the word does just that, and can do nothing else.
-LEFT_OUT = {
+# Keys that not every class has, and the value at which a class may lack them: it does just that
+NEUTRAL = {
     "num_layers": 1,
     "nonlinearity": None,
     "dropout": 0.0,
@@ -95,18 +76,35 @@ LEFT_OUT = {
 }
 
 
-def _check_words(
-    name: str, words: Mapping[str, Any], options: Mapping[str, Any], known: Mapping[str, inspect.Parameter]
+def build_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
+    """Build the model of a configuration; its initial weights are drawn from torch's global generator.
+
+    The recurrence is the class `_target_`. Its constructor gets `input_size`, those keys of the configuration that it
+    has a parameter for and that are not None, and all of `options`.
+
+    Raises:
+        UserError: `_target_` names no class of `torch.nn.Module`, or one that lacks a parameter for a given key.
+    """
+    values, options = vars(config), config.options or {}
+    cls = recurrence_class(values["_target_"])
+    parameters = inspect.signature(cls).parameters
+    _check_parameters(cls.__name__, values, options, parameters)
+    given = {key: value for key, value in values.items() if key in parameters and value is not None}
+    return LanguageModel(cls(input_size=vocab_size, **given, **options), vocab_size, config.readout)
+
+
+def _check_parameters(
+    name: str, values: Mapping[str, Any], options: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
 ) -> None:
-    """Raise UserError for each word that the class would not get, though it was given."""
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+    """Raise UserError with every key that is given and that the class has no parameter for."""
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    own = [word for word in known if word not in ("input_size", *words)]
-    lacking = [word for word in options if word not in known]
-    wrong = [f"model.options.{word}: {name} has no such word{nearest(word, own)}" for word in lacking]
-    for word, left_out in LEFT_OUT.items():
-        if word not in known and words.get(word, left_out) not in (left_out, None):
-            wrong.append(f"model.{word}={words[word]} means nothing for {name}, which has {', '.join(known)}")
+    own = [parameter for parameter in parameters if parameter not in ("input_size", *values)]
+    lacking = [option for option in options if option not in parameters]
+    wrong = [f"model.options.{key}: {name} has no parameter of this name{nearest(key, own)}" for key in lacking]
+    for key, neutral in NEUTRAL.items():
+        if key not in parameters and values[key] not in (neutral, None):
+            wrong.append(f"model.{key}={values[key]} is not used by {name}, which has {', '.join(parameters)}")
     if wrong:
         raise UserError(*wrong)
 
@@ -115,7 +113,7 @@ def recurrence_class(target: str) -> type[nn.Module]:
     """Return the class with the dotted path `target`.
 
     Raises:
-        UserError: there is none, or it is not a module of torch.
+        UserError: it cannot be imported, or is not a module of torch.
     """
     module_name, _, class_name = target.rpartition(".")
     try:

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-NO_TARGET = -100  # torch's word for "no loss here": the padding of items of unequal length
+NO_TARGET = -100  # torch's ignore_index: the padding of items of unequal length
 
 
 @dataclass
 class WindowLoss:
-    """What a window costs.
+    """The losses of a window.
 
-    minimised: scalar, L = sum_t L_t or its mean over time; it carries the graph.
-    nats: scalar, the sum over the characters; detached.
-    characters: scalar, how many there are.
-    everywhere: scalar, how many there are in this window of all processes of the run together.
-    logits, targets: what it was computed from, (time, batch, vocab), detached, and (time, batch).
+    minimised: scalar, L = sum_t L_t or its mean over time, with its graph.
+    nats: scalar, the sum over the characters, detached.
+    characters: scalar, the number of targets.
+    everywhere: scalar, the number of targets of this window in all processes of the run.
+    logits, targets: (time, batch, vocab), detached, and (time, batch).
     """
 
     minimised: Tensor
@@ -33,7 +33,7 @@ class WindowLoss:
     @cached_property
     def losses(self) -> Tensor:
         """Return (time, batch) nats of each character, zero where there is no target."""
-        return losses_of(self.logits.to(self.nats.dtype), self.targets)  # as autocast would, were it still on
+        return losses_of(self.logits.to(self.nats.dtype), self.targets)  # the dtype that autocast chose for the loss
 
     @cached_property
     def real(self) -> Tensor:
@@ -56,14 +56,14 @@ def window_loss(logits: Tensor, targets: Tensor, over_time: str, world_size: int
         L   = L_1 + L_2 + ... + L_T            over_time=sum, added in this order, as the tutorial's script adds them
         L   = the mean over all characters     over_time=mean
 
-    Of several processes each has some columns of the batch, and DDP takes the mean of their gradients. So each divides
-    by the characters of all columns and multiplies by `world_size`: the mean over the processes is the L of one.
+    Each of several processes has some columns of the batch, and DDP averages their gradients. So each divides by the
+    characters of all columns and multiplies by `world_size`: the mean over the processes is the L of a single one.
 
     Shapes: logits (time, batch, vocab), targets (time, batch) with NO_TARGET where there is none.
     """
     real = targets != NO_TARGET
     characters = everywhere = real.sum()
-    if over_time == "mean" and world_size == 1 and logits.requires_grad:  # who trains hardly ever asks for each loss
+    if over_time == "mean" and world_size == 1 and logits.requires_grad:  # training rarely needs each loss
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=NO_TARGET)
         minimised = nats / characters.clamp(min=1)
         return WindowLoss(minimised, nats.detach(), characters, everywhere, logits.detach(), targets)
@@ -86,7 +86,7 @@ def window_loss(logits: Tensor, targets: Tensor, over_time: str, world_size: int
 
 
 def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return (time, batch) nats of each character, zero where there is no target; they carry the graph."""
+    """Return (time, batch) nats of each character, zero where there is no target, with their graph."""
     each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=NO_TARGET)
     return each.view(targets.shape)
 

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from src.models.cell import keep_one_bias_
-from src.models.initialisation import initialise_
-from src.models.inputs import as_features
+from src.models.cell import as_features
+from src.models.initialisation import initialise_, keep_one_bias_
 
 
-class StackedRNN(nn.Module):
-    """`torch.nn.RNN` behind the call that all three share; the words of the constructor are those of `CellRNN`.
+class TorchRecurrence(nn.Module):
+    """A recurrent module of torch behind the call that all models share.
 
-    Raises:
-        ValueError, RuntimeError: an input or a state of the wrong shape (the latter is torch's own word).
+    Args:
+        rnn: a `torch.nn.RNN`, `LSTM` or `GRU`. Each gate's block of U and W is initialised as a matrix of its own.
+        init, input_scale, interlayer_scale, single_bias: as in `CellRNN`.
     """
+
+    def __init__(
+        self, rnn: nn.RNNBase, init: str, input_scale: float, interlayer_scale: float, single_bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size, self.num_layers = rnn.input_size, rnn.hidden_size, rnn.num_layers
+        self.rnn = rnn
+        for layer, (U, W, *biases) in enumerate(rnn.all_weights):
+            gates = zip(*(parameter.split(rnn.hidden_size) for parameter in (U, W, *biases)), strict=True)
+            for U_gate, W_gate, *gate_biases in gates:
+                initialise_(U_gate, W_gate, gate_biases, init, input_scale if layer == 0 else interlayer_scale)
+            if single_bias:
+                keep_one_bias_(*biases)
+
+    def forward(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Run a window; shapes as in `CellRNN.forward`, the state of an LSTM is the pair (h, c).
+
+        Raises ValueError for inputs of another shape, and torch's RuntimeError for a state of another shape.
+        """
+        dtype = cast("Tensor", self.rnn.weight_ih_l0).dtype
+        hidden, state = self.rnn(as_features(inputs, self.input_size, dtype), state)
+        return hidden, state
+
+
+class StackedRNN(TorchRecurrence):
+    """`torch.nn.RNN`; arguments as in `CellRNN`."""
 
     def __init__(
         self,
@@ -30,16 +56,6 @@ class StackedRNN(nn.Module):
         interlayer_scale: float = 1.0,
         single_bias: bool = False,
     ) -> None:
-        super().__init__()
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        between = dropout if num_layers > 1 else 0.0  # torch warns of a dropout that has no layer to follow
-        self.rnn = nn.RNN(input_size, hidden_size, num_layers, nonlinearity=nonlinearity, dropout=between)
-        for layer, (U, W, *biases) in enumerate(self.rnn.all_weights):
-            initialise_(U, W, biases, init, input_scale if layer == 0 else interlayer_scale)
-            if single_bias:
-                keep_one_bias_(*biases)
-
-    def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run a window; shapes as in `CellRNN.forward`."""
-        hidden, state = self.rnn(as_features(inputs, self.input_size, cast("Tensor", self.rnn.weight_ih_l0)), state)
-        return hidden, state
+        between = dropout if num_layers > 1 else 0.0  # torch warns of a dropout without a layer to follow
+        rnn = nn.RNN(input_size, hidden_size, num_layers, nonlinearity=nonlinearity, dropout=between)
+        super().__init__(rnn, init, input_scale, interlayer_scale, single_bias)

@@ -171,14 +171,14 @@ class JobRunner:
         A job that raises, be it SystemExit, is recorded and does not raise here: it must not take the others along.
         In the sweep's own process a signal does; so does what an engine raises to put the job back into its queue.
         """
-        from src.config.compose import plain
+        from src.config.compose import to_config
 
         here = (os.getpid(), socket.gethostname()) == self.started_by
         if not here:
             leave_ctrl_c_to_the_sweep()
             if self.where.is_dir():
                 os.chdir(self.where)  # some engines start their workers elsewhere
-        config = plain(cfg)
+        config = to_config(cfg)
         folder = sweep_folder(config)
         outcome = {"folder": str(folder), "status": "not run"}
         if not here and is_stopping(self.record):

@@ -23,7 +23,7 @@ from src.config.schema import Config, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.data.splits import plan
 from src.errors import UserError
-from src.inference.options import check_monitor, check_prompt, check_size
+from src.training.preparation_checks import check_monitor, check_prompt, check_size
 from src.process import heavy_imports
 from src.sweeps.job import Caught, JobRunner, kept_from_children, taken
 from src.sweeps.plan import Plan, SweepRecord, make_plan
@@ -81,7 +81,7 @@ def mistakes_in_weights(configs: Iterable[Config]) -> list[str]:
     if not starts:
         return []
     with heavy_imports():
-        from src.training.init_from import source_of
+        from src.training.run import source_of
     return _told(source_of, {json.dumps([one["init_from"], one["model"]]): one for one in starts}.values())
 
 

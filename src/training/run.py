@@ -30,8 +30,7 @@ from src.data.vocabulary import Vocabulary
 from src.errors import RunFailure, UserError
 from src.files import write_atomic
 from src.inference.load import FORMAT, load
-from src.inference.options import check_monitor, check_prompt, check_size
-from src.inference.trained_model import TrainedModel, implementation_words
+from src.inference.trained_model import TrainedModel, implementation_config
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
 from src.models.language_model import LanguageModel, build_model
@@ -40,6 +39,7 @@ from src.training.console import ONLY_IN_THE_FILE, logging_to, say_end, say_star
 from src.training.distributed import drawn_seed, join, peer_is_gone, rank, world_size
 from src.training.machine import check_machine, keep_memory, threads_for, use_threads
 from src.training.module import LanguageModule
+from src.training.preparation_checks import check_monitor, check_prompt, check_size
 from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, provenance
 from src.training.signals import Interrupted
 from src.training.trainer import Built, build_trainer
@@ -233,7 +233,7 @@ def source_of(config: Config) -> TrainedModel | None:
     source = load(config.init_from)
     asked, given = config.model, source.config.model
     if asked._target_ != given._target_:
-        implementation_words(given, asked.name)
+        implementation_config(given, asked.name)
     differ = [key for key in SIZES if getattr(asked, key) != getattr(given, key)]
     if differ:
         weights = f"the weights of init_from={config.init_from} have"

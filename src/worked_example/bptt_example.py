@@ -8,18 +8,22 @@
     dL/dU^l = sum_t delta_t^l (h_t^{l-1})^T    dL/dW^l = sum_t delta_t^l (h_{t-1}^l)^T    dL/db^l = sum_t delta_t^l
     dL/dV = sum_t (yhat_t - y_t) (h_t^L)^T     dL/dc = sum_t (yhat_t - y_t)
 
-Made to be read: no batch, no speed. `differences` holds it to autograd and to the fast path. In the tuples a layer is
-counted from 0 and a step too; in names of numbers (`dU^1`) both are counted from 1, as the equations are.
+Made to be read: no batch, no speed. `differences` compares it with autograd and with the fast path. Indices of layers
+and steps count from 0; names of numbers (`dU^1`) count from 1, as the equations do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from src.config.commands import ExplainOptions
+from src.models.convert import read_layers
 from src.models.kernels import split
 from src.models.language_model import LanguageModel
 from src.models.manual import ManualRNN, record_deltas
@@ -27,7 +31,7 @@ from src.models.manual import ManualRNN, record_deltas
 
 @dataclass
 class Problem:
-    """A network and a sequence: x (time, input) one-hot, targets (time,), weights a layer, the readout's V and c."""
+    """A network and a sequence: x (time, input) one-hot, targets (time,), U, W, b of each layer, the readout's V, c."""
 
     x: Tensor
     targets: Tensor
@@ -40,8 +44,8 @@ class Problem:
 
 
 @dataclass
-class WrittenOut:
-    """Every number of a forward and a backward pass; what has a layer is a list of (time, hidden)."""
+class Numbers:
+    """Every number of a forward and a backward pass; a list has one (time, hidden) a layer."""
 
     z: list[Tensor]
     h: list[Tensor]
@@ -56,28 +60,26 @@ class WrittenOut:
     sums: dict[str, Tensor]  # dU^1, ..., dV, dc: (time, ...); entry t is the sum of the terms of steps t .. T
 
     def gradients(self) -> dict[str, Tensor]:
-        """Return the whole sums."""
+        """Return the complete sums."""
         return {name: partial[0] for name, partial in self.sums.items()}
 
 
-def problem(ids: list[int], targets: list[int], vocab_size: int, hidden_size: int, num_layers: int, nonlinearity: str,
-            seed: int) -> tuple[Problem, LanguageModel]:  # fmt: skip
-    """Return the network that `python -m src.train model=manual seed=...` starts from, in float64, twice."""
+def build_problem(
+    ids: list[int], targets: list[int], vocab_size: int, config: ExplainOptions
+) -> tuple[Problem, LanguageModel]:
+    """Return the untrained network of `python -m src.train model=manual seed=...` in float64: its parts, and itself."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LanguageModel(ManualRNN(vocab_size, hidden_size, num_layers, nonlinearity), vocab_size).double()
-    recurrence, readout = model.recurrence, model.readout
-    assert isinstance(recurrence, ManualRNN)
-    pairs = [(weight.detach(), bias) for weight, bias in recurrence.directions()]
-    U, W = zip(*(split(weight) for weight, _ in pairs), strict=True)
-    b = [bias.detach() for _, bias in pairs if bias is not None]
-    V, c = (p.detach() for p in readout.parameters())
+        torch.manual_seed(config.seed)
+        sizes = config.hidden_size, config.num_layers, config.nonlinearity
+        model = LanguageModel(ManualRNN(vocab_size, *sizes), vocab_size).double()
+    U, W, b = map(list, zip(*read_layers(model.recurrence), strict=True))
+    V, c = (parameter.detach() for parameter in model.readout.parameters())
     x = F.one_hot(torch.tensor(ids), vocab_size).double()
-    return Problem(x, torch.tensor(targets), list(U), list(W), b, V, c, nonlinearity), model
+    return Problem(x, torch.tensor(targets), U, W, b, V, c, config.nonlinearity), model
 
 
-def write_out(p: Problem) -> WrittenOut:
-    """Run the equations of this module's head."""
+def compute(p: Problem) -> Numbers:
+    """Compute the equations at the head of this module."""
     f = torch.tanh if p.nonlinearity == "tanh" else torch.relu
     steps, layers = range(len(p.x)), range(len(p.W))
     z = [torch.zeros(len(p.x), len(b), dtype=p.x.dtype) for b in p.b]
@@ -109,25 +111,16 @@ def write_out(p: Problem) -> WrittenOut:
     terms["dV"] = torch.stack([torch.outer(error[t], h[-1][t]) for t in steps])
     terms["dc"] = error
     sums = {name: term.flip(0).cumsum(0).flip(0) for name, term in terms.items()}  # from step T down to 1
-    return WrittenOut(z, h, o, yhat, losses, error, above, later, slope, delta, sums)
+    return Numbers(z, h, o, yhat, losses, error, above, later, slope, delta, sums)
 
 
-def by_autograd(p: Problem) -> dict[str, Tensor]:
+def by_autograd(p: Problem, model: LanguageModel) -> dict[str, Tensor]:
     """Return the gradients of the weights by autograd, through `torch.nn.RNN`."""
-    sizes = p.x.shape[1], len(p.b[0]), len(p.W)
-    rnn = nn.RNN(*sizes, nonlinearity=p.nonlinearity, device="meta", dtype=p.x.dtype).to_empty(device="cpu")
-    with torch.no_grad():
-        for (U, W, b_ih, b_hh), *ours in zip(rnn.all_weights, p.U, p.W, p.b, strict=True):
-            for target, source in zip((U, W, b_ih), ours, strict=True):
-                target.copy_(source)
-            b_hh.zero_()
+    rnn = _recurrence(model).to_torch_rnn()
     V, c = (tensor.clone().requires_grad_() for tensor in (p.V, p.c))
     hidden, _ = rnn(p.x)
     F.cross_entropy(hidden @ V.T + c, p.targets, reduction="sum").backward()
-    found = {"dV": V.grad, "dc": c.grad}
-    for i, (U, W, b_ih, _) in enumerate(rnn.all_weights, start=1):
-        found |= {f"dU^{i}": U.grad, f"dW^{i}": W.grad, f"db^{i}": b_ih.grad}
-    return {name: grad for name, grad in found.items() if grad is not None}
+    return _named([(U.grad, W.grad, b_ih.grad) for U, W, b_ih, _ in rnn.all_weights], V.grad, c.grad)
 
 
 def by_autograd_of_every_step(p: Problem) -> tuple[list[Tensor], list[Tensor]]:
@@ -150,45 +143,46 @@ def by_autograd_of_every_step(p: Problem) -> tuple[list[Tensor], list[Tensor]]:
     return list(rows[0]), list(rows[1])
 
 
-def by_fast_path(model: LanguageModel, p: Problem) -> tuple[dict[str, Tensor], list[Tensor]]:
+def by_fast_path(p: Problem, model: LanguageModel) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Return the gradients of the weights and the deltas as `model=manual` computes them in training."""
-    recurrence = model.recurrence
-    assert isinstance(recurrence, ManualRNN)
     model.zero_grad()
-    with record_deltas(recurrence) as deltas:
+    with record_deltas(_recurrence(model)) as deltas:
         logits, _ = model(p.x.argmax(1)[:, None])
         F.cross_entropy(logits[:, 0], p.targets, reduction="sum").backward()
-    grads = [[q.grad for q in layer if q is not None and q.grad is not None] for layer in recurrence.directions()]
-    found = dict(zip(("dV", "dc"), (q.grad for q in model.readout.parameters() if q.grad is not None), strict=True))
-    for i, (weight, bias) in enumerate(grads, start=1):
-        dU, dW = split(weight)
-        found |= {f"dU^{i}": dU, f"dW^{i}": dW, f"db^{i}": bias}
-    return found, [delta[:, 0] for delta in deltas if delta is not None]
+    layers = [(*split(layer.weight.grad), layer.bias.grad) for layer in _recurrence(model).layers]
+    return _named(layers, *(q.grad for q in model.readout.parameters())), [d[:, 0] for d in deltas if d is not None]
+
+
+def _recurrence(model: LanguageModel) -> ManualRNN:
+    assert isinstance(model.recurrence, ManualRNN)
+    return model.recurrence
+
+
+def _named(layers: Sequence[Sequence[Any]], dV: Any, dc: Any) -> dict[str, Tensor]:
+    named = {f"d{letter}^{l}": grad for l, grads in enumerate(layers, 1) for letter, grad in zip("UWb", grads)}  # noqa: B905, E741
+    return {**named, "dV": dV, "dc": dc}
 
 
 @dataclass
 class Difference:
-    """How far a number written out is from another computation of it, at most over its entries."""
+    """The largest difference of a number's entries from another computation of them."""
 
     name: str
-    largest: float  # of the written-out entries, as a size to compare with
+    largest: float  # absolute value of its entries, for comparison
     from_autograd: float
     from_fast_path: float | None
 
 
-def differences(p: Problem, model: LanguageModel, ours: WrittenOut) -> list[Difference]:
-    """Hold every delta, every dL/dh and every gradient to autograd, and to the fast path where that has it."""
+def differences(p: Problem, model: LanguageModel, ours: Numbers) -> list[Difference]:
+    """Compare every delta, dL/dh and gradient with autograd's, and with the fast path's where it computes them."""
 
-    def off(one: Tensor, other: Tensor) -> float:
-        return float((one - other).abs().max())
+    def difference(name: str, number: Tensor, autograd: Tensor, fast_path: Tensor | None) -> Difference:
+        of_fast_path = None if fast_path is None else float((number - fast_path).abs().max())
+        return Difference(name, float(number.abs().max()), float((number - autograd).abs().max()), of_fast_path)
 
-    torchs, (dz, dh), (fast, fast_deltas) = by_autograd(p), by_autograd_of_every_step(p), by_fast_path(model, p)
+    torchs, (dz, dh), (fast, fast_deltas) = by_autograd(p, model), by_autograd_of_every_step(p), by_fast_path(p, model)
     found = []
     for l, delta in enumerate(ours.delta):  # noqa: E741
-        g = ours.above[l] + ours.later[l]
-        found.append(Difference(f"dL/dh_t^{l + 1}", float(g.abs().max()), off(g, dh[l]), None))
-        largest = float(delta.abs().max())
-        found.append(Difference(f"delta_t^{l + 1}", largest, off(delta, dz[l]), off(delta, fast_deltas[l])))
-    for name, grad in ours.gradients().items():
-        found.append(Difference(name, float(grad.abs().max()), off(grad, torchs[name]), off(grad, fast[name])))
-    return found
+        found.append(difference(f"dL/dh_t^{l + 1}", ours.above[l] + ours.later[l], dh[l], None))
+        found.append(difference(f"delta_t^{l + 1}", delta, dz[l], fast_deltas[l]))
+    return found + [difference(name, grad, torchs[name], fast[name]) for name, grad in ours.gradients().items()]

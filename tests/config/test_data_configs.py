@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import hydra
 import pytest
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from src.config.checks import errors_in_config
+from src.config.compose import compose, to_config
 from src.config.overrides import groups
 from src.config.schema import Config
 from src.training.run import fit
-from tests.runs.commands import ROOT, SHARED_DATA
+from tests.runs.commands import SHARED_DATA
 
 NEED_A_PATH = ("text", "lines")
 EMBEDDED = ("hello", "pydoc")
 IN_THE_FOLDER = ("tiny_shakespeare", "time_machine", "war_and_peace", "names")
 
 
-def composed(name: str, folder: Path, *words: str) -> dict[str, Any]:
+def composed(name: str, folder: Path, *overrides: str) -> Config:
     (folder / "own.txt").write_text("anna\nbert\ncarl\ndora\nemil\nfrida\n" * 60)
-    ConfigStore.instance().store(name="train_schema", node=Config)
     path = [f"data.path={folder / 'own.txt'}"] if name in NEED_A_PATH else []
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = hydra.compose("train", ["hydra/sweeper=basic", f"data={name}", *path, *words])
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()} | {"name": name, "runs": str(folder / "runs")}
+    return to_config(compose([f"data={name}", *path, f"name={name}", f"runs={folder / 'runs'}", *overrides]))
 
 
 @pytest.mark.parametrize("name", groups()["data"])
 def test_a_corpus_composes_with_sensible_companions(name: str, tmp_path: Path) -> None:
     config = composed(name, tmp_path)
     assert errors_in_config(config) == []
-    assert config["data"]["name"] == name
-    assert config["model"]["readout"] == ("identity" if name == "hello" else "linear")
+    assert config.data.name == name
+    assert config.model.readout == ("identity" if name == "hello" else "linear")
 
 
 @pytest.mark.parametrize("name", [*EMBEDDED, *NEED_A_PATH, *IN_THE_FOLDER])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from src.config.overrides import LITERAL_KEYS, quote, quote_literals, split_word
+from src.config.overrides import literal_keys, quote, quote_literals, split_literal
 from tests.runs.commands import run
 
 HARD = [",'\"(){}=$", "a\nb", "中文再见", r"\${x}", "${x}", "${oc.env:HOME}", r"a\\'b", "a\\", "it's"]
@@ -35,10 +35,10 @@ def test_any_value_stays_as_it_was_typed(value: str, tmp_path_factory: pytest.Te
     assert through_hydra(value, tmp_path_factory.mktemp("conf")) == value
 
 
-@pytest.mark.parametrize("key", LITERAL_KEYS)
+@pytest.mark.parametrize("key", sorted(literal_keys()))
 def test_every_key_of_the_list_is_literal(key: str) -> None:
     word = "it's"
-    assert split_word(f"{key}=a=b,c") == (key, "a=b,c")
+    assert split_literal(f"{key}=a=b,c") == (key, "a=b,c")
     assert quote_literals([f"{key}=it's", "seed=1,2"]) == [f"{key}={quote(word)}", "seed=1,2"]
 
 

@@ -41,7 +41,7 @@ MISTAKES = [
     ("batch_size=9", "data.batch_size"),
     ("sead=3", "seed"),
     ("~model.dropout", "model.dropout"),
-    ("+data.seq_len=3", "without the plus it is set: data.seq_len=3"),
+    ("+data.seq_len=3", "set it without the plus: data.seq_len=3"),
     ("benchmark=step", "the groups are callbacks, data, debug"),
     ("search=small_text", "the groups are"),
     ("seed=${nosuch}", "'nosuch' not found"),
@@ -174,7 +174,7 @@ def test_all_mistakes_are_told_at_once(answer) -> None:  # type: ignore[no-untyp
 
 def test_all_mistakes_of_a_sweep_are_told_at_once(answer) -> None:  # type: ignore[no-untyped-def]
     lines = answer("-m seed=0,1 model=cel,manual data.seq_len=0 +seed=3 loss=sum")
-    for right in ("did you mean cell?", "data.seq_len=0", "without the plus", "loss.over_time=sum"):
+    for right in ("did you mean cell?", "data.seq_len=0", "set it without the plus", "loss.over_time=sum"):
         assert sum(right in line for line in lines) == 1, right
 
 

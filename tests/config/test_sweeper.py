@@ -8,7 +8,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from src.config.hydra_compat import Composed, Engine, mistake_in_launcher, mistakes_in_engine, run_each
-from src.config.overrides import mistakes_in
+from src.config.overrides import errors_in_overrides
 from src.config.schema import Config
 from src.errors import UserError
 
@@ -59,10 +59,10 @@ def test_a_word_of_a_launcher_is_held_to_the_launcher(
     monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
 ) -> None:
     monkeypatch.setattr("src.config.hydra_compat.is_there", lambda module: True)
-    (message,) = mistakes_in(words, Config).values()
+    (message,) = errors_in_overrides(words, Config).values()
     assert message.endswith(told)
     good = ["hydra.launcher.partition=long", "+hydra.launcher.additional_parameters.x=2"]
-    assert mistakes_in(["hydra/launcher=submitit_slurm", *good], Config) == {}
+    assert errors_in_overrides(["hydra/launcher=submitit_slurm", *good], Config) == {}
 
 
 def test_an_engine_that_can_run_nothing_here_is_told_before_job_0(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,4 +75,4 @@ def test_an_engine_that_can_run_nothing_here_is_told_before_job_0(monkeypatch: p
 
 
 def test_a_glob_of_options_has_no_mistake_in_it() -> None:
-    assert mistakes_in(["model=glob(*)"], Config) == {}
+    assert errors_in_overrides(["model=glob(*)"], Config) == {}

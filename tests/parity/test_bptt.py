@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from src.models import kernels as small_steps
-from src.models import kernels as step
-from src.models import kernels as window
+from src.models import kernels
 from src.models.bptt import recurrence, reference, reference_backward
 from src.models.kernels import split
 
@@ -45,8 +43,8 @@ def off(value: Tensor, truth: Tensor) -> float:
 @pytest.fixture(params=["numpy", "numpy, torch's products", "torch"])
 def way(request, monkeypatch):
     """Each way through a window, whatever sizes and threads would choose."""
-    monkeypatch.setattr(small_steps, "suits", lambda hidden: request.param != "torch")
-    monkeypatch.setattr(small_steps, "numpy_multiplies", lambda rows, n: request.param == "numpy")
+    monkeypatch.setattr(kernels, "is_small", lambda hidden: request.param != "torch")
+    monkeypatch.setattr(kernels, "numpy_multiplies", lambda rows, n: request.param == "numpy")
 
 
 @pytest.mark.parametrize("ids", [False, True])
@@ -127,7 +125,7 @@ class Products(TorchDispatchMode):
 )
 def test_only_the_gradients_that_are_asked_for_are_computed(asked, products, monkeypatch):
     """Five steps: four products with W, then one each for dx and dh_0, and for dU, dW and dW's share of h_0."""
-    monkeypatch.setattr(small_steps, "numpy_multiplies", lambda rows, n: False)  # torch's products are what is counted
+    monkeypatch.setattr(kernels, "numpy_multiplies", lambda rows, n: False)  # torch's products are what is counted
     leaves = dict(zip(("x", "weight", "bias", "h_0"), layer(5, 2), strict=True))
     for name, leaf in leaves.items():
         leaf.requires_grad_(name in asked.split())
@@ -184,11 +182,11 @@ def test_autocast_multiplies_in_bfloat16_and_keeps_weights_and_gradients_in_floa
 
 def test_a_sum_of_many_bfloat16_deltas_does_not_stand_still():
     delta = torch.ones(1001, 1, 2, dtype=torch.bfloat16)  # in bfloat16 256 + 1 = 256, and 1001 is 1000
-    columns = step.scatter(delta, torch.zeros(1001, 1, dtype=torch.long), 3)
+    columns = kernels.scatter(delta, torch.zeros(1001, 1, dtype=torch.long), 3)
     assert columns.tolist() == [[1001.0, 1001.0], [0.0, 0.0], [0.0, 0.0]]
     for x in (torch.zeros(1001, 1, dtype=torch.long), torch.ones(1001, 1, 3).bfloat16()):  # ids, features
         weight, hidden = torch.zeros(2, 5).bfloat16(), torch.zeros(1001, 1, 2).bfloat16()
-        _, dweight, db, _ = window.gradients(delta, x, weight, None, hidden, False, (False, True, True, False))
+        _, dweight, db, _ = kernels.gradients(delta, x, weight, None, hidden, False, (False, True, True, False))
         assert db.tolist() == [1001.0, 1001.0]
         assert dweight.dtype is db.dtype is torch.float32  # and dU of ids is exact; a product comes rounded once
         assert dweight[0, 0] == (1000.0 if x.is_floating_point() else 1001.0)
@@ -211,7 +209,7 @@ def test_a_gradient_that_vanishes_is_no_error_whatever_numpy_was_told():
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 384), (torch.bfloat16, 128)])
 def test_packed_weights_change_the_time_and_not_the_numbers(dtype, size, monkeypatch):
     leaves = layer(16, 8, dtype=dtype, hidden=size)
-    if not step.Affine(split(leaves[1])[1], 8, 16).packed:
+    if not kernels.Affine(split(leaves[1])[1], 8, 16).packed:
         pytest.skip("this torch packs no weights on this machine")
 
     def run() -> tuple[Tensor, ...]:
@@ -220,7 +218,7 @@ def test_packed_weights_change_the_time_and_not_the_numbers(dtype, size, monkeyp
 
     packed, again = run(), run()
     assert all(torch.equal(a, b) for a, b in zip(packed, again, strict=True))  # equal runs are equal bit by bit
-    monkeypatch.setattr(step, "pays_to_pack", lambda M, rows: False)
+    monkeypatch.setattr(kernels, "pays_to_pack", lambda M, rows: False)
     for value, plain in zip(packed, run(), strict=True):
         assert off(value, plain) < (1e-5 if dtype is torch.float32 else 0.03)
 
@@ -235,7 +233,7 @@ def test_a_slice_of_the_weights_is_multiplied_as_fast_as_a_matrix_of_its_own(dty
             times = []
             for _ in range(3):
                 begin = time.perf_counter()
-                step.linear(x, M)
+                kernels.linear(x, M)
                 times.append(time.perf_counter() - begin)
             return min(times)
 
@@ -275,4 +273,4 @@ def test_an_id_without_a_column_is_named():
     with pytest.raises(IndexError, match="ids from 1 to 5, but there are columns for 0 to 4"):
         recurrence(torch.tensor([[1], [5]]), weight, bias, h_0)
     with pytest.raises(IndexError, match="-1"):
-        window.forward_window(torch.full((9, 1), -1), weight.detach(), None, None, "tanh", False)
+        kernels.forward_window(torch.full((9, 1), -1), weight.detach(), None, None, "tanh", False)

@@ -6,15 +6,16 @@ import json
 import math
 import mmap
 import re
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from src.files import dumps
-from src.benchmarks import data, implementations as exactness, implementations as timing, memory
-from src.benchmarks.implementations import CASES, SIZES, Size, Step, build, operations
-from src.config.commands import BenchmarkWords, MODELS, mistakes_in_benchmark
+from src.files import to_json
+from src.benchmarks import data, measuring, models
+from src.benchmarks.models import CASES, SIZES, Size, Step, build, operations
+from src.config.commands import MODELS
 from tests.runs.commands import ROOT, SHARED_DATA, refused, run
 
 SMALL = Size(8, 2, 5, 3, 11)
@@ -38,14 +39,14 @@ def test_operations_are_counted_as_by_hand():
 
 
 def test_gradients_are_held_to_float64():
-    errors = exactness.gradient_errors(list(CASES), SMALL)
+    errors = models.gradient_errors(list(CASES), SMALL)
     exact = {name: error for name, error in errors.items() if not CASES[name].bf16}
     assert all(0 < error < 1e-5 for error in exact.values()), exact
     assert all(1e-5 < errors[name] < 0.1 for name in errors.keys() - exact.keys()), errors
 
 
 def test_a_wrong_gradient_is_seen(monkeypatch):
-    backward = exactness.gradients
+    backward = models.gradients
 
     def wrong(model, size, bf16):
         found = backward(model, size, bf16)
@@ -53,13 +54,13 @@ def test_a_wrong_gradient_is_seen(monkeypatch):
             found[2] = 2 * found[2]  # db counted twice
         return found
 
-    monkeypatch.setattr(exactness, "gradients", wrong)
-    errors = exactness.gradient_errors(["cell", "manual", "lstm"], SMALL)
+    monkeypatch.setattr(models, "gradients", wrong)
+    errors = models.gradient_errors(["cell", "manual", "lstm"], SMALL)
     assert all(abs(error - 1) < 1e-3 for error in errors.values()), errors
 
 
 def test_a_gradient_that_is_none_is_seen_and_null_in_json(monkeypatch):
-    backward = exactness.gradients
+    backward = models.gradients
 
     def wrong(model, size, bf16):
         found = backward(model, size, bf16)
@@ -67,8 +68,8 @@ def test_a_gradient_that_is_none_is_seen_and_null_in_json(monkeypatch):
             found[1][0, 0] = math.nan
         return found
 
-    monkeypatch.setattr(exactness, "gradients", wrong)
-    errors = exactness.gradient_errors(["cell", "manual"], SMALL)
+    monkeypatch.setattr(models, "gradients", wrong)
+    errors = models.gradient_errors(["cell", "manual"], SMALL)
     assert all(math.isnan(error) for error in errors.values()), errors
     told = json.loads(dumps({"models": [errors, 1.5, "nan"]}))
     assert told == {"models": [{"cell": None, "manual": None}, 1.5, "nan"]}
@@ -91,8 +92,8 @@ def test_the_three_start_from_the_same_weights_and_train():
 
 def test_all_take_turns_as_often_as_asked_and_the_order_changes():
     order: list[str] = []
-    calls = {name: lambda name=name: order.append(name) or timing.time.sleep(0.06) for name in "ab"}
-    times = timing.take_turns(calls, seconds=0, rounds=3)
+    calls = {name: lambda name=name: order.append(name) or time.sleep(0.06) for name in "ab"}
+    times = measuring.take_turns(calls, seconds=0, rounds=3)
     assert order == ["a", "a", "b", "b", *"ab", *"ba", *"ab"]  # twice before, then three rounds
     assert {name: len(taken.seconds) for name, taken in times.items()} == {"a": 3, "b": 3}
     assert 0.06 <= times["a"].least <= times["a"].median
@@ -101,12 +102,12 @@ def test_all_take_turns_as_often_as_asked_and_the_order_changes():
 def test_memory_is_that_of_a_process_of_its_own():
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("only Linux tells the peak of a part of a process")
-    memory.forget_peak()
-    before, _ = memory.resident()
+    measuring.reset_peak()
+    before, _ = measuring.resident()
     with mmap.mmap(-1, 50_000_000) as block:  # straight from the system, and straight back
         for page in range(0, len(block), mmap.PAGESIZE):
             block[page] = 1
-    after, peak = memory.resident()
+    after, peak = measuring.resident()
     assert peak - before > 45e6
     assert peak - after > 25e6
 

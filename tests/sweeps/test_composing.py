@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from src.config.compose import plain
+from src.config.compose import to_config
 from src.config.hydra_compat import ComposedOnce, Sweep, register
 from src.config.overrides import CONF
 from src.config.schema import Config
@@ -21,7 +21,7 @@ from src.config.schema import Config
 @pytest.fixture
 def hydra() -> Iterator[object]:
     ConfigStore.instance().store(name="train_schema", node=Config)
-    register(Sweep(plain, lambda config: [], None))
+    register(Sweep(to_config, lambda config: [], None))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield GlobalHydra.instance().hydra
 
@@ -45,7 +45,7 @@ def test_a_job_is_composed_as_hydra_composes_it(hydra, words: list[str]) -> None
     for others in JOBS:  # whatever was composed before must not show
         loader.load_sweep_config(master, others)
     mine, theirs = loader.load_sweep_config(master, words), hydra.config_loader.load_sweep_config(master, words)
-    assert plain(mine) == plain(theirs)
+    assert to_config(mine) == to_config(theirs)
     for node in ("overrides.task", "runtime.choices"):
         here, there = (OmegaConf.select(cfg.hydra, node) for cfg in (mine, theirs))
         assert OmegaConf.to_container(here, resolve=False) == OmegaConf.to_container(there, resolve=False)

@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.checks import errors_in_config
-from src.config.compose import plain
+from src.config.compose import to_config
 from src.config.hydra_compat import ComposedOnce, Sweep, register
-from src.config.overrides import CONF, groups, mistakes_in, quote_literals, several
+from src.config.overrides import CONF, errors_in_overrides, groups, quote_literals, several
 from src.config.run_key import what_matters
 from src.config.schema import Config, to_plain
 from src.errors import UserError, nearest
@@ -130,7 +130,7 @@ def compose(words: Sequence[str]) -> DictConfig:
         UserError: it cannot be composed.
     """
     ConfigStore.instance().store(name="train_schema", node=Config)
-    register(Sweep(plain, errors_in_config, None))  # conf/train.yaml names our sweeper; nothing is swept here
+    register(Sweep(to_config, errors_in_config, None))  # conf/train.yaml names our sweeper; nothing is swept here
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra.compose("train", quote_literals(words), return_hydra_config=True)
@@ -140,20 +140,20 @@ def compose(words: Sequence[str]) -> DictConfig:
 
 def config_of(words: Sequence[str]) -> dict[str, Any]:
     """Return the configuration as plain data."""
-    return plain(compose(words))
+    return to_config(compose(words))
 
 
 def known_of(words: Sequence[str]) -> dict[str, Any]:
     """Return what a condition can be held against: each dotted key of the configuration, and each group's option."""
     cfg = compose(words)
-    return dict(flat(to_plain(plain(cfg)))) | {group: cfg.hydra.runtime.choices.get(group) for group in groups()}
+    return dict(flat(to_plain(to_config(cfg)))) | {group: cfg.hydra.runtime.choices.get(group) for group in groups()}
 
 
 def check_trials(common: Sequence[str], space: Space) -> None:
     """Raise UserError with every error in the words of all trials, a condition, or an end of the space."""
     wrong = dict.fromkeys(_varied_or_many(common, space))
     every = [word(key, value) for key, values in ends_of(space).items() for value in values]
-    wrong |= dict.fromkeys(mistakes_in([*quote_literals(common), *every], Config).values())
+    wrong |= dict.fromkeys(errors_in_overrides([*quote_literals(common), *every], Config).values())
     if not wrong:
         known = known_of(common)
         wrong |= dict.fromkeys(_conditions_on_nothing(space, known))
@@ -193,7 +193,7 @@ def configs_of(common: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> It
         for values in trials:
             words = [word(key, value) for key, value in values.items()]
             try:
-                yield plain(loader.load_sweep_config(master, quote_literals([*common, *words])))
+                yield to_config(loader.load_sweep_config(master, quote_literals([*common, *words])))
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
 
@@ -221,7 +221,7 @@ def as_experiment(words: Sequence[str]) -> dict[str, Any]:
     usual = dict(flat(to_plain(config_of([f"{group}={option}" for group, option in chosen.items()]))))
     experiment: dict[str, Any] = {"defaults": [{f"override /{group}": option} for group, option in chosen.items()]}
     experiment["defaults"].append("_self_")
-    for key, value in flat(to_plain(plain(cfg))):
+    for key, value in flat(to_plain(to_config(cfg))):
         if key.split(".")[0] not in NOT_OF_A_BEST_CONFIG and usual.get(key) != value:
             *parents, leaf = key.split(".")
             node = experiment

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from src import load
+from src.config.schema import EvaluationDataConfig
 from src.data.splits import LineSplit, TextSplit
 from src.errors import UserError
-from src.inference.evaluate import evaluate_run, keep
-from src.inference.score import evaluate, split_windows
+from src.inference.evaluate import evaluate, evaluate_run, keep
+from src.inference.score import split_windows
 from src.models.gated import GRU
 from src.models.language_model import LanguageModel
 from tests.fabricated_run import MODELS, VERSE, fabricate
@@ -40,10 +41,10 @@ def test_the_state_is_carried_from_the_first_character_to_the_last(model, seq_le
     ids = np.random.default_rng(0).integers(0, 5, 101).astype(np.uint8)
     expected = by_hand(model, ids)
     found = evaluate(model, split_windows(TextSplit("test", ids), seq_len))
-    assert found.tally.characters == 100
-    assert found.tally.nats == pytest.approx(expected.sum(), abs=1e-10)
+    assert found["characters"] == 100
+    assert found["cross_entropy"] * found["characters"] == pytest.approx(expected.sum(), abs=1e-10)
     by_position = [expected[place::seq_len].mean() for place in range(min(seq_len, 100))]
-    np.testing.assert_allclose(found.loss_by_position, by_position, atol=1e-10)
+    np.testing.assert_allclose(found["loss_by_position"], by_position, atol=1e-10)
 
 
 @pytest.mark.parametrize("side_by_side", [1, 7, 64])
@@ -54,15 +55,15 @@ def test_items_are_scored_from_a_zero_state_to_their_end_however_many_side_by_si
     split = LineSplit("test", np.concatenate([[0], *(np.append(item, 0) for item in items)]).astype(np.uint8), 0)
     expected = sum(by_hand(model, np.concatenate(([0], item, [0]))).sum() for item in items)
     found = evaluate(model, split_windows(split, seq_len, side_by_side))
-    assert found.tally.characters == sum(len(item) + 1 for item in items)
-    assert found.tally.nats == pytest.approx(expected, abs=1e-10)
+    assert found["characters"] == sum(len(item) + 1 for item in items)
+    assert found["cross_entropy"] * found["characters"] == pytest.approx(expected, abs=1e-10)
 
 
 def test_accuracy_is_the_share_of_right_first_guesses(model):
     ids = np.random.default_rng(0).integers(0, 5, 50).astype(np.uint8)
     with torch.no_grad():
         guesses = model(torch.from_numpy(ids[:-1].astype(np.int64))[:, None])[0][:, 0].argmax(-1).numpy()
-    found = evaluate(model, split_windows(TextSplit("test", ids), 8)).to_plain()
+    found = evaluate(model, split_windows(TextSplit("test", ids), 8))
     assert found["accuracy"] == pytest.approx((guesses == ids[1:]).mean())
     assert found["bits_per_character"] == pytest.approx(found["cross_entropy"] / math.log(2))
     assert found["perplexity"] == pytest.approx(math.exp(found["cross_entropy"]))
@@ -97,7 +98,7 @@ def test_an_untrained_model_costs_about_what_a_uniform_guess_does(tmp_path):
 def test_neither_batch_size_nor_window_changes_the_number(tmp_path, data):
     trained = load(fabricate(tmp_path / "run", "manual", NAMES, data))
     results = [
-        evaluate_run(trained, "val", {"batch_size": batch_size, "seq_len": seq_len})
+        evaluate_run(trained, "val", EvaluationDataConfig(batch_size=batch_size, seq_len=seq_len))
         for batch_size, seq_len in ((1, 64), (7, 64), (64, 64), (7, 3))
     ]
     assert len({result["characters"] for result in results}) == 1
@@ -132,7 +133,12 @@ def test_a_held_out_text_that_is_named_now_stands_in_for_its_share(tmp_path):
     folder = fabricate(tmp_path / "run", **{"data.split": [0.8, 0.1, 0.1]})
     (tmp_path / "other.txt").write_text(VERSE[:101])
     for split in ("val", "test"):
-        assert evaluate_run(load(folder), split, {f"{split}_path": str(tmp_path / "other.txt")})["characters"] == 100
+        assert (
+            evaluate_run(load(folder), split, EvaluationDataConfig(**{f"{split}_path": str(tmp_path / "other.txt")}))[
+                "characters"
+            ]
+            == 100
+        )
 
 
 def test_a_character_that_only_the_new_text_s_training_part_lacks_is_no_obstacle(tmp_path):

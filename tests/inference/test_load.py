@@ -13,7 +13,7 @@ import torch
 
 from src import load
 from src.errors import UnknownCharacter, UserError
-from src.inference.locate import run_of
+from src.inference.options import run_of
 from src.inference.trained_model import in_implementation
 from tests.fabricated_run import MODELS, VERSE, fabricate
 from tests.runs.commands import environment
@@ -131,7 +131,6 @@ def without(content, *keys):
         (lambda content: without(content, "state_dict"), "state_dict"),
         (lambda content: without(content, "unroll", "config"), "config"),
         (lambda content: without(content, "unroll", "config", "model", "_target_"), "_target_"),
-        (lambda content: without(content, "unroll", "config", "data", "name"), "name"),
         (lambda content: content | {"state_dict": 5}, "configuration"),
         (lambda content: content | {"unroll": content["unroll"] | {"vocabulary": []}}, "configuration"),
     ],
@@ -149,11 +148,8 @@ def test_a_damaged_best_beside_a_whole_last_is_answered_with_the_last(tmp_path):
     whole = best.read_bytes()
     for damaged in (whole[:-100], whole[:3000] + b"damaged" + whole[3007:], b"", b"no checkpoint"):
         best.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"last\.ckpt is whole: at=last"):
+        with pytest.raises(UserError, match="at=last"):
             load(folder)
-    (folder / "checkpoints" / "last.ckpt").write_bytes(b"")
-    with pytest.raises(UserError, match="name a run's folder"):
-        load(folder)
 
 
 def test_zips_of_other_programs_are_refused(tmp_path):
@@ -203,11 +199,11 @@ def test_the_same_weights_give_the_same_logits_in_every_implementation(tmp_path,
     torch.testing.assert_close(
         in_implementation(trained, other).model(ids)[0], trained.model(ids)[0], rtol=0, atol=1e-12
     )
-    assert in_implementation(trained, other).config["model"]["name"] == other
+    assert in_implementation(trained, other).config.model.name == other
 
 
 def test_weights_do_not_move_where_they_would_mean_something_else(tmp_path, run):
-    with pytest.raises(UserError, match="cell, stacked, manual share theirs"):
+    with pytest.raises(UserError, match="only cell, stacked, manual have the same weights"):
         in_implementation(load(run), "lstm")
     with pytest.raises(UserError, match="gru"):
         in_implementation(load(fabricate(tmp_path / "run", "gru")), "cell")

@@ -5,62 +5,72 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.inference.options import Choice, draw
+from src.config.schema import SamplingConfig as S
+from src.errors import UserError
+from src.inference.generate import draw, probabilities, sampler
+from src.inference.options import errors_in_sampling
 
 LOGITS = np.log(np.array([[0.4, 0.3, 0.2, 0.06, 0.04]]))
 
 
-def kept(choice: Choice) -> list[int]:
+def kept(choice: S) -> list[int]:
     return np.flatnonzero(choice.probabilities(LOGITS)[0]).tolist()
 
 
 def test_temperature_one_is_the_softmax():
-    np.testing.assert_allclose(Choice().probabilities(LOGITS)[0], [0.4, 0.3, 0.2, 0.06, 0.04])
+    np.testing.assert_allclose(probabilities(LOGITS, S())[0], [0.4, 0.3, 0.2, 0.06, 0.04])
 
 
 def test_a_lower_temperature_raises_probabilities_to_its_inverse():
     squares = np.array([0.4, 0.3, 0.2, 0.06, 0.04]) ** 2
-    np.testing.assert_allclose(Choice(0.5).probabilities(LOGITS)[0], squares / squares.sum())
+    np.testing.assert_allclose(probabilities(LOGITS, S(0.5))[0], squares / squares.sum())
 
 
 def test_temperature_zero_takes_the_first_of_the_likeliest():
     logits = np.array([[1.0, 3.0, 3.0], [5.0, 5.0, 0.0]])
-    assert Choice(0).drawer()(logits, np.array([0.99, 0.99])).tolist() == [1, 0]
-    assert Choice(0).probabilities(logits).tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert sampler(S(0))(logits, np.array([0.99, 0.99])).tolist() == [1, 0]
+    assert S(0).probabilities(logits).tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 @pytest.mark.parametrize(("k", "ids"), [(1, [0]), (3, [0, 1, 2]), (5, [0, 1, 2, 3, 4])])
 def test_top_k_keeps_the_k_likeliest(k, ids):
-    assert kept(Choice(top_k=k)) == ids
+    assert kept(S(top_k=k)) == ids
 
 
 def test_top_k_keeps_exactly_k_of_equals():
-    assert np.count_nonzero(Choice(top_k=2).probabilities(np.zeros((1, 6)))) == 2
+    assert np.count_nonzero(S(top_k=2).probabilities(np.zeros((1, 6)))) == 2
 
 
 @pytest.mark.parametrize(("p", "ids"), [(0.1, [0]), (0.39, [0]), (0.41, [0, 1]), (0.69, [0, 1]), (0.71, [0, 1, 2])])
 def test_top_p_keeps_the_one_that_crosses_it(p, ids):
-    assert kept(Choice(top_p=p)) == ids
+    assert kept(S(top_p=p)) == ids
 
 
 def test_top_p_counts_the_mass_that_top_k_left():
     # Of 0.4 and 0.3 the first has 0.57 of what is left, so 0.5 is reached by it alone
-    assert kept(Choice(top_k=2, top_p=0.5)) == [0]
-    assert kept(Choice(top_p=0.5)) == [0, 1]
+    assert kept(S(top_k=2, top_p=0.5)) == [0]
+    assert kept(S(top_p=0.5)) == [0, 1]
 
 
 @pytest.mark.parametrize(("share", "ids"), [(0.0, [0, 1, 2, 3, 4]), (0.14, [0, 1, 2, 3]), (0.5, [0, 1, 2]), (1.0, [0])])
 def test_min_p_is_a_share_of_the_likeliest(share, ids):
-    assert kept(Choice(min_p=share)) == ids
+    assert kept(S(min_p=share)) == ids
 
 
 def test_what_is_kept_keeps_its_proportions():
-    np.testing.assert_allclose(Choice(top_k=3).probabilities(LOGITS)[0], np.array([4, 3, 2, 0, 0]) / 9)
+    np.testing.assert_allclose(probabilities(LOGITS, S(top_k=3))[0], np.array([4, 3, 2, 0, 0]) / 9)
 
 
 @pytest.mark.parametrize(
     "choice",
-    [Choice(), Choice(0.7), Choice(1.3, top_k=6), Choice(top_p=0.8), Choice(min_p=0.1), Choice(0.9, 9, 0.9, 0.01)],
+    [
+        S(),
+        S(0.7),
+        S(1.3, top_k=6),
+        S(top_p=0.8),
+        S(min_p=0.1),
+        S(0.9, 9, 0.9, 0.01),
+    ],
 )
 def test_draws_come_as_often_as_their_probabilities_say(choice):
     generator = np.random.default_rng(5)
@@ -92,20 +102,25 @@ def test_the_ends_of_the_uniform_numbers_never_draw_what_has_no_weight():
 @pytest.mark.parametrize(
     ("choice", "named"),
     [
-        (Choice(-0.1), "temperature"),
-        (Choice(float("nan")), "temperature"),
-        (Choice(top_k=0), "top_k"),
-        (Choice(top_k=13), "12"),
-        (Choice(top_p=0.0), "top_p"),
-        (Choice(top_p=1.1), "top_p"),
-        (Choice(min_p=-0.1), "min_p"),
+        (S(-0.1), "temperature"),
+        (S(float("nan")), "temperature"),
+        (S(top_k=0), "top_k"),
+        (S(top_k=13), "12"),
+        (S(top_p=0.0), "top_p"),
+        (S(top_p=1.1), "top_p"),
+        (S(min_p=-0.1), "min_p"),
     ],
 )
 def test_a_number_out_of_range_is_named(choice, named):
-    (message,) = choice.mistakes(vocab_size=12)
+    (message,) = errors_in_sampling(choice, 12)
     assert named in message
 
 
-def test_all_that_is_wrong_is_told_at_once():
-    assert len(Choice(-1, 0, 2, 3).mistakes()) == 4
-    assert Choice(0, 12, 1.0, 0.0).mistakes(12) == []
+def test_all_errors_are_reported_at_once():
+    assert len(errors_in_sampling(S(-1, 0, 2, 3), 12)) == 4
+    assert errors_in_sampling(S(np.float32(0), np.int64(12), 1.0, 0.0), 12) == []
+
+
+def test_logits_that_are_not_finite_are_an_error():
+    with pytest.raises(UserError, match="not finite"):
+        sampler(S(0.5))(np.array([[1.0, np.nan]]), np.array([0.5]))
