@@ -17,7 +17,7 @@ from src.errors import RunFailure
 from src.sweeps.search.space import config_of, known_of, suggest, word
 from src.sweeps.search.study import locked
 from src.sweeps.state import record_of
-from src.training.metrics_log import History
+from src.training.metrics_log import MetricsLog
 from src.training.run import fit
 from src.training.run_record import Record
 from src.training.signals import Interrupted
@@ -50,7 +50,7 @@ class Pruning(Callback):
 
     def _look(self, trainer: pl.Trainer) -> None:
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        history = next(callback for callback in callbacks if isinstance(callback, History))
+        history = next(callback for callback in callbacks if isinstance(callback, MetricsLog))
         if history.final is self.seen:
             return
         self.seen = history.final
