@@ -23,13 +23,13 @@ from src.config.schema import Config, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.data.splits import plan
 from src.errors import UserError
-from src.training.preparation_checks import check_monitor, check_prompt, check_size
 from src.process import heavy_imports
 from src.sweeps.job import Caught, JobRunner, kept_from_children, taken
 from src.sweeps.plan import Plan, SweepRecord, make_plan
 from src.sweeps.state import record_of
 from src.sweeps.table import Watch, final_status, summary, table, watching
 from src.training.console import say
+from src.training.machine import check_monitor, check_prompt, check_size
 
 NOT_THE_TEXT = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")
 

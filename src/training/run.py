@@ -37,9 +37,16 @@ from src.models.language_model import LanguageModel, build_model
 from src.training.checkpoint import Checkpoint
 from src.training.console import ONLY_IN_THE_FILE, logging_to, say_end, say_start
 from src.training.distributed import drawn_seed, join, peer_is_gone, rank, world_size
-from src.training.machine import check_machine, keep_memory, threads_for, use_threads
+from src.training.machine import (
+    check_machine,
+    check_monitor,
+    check_prompt,
+    check_size,
+    keep_memory,
+    threads_for,
+    use_threads,
+)
 from src.training.module import LanguageModule
-from src.training.preparation_checks import check_monitor, check_prompt, check_size
 from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, provenance
 from src.training.signals import Interrupted
 from src.training.trainer import Built, build_trainer
