@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from src.config.schema import CheckpointConfig
 from src.files import atomic_file, link_or_copy
 from src.inference.load import newest_sound, read_checkpoint
 from src.training.metrics_log import MetricsLog, validates_this_epoch
@@ -58,11 +59,7 @@ class Checkpoint(NamedTuple):
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the newest undamaged checkpoint of a run, or None if the run was stopped before its first.
-
-    Raises:
-        UserError: there are checkpoints, and all are damaged.
-    """
+    """Return the newest undamaged checkpoint of a run, None if there is none; UserError if all are damaged."""
     checkpoints = folder / "checkpoints"
     if not any((checkpoints / name).exists() for name in ("last.ckpt", "previous.ckpt")):
         return None
@@ -107,20 +104,12 @@ class CheckpointCallback(Callback):
 
     Within an epoch a checkpoint is written only after a step that no validation follows: from there Lightning's loops
     resume exactly, and no validation is skipped or repeated.
-
-    Args:
-        folder: checkpoints/ in the run's folder.
-        metrics: knows whether the last validation was the best.
-        every_n_steps, every_n_minutes: the cadence within epochs; None for neither.
     """
 
     state_key = "checkpoint"
 
-    def __init__(
-        self, folder: Path, metrics: MetricsLog, every_n_steps: int | None, every_n_minutes: float | None
-    ) -> None:
-        self.folder, self.metrics = folder, metrics
-        self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+    def __init__(self, folder: Path, config: CheckpointConfig, metrics: MetricsLog) -> None:
+        self.folder, self.config, self.metrics = folder, config, metrics
         self.requested = False  # a checkpoint at the next possible moment, by a signal or the cadence
         self.last_save = time.monotonic()
         self.last_step = -1
@@ -164,9 +153,10 @@ class CheckpointCallback(Callback):
 
     def is_due(self, step: int) -> bool:
         """Whether the cadence asks for a checkpoint; `StopOnSignal` asks this for all processes together."""
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self.last_step:
+        steps, minutes = self.config.every_n_steps, self.config.every_n_minutes
+        if steps and step % steps == 0 and step != self.last_step:
             return True
-        return self.every_n_minutes is not None and time.monotonic() - self.last_save > 60 * self.every_n_minutes
+        return minutes is not None and time.monotonic() - self.last_save > 60 * minutes
 
 
 def can_resume_after(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -24,7 +24,6 @@ RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 PEER_IS_GONE = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "gloo", "NCCL")
 SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
 PARENT = "UNROLL_PARENT"  # the id of process 0, for those that Lightning starts from it
-EVERY = 0.5  # seconds between two looks at the parent process
 
 
 def rank() -> int:
@@ -43,11 +42,7 @@ def under_torchrun() -> bool:
 
 
 def join(trainer: TrainerConfig) -> TrainerConfig:
-    """Return the configuration with the number of processes that torchrun has started; watch the parent process.
-
-    Raises:
-        UserError: torchrun has started another number of processes than the configuration asks for.
-    """
+    """Watch the parent process; return the configuration with the number of processes that torchrun has started."""
     if rank() > 0:
         exit_with_parent()
     else:
@@ -64,26 +59,19 @@ def join(trainer: TrainerConfig) -> TrainerConfig:
 
 
 def exit_with_parent() -> None:
-    """Exit as soon as the process that started this one is gone.
-
-    Processes that have met notice it themselves. Before, a process would wait half an hour for one that has died.
-    """
+    """Exit if the process that started this one dies, which processes that wait to meet notice after half an hour."""
     parent = os.getppid() if under_torchrun() else int(os.environ.get(PARENT, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(EVERY)
+            time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="exit with parent").start()
 
 
 def drawn_seed() -> int:
-    """Return a random seed; processes that Lightning starts from process 0 find it in their environment.
-
-    Raises:
-        UserError: under torchrun, where each process would draw its own.
-    """
+    """Return a random seed; processes that Lightning starts from process 0 find it in their environment."""
     if under_torchrun():
         raise UserError("seed=null: torchrun's processes would each draw a seed; give a number, as seed=0")
     if rank() == 0:

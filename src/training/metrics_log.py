@@ -71,11 +71,8 @@ class EarlyStopping(Callback):
 class MetricsLog(Callback):
     """Write the lines, and remember the best by the monitored metric.
 
-    Args:
-        path: metrics.jsonl in the run's folder.
-        monitored: which metric, and whether it is better as `min` or as `max`.
-        quiet: write the file but not to the console (the tutorial's lines are alone there).
-        stopper: gets the monitored metric of each line that has it.
+    `quiet` runs write nothing to the console: the tutorial's lines are alone there. `stopper` gets the monitored
+    metric of each line that has it.
     """
 
     state_key = "metrics"
@@ -96,7 +93,7 @@ class MetricsLog(Callback):
         return self.seconds_before + time.perf_counter() - self.started
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Stop at `trainer.max_steps`: then Lightning validates, and a run that ends within an epoch has a last line."""
+        """Stop at `trainer.max_steps`: Lightning then validates, so a run that ends within an epoch has a last line."""
         if 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 

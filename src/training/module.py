@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from src.config.schema import Config
 from src.data.batching import Window
@@ -28,8 +29,6 @@ class LanguageModule(pl.LightningModule):
     validation within an epoch does not disturb training. A window with `starts` begins from a zero state.
 
     Args:
-        model: ids in, logits out.
-        config: the whole configuration.
         run_steps: optimizer steps of the whole run, the horizon of a schedule.
         identity: format, config, vocabulary, corpus, init_from: what makes a checkpoint a model; plain data.
     """
@@ -76,10 +75,7 @@ class LanguageModule(pl.LightningModule):
         return loss.minimised
 
     def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip, and keep the norm from before, which clipping by norm computes anyway."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -114,27 +110,23 @@ class LanguageModule(pl.LightningModule):
             raise RunFailure(self._explain(f"{what} is {value.item()}"))
 
     def _explain(self, what: str) -> str:
-        """Return the message of a run that came to a nan or an inf, before its weights did."""
-        folder = Path(self.trainer.default_root_dir)
-        kept = (folder / "checkpoints" / "last.ckpt").exists()
+        """Return the message of a run that came to a nan or an inf; its weights are still finite."""
+        kept = (Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt").exists()
         before = ", ".join(f"{float(norm):.3g} at step {step}" for step, norm in self.recent_norms)
-        worst = worst_gradient(self.model)
         return (
             f"{what} at step {self.trainer.global_step}; "
             f"{'the last sound checkpoint is kept' if kept else 'no checkpoint was written yet'}."
             + (f" Gradient norms before clipping: {before}." if before else "")
-            + (f" Worst in the last backward pass: {worst[0]}, {worst[1]:.3g}." if worst else "")
+            + worst_gradient(self.model)
             + " Try a smaller optimizer.lr, trainer.gradient_clip_val=1 or model.init=orthogonal."
         )
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Lightning's hook; the learning rate is set in `on_train_batch_start`."""
+    def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.parameters(), self.optimizer_config)
 
     # -- validation ---------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Each validation reads its text from the first character."""
         self.states["val"] = None
         self.val_tally = Tally()
 
@@ -166,7 +158,6 @@ class LanguageModule(pl.LightningModule):
         checkpoint["unroll"] = {**self.identity, "progress": progress}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the progress of this process."""
         progress = checkpoint["unroll"]["progress"]
         own, device = progress["ranks"][self.trainer.global_rank], self.trainer.strategy.root_device
         self.states = {stage: moved(state, device) for stage, state in own["states"].items()}
@@ -175,15 +166,15 @@ class LanguageModule(pl.LightningModule):
         self.schedule.load_state_dict(progress["schedule"])
 
 
-def worst_gradient(model: nn.Module) -> tuple[str, float] | None:
-    """Return the parameter with the largest (or first non-finite) gradient, named with its layer, and its norm."""
+def worst_gradient(model: nn.Module) -> str:
+    """Return a sentence on the parameter with the largest (or first non-finite) gradient, if there are gradients."""
     norms = {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
     if not norms:
-        return None
-    broken = [name for name, norm in norms.items() if not math.isfinite(norm)]
-    name = broken[0] if broken else max(norms, key=norms.__getitem__)
+        return ""
+    name = max(norms, key=lambda name: norms[name] if math.isfinite(norms[name]) else math.inf)
     layer = next((int(part) for part in name.replace("_l", ".").split(".") if part.isdecimal()), None)
-    return (name if layer is None else f"layer {layer + 1} ({name})"), norms[name]
+    shown = name if layer is None else f"layer {layer + 1} ({name})"
+    return f" Worst in the last backward pass: {shown}, {norms[name]:.3g}."
 
 
 def random_state() -> dict[str, Any]:

@@ -40,10 +40,8 @@ class Schedule:
         step      gamma ^ floor(s / step_size)
         plateau   factor ^ (times that the monitored metric did not improve for more than `patience` validations)
 
-    Args:
-        config: the `scheduler` group.
-        run_steps: optimizer steps of the whole run, the horizon of `cosine` if `total_steps` is None.
-        mode: `min` or `max`, which way the monitored metric is better (plateau).
+    `run_steps`, the optimizer steps of the whole run, are the horizon if `total_steps` is None. `mode` is `min` or
+    `max`, which way the monitored metric is better (plateau).
     """
 
     def __init__(self, config: SchedulerConfig, run_steps: int, mode: str = "min") -> None:

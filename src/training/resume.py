@@ -30,14 +30,8 @@ log = logging.getLogger(__name__)
 def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
     """Go on with a run in its folder; one that is done and asked for no more is left as it is.
 
-    Args:
-        folder: the run's folder.
-        changes: dotted key -> new value, of keys with `may_change` in the schema.
-
-    Raises:
-        UserError: no run there, another process on it, a key that may not change, a text that has changed, no
-            undamaged checkpoint left.
-        Interrupted: a signal has stopped the run again, and its state is saved.
+    `changes` are dotted keys with `may_change` in the schema, and their new values. Raises UserError for no run there,
+    another process on it, another key, a text that has changed, or no undamaged checkpoint; Interrupted as `fit` does.
     """
     record, config = read_run(folder)
     changes = dict(changes or {})
@@ -68,11 +62,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
 
 
 def read_run(folder: Path) -> tuple[Record, Config]:
-    """Return the record and the configuration of a run.
-
-    Raises:
-        UserError: the folder is no run.
-    """
+    """Return the record and the configuration of a run; UserError if the folder is none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
     try:
@@ -87,13 +77,8 @@ def check_changes(changes: Mapping[str, Any]) -> None:
     free = [key for key, about in key_table().items() if about.may_change]
     refused = [key for key in changes if not any(key == one or one.startswith(f"{key}.") for one in free)]
     if refused:
-        raise UserError(
-            *(
-                f"{key} cannot change in a run that goes on; "
-                f"to start a new one from its weights: init_from=RUN {key}=..."
-                for key in refused
-            )
-        )
+        way = "to start a new one from its weights: init_from=RUN"
+        raise UserError(*(f"{key} cannot change in a run that goes on; {way} {key}=..." for key in refused))
 
 
 def check_same_number(trainer: TrainerConfig, stored: int) -> None:
@@ -165,7 +150,10 @@ def end_of_schedule(prepared: Prepared, checkpoint: Checkpoint) -> str:
     config, horizon = prepared.config, checkpoint.progress["schedule"]["total_steps"]
     if config.scheduler.name != "cosine" or horizon >= run_steps(config.trainer, prepared.steps_an_epoch):
         return ""
-    rate = config.optimizer.lr * config.scheduler.final_fraction
-    return f"; the schedule {'has ended' if checkpoint.step >= horizon else 'ends'} at step {horizon}: " + (
-        f"its last rate is {rate:g}" + (", which trains nothing" if rate == 0 else "")
+    rate, verb = (
+        config.optimizer.lr * config.scheduler.final_fraction,
+        "has ended" if checkpoint.step >= horizon else "ends",
+    )
+    return f"; the schedule {verb} at step {horizon}: its last rate is {rate:g}" + ", which trains nothing" * (
+        rate == 0
     )

@@ -37,9 +37,16 @@ from src.models.language_model import LanguageModel, build_model
 from src.training.checkpoint import Checkpoint
 from src.training.console import ONLY_IN_THE_FILE, logging_to, say_end, say_start
 from src.training.distributed import drawn_seed, join, peer_is_gone, rank, world_size
-from src.training.machine import check_machine, keep_memory, threads_for, use_threads
+from src.training.machine import (
+    check_machine,
+    check_monitor,
+    check_prompt,
+    check_size,
+    keep_memory,
+    threads_for,
+    use_threads,
+)
 from src.training.module import LanguageModule
-from src.training.preparation_checks import check_monitor, check_prompt, check_size
 from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, provenance
 from src.training.signals import Interrupted
 from src.training.trainer import Built, build_trainer
@@ -61,12 +68,8 @@ class Prepared(NamedTuple):
 def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     """Check everything, open the text and build the model. The argument stays as it is, and nothing is written.
 
-    Args:
-        config: a checked configuration.
-        checkpoint: of a run that is resumed; a new run reads `init_from` instead.
-
-    Raises:
-        UserError, DataError: the machine lacks what was asked for, or the text cannot be used.
+    A new run, without a checkpoint, reads `init_from`. Raises UserError if the machine lacks what was asked for, the
+    text cannot be used, or the weights do not fit.
     """
     config = dataclasses.replace(config, trainer=join(config.trainer))
     check_machine(config.trainer)
@@ -99,13 +102,8 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     if source:
         start = start_from(model, source, corpus.vocabulary)
     steps_an_epoch = math.ceil(data.limit / config.trainer.accumulate_grad_batches)
-    identity = {
-        "format": FORMAT,
-        "config": to_plain(config),
-        "vocabulary": corpus.vocabulary.to_plain(),
-        "corpus": corpus.key,
-        "init_from": start,
-    }
+    identity = {"format": FORMAT, "config": to_plain(config), "corpus": corpus.key, "init_from": start}
+    identity["vocabulary"] = corpus.vocabulary.to_plain()
     module = LanguageModule(model, config, run_steps(config.trainer, steps_an_epoch), identity)
     return Prepared(config, corpus, data, module, steps_an_epoch)
 
@@ -114,7 +112,6 @@ def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, 
     """Train a new run and return its folder; every user error is found before the folder exists.
 
     Args:
-        config: a checked configuration.
         command: entries for the record: `command`, `overrides`, `key`.
         folder: the run's folder, which is made; None makes a new one under `config.runs`.
         also: callbacks that are called after those of the configuration (a search's pruner).
@@ -237,11 +234,7 @@ def bits_to_beat(corpus: Corpus) -> dict[str, float]:
 
 
 def source_of(config: Config) -> TrainedModel | None:
-    """Return the model that a run starts from, or None.
-
-    Raises:
-        UserError: no model there, other sizes, or other equations.
-    """
+    """Return the model that a run starts from, or None; UserError for none there, other sizes or other equations."""
     if config.init_from is None:
         return None
     source = load(config.init_from)
@@ -270,10 +263,7 @@ def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabular
     """Make a new model, in place, compute what `source` does; return the entry for run.json.
 
     Ids keep their meaning. Characters that the new text adds (data.unknown=extend) keep the columns of U and the rows
-    of V that were drawn for them.
-
-    Raises:
-        UserError: a longer vocabulary, and a recurrence of the user's own.
+    of V that were drawn for them; a recurrence class of the user's own raises UserError then.
     """
     known, old = len(source.vocabulary), source.model.to(next(model.parameters()).dtype)
     if known == len(vocabulary):

@@ -24,10 +24,7 @@ NO_FOLDER = Path(os.devnull)  # of a process with rank > 0, which writes nothing
 
 
 def new_folder(parent: Path) -> Path:
-    """Make and return a new folder `<date>_<time>_<id>` under `parent`.
-
-    The id is random and the folder is made exclusively, so a thousand runs may start in one second.
-    """
+    """Make a new folder `<date>_<time>_<random id>`, exclusively: a thousand runs may start in one second."""
     parent.mkdir(parents=True, exist_ok=True)
     while True:
         folder = parent / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
@@ -38,11 +35,7 @@ def new_folder(parent: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; the system releases it when the process ends, however it ends.
-
-    Raises:
-        UserError: another process trains in it.
-    """
+    """Hold a run's folder for this process, until its end at most; UserError if another process trains in it."""
     if folder == NO_FOLDER:
         yield
         return
@@ -53,12 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class Record:
-    """run.json: plain JSON, replaced atomically at each change of status.
-
-    Args:
-        folder: the run's folder, which exists, or NO_FOLDER.
-        entries: what is known at the start.
-    """
+    """run.json in a run's folder: plain JSON, replaced atomically at each change of status; NO_FOLDER has none."""
 
     def __init__(self, folder: Path, entries: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -66,11 +54,7 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        """Read the record of an existing run.
-
-        Raises:
-            OSError, ValueError: there is none.
-        """
+        """Read the record of an existing run; OSError or ValueError if there is none."""
         entries = read_json(folder / "run.json")
         if not isinstance(entries, dict) or "status" not in entries:
             raise ValueError("run.json is not the record of a run: it has no status")
@@ -154,12 +138,7 @@ def slurm_job() -> str | None:
 
 
 def run_before(runs: Path, command_line: Sequence[str]) -> Path | None:
-    """Return the run that this command had begun before its job was put back into the queue, or None.
-
-    Args:
-        runs: the folder of the runs of this name.
-        command_line: its arguments, for a job may have several commands.
-    """
+    """Return the run below `runs` that this command had begun before its job was put back into the queue, or None."""
     if slurm_job() is None or int(os.environ.get("SLURM_RESTART_COUNT") or 0) == 0:
         return None
     for path in sorted(runs.glob("*/run.json"), reverse=True):

@@ -25,11 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(SystemExit):
-    """A signal, or the end of `trainer.max_time`, has stopped the run, and its state is saved.
-
-    Args:
-        signum: the signal; None for `trainer.max_time`.
-    """
+    """A signal (None: the end of `trainer.max_time`) has stopped the run, and its state is saved."""
 
     def __init__(self, signum: int | None) -> None:
         super().__init__(0 if signum is None else 128 + signum)  # as a shell counts; 0: the time ended as planned
@@ -41,10 +37,6 @@ class StopOnSignal(Callback):
 
     Must come before `CheckpointCallback` in the list of callbacks: it requests a checkpoint at the end of a batch, and
     raises `Interrupted` at the start of the next one if that is written. A run in its last batch just ends.
-
-    Args:
-        checkpoints: writes the checkpoints; None if the run keeps none.
-        max_time: `[DD:]HH:MM:SS` that this process may train, or None.
     """
 
     def __init__(self, checkpoints: CheckpointCallback | None, max_time: str | None = None) -> None:
@@ -74,8 +66,7 @@ class StopOnSignal(Callback):
                 signal.signal(number, self._handle)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the handlers again: Lightning has just set its own, which stop in the middle of anything."""
-        self._set_handlers()
+        self._set_handlers()  # again: Lightning has just set its own, which stop in the middle of anything
         ignore_lightnings_sigterm(trainer)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,23 +45,13 @@ class Built:
 
 
 def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: int) -> Built:
-    """Build the trainer of a run.
-
-    Args:
-        config: the whole configuration.
-        folder: the run's folder.
-        corpus: its vocabulary decodes predictions; without a `val` split nothing is validated.
-        steps_an_epoch: optimizer steps.
-    """
+    """Build the trainer of a run in `folder`; `steps_an_epoch` counts optimizer steps."""
     keys, checkpoint = config.trainer, config.checkpoint
     prints_predictions = config.callbacks.predicted_string.enabled
     stopper = EarlyStopping(config.early_stopping, checkpoint) if config.early_stopping.enabled else None
     metrics = MetricsLog(folder / "metrics.jsonl", checkpoint, prints_predictions, stopper)
     scalars = ScalarLogger(min(keys.log_every_n_steps, steps_an_epoch))  # a short epoch too has a point
-    checkpoints = None
-    if checkpoint.enabled:
-        cadence = (checkpoint.every_n_steps, checkpoint.every_n_minutes)
-        checkpoints = CheckpointCallback(folder / "checkpoints", metrics, *cadence)
+    checkpoints = CheckpointCallback(folder / "checkpoints", checkpoint, metrics) if checkpoint.enabled else None
     signals = StopOnSignal(checkpoints, keys.max_time)
     callbacks: list[Callback] = [signals, scalars, metrics]
     if prints_predictions:
@@ -73,7 +63,7 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
     bar = keys.enable_progress_bar and sys.stdout.isatty() and not prints_predictions
     if bar:
         callbacks.append(TQDMProgressBar(refresh_rate=50))  # at every step it would cost a tenth of a small step
-    loggers: dict[str, type[Logger]] = {"tensorboard": RunTensorBoard, "csv": RunCSV}
+    loggers: dict[str, Callable[[Path], Logger]] = {"tensorboard": RunTensorBoard, "csv": RunCSV}
     given = {key: getattr(keys, key) for key in PASSED}
     if "val" not in corpus.splits:
         given["limit_val_batches"] = 0

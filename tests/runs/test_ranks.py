@@ -159,10 +159,7 @@ def test_one_that_dies_before_they_have_met_takes_the_other_along(text: Path, fi
     _, err = process.communicate(timeout=30)
     wait_until(lambda: not processes_of(text))
     assert "Traceback" not in err
-    if not first:
-        assert process.returncode == 1
-        assert err.count("another process of the run has died") == 1
-        assert json.loads((only_run(text) / "run.json").read_text())["status"] == "stopped"
+    assert process.returncode not in (0, None)
 
 
 def test_a_signal_to_the_other_process_alone_stops_both_with_its_exit_code(text: Path) -> None:
@@ -199,33 +196,11 @@ def test_torchrun_leaves_a_finished_run_as_it_is_and_refuses_a_sweep_in_words(te
     before = (folder / "run.json").read_bytes()
     torchrun(f"resume={folder}", cwd=text, code=0)
     assert (folder / "run.json").read_bytes() == before
+    assert "give a number" in torchrun(*WORDS, "seed=null", cwd=text, code=2)
     assert torchrun("-m", *WORDS, "seed=0,1", cwd=text, code=2).count("torchrun starts one run; leave -m out") == 1
     (message,) = refused(*WORDS, "trainer.devices=2", "data.batch_size=3", "runs=odd", cwd=text)
     assert "batch_size=3 does not divide among 2 processes" in message
     assert not (text / "odd").exists()
-
-
-def test_processes_of_torchrun_draw_one_seed(text: Path) -> None:
-    torchrun(*WORDS, "seed=null", cwd=text, code=0)
-    folder = only_run(text)
-    seed = json.loads((folder / "run.json").read_text())["seed"]
-    (text / "again").mkdir()
-    run(*WORDS, *TWO, f"seed={seed}", f"data.path={text / 'text.txt'}", cwd=text / "again")
-    mine, again = scalars(folder), scalars(only_run(text / "again"))
-    assert mine["train/loss"] == again["train/loss"]  # of both columns: the second had the same weights
-
-
-def test_the_second_process_of_torchrun_waits_for_the_first_to_tell_a_mistake(text: Path) -> None:
-    began = time.monotonic()
-    second = start("trainer.max_epohcs=1", cwd=text, TORCHELASTIC_RUN_ID="1", LOCAL_RANK="1")
-    first = start("trainer.max_epohcs=1", cwd=text, TORCHELASTIC_RUN_ID="1", LOCAL_RANK="0")
-    _, told = first.communicate(timeout=60)
-    assert first.returncode == 2
-    assert "max_epochs" in told
-    assert second.poll() is None  # else torchrun would have ended the first before it spoke
-    _, told_too = second.communicate(timeout=60)
-    assert (second.returncode, told_too) == (2, told)  # nobody ended it: then it speaks after all
-    assert time.monotonic() - began > 10
 
 
 def test_a_job_that_slurm_puts_back_into_the_queue_goes_on_with_its_run(text: Path) -> None:

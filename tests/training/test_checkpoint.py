@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from src.errors import UserError
-from src.training.checkpoint import FORMAT, AtomicCheckpointIO, newest_sound, read_checkpoint
+from src.inference.load import FORMAT, newest_sound, read_checkpoint
+from src.training.checkpoint import AtomicCheckpointIO, with_state_keys
 from src.training.run_record import Record, locked, new_folder
 
 SOUND = {"state_dict": {"w": torch.arange(3.0)}, "unroll": {"format": FORMAT, "config": {}}}
@@ -41,6 +42,15 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert read_checkpoint(path)["round"] == 2
     assert read_checkpoint(path.with_name("previous.ckpt"))["round"] == 1
     assert sorted(p.name for p in path.parent.iterdir()) == ["last.ckpt", "previous.ckpt"], "nothing half-made is left"
+
+
+def test_callback_states_of_earlier_versions_get_the_keys_of_today() -> None:
+    parts = {"HParams": {"a": 1}, "LossByPosition": {"b": 2}}
+    old = {"Keeper": 1, "History{'x': 1}": 2, "StopEarly": 3, "Curves": 4, "Watching": parts}
+    new = {"checkpoint": 1, "metrics": 2, "early_stopping": 3, "scalars": 4}
+    new["diagnostics"] = {"hparams": {"a": 1}, "loss_by_position": {"b": 2}}  # type: ignore[assignment]
+    assert with_state_keys({"callbacks": old})["callbacks"] == new
+    assert with_state_keys({"callbacks": new})["callbacks"] == new
 
 
 def test_a_crafted_pickle_is_refused_without_running_it(tmp_path: Path) -> None:

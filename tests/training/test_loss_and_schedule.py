@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from src.config.checks import run_steps, windows_an_epoch
+from src.config.schema import OptimizerConfig, SchedulerConfig, TrainerConfig
 from src.metrics import Tally, bits_per_character, perplexity
 from src.models.loss import NO_TARGET, sum_in_order, window_loss
 from src.training.optimizers import Schedule, build_optimizer
@@ -71,24 +73,24 @@ def test_the_losses_of_each_asked_for_after_autocast_are_what_they_are_under_it(
 
 
 @pytest.mark.parametrize(
-    ("words", "factors"),
+    ("config", "factors"),
     [
-        ({"name": "none", "warmup_steps": 4}, {0: 0.25, 3: 1.0, 50: 1.0}),
-        ({"name": "cosine", "warmup_steps": 0, "final_fraction": 0.1}, {0: 1.0, 50: 0.55, 100: 0.1, 1000: 0.1}),
-        ({"name": "step", "warmup_steps": 0, "step_size": 10, "gamma": 0.5}, {9: 1.0, 10: 0.5, 29: 0.25}),
+        (SchedulerConfig("none", warmup_steps=4), {0: 0.25, 3: 1.0, 50: 1.0}),
+        (SchedulerConfig("cosine", final_fraction=0.1), {0: 1.0, 50: 0.55, 100: 0.1, 1000: 0.1}),
+        (SchedulerConfig("step", step_size=10, gamma=0.5), {9: 1.0, 10: 0.5, 29: 0.25}),
     ],
 )
-def test_a_schedule_has_the_values_of_its_equation(words: dict[str, float], factors: dict[int, float]) -> None:
-    schedule = Schedule(words, run_steps=100)
+def test_a_schedule_has_the_values_of_its_equation(config: SchedulerConfig, factors: dict[int, float]) -> None:
+    schedule = Schedule(config, run_steps=100)
     assert {step: pytest.approx(schedule.factor(step)) for step in factors} == factors
 
 
 @pytest.mark.parametrize(("mode", "metrics"), [("min", [3, 2, 2, 2, 2, 1, 1]), ("max", [1, 2, 2, 2, 2, 3, 3])])
 def test_plateau_waits_for_its_patience_and_survives_a_resume(mode: str, metrics: list[float]) -> None:
-    words = {"name": "plateau", "warmup_steps": 0, "factor": 0.5, "patience": 2}
-    schedule, factors = Schedule(words, 100, mode), []
+    config = SchedulerConfig("plateau", factor=0.5, patience=2)
+    schedule, factors = Schedule(config, 100, mode), []
     for metric in metrics:
-        resumed = Schedule(words, 999, mode)
+        resumed = Schedule(config, 999, mode)
         resumed.load_state_dict(schedule.state_dict())
         schedule = resumed
         schedule.after_validation(metric)
@@ -98,22 +100,21 @@ def test_plateau_waits_for_its_patience_and_survives_a_resume(mode: str, metrics
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop"])
-def test_an_optimizer_is_torch_s_with_the_words_that_were_given(name: str) -> None:
+def test_an_optimizer_is_torch_s_with_the_keys_that_were_given(name: str) -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
-    words = {"name": name, "lr": 0.5, "weight_decay": 0.25, "betas": None, "eps": None, "momentum": None}
-    optimizer = build_optimizer([weight, frozen], words)
+    optimizer = build_optimizer([weight, frozen], OptimizerConfig(name, lr=0.5, weight_decay=0.25))
     assert type(optimizer).__name__.lower() == name
     (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"], len(group["params"])) == (0.5, 0.25, 1)
 
 
 def test_windows_and_steps_are_counted_as_lightning_counts_them() -> None:
-    trainer = {"limit_train_batches": 1.0, "overfit_batches": 0.0, "max_epochs": 3, "max_steps": -1}
+    trainer = TrainerConfig(max_epochs=3)
     assert windows_an_epoch(trainer, 10) == 10
-    assert windows_an_epoch(trainer | {"limit_train_batches": 0.5}, 10) == 5
-    assert windows_an_epoch(trainer | {"limit_train_batches": 1}, 10) == 1
-    assert windows_an_epoch(trainer | {"overfit_batches": 3}, 10) == 3
+    assert windows_an_epoch(replace(trainer, limit_train_batches=0.5), 10) == 5
+    assert windows_an_epoch(replace(trainer, limit_train_batches=1), 10) == 1
+    assert windows_an_epoch(replace(trainer, overfit_batches=3), 10) == 3
     assert run_steps(trainer, 10) == 30
-    assert run_steps(trainer | {"max_steps": 7}, 10) == 7
-    assert math.isfinite(Schedule({"name": "cosine", "warmup_steps": 0, "final_fraction": 0.0}, 0).factor(0))
+    assert run_steps(replace(trainer, max_steps=7), 10) == 7
+    assert math.isfinite(Schedule(SchedulerConfig("cosine"), 0).factor(0))

@@ -10,7 +10,7 @@ import torch
 import yaml
 from threadpoolctl import threadpool_info
 
-from src.config.run_key import absolute, run_key, with_places
+from src.config.run_key import absolute, run_key, with_absolute_paths
 from src.data.text_reader import find
 from src.training.machine import use_threads
 from tests.fabricated_run import VERSE, configuration
@@ -36,7 +36,7 @@ def test_the_key_of_a_sweep_knows_a_text_by_where_it_lies_and_not_by_how_it_was_
     config = configuration("cell", **{"data.path": "my.txt"})
     monkeypatch.chdir(tmp_path)
     mine = run_key(config)
-    assert run_key(with_places(config)) == mine
+    assert run_key(with_absolute_paths(config)) == mine
     monkeypatch.chdir("/")
     assert run_key(config) != mine  # another file of the same name
     assert run_key(configuration("cell", **{"data.path": str(tmp_path / "my.txt")})) == mine
@@ -47,7 +47,7 @@ def test_numpy_s_products_take_no_more_threads_than_they_are_given():
     np.ones((2, 2)) @ np.ones((2, 2))
     try:
         use_threads(1)
-        assert [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"] == [1]
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
     finally:
         use_threads(before)
 

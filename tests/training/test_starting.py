@@ -16,7 +16,7 @@ from src.data.corpus import open_corpus
 from src.data.vocabulary import Vocabulary
 from src.errors import UserError
 from src.models.language_model import build_model
-from src.training.init_from import source_of, start_from
+from src.training.run import source_of, start_from
 from tests.fabricated_run import MODELS, VERSE, configuration, fabricate
 from tests.runs.commands import refused, run
 
@@ -24,11 +24,11 @@ SAME = [(name, name) for name in MODELS] + [("manual", "stacked"), ("cell", "man
 
 
 def begin(folder: Path, model: str, vocabulary: Vocabulary):
-    config = {**configuration(model), "init_from": str(folder)}
+    config = configuration(model, init_from=str(folder))
     source = source_of(config)
     assert source is not None
     torch.manual_seed(0)
-    new = build_model(config["model"], len(vocabulary)).eval()
+    new = build_model(config.model, len(vocabulary)).eval()
     return new, source, start_from(new, source, vocabulary)
 
 
@@ -60,14 +60,13 @@ def test_a_longer_vocabulary_leaves_what_was_known_as_it_was(tmp_path, old, new)
 
 def test_sizes_that_do_not_fit_are_refused_by_name(tmp_path):
     folder = fabricate(tmp_path / "run")
-    config = configuration("manual", **{"model.hidden_size": 14, "model.nonlinearity": "relu"}) | {
-        "init_from": str(folder)
-    }
+    sizes = {"model.hidden_size": 14, "model.nonlinearity": "relu"}
+    config = configuration("manual", init_from=str(folder), **sizes)
     with pytest.raises(UserError) as told:
         source_of(config)
     assert ["model.hidden_size=14" in message for message in told.value.messages] == [True, False]
     with pytest.raises(UserError, match="cell, stacked, manual share theirs"):
-        source_of(configuration("lstm") | {"init_from": str(folder)})
+        source_of(configuration("lstm", init_from=str(folder)))
 
 
 def test_the_command_line_gets_the_sizes_of_the_source_where_it_gives_none(tmp_path):

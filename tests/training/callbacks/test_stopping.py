@@ -20,7 +20,7 @@ from tests.runs.commands import only_run
 
 def test_a_signal_that_comes_while_the_processes_agree_stops_them_at_the_next_batch(monkeypatch):
     """Agreeing takes most of a small step: what came meanwhile was overwritten by what had been agreed on before it."""
-    stopper, trainer = StopOnSignal(keeper=None), SimpleNamespace(global_step=1, is_global_zero=True)
+    stopper, trainer = StopOnSignal(checkpoints=None), SimpleNamespace(global_step=1, is_global_zero=True)
 
     def agree(_, *flags):
         stopper._handle(signal.SIGTERM, None)
@@ -36,7 +36,7 @@ def test_a_signal_that_comes_while_the_processes_agree_stops_them_at_the_next_ba
 
 
 def test_a_preemption_is_heard_once(monkeypatch):
-    stopper, trainer = StopOnSignal(keeper=None), SimpleNamespace(global_step=1, is_global_zero=True)
+    stopper, trainer = StopOnSignal(checkpoints=None), SimpleNamespace(global_step=1, is_global_zero=True)
     monkeypatch.setattr(signals, "agree", lambda _, *flags: flags)
     monkeypatch.setattr(signals, "requeue", lambda: False)
     stopper._handle(signal.SIGUSR1, None)
@@ -87,8 +87,8 @@ def test_a_metric_of_val_is_refused_where_the_text_has_none(
 
 def test_signals_are_heard_before_training_begins_a_second_ctrl_c_leaves_at_once_and_all_are_given_back():
     """Between its record and its first step a run died of SIGTERM, with status running; Lightning made 1 of a 130."""
-    before = [signal.getsignal(number) for number in signals.TAKEN]
-    stopper = StopOnSignal(keeper=None)
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    stopper = StopOnSignal(checkpoints=None)
     with stopper.listening():
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGINT)
@@ -96,4 +96,4 @@ def test_signals_are_heard_before_training_begins_a_second_ctrl_c_leaves_at_once
         with pytest.raises(Interrupted) as end:
             signal.raise_signal(signal.SIGINT)
         assert end.value.code == 130
-    assert [signal.getsignal(number) for number in signals.TAKEN] == before
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
