@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +86,7 @@ def whole_numbers(axes: Axes, which: str = "x", most: int = 5) -> None:
 
 def finite(values: Any) -> Any:
     """Return values as float64, with NaN for what is not finite."""
-    array = np.array(values, dtype=np.float64)
+    array = torch.as_tensor(values, dtype=torch.float64).clone().numpy()
     array[~np.isfinite(array)] = np.nan
     return array
 

@@ -70,7 +70,7 @@ def units_over_text(step: int, hidden: dict[str, Tensor], text: Sequence[str]) -
     for [axes], (name, states) in zip(rows, hidden.items(), strict=True):
         values = drawing.finite(states)
         bound = drawing.largest(values, 1.0)
-        order = slowest_first(torch.from_numpy(values))[:: -(-states.shape[1] // MOST_UNITS)]
+        order = slowest_first(torch.from_numpy(values)).numpy()[:: -(-states.shape[1] // MOST_UNITS)]
         image = drawing.heat(axes, values[:, order].T, cmap="PuOr", vmin=-bound, vmax=bound)
         drawing.colour_bar(image, axes, "h_t")
         drawing.characters_below(axes, text)

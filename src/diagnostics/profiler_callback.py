@@ -16,10 +16,7 @@ log = logging.getLogger(__name__)
 class ProfilerCallback(Callback):
     """Record `steps` training steps after the first `warm_up`, and log where the trace is.
 
-    Args:
-        path: the file to write, JSON.
-        warm_up: steps before, in which allocators and caches settle.
-        steps: steps recorded; fewer if the run ends before.
+    During the warm-up allocators and caches settle. A run that ends earlier has fewer steps recorded.
     """
 
     def __init__(self, path: Path, warm_up: int = 10, steps: int = 20) -> None:

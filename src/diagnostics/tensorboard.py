@@ -18,8 +18,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from src.config.schema import Config, flatten, key_table, to_plain
 from src.files import read_json
 
-Charts = Mapping[str, Mapping[str, Sequence[str]]]  # category -> chart -> patterns of the tags drawn in it
-
 
 class RunTensorBoard(TensorBoardLogger):
     """Lightning's logger without folders of its own and without its `hparams.yaml` (config.yaml says more).
@@ -61,12 +59,6 @@ class RunTensorBoard(TensorBoardLogger):
         values = values[np.isfinite(values)].astype(np.float64)  # single precision has no 40 bins a few ulps apart
         if values.size:
             self.experiment.add_histogram(tag, values, step, bins)
-
-    @rank_zero_only
-    def layout(self, charts: Charts) -> None:
-        """Set which curves the page Custom Scalars draws together; one run is enough for a whole folder of runs."""
-        lines = {name: {title: ["Multiline", list(tags)] for title, tags in of.items()} for name, of in charts.items()}
-        self.experiment.add_custom_scalars(lines)
 
     @rank_zero_only
     def session_start(self, name: str, values: Mapping[str, bool | float | str]) -> None:
@@ -114,7 +106,7 @@ class RunTensorBoard(TensorBoardLogger):
         self._write(Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)]), 0)
 
     def _write(self, summary: Any, step: int) -> None:
-        self.experiment._get_file_writer().add_summary(summary, step)
+        self.experiment.file_writer.add_summary(summary, step)
 
 
 def literally(text: str) -> str:
@@ -131,11 +123,10 @@ def writers(loggers: Sequence[Any]) -> list[RunTensorBoard]:
 
 # -- the page Custom Scalars ------------------------------------------------------------------------------------------
 
-CHARTS = {
+CHARTS = {  # category -> chart -> patterns of the tags drawn in it
     "learning": {
         "bits per character: train, val and baselines": [
-            r"^(train|val)/bits_per_character$",
-            r"^baseline/(uniform|unigram|ngram_5)$",
+            r"^(train|val)/bits_per_character$", r"^baseline/(uniform|unigram|ngram_5)$",
         ],
         "accuracy": [r"^(train|val)/accuracy$"],
         "a fresh state against the carried one, nats per character": [r"^window/cross_entropy_(carried|fresh)$"],
@@ -149,16 +140,17 @@ CHARTS = {
         "share of steps clipped": [r"^train/clip_rate$"],
         "learning rate": [r"^optimizer/learning_rate$"],
     },
-}
+}  # fmt: skip
 
 
 class Layout(Callback):
     """Tell the page Custom Scalars what to draw together: train against val, with the baselines."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Once per run, before its first step."""
-        for writer in writers(trainer.loggers) if trainer.global_step == 0 else []:
-            writer.layout(CHARTS)
+        """Once per run, before its first step; one run is enough for a whole folder of runs."""
+        layout = {name: {title: ["Multiline", tags] for title, tags in of.items()} for name, of in CHARTS.items()}
+        for writer in writers(trainer.loggers) if trainer.global_step == 0 and trainer.is_global_zero else []:
+            writer.experiment.add_custom_scalars(layout)
 
 
 # -- the page HParams -------------------------------------------------------------------------------------------------

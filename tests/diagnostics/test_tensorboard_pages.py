@@ -97,7 +97,7 @@ def test_scalars_have_groups_that_a_reader_can_scan(page, address):
 
 def test_custom_scalars_draw_train_val_and_baselines_in_one_chart(page, address):
     page.goto(f"{address}#custom_scalars")
-    page.get_by_text("bits a character: train, val and what to beat").wait_for()
+    page.get_by_text("bits per character: train, val and baselines").wait_for()
     page.get_by_text("Matches (30)").first.wait_for()  # train, val and three baselines of each of six runs
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.diagnostics.recurrent_matrix import eigenvalues, singular_values, spectral_radius
+from src.diagnostics.recurrent_matrix import saturated, spectral_radius, spectrum
 
 
 def turned(radius: float, angle: float = 0.7) -> torch.Tensor:
@@ -32,14 +32,14 @@ def test_the_spectral_radius_of_a_known_matrix(W, radius):
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_the_spectral_radius_is_the_largest_eigenvalue(size, scale):
     W = scale * torch.randn(size, size, generator=torch.Generator().manual_seed(size)) / math.sqrt(size)
-    assert spectral_radius(W) == pytest.approx(float(eigenvalues(W)[0].abs()), rel=3e-3)
+    assert spectral_radius(W) == pytest.approx(float(spectrum(W)[0][0].abs()), rel=3e-3)
 
 
 def test_an_orthogonal_matrix_has_every_eigenvalue_on_the_unit_circle_and_every_singular_value_one():
     torch.manual_seed(0)
     W = torch.nn.init.orthogonal_(torch.empty(64, 64))
-    assert eigenvalues(W).abs() == pytest.approx(torch.ones(64), abs=1e-5)
-    assert singular_values(W) == pytest.approx(torch.ones(64), abs=1e-5)
+    for values in spectrum(W):
+        assert values.abs() == pytest.approx(torch.ones(64), abs=1e-5)
     assert spectral_radius(W) == pytest.approx(1, abs=1e-6)
 
 
@@ -47,7 +47,7 @@ def test_an_orthogonal_matrix_has_every_eigenvalue_on_the_unit_circle_and_every_
 def test_a_matrix_that_is_no_longer_finite_has_no_spectrum_and_raises_nothing(bad):
     W = torch.tensor([[1.0, bad], [0.0, 1.0]])
     assert math.isnan(spectral_radius(W))
-    assert eigenvalues(W).isnan().tolist() == singular_values(W).isnan().tolist() == [True, True]
+    assert [values.isnan().tolist() for values in spectrum(W)] == [[True, True], [True, True]]
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
@@ -57,5 +57,10 @@ def test_squares_neither_overflow_nor_vanish(scale):
 
 def test_half_precision_is_widened_before_lapack_sees_it():
     W = torch.diag(torch.tensor([0.5, 2.0])).to(torch.bfloat16)
-    assert eigenvalues(W).abs().tolist() == [2.0, 0.5]
+    assert spectrum(W)[0].abs().tolist() == [2.0, 0.5]
     assert spectral_radius(W) == pytest.approx(2.0)
+
+
+def test_saturation_is_the_share_beyond_99_hundredths_by_layer():
+    state = torch.tensor([[[0.995, -0.995], [0.5, 0.99]], [[0.0, 0.0], [0.0, 1.0]]])
+    assert saturated(state).tolist() == [0.5, 0.25]

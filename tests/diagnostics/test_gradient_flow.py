@@ -1,4 +1,4 @@
-"""Gradients by lag against truth: autograd's own, and the powers of r that a linear network must show."""
+"""Gradients by lag against the written-out recursion, and the powers of r that a linear network must show."""
 
 import copy
 import math
@@ -8,12 +8,11 @@ import torch
 
 from src.config.schema import ModelConfig
 from src.diagnostics.gradient_flow import (
-    Layers,
-    by_lag,
-    error_at_readout,
+    PlainRecurrence,
     explodes_at,
-    in_words,
+    sizes,
     vanishes_at,
+    verdicts,
     window_deltas,
 )
 from src.models.convert import convert_
@@ -40,37 +39,37 @@ def state_of(model: LanguageModel, batch: int = 3) -> torch.Tensor:
     return torch.rand(layers, batch, hidden, generator=torch.Generator().manual_seed(2)).double() - 0.5
 
 
-def by_autograd(model, inputs, targets, state, last_alone):
-    """dL/dz_t of every layer, from a loop that keeps every z_t for autograd; each stream's loss by itself."""
-    layers = Layers.of(model.recurrence)
-    f = torch.tanh if layers.nonlinearity == "tanh" else torch.relu
-    h, z = list(state.unbind()), []
-    loss = 0.0
-    for t, ids in enumerate(inputs):
-        x_t = torch.nn.functional.one_hot(ids, 7).double()
-        for layer, (weight, b) in enumerate(zip(layers.weights, layers.biases, strict=True)):
-            z_t = (torch.cat([x_t, h[layer]], 1) @ weight.T + b).requires_grad_()
-            z.append(z_t)
-            x_t = h[layer] = f(z_t)
-        if t == len(inputs) - 1 or not last_alone:
-            loss = loss + torch.nn.functional.cross_entropy(model.readout(x_t), targets[t], reduction="sum")
-    found = torch.autograd.grad(loss, z, allow_unused=True)
-    count = len(layers.weights)
-    return [torch.stack(found[layer::count]) for layer in range(count)]
+def by_hand(model, inputs, targets, state, last_alone):
+    """delta_t^l = f'(z_t^l) (W^lT delta_{t+1}^l + U^{l+1}T delta_t^{l+1}); at the top V^T (yhat_t - y_t) for U."""
+    recurrence = PlainRecurrence(model.recurrence)
+    _, h = recurrence.run(inputs, state)
+    error = torch.softmax(model.readout(h[-1]), -1).detach() - torch.nn.functional.one_hot(targets, 7)
+    if last_alone:
+        error[:-1] = 0
+    from_above = error @ model.readout.weight.detach() if hasattr(model.readout, "weight") else error
+    found = []
+    for (U, W, _), h_layer in zip(reversed(recurrence.layers), reversed(h), strict=True):
+        slope = 1 - h_layer**2 if recurrence.f is torch.tanh else (h_layer > 0).double()
+        delta = torch.zeros_like(h_layer)
+        for t in reversed(range(len(inputs))):
+            later = delta[t + 1] @ W if t + 1 < len(inputs) else 0
+            delta[t] = slope[t] * (from_above[t] + later)
+        found.insert(0, delta)
+        from_above = delta @ U
+    return found
 
 
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("last_alone", [True, False])
-def test_the_deltas_are_what_autograd_finds_from_a_state_that_is_not_zero(name, nonlinearity, last_alone):
+def test_the_deltas_are_those_of_the_recursion_from_a_state_that_is_not_zero(name, nonlinearity, last_alone):
     model = network(name, nonlinearity=nonlinearity)
     inputs, targets = window()
     state = state_of(model)
     found = window_deltas(model, inputs, targets, state, last_alone)
-    truths = by_autograd(model, inputs, targets, state, last_alone)
+    truths = by_hand(model, inputs, targets, state, last_alone)
     for layer, (mine, truth) in enumerate(zip(found, truths, strict=True)):
-        told = f"layer {layer}: " + "{}"
-        torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12, msg=told.format)
+        torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12, msg=(f"layer {layer}: " + "{}").format)
 
 
 def test_an_identity_readout_is_read_without_a_matrix():
@@ -78,7 +77,7 @@ def test_an_identity_readout_is_read_without_a_matrix():
     inputs, targets = window()
     state = state_of(model)
     for mine, truth in zip(window_deltas(model, inputs, targets, state, True),
-                           by_autograd(model, inputs, targets, state, True), strict=True):  # fmt: skip
+                           by_hand(model, inputs, targets, state, True), strict=True):  # fmt: skip
         torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12)
 
 
@@ -91,7 +90,7 @@ def test_in_its_linear_regime_a_network_with_w_r_times_orthogonal_shows_r_to_the
         layer.weight[:, -16:] *= r
         layer.bias.zero_()  # h stays near zero, where tanh is a straight line
     inputs, targets = window(time=40)
-    lags = by_lag(window_deltas(model, inputs, targets, None, last_alone=True))[0]
+    lags = sizes(window_deltas(model, inputs, targets, None, last_alone=True)).flip(1)[0]
     expected = lags[0] * r ** torch.arange(40)
     assert lags == pytest.approx(expected, rel=0.01)
 
@@ -104,7 +103,7 @@ def test_cell_stacked_and_manual_with_the_same_weights_have_the_same_map():
     for name in TARGETS:
         model = network(name, hidden_size=9, num_layers=3)
         convert_(model, manual)
-        maps.append(by_lag(window_deltas(model, inputs, targets, state, last_alone=True)))
+        maps.append(sizes(window_deltas(model, inputs, targets, state, last_alone=True)).flip(1))
     assert maps[0].shape == (3, 17)
     assert (maps[0] > 0).all()
     torch.testing.assert_close(maps[1], maps[0], rtol=1e-10, atol=0)
@@ -123,37 +122,37 @@ def test_a_step_without_a_target_sends_no_error_back():
     model = network("manual")
     inputs, targets = window()
     targets[:, 1] = -100
-    error = error_at_readout(model, Layers.of(model.recurrence).hidden(inputs)[-1], targets, last_alone=False)
-    assert (error[:, 1] == 0).all()
-    assert (error[:, 0] != 0).any()
+    for delta in window_deltas(model, inputs, targets, None, last_alone=False):
+        assert (delta[:, 1] == 0).all()
+        assert (delta[:, 0] != 0).any()
 
 
-def test_a_gated_model_is_refused_in_words():
+def test_a_gated_model_is_refused_verdicts():
     with pytest.raises(TypeError, match="GRU"):
-        Layers.of(GRU(7, 5))
+        PlainRecurrence(GRU(7, 5))
 
 
-# --- in words --------------------------------------------------------------------------------------------------------
+# --- verdicts --------------------------------------------------------------------------------------------------------
 
 
 def test_a_gradient_that_halves_at_each_lag_vanishes_at_lag_ten():
     curve = 0.5 ** torch.arange(20.0)
     assert vanishes_at(curve) == 10  # 2^-9 > 0.001 > 2^-10
     assert explodes_at(curve) is None
-    assert "layer 0" in in_words(curve[None])["vanishing"]
-    assert "lag k = 10" in in_words(curve[None])["vanishing"]
+    assert "layer 0" in verdicts(curve[None])["vanishing"]
+    assert "lag k = 10" in verdicts(curve[None])["vanishing"]
 
 
 def test_one_that_comes_back_has_not_vanished():
     curve = torch.tensor([1.0, 1e-6, 1e-6, 0.5])
     assert vanishes_at(curve) is None
-    assert in_words(curve[None]) == {}
+    assert verdicts(curve[None]) == {}
 
 
 def test_a_growing_gradient_explodes_at_the_first_lag_beyond_ten_times_and_names_its_layer():
     calm, wild = torch.ones(8), 2.0 ** torch.arange(8.0)
     assert explodes_at(wild) == 4
-    said = in_words(torch.stack([calm, wild]))
+    said = verdicts(torch.stack([calm, wild]))
     assert set(said) == {"exploding"}
     assert "layer 1" in said["exploding"]
     assert "16.0 times" in said["exploding"]
@@ -161,11 +160,11 @@ def test_a_growing_gradient_explodes_at_the_first_lag_beyond_ten_times_and_names
 
 def test_a_gradient_that_is_no_number_counts_as_exploded():
     assert explodes_at(torch.tensor([1.0, math.nan])) == 1
-    assert "nan" in in_words(torch.tensor([[1.0, math.nan]]))["exploding"]
+    assert "nan" in verdicts(torch.tensor([[1.0, math.nan]]))["exploding"]
 
 
 def test_a_gradient_that_is_zero_everywhere_has_vanished_and_nothing_explodes_over_zero():
-    assert "in layer 0 |dL_T/dz_(T-k)| is zero from lag k = 0 on" in in_words(torch.zeros(1, 5))["vanishing"]
+    assert "in layer 0 |dL_T/dz_(T-k)| is zero from lag k = 0 on" in verdicts(torch.zeros(1, 5))["vanishing"]
     late = torch.tensor([0.0, 1.0, 2.0])
     assert explodes_at(late) is None
     assert vanishes_at(late) is None

@@ -1,9 +1,7 @@
-"""What all watchers promise: when they look, that a look leaves no trace, and what they write as words."""
+"""What all diagnostics promise: when they look, that a look leaves no trace, and what they write as text."""
 
 from __future__ import annotations
 
-import typing
-from dataclasses import is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from src.config.schema import Config
+from src.config.schema import Config, DiagnosticConfig
 from src.data.batching import Windows
 from src.data.splits import LineSplit, TextSplit
-from src.diagnostics.diagnostic import HOOKS, View, Watcher, Watching, is_power_of_four, passage, undisturbed
-from src.diagnostics.hparams import LEFT_OUT, MAY_BE_NONE, flat, row_name
-from src.diagnostics.tensorboard import literally
+from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, is_power_of_four, passage, undisturbed
+from src.diagnostics.tensorboard import hparams_of, literally, row_name
 
 
 def test_draws_thin_out_by_fours():
@@ -36,25 +33,24 @@ def test_a_look_leaves_modes_and_generators_as_they_were():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_watcher_hears_of_every_step_only_where_its_cadence_counts_steps():
-    gallery = SimpleNamespace()
-    at_validations, at_steps = Watcher(gallery), Watcher(gallery, 10)
-    assert "on_train_batch_start" in HOOKS
-    assert Watching([at_validations, at_steps]).listeners["on_train_batch_start"] == [at_steps]
+class One(Diagnostic):
+    name, kept = "one", ("found",)
+    found = 0
 
 
-def test_what_a_checkpoint_keeps_of_watchers_comes_back_to_the_one_of_that_name():
-    class One(Watcher):
-        pass
+class Other(Diagnostic):
+    name = "other"
 
-    class Other(Watcher):
-        pass
 
-    before = Watching([One(SimpleNamespace()), Other(SimpleNamespace())])
-    before.parts[0].validations, before.parts[1].drawn_at = 7, 30
-    after = Watching([Other(SimpleNamespace())])  # One was switched off since
+def test_what_a_checkpoint_keeps_of_diagnostics_comes_back_to_the_one_of_that_name():
+    before = Diagnostics([One(DiagnosticConfig()), Other(DiagnosticConfig())])
+    before.parts[0].found, before.parts[1].drawn_at = 7, 30
+    after = Diagnostics([Other(DiagnosticConfig())])  # one was switched off since
     after.load_state_dict(before.state_dict())
     assert (after.parts[0].validations, after.parts[0].drawn_at) == (0, 30)
+    again = Diagnostics([One(DiagnosticConfig())])
+    again.load_state_dict(before.state_dict())
+    assert again.parts[0].found == 7
 
 
 def test_the_passage_of_a_text_is_its_beginning_and_of_a_list_its_items_without_padding():
@@ -68,62 +64,36 @@ def test_the_passage_of_a_text_is_its_beginning_and_of_a_list_its_items_without_
 
 
 def test_a_passage_of_a_short_text_is_not_cut_into_the_streams_of_a_validation():
-    data = SimpleNamespace(corpus=SimpleNamespace(splits={"val": TextSplit("val", np.arange(100))}), seq_len=8)
-    view = View(SimpleNamespace(datamodule=data), SimpleNamespace(), 0)
+    corpus = SimpleNamespace(splits={"val": TextSplit("val", np.arange(100))}, vocabulary=SimpleNamespace(symbols=()))
+    data = SimpleNamespace(corpus=corpus, seq_len=8)
+    view = EvalView(SimpleNamespace(datamodule=data, global_step=0), SimpleNamespace(model=None))
     assert torch.cat([window.inputs[:, 0] for window in view.passage(64)]).tolist() == list(range(64))
 
 
 # --- HParams ---------------------------------------------------------------------------------------------------------
 
 
-def keys_of(kind: type, prefix: str = "") -> dict[str, object]:
-    """Dotted key -> its type, of the typed configuration."""
-    found: dict[str, object] = {}
-    for name, hint in typing.get_type_hints(kind).items():
-        found |= keys_of(hint, f"{prefix}{name}.") if is_dataclass(hint) else {prefix + name: hint}
-    return found
-
-
-def test_every_number_that_may_be_none_is_written_as_a_word_in_all_runs():
-    numbers = {int, float, bool}
-    nullable = {
-        key
-        for key, hint in keys_of(Config).items()
-        if type(None) in typing.get_args(hint) and numbers & set(typing.get_args(hint))
-        and not any(key == left or key.startswith(left + ".") for left in LEFT_OUT)
-    }  # fmt: skip
-    assert nullable == set(MAY_BE_NONE)
-
-
 def test_a_key_has_one_type_whatever_its_value():
     plain = {"seed": 3, "optimizer": {"lr": 0.1, "eps": 1e-8, "betas": [0.9, 0.99]}, "callbacks": {"x": 1}}
     bare = {"seed": None, "optimizer": {"lr": 1, "eps": None, "betas": None}, "callbacks": {}}
-    full, empty = dict(flat(plain)), dict(flat(bare))
+    full, empty = dict(hparams_of(plain)), dict(hparams_of(bare))
     assert full == {"seed": "3", "optimizer.lr": 0.1, "optimizer.eps": "1e-08", "optimizer.betas": "[0.9, 0.99]"}
     assert empty == {"seed": "None", "optimizer.lr": 1, "optimizer.eps": "None", "optimizer.betas": "None"}
 
 
-def test_a_value_that_has_no_ink_is_written_as_it_would_be_typed():
-    assert dict(flat({"data": {"separator": "\n", "symbols": "a b"}})) == {
-        "data.separator": "'\\n'",
-        "data.symbols": "a b",
-    }
+def test_a_value_without_ink_is_written_as_it_would_be_typed_and_all_options_of_a_cell_of_ones_own_as_text():
+    shown = dict(hparams_of({"data": {"separator": "\n", "symbols": "a b"}, "model": {"options": {"k": 3}}}))
+    assert shown == {"data.separator": "'\\n'", "data.symbols": "a b", "model.options.k": "3"}
 
 
-def test_the_words_of_a_cell_of_ones_own_are_words_whatever_they_are():
-    assert dict(flat({"model": {"options": {"k": 3, "wide": True}}})) == {
-        "model.options.k": "3",
-        "model.options.wide": "True",
-    }
-
-
-def test_rows_are_told_apart_by_their_own_words_what_is_mostly_compared_and_their_folder():
-    config = {"model": {"name": "cell", "num_layers": 2, "hidden_size": 8}, "optimizer": {"name": "adam", "lr": 0.002},
-              "seed": 1}  # fmt: skip
+def test_rows_are_told_apart_by_their_overrides_what_is_mostly_compared_and_their_folder():
+    config = Config(seed=1)
+    config.model.name, config.model.num_layers, config.model.hidden_size = "cell", 2, 8
+    config.optimizer.name, config.optimizer.lr = "adam", 0.002
     folder = Path("runs/sweeps/x/0d3f5c9f0faf")
     assert row_name([], config, folder) == "cell 2x8 adam lr=0.002 seed=1 0d3f5c9f0faf"
-    words = ["model=cell", "data.seq_len=12", "runs=elsewhere", "callbacks.save_figures=true"]
-    assert row_name(words, config, folder) == "cell seq_len=12 (cell 2x8 adam lr=0.002 seed=1) 0d3f5c9f0faf"
+    overrides = ["model=cell", "data.seq_len=12", "runs=elsewhere", "callbacks.save_figures=true", "logger=csv"]
+    assert row_name(overrides, config, folder) == "cell seq_len=12 (cell 2x8 adam lr=0.002 seed=1) 0d3f5c9f0faf"
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

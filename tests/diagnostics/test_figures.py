@@ -1,0 +1,185 @@
+"""The figures are good figures: titles, names on the axes, 800 pixels, every character of any text."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from src.diagnostics import drawing
+from src.diagnostics.diagnostic import Reading
+from src.diagnostics.drawing import label, png, short
+from src.diagnostics.gradient_flow import gradient_by_lag
+from src.diagnostics.hidden_states import slowest_first, units_over_text
+from src.diagnostics.loss_by_position import Positions, loss_by_position
+from src.diagnostics.recurrent_matrix import spectrum, spectrum_figure
+from src.diagnostics.tensorboard import RunTensorBoard
+from src.diagnostics.text_figures import ConfusionCounts, confusions, surprisal
+
+TEXT = "Speak, $5 & $6!\n\t你_^{} "  # dollars and braces would be mathematics, the Chinese may have no font
+
+
+def lag_map() -> torch.Tensor:
+    curve = 0.5 ** torch.arange(12.0)
+    return torch.stack([torch.stack([curve, 2 * curve, curve * 0]) for _ in range(4)])
+
+
+def positions(values: torch.Tensor) -> Positions:
+    return Positions(values.double(), torch.ones(len(values), dtype=torch.float64))
+
+
+def counts(targets: torch.Tensor, guesses: torch.Tensor, nats: torch.Tensor, vocab_size: int) -> ConfusionCounts:
+    return ConfusionCounts.of([Reading(targets, guesses, nats)], vocab_size)
+
+
+def shifted(size: int) -> ConfusionCounts:
+    """Each of `size` characters once, taken for the one before it."""
+    ids = torch.arange(size)[:, None]
+    return counts(ids, ids.roll(1, 0), torch.ones(size, 1), size)
+
+
+def layers(values: torch.Tensor, count: int = 1) -> list[list[torch.Tensor]]:
+    return [[values + 0j, values]] * count
+
+
+FIGURES = {
+    "loss_by_position": lambda: loss_by_position(12_345, positions(torch.ones(9)), positions(torch.ones(9) * 2)),
+    "gradient_by_lag": lambda: gradient_by_lag([0, 5, 10, 15], lag_map(), lag_map()[0], "a verdict"),
+    "one point, nothing finite": lambda: gradient_by_lag(
+        [0], torch.full((1, 1, 5), torch.nan), torch.full((1, 5), torch.inf)
+    ),
+    "five layers": lambda: gradient_by_lag([0], torch.rand(1, 5, 1), torch.rand(5, 1)),
+    "eigenvalues": lambda: spectrum_figure(10, layers(torch.ones(2)), layers(torch.zeros(2))),
+    "units_over_text": lambda: units_over_text(
+        10, {"layer 0": torch.rand(len(TEXT), 70), "layer 1": torch.rand(len(TEXT), 3)}, [short(c) for c in TEXT]
+    ),
+    "surprisal": lambda: surprisal(10, TEXT * 5, torch.rand(5 * len(TEXT)), "val"),
+    "one line": lambda: surprisal(10, "a", torch.rand(1), "val"),
+    "confusions": lambda: confusions(10, shifted(len(TEXT)), TEXT),
+    "no confusions": lambda: confusions(0, counts(*torch.zeros(3, 0, 1, dtype=torch.int64), 3), "abc"),
+    "wide labels": lambda: confusions(0, shifted(4), ["\\xe4", "<unknown>", "\u3000", "\U0001f9ff"]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_says_what_it_shows_names_its_axes_and_is_800_pixels_wide(name):
+    from PIL import Image
+
+    figure = FIGURES[name]()
+    (title, *_) = [text.get_text() for text in figure.texts]
+    assert "after " in title
+    for axes in figure.axes:
+        named = [axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")]
+        assert any(named), "an axes without a word"
+    picture = Image.open(io.BytesIO(png(figure)))
+    assert picture.size[0] == 800
+    assert picture.size[1] <= 800
+    assert len(set(picture.convert("L").resize((80, 40)).tobytes())) > 5  # not an empty page
+    assert figure.axes == []  # let go
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 3e38])
+def test_a_network_that_has_diverged_is_drawn_and_nothing_raised(bad):
+    v = torch.tensor([1.0, bad, -bad, 2.0])
+    ids = torch.arange(4)[:, None]
+    for figure in (
+        loss_by_position(3, positions(v), positions(v)),
+        gradient_by_lag([0, 3], torch.stack([v, v])[:, None], v[None]),
+        spectrum_figure(3, layers(v), layers(v)),
+        units_over_text(3, {"layer 0": v[:, None]}, "abcd"),
+        surprisal(3, "abcd", v, "val"),
+        confusions(3, counts(ids, ids * 0, v[:, None], 4), "abcd"),
+    ):
+        assert png(figure)
+
+
+def test_every_layer_has_its_eigenvalues_and_its_map():
+    five = layers(torch.ones(3), 5)
+    figures = (spectrum_figure(3, five, five), gradient_by_lag([0, 3], torch.rand(2, 5, 4), torch.rand(5, 4)))
+    titles = [axes.get_title(loc="left") for figure in figures for axes in figure.axes]
+    for layer in range(5):
+        assert f"Layer {layer}: radius 1.000" in titles
+        assert f"Layer {layer} over training" in titles
+
+
+def test_a_window_of_one_step_is_drawn_as_points():
+    now, whole = gradient_by_lag([0], torch.ones(1, 1, 1), torch.ones(1, 1)).axes[:2]
+    assert {line.get_marker() for axes in (now, whole) for line in axes.lines} == {"o"}
+    assert all(tick == round(tick) for tick in now.get_xticks())
+
+
+def test_figures_are_made_without_pyplot_which_would_keep_them_alive():
+    FIGURES["surprisal"]()
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_a_logarithmic_scale_leaves_out_zeros_and_what_is_not_finite_or_far_below():
+    values = drawing.positive([1.0, 0.0, 100.0, float("inf"), 1e-30])
+    assert values[[0, 2]].tolist() == [1.0, 100.0]
+    assert np.isnan(values[[1, 3, 4]]).all()
+
+
+def test_eigenvalues_of_an_orthogonal_start_are_drawn_on_the_unit_circle():
+    torch.manual_seed(0)
+    found = [spectrum(torch.nn.init.orthogonal_(torch.empty(16, 16)))]
+    figure = spectrum_figure(0, found, found)
+    circle, first, now = figure.axes[0].lines
+    for points in (circle, first, now):
+        x, y = (torch.as_tensor(part) for part in points.get_data())
+        assert (x**2 + y**2) == pytest.approx(torch.ones(len(x)), abs=1e-4)
+
+
+def test_the_slowest_unit_stands_at_the_top():
+    time = torch.arange(50.0)
+    slow, fast = torch.sin(time / 20), torch.cos(time * 3)
+    assert slowest_first(torch.stack([fast, slow], 1)).tolist() == [1, 0]
+
+
+# --- what is counted -------------------------------------------------------------------------------------------------
+
+
+def test_confusions_are_counted_by_true_and_predicted_character():
+    targets = torch.tensor([[0, 1], [1, -100], [0, 1]])
+    guesses = torch.tensor([[0, 0], [0, 2], [0, 0]])
+    nats = torch.tensor([[1.0, 2.0], [4.0, 9.0], [1.0, 2.0]])
+    found = counts(targets, guesses, nats, 3)
+    assert (found.pairs.tolist(), found.times.tolist()) == ([[1, 0], [0, 0]], [3, 2])
+    assert found.occurrences.tolist() == [2, 3, 0]
+    assert (found.hits(), found.worst(5)) == (2, [(1, 0, 3)])
+    assert found.per_character()[:2].tolist() == [1.0, 8 / 3]
+    assert found.per_character()[2].isnan()  # never occurred
+
+
+def test_confusions_of_a_large_vocabulary_take_no_square_of_it():
+    assert len(shifted(9_000).pairs) == 9_000
+
+
+def test_losses_by_position_are_summed_first_and_divided_once_also_over_a_short_window():
+    long = Reading(torch.tensor([[0, 0], [0, -100]]), torch.zeros(2, 2), torch.tensor([[1.0, 3.0], [5.0, 0.0]]))
+    short_window = Reading(torch.tensor([[0, 0]]), torch.zeros(1, 2), torch.tensor([[8.0, 0.0]]))
+    found = Positions.of([long, short_window])
+    assert found.mean().tolist() == [3.0, 5.0]
+    assert found.overall() == 17 / 5
+
+
+def test_every_label_has_ink():
+    assert [label(symbol) for symbol in " \n\ta你"] == ["␣", "↵", "⇥", "a", "你"]
+    assert label("\x07") == "U+0007"
+    assert label("\u0301") == "◌\u0301"
+    assert label("\\xff") == "\\xff"
+    for blank in "\u3164\u115f\u2800\u3000":
+        assert label(blank) == f"U+{ord(blank):04X}"
+    assert label("\u0e31") == "◌\u0e31"  # a vowel sign, though it does not combine by Unicode's book
+    assert [short(symbol) for symbol in ("\u3000", "\\xff", "<unknown>", "a")] == ["3000", "\\xff", "<?>", "a"]
+
+
+def test_a_character_that_no_font_has_is_written_as_its_number():
+    assert short("\U0001f9ff") == "1F9FF"  # a newer sign than matplotlib's own fonts
+    assert short("你") in ("你", "4F60")
+
+
+def test_values_a_few_roundings_apart_have_a_histogram(tmp_path):
+    values = np.nextafter(np.ones(50, np.float32), np.float32(2))
+    values[::2] = 1
+    RunTensorBoard(tmp_path).histogram("hidden/layer_0", values, 0)
