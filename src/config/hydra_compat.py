@@ -1,14 +1,13 @@
 """Everything that reaches into Hydra's internals: an upgrade of Hydra has this one file to check.
 
-Written for hydra-core 1.3.8; tests/config/test_hydra_compat.py says what has changed. Of OmegaConf nothing private is
-used.
+Written for hydra-core 1.3.8; tests/config/test_hydra_compat.py says what has changed. Nothing private of OmegaConf.
 
 what                                        why                                        without it
 ConfigLoaderImpl, its `repository` and      composing takes Hydra 0.3 s a job          checking 200 jobs takes a minute,
   `_apply_overrides_to_config`                (`RememberingLoader`)                      running tiny ones another one
 Plugins.class_name_to_class,                launchers send Hydra's list of plugins     a worker of joblib, submitit, ray
   plugin_type_to_subclass_list                to their workers (`CheckedSweeper`)        cannot import our sweeper
-a class of the module `hydra_plugins.x`   Hydra takes sweepers from there only       `hydra/sweeper: checked` is refused
+a class of the module `hydra_plugins.x`     Hydra takes sweepers from there only       `hydra/sweeper: checked` fails
 JobReturn._return_value                     `return_value` prints before it raises     a failed job is reported twice
 the warning about `hydra/launcher/NAME`     our presets replace the plugins' configs   a warning at each start
 """

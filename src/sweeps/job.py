@@ -30,7 +30,7 @@ from src.errors import UserError
 from src.files import write_atomic
 from src.process import heavy_imports
 from src.sweeps.plan import ACTIONS, TO_DO, is_stopping
-from src.sweeps.state import archive, claim, record_of, status_of
+from src.sweeps.state import archive, claim, record_of, status_of, this_process
 from src.training.console import say
 from src.training.run_record import Record, now, provenance
 
@@ -63,9 +63,6 @@ class StopSignals:
     @contextlib.contextmanager
     def handled(self, stop_jobs: Callable[[], None] | None = None) -> Iterator[None]:
         """Handle signals: the first one calls `stop_jobs`, where jobs run elsewhere, or raises KeyboardInterrupt."""
-        if not in_main_thread():
-            yield
-            return
         self._reader, writer = socket.socketpair()
         self._reader.setblocking(False)
         writer.setblocking(False)
@@ -97,7 +94,7 @@ class StopSignals:
 
 
 def in_main_thread() -> bool:
-    """Whether this is the main thread, the only one that may set signal handlers."""
+    """Whether this thread may set signal handlers; a launcher's worker may run a job in another one."""
     return threading.current_thread() is threading.main_thread()
 
 
@@ -133,7 +130,7 @@ class JobRunner:
         command: the sweep's command line.
         side_by_side: how many jobs share a machine.
         cwd: the user's working directory, where relative paths start.
-        started_by: process number and host of the sweep itself.
+        started_by: the process of the sweep itself.
         signals: the signals that the sweep's own process has received.
         labels: label of each job by folder.
     """
@@ -142,7 +139,7 @@ class JobRunner:
     command: list[str]
     side_by_side: int
     cwd: Path
-    started_by: tuple[int, str]
+    started_by: dict[str, Any]
     signals: StopSignals
     labels: dict[str, str]
 
@@ -152,7 +149,7 @@ class JobRunner:
         Raises:
             BaseException: a signal in the sweep's own process, or what a launcher raises to requeue its job.
         """
-        here = (os.getpid(), socket.gethostname()) == self.started_by
+        here = self.started_by == this_process()
         if not here:
             if is_stopping(self.record):
                 return

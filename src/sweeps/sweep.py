@@ -25,7 +25,7 @@ from src.errors import UserError
 from src.process import heavy_imports
 from src.sweeps.job import JobRunner, StopSignals, children_without_ctrl_c, first_line
 from src.sweeps.plan import Job, Plan, SweepRecord, make_plan
-from src.sweeps.state import ended_status, record_of
+from src.sweeps.state import ended_status, record_of, this_process
 from src.training.console import say
 from src.training.machine import check_monitor, check_prompt, check_size
 
@@ -126,9 +126,8 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
     """Have the launcher run the jobs; return the signal that stopped it, or None."""
     signals = StopSignals()
     labels = {str(job.folder): job.label for job in plan.to_do}
-    here = (os.getpid(), socket.gethostname())
-    shared = jobs_per_machine(launcher, len(plan.to_do))
-    runner = JobRunner(record.path, command, shared, Path.cwd(), here, signals, labels)
+    share, here = jobs_per_machine(launcher, len(plan.to_do)), this_process()
+    runner = JobRunner(record.path, command, share, Path.cwd(), here, signals, labels)
 
     def stop_jobs() -> None:
         progress.stopping = True
@@ -262,23 +261,20 @@ def best_result(record: Mapping[str, Any]) -> str:
 def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: Sequence[str]) -> list[str]:
     """Return the lines: status, job, result, seconds and folder of each, failures last; then each failure's error."""
     rank = {status: TABLE_ORDER.index(status) for status in statuses if status in TABLE_ORDER}
-    ended = sorted(zip(jobs, records, statuses, strict=True), key=lambda row: rank.get(row[2], len(TABLE_ORDER) - 1))
-    rows = [("status", "job", "best", "seconds", "folder")]
-    failures = []
-    for job, record, status in ended:
-        seconds = record.get("seconds")
-        result, shown = best_result(record), f"{seconds:.1f}" if isinstance(seconds, int | float) else "-"
+    rows, failures = [("status", "job", "best", "seconds", "folder")], []
+    for job, record, status in sorted(zip(jobs, records, statuses, strict=True), key=lambda row: rank.get(row[2], 4)):
+        best, seconds = best_result(record), record.get("seconds")
+        shown = f"{seconds:.1f}" if isinstance(seconds, int | float) else "-"
         if status == "not run":  # the record is that of an earlier attempt
-            result = shown = "-"
-        rows.append((status, job.label, result, shown, str(job.folder)))
+            best = shown = "-"
+        rows.append((status, job.label, best, shown, str(job.folder)))
         if status == "failed":
             error = record.get("error") or {}
             message = first_line(error.get("message", ""))
             failures.append(f"failed: {job.label}: {error.get('type', 'unknown')}: {message}")
             failures.append(f"        its traceback: {job.folder / 'train.log'}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return lines + failures
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows] + failures
 
 
 def summary(statuses: Sequence[str]) -> str:

@@ -47,8 +47,7 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
     """Open the study in a folder, or create it.
 
     Args:
-        folder: of the study, with its journal.
-        name: of the study.
+        folder, name: of the study.
         mode: `min` or `max`.
         question: plain data that must stay the same when the study continues: its space, the settings of all trials.
 
@@ -358,11 +357,10 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
     for name, plot in plots.items():
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # too few trials, or all equal
             warnings.simplefilter("ignore")  # Optuna calls these plots experimental
-            axes = plot(study)
-            figure = axes.flat[0].figure if hasattr(axes, "flat") else axes.figure
+            plot(study)
+            figure = plt.gcf()
             figure.set_size_inches(max(8.0, figure.get_figwidth()), max(5.0, figure.get_figheight()))
-            path = folder / "plots" / f"{name}.png"
-            figure.savefig(path, dpi=100, bbox_inches="tight")
-            paths.append(path)
-            plt.close("all")
+            paths.append(folder / "plots" / f"{name}.png")
+            figure.savefig(paths[-1], dpi=100, bbox_inches="tight")
+        plt.close("all")
     return paths
