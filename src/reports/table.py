@@ -65,9 +65,8 @@ class Metric:
         """Return why a finished run has no such number."""
         if self.split is None:
             return f"has no {self.name}{' at its best step' if self.at_best else ''}"
-        if self.split in run.evaluations:
-            return f"evaluation_{self.split}.json has no {self.tail} or cannot be read"
-        return f"not evaluated; python -m src.evaluate run=FOLDER split={self.split} does it"
+        problem = f"has no {self.tail} or cannot be read" if self.split in run.evaluations else "does not exist"
+        return f"evaluation_{self.split}.json {problem}; python -m src.evaluate run=FOLDER split={self.split} writes it"
 
     def describe(self) -> str:
         """Return `val/cross_entropy at the end of training, nats a character, lower is better`."""
