@@ -49,17 +49,14 @@ class Comparison:
 
     @property
     def differences(self) -> list[float]:
-        """First - second of each pair."""
         return [a - b for _, a, _, b in self.pairs]
 
     @property
     def summary(self) -> Summary | None:
-        """Mean and interval of the differences."""
         return summarise(self.differences) if self.pairs else None
 
     @property
     def effect(self) -> float | None:
-        """The effect size."""
         return effect_size(self.differences) if self.pairs else None
 
     @property

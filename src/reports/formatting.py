@@ -39,9 +39,6 @@ class Section:
         return [all(_is_number(row[i]) for row in self.rows) for i in range(len(self.heads))]
 
 
-# -- content ----------------------------------------------------------------------------------------------------------
-
-
 def sections(report: Report, comparisons: Sequence[Comparisons] = ()) -> list[Section]:
     """Return the report's content; `comparisons` has one item a table, or none."""
     every = [group.settings for table in report.tables for group in table.groups]
@@ -158,9 +155,6 @@ def _compared(part: Sequence[Comparison], at: bool) -> tuple[list[str], list[lis
     several = max((one.tests for one in part), default=0) > 1
     heads = [head for head in (rows[0] if rows else ()) if (head != "at" or at) and (head != "p (Holm)" or several)]
     return heads, [[row[head] for head in heads] for row in rows]
-
-
-# -- formats ----------------------------------------------------------------------------------------------------------
 
 
 def to_text(content: Sequence[Section]) -> str:
