@@ -149,7 +149,7 @@ def _compared(part: Sequence[Comparison], at: bool) -> tuple[list[str], list[lis
             "difference": f"{sign}{figure(one.summary.mean)}" if one.summary else "",
             "95 % interval": interval(one.summary),
             "p": p_value(one.p), "p (Holm)": p_value(one.p_holm),
-            "d": "" if one.effect is None else f"{one.effect:.2f}",
+            "d": "" if one.effect is None else f"{one.effect:.3g}",
             "n": str(len(one.pairs)), "is it more than noise?": one.verdict,
         })  # fmt: skip
     several = max((one.tests for one in part), default=0) > 1
