@@ -49,17 +49,14 @@ class Comparison:
 
     @property
     def differences(self) -> list[float]:
-        """First - second of each pair."""
         return [a - b for _, a, _, b in self.pairs]
 
     @property
     def summary(self) -> Summary | None:
-        """Mean and interval of the differences."""
         return summarise(self.differences) if self.pairs else None
 
     @property
     def effect(self) -> float | None:
-        """The effect size."""
         return effect_size(self.differences) if self.pairs else None
 
     @property
@@ -162,18 +159,21 @@ def _parts(ones: Sequence[Row], others: Sequence[Row], key: str, mode: str) -> t
         return frozenset((k, v) for k, v in row.settings.items() if k not in skipped and v is not None)
 
     first_rests, other_rests = [rest(row) for row in ones], [rest(row) for row in others]
-    both = [({**other.settings, **{k: v for k, v in one.settings.items() if v is not None}}, one, other) for one, a in zip(ones, first_rests, strict=True)
-            for other, b in zip(others, other_rests, strict=True) if a == b]  # fmt: skip
-    names = [
-        name for name in tables.columns_of([settings for settings, _, _ in both])[0] if name not in (key, "experiment")
+    matches = [
+        ({**other.settings, **{k: v for k, v in one.settings.items() if v is not None}}, one, other)
+        for one, a in zip(ones, first_rests, strict=True)
+        for other, b in zip(others, other_rests, strict=True)
+        if a == b
     ]
+    columns, _ = tables.columns_of([settings for settings, _, _ in matches])
+    names = [name for name in columns if name not in (key, "experiment")]
     parts: list[Comparison] = []
-    for settings, one, other in sorted(both, key=lambda match: [_in_order(match[0].get(name)) for name in names]):
+    for settings, one, other in sorted(matches, key=lambda match: [_in_order(match[0].get(name)) for name in names]):
         seeds = {run.seed: (run, value) for run, value in other.counted}
         if pairs := [(run, value, *seeds[run.seed]) for run, value in one.counted if run.seed in seeds]:
             first, second = show(one.settings, key), show(other.settings, key)
             parts.append(Comparison(first, second, tables.label(settings, names), pairs, mode))
-    if both:
+    if matches:
         return parts, "no seed was run with both"
     near = sorted({name for name, _ in min((a ^ b for a in first_rests[:50] for b in other_rests[:50]), key=len)})
     also = ", ".join(near[:6]) + (f" and {len(near) - 6} more" if len(near) > 6 else "")

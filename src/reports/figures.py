@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib import rc_context
@@ -27,7 +28,7 @@ COLOURS = ("#0067a5", "#c24a00", "#007a59", "#a8467f", "#8a6a00", "#4d4d4d")
 DASHES = ("-", (0, (6, 3)), (0, (2, 2)), (0, (7, 2, 2, 2)))
 MOST_ROWS = len(COLOURS) * len(DASHES)  # more lines cannot be told apart
 TOO_HIGH = 1e150  # its square is no float
-STYLE = {"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
 
 
 def write_figures(report: Report, folder: Path) -> str:
@@ -101,9 +102,9 @@ def value_range(frames: Sequence[pd.DataFrame]) -> tuple[float, float]:
     The first fifth of training may be cut off at the top: it is high for every run and would flatten what differs.
     """
     late = [frame[frame.index >= 0.8 * frame.index[0] + 0.2 * frame.index[-1]] for frame in frames]
-    low, high = min(frame.min(axis=None) for frame in frames), max(frame.max(axis=None) for frame in late)
+    low, high = min(frame.to_numpy().min() for frame in frames), max(frame.to_numpy().max() for frame in late)
     margin = 0.05 * ((high - low) or abs(high) or 1.0)
-    return low - margin, high + margin
+    return float(low - margin), float(high + margin)
 
 
 def _curves(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import re
 import unicodedata
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from src.reports.compare import Comparison, Comparisons
 from src.reports.runs import COSTS
+from src.reports.statistics import Summary
 from src.reports.table import CHOICES, Report, Row, Table, label, short_names, show, unequal_costs
 
 ALONE_AT_MOST = 10  # a random search has no pairs at all, and its runs are in the table already
@@ -37,9 +37,6 @@ class Section:
     def right(self) -> list[bool]:
         """Which columns hold numbers, and so are aligned to the right."""
         return [all(_is_number(row[i]) for row in self.rows) for i in range(len(self.heads))]
-
-
-# -- content ----------------------------------------------------------------------------------------------------------
 
 
 def sections(report: Report, comparisons: Sequence[Comparisons] = ()) -> list[Section]:
@@ -71,23 +68,18 @@ def figure(value: float | None) -> str:
     if value is None:
         return ""
     size = abs(value)
-    if not math.isfinite(value) or size >= 1e12:
-        return f"{value:.4g}"
-    if size >= 100:
-        return f"{value:,.0f}" if size >= 1000 else f"{value:.2f}"
-    return f"{value:.4f}" if size >= 0.00005 or size == 0 else f"{value:.1e}"
+    kind = ".4g" if not size < 1e12 else ",.0f" if size >= 1000 else ".2f" if size >= 100 else ".4f"
+    return f"{value:{'.1e' if 0 < size < 0.00005 else kind}}"
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval(summary: Summary | None) -> str:
     """`[1.5040, 1.5206]`, blank where there is none."""
-    return "" if low is None or high is None else f"[{figure(low)}, {figure(high)}]"
+    return f"[{figure(summary.low)}, {figure(summary.high)}]" if summary and summary.low is not None else ""
 
 
 def p_value(p: float | None) -> str:
     """A p value with the digits that can be relied on."""
-    if p is None:
-        return ""
-    return "< 0.0001" if p < 0.0001 else f"{p:.2g}" if p < 0.01 else f"{p:.3f}"
+    return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.2g}" if p < 0.01 else f"{p:.3f}"
 
 
 def headline(report: Report) -> str:
@@ -116,8 +108,7 @@ def _cells(table: Table, row: Row) -> list[str]:
     n = f"{summary.n}{'' if len(seeds) == summary.n else f' of {len(seeds)}'}" if seeds else ""
     best = [figure(costs.get("best"))] if "best" in headers(table) else []
     spent = [f"{costs[name]:,.{int(name == 'seconds')}f}" if name in costs else "" for name in COSTS]
-    spread = interval(summary.low, summary.high)
-    return [*first, figure(summary.mean), figure(summary.sd), spread, n, *best, *spent]
+    return [*first, figure(summary.mean), figure(summary.sd), interval(summary), n, *best, *spent]
 
 
 def _followers(table: Table) -> list[str]:
@@ -156,17 +147,14 @@ def _compared(part: Sequence[Comparison], at: bool) -> tuple[list[str], list[lis
         rows.append({
             "at": one.at, "first": one.first, "second": one.second,
             "difference": f"{sign}{figure(one.summary.mean)}" if one.summary else "",
-            "95 % interval": interval(one.summary.low, one.summary.high) if one.summary else "",
+            "95 % interval": interval(one.summary),
             "p": p_value(one.p), "p (Holm)": p_value(one.p_holm),
-            "d": "" if one.effect is None else f"{one.effect:.2f}",
+            "d": "" if one.effect is None else f"{one.effect:.3g}",
             "n": str(len(one.pairs)), "is it more than noise?": one.verdict,
         })  # fmt: skip
     several = max((one.tests for one in part), default=0) > 1
     heads = [head for head in (rows[0] if rows else ()) if (head != "at" or at) and (head != "p (Holm)" or several)]
     return heads, [[row[head] for head in heads] for row in rows]
-
-
-# -- formats ----------------------------------------------------------------------------------------------------------
 
 
 def to_text(content: Sequence[Section]) -> str:
@@ -212,10 +200,9 @@ def to_markdown(content: Sequence[Section]) -> str:
     """Return GitHub's Markdown; no column, emphasis, link or tag is made of the text of a cell."""
     blocks = []
     for section in content:
-        blocks += [_escape(line) for line in section.lines]
-        blocks += [_tabulate(section, "pipe")] if section.heads else []
-        blocks += ["\n".join(f"- {_escape(line)}" for line in section.after)] if section.after else []
-    return "\n\n".join(blocks) + "\n"
+        blocks += [*map(_escape, section.lines), _tabulate(section, "pipe")]
+        blocks.append("\n".join(f"- {_escape(line)}" for line in section.after))
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def _escape(text: str) -> str:
@@ -227,18 +214,20 @@ def to_latex(content: Sequence[Section], command: str) -> str:
     lines = [f"% {command}"]
     for section in content:
         lines += [f"% {_printable(line)}" for line in section.lines]
-        lines += [_tabulate(section, "latex_booktabs")] if section.heads else []
+        lines += [_tabulate(section, "latex_booktabs")]
         lines += [f"% {_printable(line)}" for line in section.after]
-    return "\n".join(lines) + "\n"
+    return "\n".join(filter(None, lines)) + "\n"
 
 
 def _tabulate(section: Section, kind: str) -> str:
-    from tabulate import tabulate
+    from tabulate import tabulate  # type: ignore[import-untyped]
 
+    if not section.heads:
+        return ""
     clean = _escape if kind == "pipe" else _printable  # tabulate itself escapes for LaTeX
     heads, *rows = [[clean(cell) for cell in row] for row in (section.heads, *section.rows)]
     align = ["right" if right else "left" for right in section.right]
-    return tabulate(rows, heads, kind, disable_numparse=True, colalign=align)
+    return str(tabulate(rows, heads, kind, disable_numparse=True, colalign=align))
 
 
 def to_csv(report: Report) -> str:
@@ -250,21 +239,17 @@ def to_csv(report: Report) -> str:
     from pandas import DataFrame
 
     lines: list[dict[str, object]] = []
-    for table in report.tables:
-        for row in table.rows:
-            s, seeds = row.summary, " ".join(str(run.seed) for run, _ in row.counted if run.seed is not None)
-            about = {"place": row.place, "kind": "baseline" if row.name else "runs", "name": row.name, "seeds": seeds}
-            numbers = {"mean": s.mean, "sd": s.sd, "n": s.n or None, "low": s.low, "high": s.high, **row.costs}
-            lines.append({**row.settings, **about, **numbers})
+    for row in (row for table in report.tables for row in table.rows):
+        seeds = " ".join(str(run.seed) for run, _ in row.counted if run.seed is not None)
+        about = {"place": row.place, "kind": "baseline" if row.name else "runs", "name": row.name, "seeds": seeds}
+        lines.append({**row.settings, **about, **vars(row.summary), "n": row.summary.n or None, **row.costs})
     for one in report.left_out:
-        about = {"kind": "not counted", "seeds": one.run.seed, "status": one.reason, "so_far": one.so_far}
-        lines.append({**one.run.settings, **about, "why": one.why, "folder": str(one.run.folder)})
-    differ = [key for table in report.tables for key in (*table.columns, *table.followers)]
-    numbers = ["metric", "mean", "sd", "n", "low", "high", "best", *COSTS]
-    ends = ["seeds", "status", "so_far", "why", "folder"]
-    heads = ["place", "kind", "name", *dict.fromkeys([*differ, *report.label_keys]), *numbers, *ends]
-    frame = DataFrame(lines, columns=heads, dtype=object).assign(metric=report.metric.name)
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+        why = {"seeds": one.run.seed, "status": one.reason, "so_far": one.so_far, "why": one.why}
+        lines.append({**one.run.settings, "kind": "not counted", **why, "folder": str(one.run.folder)})
+    keys = [key for table in report.tables for key in (*table.columns, *table.followers)] + report.label_keys
+    heads = ["place", "kind", "name", *dict.fromkeys(keys), "metric", "mean", "sd", "n", "low", "high", "best", *COSTS]
+    frame = DataFrame(lines, columns=[*heads, "seeds", "status", "so_far", "why", "folder"], dtype=object)
+    return str(frame.assign(metric=report.metric.name).to_csv(index=False, lineterminator="\n"))
 
 
 def to_html(report: Report, content: Sequence[Section], command: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean as exact_mean  # rounded once: equal values have no spread
 
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 
 
 @dataclass(frozen=True)

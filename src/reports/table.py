@@ -65,9 +65,8 @@ class Metric:
         """Return why a finished run has no such number."""
         if self.split is None:
             return f"has no {self.name}{' at its best step' if self.at_best else ''}"
-        if self.split in run.evaluations:
-            return f"evaluation_{self.split}.json has no {self.tail} or cannot be read"
-        return f"not evaluated; python -m src.evaluate run=FOLDER split={self.split} does it"
+        problem = f"has no {self.tail} or cannot be read" if self.split in run.evaluations else "does not exist"
+        return f"evaluation_{self.split}.json {problem}; python -m src.evaluate run=FOLDER split={self.split} writes it"
 
     def describe(self) -> str:
         """Return `val/cross_entropy at the end of training, nats a character, lower is better`."""
@@ -78,7 +77,6 @@ class Metric:
         return f"{self.name}{where}{unit}, {'higher' if self.mode == 'max' else 'lower'} is better"
 
     def sort_key(self, value: float) -> float:
-        """Return the value, negated where higher is better: smaller is better."""
         return -value if self.mode == "max" else value
 
 
@@ -141,9 +139,6 @@ def baselines(metric: Metric, run: Run) -> dict[str, float]:
     return found
 
 
-# -- settings ---------------------------------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=65536)
 def affects_result(key: str, ignored: tuple[str, ...] = (), kept: str | None = None) -> bool:
     """Whether a key can change a result (if in doubt, it can) and matches none of the patterns `ignored`.
@@ -181,13 +176,12 @@ def columns_of(rows: Sequence[Settings], many: int = 5) -> tuple[list[str], dict
     missing = {key for key in keys if any(row.get(key) is None for row in rows)}
     leaders = [key for key in CHOICES if key in keys and key not in missing]
     for position, leader in enumerate(leaders):
-        for key in keys:
-            if leader in following or key in following or key in leaders[: position + 1]:
-                continue
-            if len(keys) > many or (key.startswith(f"{leader}.") and key in missing):
-                pairs = {(row.get(leader), row.get(key)) for row in rows}
-                if len(pairs) == len({row.get(leader) for row in rows}):
-                    following[key] = leader
+        for key in keys if leader not in following else ():
+            if (len(keys) > many or (key.startswith(f"{leader}.") and key in missing)) and (
+                key not in leaders[: position + 1]
+                and len({(row.get(leader), row.get(key)) for row in rows}) == len({row.get(leader) for row in rows})
+            ):
+                following.setdefault(key, leader)
     return [key for key in keys if key not in following], following
 
 
@@ -208,9 +202,6 @@ def show(settings: Settings, key: str) -> str:
 def label(settings: Settings, keys: Iterable[str]) -> str:
     """Return `model manual, hidden_size 128`."""
     return ", ".join(f"{name} {show(settings, key)}" for key, name in short_names(keys).items() if key in settings)
-
-
-# -- tables -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -264,7 +255,6 @@ class Report:
     label_keys: list[str]
 
     def label_of(self, run: Run) -> str:
-        """Return what tells this run from the others, its seed last."""
         parts = [label(run.settings, self.label_keys), "" if run.seed is None else f"seed {run.seed}"]
         return ", ".join(part for part in parts if part)
 

@@ -63,7 +63,7 @@ def fabricate(
         "baselines": BASELINES if baselines is None else baselines,
         "metrics": {
             "final": {} if value is None else four("val", value) | {"train/loss": value + 0.1},
-            "best": {"monitor": "val/cross_entropy", "mode": "min", "value": value if best is None else best, "step": 200},
+            "best": {"monitor": "val/cross_entropy", "value": value if best is None else best, "step": 200},
         },
         **(record or {}),
     }  # fmt: skip

@@ -92,9 +92,10 @@ def test_evaluations_of_a_split_are_reported(call):
 )
 def test_nothing_is_imported_that_is_not_used(sweep, arguments, code, imported):
     program = (
-        f"import sys; from src.report import main\ntry: code = main({arguments!r})\nexcept SystemExit as end: code = end.code\n"
-        "heavy = {'torch', 'hydra', 'omegaconf', 'lightning', 'matplotlib', 'numpy', 'pandas', 'scipy', 'jinja2', 'tensorboard'};"
-        "print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)"
+        f"import sys\nfrom src.report import main\ntry: code = main({arguments!r})\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = 'torch hydra omegaconf lightning tensorboard matplotlib numpy pandas scipy jinja2'.split()\n"
+        "print(code, sorted({*heavy} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=sweep, env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
