@@ -22,7 +22,9 @@ pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = README + (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")  # the other pages have tests of their own
-COMMAND = re.compile(r"^ *(\$ )?python -m (src\.\w+) (.*)$", re.MULTILINE)  # `$`: its output follows on the page
+COMMAND = re.compile(
+    r"^ *(\$ )?python -m (src\.\w+) (.*?)(?: +# .*)?$", re.MULTILINE
+)  # `$`: its output follows on the page
 OWN_TESTS = ("src.search", "src.benchmark", "src.export")  # they need extras or their own sizes
 COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
 TEXT = (
@@ -47,7 +49,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("prompt", "module", "rest"), COMMANDS, ids=[command[2][:60] for command in COMMANDS])
 def test_a_command_of_a_page_runs(prompt: str, module: str, rest: str, folder: Path) -> None:
-    arguments = shlex.split(rest, comments=True)
+    arguments = shlex.split(rest)
     if prompt:
         printed = README.partition(f"$ python -m {module} {rest}\n")[2].partition("\n\n")[0]
         assert refused(*arguments, cwd=folder, module=module) == [line.strip() for line in printed.splitlines()]
