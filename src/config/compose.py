@@ -138,7 +138,7 @@ def to_config(cfg: DictConfig) -> Any:
     return OmegaConf.to_object(ours)
 
 
-def _values_of_own_files(hydra_node: DictConfig) -> dict[str, Any]:
+def _values_of_own_files(hydra_node: Any) -> dict[str, Any]:
     """Return what option files of the user's own set, by dotted key, less the keys that the command sets itself.
 
     A file in conf/data sets values of other groups that suit its text; those must not replace what a user wrote into

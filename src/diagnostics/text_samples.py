@@ -13,6 +13,7 @@ from src.config.schema import SamplingConfig, TextSamplesConfig
 from src.data.corpus import Corpus
 from src.data.splits import LineSplit, PairSplit
 from src.diagnostics.diagnostic import Diagnostic, EvalView
+from src.diagnostics.tensorboard import writers
 from src.errors import UserError
 from src.inference.generate import generate_ids
 from src.models.language_model import LanguageModel

@@ -48,7 +48,8 @@ class CellStep(nn.Module):
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Shapes as above."""
         below, ends = ids, []
-        for layer, (U, W, b_ih, b_hh) in enumerate(self.layers):
+        for layer, weights in enumerate(self.layers):
+            U, W, b_ih, b_hh = (getattr(weights, str(i)) for i in range(4))
             before = tuple(part[layer] for part in state)
             x = (F.embedding(ids, U) if layer == 0 else below @ U) + b_ih
             after = self.cell(x, before[0] @ W + b_hh, before, self.f, torch.sigmoid)

@@ -139,7 +139,7 @@ class CellStepper:
 
     def step(self, ids: np.ndarray) -> np.ndarray:
         """ids (batch,) -> logits (batch, vocab) of the next character."""
-        below = None
+        below: Any = None
         for (U, W, b_ih, b_hh), state in zip(self.layers, self.by_layer, strict=True):
             x = self.table.take(ids, 0) if below is None else below.dot(U) + b_ih
             after = self.cell(x, state[0].dot(W) + b_hh, state, self.f, sigmoid)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from src.config.schema import MODEL_PRECISIONS, from_plain
+from src.config.schema import MODEL_PRECISIONS, Config, from_plain
 from src.data.vocabulary import Vocabulary
 from src.errors import UserError
 from src.files import user_path
@@ -97,7 +97,7 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
         weights = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
         double = any(tensor.dtype is torch.float64 for tensor in weights.values())
         dtype = torch.float64 if (precision or MODEL_PRECISIONS[double]) == "64-true" else torch.float32
-        config = from_plain(content["unroll"]["config"])
+        config: Config = from_plain(content["unroll"]["config"])
         vocabulary = Vocabulary.from_plain(content["unroll"]["vocabulary"])
         with torch.random.fork_rng(devices=[]):  # building draws random weights; the caller's generator stays as it is
             model = build_model(config.model, len(vocabulary)).to(dtype)

@@ -20,14 +20,15 @@ from src.config.checks import check_validations, windows_an_epoch
 from src.config.hydra_compat import ComposedJob, Launcher, errors_in_launcher_settings, failure_of
 from src.config.schema import Config, to_plain
 from src.data.corpus import Corpus, open_corpus
-from src.data.splits import plan
-from src.errors import UserError
+from src.data.splits import plan as plan_windows
+from src.errors import UserError, counted
+from src.metrics import bits_per_character
 from src.process import heavy_imports
 from src.sweeps.job import JobRunner, StopSignals, children_without_ctrl_c, first_line
 from src.sweeps.plan import Job, Plan, SweepRecord, make_plan
 from src.sweeps.state import ended_status, record_of, this_process
 from src.training.console import say
-from src.training.machine import check_monitor, check_prompt, check_size
+from src.training.machine import check_monitor, check_prompt
 
 WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")  # of the data group; not of the text
 OTHER_MACHINES = ("submitit_slurm", "ray")  # launchers whose jobs may run on machines with other files
@@ -72,7 +73,7 @@ def errors_here(configs: Sequence[Config]) -> list[str]:
         errors |= _errors_of(check_machine, trainers)
     if started := {json.dumps([one.init_from, to_plain(one.model)]): one for one in configs if one.init_from}:
         with heavy_imports():
-            from src.training.init_from import source_of
+            from src.training.run import source_of
         errors |= _errors_of(source_of, started.values())
     return list(errors)
 

@@ -32,7 +32,7 @@ from src.errors import RunFailure, UserError
 from src.files import atomic_file, lock, write_atomic
 from src.sweeps.search.space import Space, as_experiment, config_of, override, suggest
 from src.sweeps.state import process_ended, record_of, this_process
-from src.training.metrics_log import History
+from src.training.metrics_log import MetricsLog
 from src.training.run import fit
 from src.training.run_record import Record
 from src.training.signals import Interrupted
@@ -191,7 +191,7 @@ class Pruning(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look for a new point."""
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        line = next(callback for callback in callbacks if isinstance(callback, History)).final
+        line = next(callback for callback in callbacks if isinstance(callback, MetricsLog)).final
         if line is self.seen:
             return
         self.seen = line
