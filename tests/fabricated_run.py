@@ -23,16 +23,21 @@ VERSE = "The rain it raineth every day,\nand every day it rains: (hey, ho!)\n" *
 
 def configuration(model: str, data: str = "text", **keys: Any) -> Config:
     """A configuration as Hydra would compose it, as far as using a model needs it; `keys` are dotted."""
-    conf = OmegaConf.load(ROOT / "conf" / "data" / f"{data}.yaml")
-    group = OmegaConf.load(ROOT / "conf" / "model" / f"{model}.yaml")
-    above = OmegaConf.load(ROOT / "conf" / "model" / "_rnn.yaml") if "defaults" in group else {}
-    group.pop("defaults", None)
-    cfg = OmegaConf.merge(OmegaConf.structured(Config), {"model": above}, {"model": group}, conf)
+    parts = [*_files("model", model, "_rnn"), *_files("data", data, "_text")]
+    cfg = OmegaConf.merge(OmegaConf.structured(Config), *parts)
     for key, value in {"model.num_layers": 2, "model.hidden_size": 13, "model.readout": "linear", **keys}.items():
         OmegaConf.update(cfg, key, value)
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     return from_plain({str(key): value for key, value in plain.items()})
+
+
+def _files(group: str, name: str, base: str) -> list[Any]:
+    """The files of a group's option, the base first where it has one."""
+    below, own = (OmegaConf.load(ROOT / "conf" / group / f"{one}.yaml") for one in (base, name))
+    parts = [below, own] if "defaults" in own else [own]
+    own.pop("defaults", None)
+    return [{"model": part} if group == "model" else part for part in parts]
 
 
 def fabricate(
