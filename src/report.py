@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(*error.messages, sep="\n", file=sys.stderr)
         return 2
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal without Chinese
+    # A terminal without Chinese still gets its table.
+    getattr(sys.stdout, "reconfigure", lambda **_: None)(errors="backslashreplace")
     try:
         sys.stdout.write(printed)
         sys.stdout.flush()
