@@ -22,9 +22,7 @@ pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = README + (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")  # the other pages have tests of their own
-COMMAND = re.compile(
-    r"^ *(\$ )?python -m (src\.\w+) (.*?)(?: +# .*)?$", re.MULTILINE
-)  # `$`: its output follows on the page
+COMMAND = re.compile(r"^ *(\$ )?python -m (src\.\w+) (.*?)(?: +# .*)?$", re.MULTILINE)  # `$`: output follows
 OWN_TESTS = ("src.search", "src.benchmark", "src.export")  # they need extras or their own sizes
 COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
 TEXT = (
