@@ -192,10 +192,6 @@ def generate(trained: TrainedModel, prompt: str, sampling: SamplingConfig) -> It
 def decoded(ids: Iterator[np.ndarray], vocabulary: Vocabulary, sampling: SamplingConfig) -> Iterator[list[str]]:
     """Yield the text of `sampling.length` steps of ids (num_samples,), or until the stop text ended all samples."""
     steps = (step.tolist() for step in islice(ids, sampling.length))
-    if vocabulary.kind == "characters" and sampling.stop is None:  # an id is a character: nothing is held back
-        characters = [vocabulary.decode([id]) for id in range(len(vocabulary))]
-        yield from ([characters[id] for id in step] for step in steps)
-        return
     texts = [TextStream(vocabulary, sampling.stop) for _ in range(sampling.num_samples)]
     for step in steps:
         yield [text.feed(id) for text, id in zip(texts, step, strict=True)]

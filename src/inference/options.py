@@ -119,9 +119,9 @@ def errors_in_export(config: ExportConfig) -> list[str]:
 
 def errors_in_inference(config: InferenceConfig) -> list[str]:
     """Return what is wrong with the choice of a model, and every value that its key does not allow."""
-    if (config.run is None) == (config.checkpoint is None):
-        return ["which model? give run=... (the folder of a run) or checkpoint=... (a file), one of them"]
     errors = list(errors_in_values(config, type(config)))
+    if (config.run is None) == (config.checkpoint is None):
+        return ["which model? give run=... (the folder of a run) or checkpoint=... (a file), one of them", *errors]
     try:
         locate(config.path or "", config.at if config.at in AT else None)
     except UserError as error:

@@ -177,7 +177,7 @@ def test_the_page_colours_every_character_and_runs_nothing(answer, tmp_path):
     answer("score", f"run={folder}", "text=<b>it's\n", "format=html", f"output={page}")
     html = page.read_text()
     spans = re.findall(r'<span class="(?:given|b\d+)" title="([^"]*)">([^<]*)</span>', html)
-    assert "".join(text for _, text in spans) == "&lt;b&gt;it&#x27;s↵\n"
+    assert "".join(text for _, text in spans) == "&lt;b&gt;it&#39;s↵\n"
     bits = load(folder).score("<b>it's\n").bits
     assert [title for title, _ in spans] == ["given", *(f"{cost:.2f} bits" for cost in bits)]
     assert "<script" not in html

@@ -39,7 +39,8 @@ def test_every_model_comes_back_to_the_bit_from_its_checkpoint_alone(tmp_path, m
 
 def test_loading_imports_neither_hydra_nor_lightning_and_leaves_the_caller_s_generator(run):
     program = (
-        "import sys, torch; from src import load; torch.manual_seed(5); load(sys.argv[1]); drawn = torch.rand(1);"
+        "import sys, src; assert 'torch' not in sys.modules; import torch; from src import load;"
+        "torch.manual_seed(5); load(sys.argv[1]); drawn = torch.rand(1);"
         "torch.manual_seed(5); assert drawn == torch.rand(1), 'drew from the generator of the caller';"
         "print([name for name in ('hydra', 'omegaconf', 'lightning') if name in sys.modules])"
     )
