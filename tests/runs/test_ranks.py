@@ -48,7 +48,7 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
-def wait_until(true, seconds: float = 30) -> None:  # type: ignore[no-untyped-def]
+def wait_until(true, seconds: float = 60) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
@@ -107,14 +107,14 @@ def test_what_the_columns_of_two_processes_hold_unequally_weighs_as_in_one(tmp_p
 
 def under_way(folder: Path, *words: str) -> subprocess.Popen[str]:
     process = start(*WORDS, *TWO, "trainer.max_epochs=5000", *words, cwd=folder)
-    wait_until(lambda: list(folder.rglob("metrics.jsonl")) and len(processes_of(folder)) >= 2, 60)
+    wait_until(lambda: list(folder.rglob("metrics.jsonl")) and len(processes_of(folder)) >= 2, 120)
     return process
 
 
 def test_a_signal_to_the_first_process_stops_both_and_both_go_on_later(text: Path) -> None:
     process = under_way(text)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=90)
     assert process.returncode == 143, err
     assert "Traceback" not in err
     wait_until(lambda: not processes_of(text))
@@ -136,7 +136,7 @@ def test_a_process_that_is_killed_ends_the_other_soon_with_one_readable_error(te
     process = under_way(text)
     (other,) = [pid for pid in processes_of(text) if pid != process.pid]
     os.kill(other, signal.SIGKILL)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=90)
     assert process.returncode not in (0, None)
     assert "Traceback" not in err
     assert "another process of the run has died" in err
@@ -156,7 +156,7 @@ def test_one_that_dies_before_they_have_met_takes_the_other_along(text: Path, fi
     wait_until(lambda: len(processes_of(text)) >= 2)
     (other,) = [pid for pid in processes_of(text) if pid != process.pid]
     os.kill(process.pid if first else other, signal.SIGKILL)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=90)
     wait_until(lambda: not processes_of(text))
     assert "Traceback" not in err
     assert process.returncode not in (0, None)
@@ -166,7 +166,7 @@ def test_a_signal_to_the_other_process_alone_stops_both_with_its_exit_code(text:
     process = under_way(text)
     (other,) = [pid for pid in processes_of(text) if pid != process.pid]
     os.kill(other, signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=90)
     assert process.returncode == 143, err
     assert json.loads((only_run(text) / "run.json").read_text())["status"] == "stopped"
 
@@ -211,7 +211,7 @@ def test_a_job_that_slurm_puts_back_into_the_queue_goes_on_with_its_run(text: Pa
     slurm = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "80"}
     slurm["PATH"] = f"{scontrol.parent}:{os.environ['PATH']}"
     process = start(*WORDS, "trainer.max_steps=2000", "trainer.max_epochs=100", cwd=text, **slurm)
-    wait_until(lambda: list(text.rglob("metrics.jsonl")), 60)
+    wait_until(lambda: list(text.rglob("metrics.jsonl")), 120)
     process.send_signal(signal.SIGUSR1)
     _, err = process.communicate(timeout=60)
     assert (text / "calls").read_text() == "requeue 77_3\n", err
