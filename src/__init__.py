@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from src.inference.load import load
+    from src.reports.runs import curves, runs
 
-__all__ = ["load"]
+__all__ = ["curves", "load", "runs"]
 
 
 def __getattr__(name: str) -> Any:
-    """`from src import load`, lazily: importing the package alone imports no torch."""
+    """Import a name when it is first used, so that importing the package imports neither torch nor pandas."""
     if name == "load":
         from src.inference.load import load
 
         return load
+    if name in ("runs", "curves"):
+        from src.reports import runs as stored
+
+        return getattr(stored, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -87,7 +87,7 @@ def _errors_in_texts(configs: Iterable[Config]) -> dict[str, None]:
         options = {key: value for key, value in to_plain(data).items() if key not in WINDOW_KEYS}
         if (name := json.dumps(options)) not in texts:
             try:
-                texts[name] = open_corpus(**options)
+                texts[name] = open_corpus(data)
             except UserError as error:
                 texts[name] = error
         if isinstance(corpus := texts[name], UserError):
