@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -86,32 +86,8 @@ def about(**known: Any) -> Mapping[str, Any]:
     return known
 
 
-class Transitional(MutableMapping[str, Any]):
-    """TEMPORARY: lets a configuration still be read as a mapping, until every reader uses attributes."""
-
-    def __getitem__(self, key: str) -> Any:
-        if key not in self.__dataclass_fields__:  # type: ignore[attr-defined]
-            raise KeyError(key)
-        return getattr(self, key)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        setattr(self, key, value)
-
-    def __delitem__(self, key: str) -> None:
-        raise TypeError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.__dataclass_fields__)  # type: ignore[attr-defined]
-
-    def __len__(self) -> int:
-        return len(self.__dataclass_fields__)  # type: ignore[attr-defined]
-
-    def __or__(self, other: Any) -> dict[str, Any]:
-        return {**self, **other}
-
-
 @dataclass
-class DataConfig(Transitional):
+class DataConfig:
     """A text, how it is cut into splits, and how the splits are cut into windows."""
 
     name: str = MISSING
@@ -138,7 +114,7 @@ class DataConfig(Transitional):
 
 
 @dataclass
-class ModelConfig(Transitional):
+class ModelConfig:
     """A recurrence and its readout; `_target_` is the class, which gets the keys that its constructor has."""
 
     name: str = MISSING
@@ -156,14 +132,14 @@ class ModelConfig(Transitional):
 
 
 @dataclass
-class LossConfig(Transitional):
+class LossConfig:
     """How the losses L_t of a window become the one number that is minimised."""
 
     over_time: str = field(default="mean", metadata=about(choices=("sum", "mean")))
 
 
 @dataclass
-class OptimizerConfig(Transitional):
+class OptimizerConfig:
     """One of torch's optimizers; keys that it does not have are None."""
 
     name: str = field(default=MISSING, metadata=about(choices=("adam", "adamw", "sgd", "rmsprop")))
@@ -177,7 +153,7 @@ class OptimizerConfig(Transitional):
 
 
 @dataclass
-class SchedulerConfig(Transitional):
+class SchedulerConfig:
     """How the learning rate moves, counted in optimizer steps (plateau: in validations)."""
 
     name: str = field(default=MISSING, metadata=about(choices=("none", "cosine", "step", "plateau")))
@@ -191,7 +167,7 @@ class SchedulerConfig(Transitional):
 
 
 @dataclass
-class TrainerConfig(Transitional):
+class TrainerConfig:
     """Arguments of Lightning's Trainer that apply here, and ours: `threads`, `profile`."""
 
     accelerator: str = field(
@@ -225,7 +201,7 @@ class TrainerConfig(Transitional):
 
 
 @dataclass
-class SwitchConfig(Transitional):
+class SwitchConfig:
     """On or off."""
 
     enabled: bool = False
@@ -248,7 +224,7 @@ class TextSamplesConfig(DiagnosticConfig):
 
 
 @dataclass
-class CallbacksConfig(Transitional):
+class CallbacksConfig:
     """What watches a run. Each is on or off by `callbacks.<name>.enabled`."""
 
     save_figures: bool = False
@@ -267,14 +243,14 @@ class CallbacksConfig(Transitional):
 
 
 @dataclass
-class LoggerConfig(Transitional):
+class LoggerConfig:
     """Where the curves go. metrics.jsonl is always written."""
 
     name: str = field(default="tensorboard", metadata=about(choices=("tensorboard", "csv", "none")))
 
 
 @dataclass
-class CheckpointConfig(Transitional):
+class CheckpointConfig:
     """What is kept, when, and by which metric the best is chosen."""
 
     enabled: bool = field(default=True, metadata=about(affects_result=False))
@@ -287,7 +263,7 @@ class CheckpointConfig(Transitional):
 
 
 @dataclass
-class EarlyStoppingConfig(Transitional):
+class EarlyStoppingConfig:
     """Stop when the monitored metric of `checkpoint` has not improved for `patience` validations."""
 
     enabled: bool = False
@@ -296,14 +272,14 @@ class EarlyStoppingConfig(Transitional):
 
 
 @dataclass
-class SweepConfig(Transitional):
+class SweepConfig:
     """Options of a sweep as a whole; they change no run's result."""
 
     dry_run: bool = False
 
 
 @dataclass
-class Config(Transitional):
+class Config:
     """The whole of a training run."""
 
     name: str | None = field(default=None, metadata=about(literal=True, affects_result=False))
@@ -418,13 +394,6 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the dotted keys whose values are not equal in all of several plain configurations."""
-    flat = [dict(flatten(config)) for config in configs]
-    every = dict.fromkeys(key for one in flat for key in one)
-    return [key for key in every if any(one.get(key) != flat[0].get(key) for one in flat[1:])]
-
-
 # -- sample, score, evaluate, export ----------------------------------------------------------------------------------
 
 AT = ("best", "last")
@@ -432,7 +401,7 @@ MODEL_PRECISIONS = ("32-true", "64-true")  # float32 and float64, as trainer.pre
 
 
 @dataclass
-class InferenceConfig(Transitional):
+class InferenceConfig:
     """Which trained model, and how it is run; `model` is a group: another implementation of the same network."""
 
     run: str | None = field(default=None, metadata=about(literal=True))

@@ -70,6 +70,7 @@ class Network(NamedTuple):
 def network_of(recurrence: nn.Module) -> Network | None:
     """Return the cell and the weights of one of this project's recurrences, None for a class of the user's own."""
     layers: list[tuple[Tensor, ...]] = []
+    cell: Cell
     if isinstance(recurrence, (LSTM, GRU)):
         cell, f = lstm_cell if isinstance(recurrence, LSTM) else gru_cell, "tanh"
         for U, W, b_ih, b_hh in recurrence.rnn.all_weights:

@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from src.config.schema import PrunerConfig, SamplerConfig, SearchConfig, differing_keys
+from src.config.schema import PrunerConfig, SamplerConfig, SearchConfig, flatten
 from src.errors import RunFailure, UserError
 from src.files import atomic_file, lock, write_atomic
 from src.sweeps.search.space import Space, as_experiment, config_of, override, suggest
@@ -79,8 +79,8 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return what differs between two questions: `space`, `monitor`, or the keys of settings; at most five names."""
     found = [key for key in new if key != "settings" and old.get(key) != new[key]]
-    found += differing_keys([{"settings": one.get("settings", {})} for one in (old, new)])
-    found = [key.removeprefix("settings.") for key in found]
+    before, after = (dict(flatten(one.get("settings", {}))) for one in (old, new))
+    found += [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return [*found[:4], *(["..."] if len(found) > 4 else [])]
 
 
