@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import math
 import os
@@ -21,6 +22,13 @@ LACKING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EP
 def user_path(path: str | Path) -> Path:
     """Return a path as a user writes it: `~` is the home folder; `~nobody`, where there is no such user, is a name."""
     return Path(os.path.expanduser(path))  # Path.expanduser raises RuntimeError for ~nobody
+
+
+def absolute_path(path: str) -> str:
+    """Return an absolute path; a glob stays one, whatever characters the working directory has in its name."""
+    given = str(user_path(path))
+    is_glob = glob.has_magic(given) and not os.path.exists(given)
+    return os.path.normpath(os.path.join(glob.escape(os.getcwd()) if is_glob else os.getcwd(), given))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from src.config.checks import errors_in_config
 from src.config.compose import changes_in, compose_and_run, exit_with, stored_config, take, with_sizes_of_source
-from src.config.run_key import run_name
 from src.config.schema import Config
 from src.errors import UserError
 from src.process import heavy_imports
@@ -22,8 +21,8 @@ def train(config: Config) -> None:
     """Train one new run from a checked configuration."""
     if config.sweep.dry_run:
         raise UserError("sweep.dry_run=true shows the plan of a sweep, and this is a single run: add -m")
-    config = dataclasses.replace(config, name=run_name(config))
-    if before := run_before(Path(config.runs) / run_name(config), sys.argv[1:]):
+    config = dataclasses.replace(config, name=config.run_name)
+    if before := run_before(Path(config.runs) / config.run_name, sys.argv[1:]):
         return resume(before, [])  # a requeued SLURM job
     with heavy_imports():
         from src.training.run import fit

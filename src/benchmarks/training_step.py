@@ -12,7 +12,6 @@ from typing import Any
 
 from src.config.checks import errors_in_config
 from src.config.overrides import errors_in_overrides, quote_literals
-from src.config.run_key import run_name
 from src.config.schema import Config
 from src.errors import UserError
 from src.process import heavy_imports
@@ -42,7 +41,7 @@ def training_config(overrides: Sequence[str]) -> Config:
     config = config_of(overrides)
     if errors := errors_in_config(config):
         raise UserError(*errors)
-    config.name = run_name(config)
+    config.name = config.run_name
     return config
 
 

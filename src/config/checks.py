@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from src.config.schema import Config, TrainerConfig, errors_in_values
+from src.config.schema import Config, errors_in_values
 from src.data.corpora import EXTEND, errors_in_data
-from src.errors import UserError, nearest
+from src.errors import nearest
 
 METRICS = tuple(
     f"{stage}/{name}"
@@ -79,30 +79,3 @@ def _combinations(config: Config) -> Iterator[str]:
         yield f"trainer.precision={trainer.precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
     if trainer.min_epochs is not None and trainer.min_epochs > trainer.max_epochs:
         yield f"trainer.min_epochs={trainer.min_epochs}: expected at most trainer.max_epochs={trainer.max_epochs}"
-
-
-# -- how long an epoch and a run are, known before torch is imported --------------------------------------------------
-
-
-def windows_an_epoch(trainer: TrainerConfig, windows: int) -> int:
-    """Return how many windows an epoch has under Lightning's limits: a whole number counts, a fraction is a share."""
-    for limit in (trainer.limit_train_batches, trainer.overfit_batches or 1.0):
-        share = int(limit) if limit > 1 or isinstance(limit, int) else int(windows * limit)
-        windows = max(1, min(windows, share))
-    return windows
-
-
-def run_steps(trainer: TrainerConfig, steps_an_epoch: int) -> int:
-    """Return how many optimizer steps the run will make."""
-    steps = trainer.max_epochs * steps_an_epoch
-    return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
-
-
-def check_validations(trainer: TrainerConfig, windows: int) -> None:
-    """Raise UserError where a validation is due only after more windows than an epoch has: it would never come."""
-    every = trainer.val_check_interval
-    if every > windows and every > 1:
-        raise UserError(
-            f"trainer.val_check_interval={every:g}: an epoch has {windows} windows; expected at most as many, or a "
-            "share of them, 0 < x <= 1"
-        )

@@ -13,11 +13,11 @@ from src.config.schema import (
     COUNT,
     MISSING,
     POSITIVE,
+    RANGES,
     THREADS,
     InferenceConfig,
     about,
     errors_in_values,
-    within,
 )
 from src.errors import UserError, nearest
 from src.files import user_path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def errors_in_threads(key: str, threads: object) -> Iterator[str]:
     """Yield what is wrong with a number of threads, or `auto`."""
-    if not within(threads, THREADS):
+    if not RANGES[THREADS](threads):
         yield f"{key}={threads}: expected {THREADS}"
 
 

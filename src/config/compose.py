@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -214,8 +213,10 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except (RunFailure, OSError) as error:  # OSError: a full or read-only disk, a file that vanished
-        if isinstance(error, OSError) and _stdout_failed():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at the end
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was standard output that failed; Python would report it once more at its exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):  # `--help | head`: the reader has closed the pipe
                 sys.exit(0)
         if TRACEBACKS:
@@ -223,17 +224,6 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
         print(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
-
-
-def _stdout_failed() -> bool:
-    """Whether it was standard output that failed: the reader has closed the pipe, or the disk is full."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    pipe = select.poll()
-    pipe.register(1, 0)  # asks for errors only
-    return any(events & select.POLLERR for _, events in pipe.poll(0))
 
 
 # -- stored runs: resume=, rerun=, init_from= -------------------------------------------------------------------------

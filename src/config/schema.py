@@ -19,6 +19,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from src.errors import UserError, nearest
+from src.files import absolute_path
+
 MISSING: Any = "???"  # OmegaConf's mark of a mandatory value
 # The ranges, by the words in which an error names them. NaN is in none; infinity only where no end is named.
 FROM_MINUS_1 = "at least -1"
@@ -199,6 +202,25 @@ class TrainerConfig:
     profile: bool = field(default=False, metadata=about(affects_result=False))
     enable_progress_bar: bool = field(default=True, metadata=about(affects_result=False, may_change=True))
 
+    def windows_an_epoch(self, windows: int) -> int:
+        """Return how many windows an epoch has under Lightning's limits: a whole number counts, a fraction is a share.
+
+        Raises:
+            UserError: a validation is due only after more windows than that: it would never come.
+        """
+        for limit in (self.limit_train_batches, self.overfit_batches or 1.0):
+            share = int(limit) if limit > 1 or isinstance(limit, int) else int(windows * limit)
+            windows = max(1, min(windows, share))
+        if 1 < self.val_check_interval > windows:
+            every = f"trainer.val_check_interval={self.val_check_interval:g}"
+            raise UserError(f"{every}: an epoch has {windows} windows; expected at most as many, or {WINDOWS}")
+        return windows
+
+    def run_steps(self, steps_an_epoch: int) -> int:
+        """Return how many optimizer steps the run will make."""
+        steps = self.max_epochs * steps_an_epoch
+        return steps if self.max_steps < 0 else min(steps, self.max_steps)
+
 
 @dataclass
 class SwitchConfig:
@@ -301,6 +323,22 @@ class Config:
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig, metadata=about(may_change=True))
     sweep: SweepConfig = field(default_factory=SweepConfig, metadata=about(affects_result=False, may_change=True))
 
+    @property
+    def run_name(self) -> str:
+        """The name of a run: the user's, else its experiment, else its text and model."""
+        return self.name or self.experiment or f"{self.data.name}_{self.model.name}"
+
+    def with_absolute_paths(self) -> Config:
+        """Return a copy whose paths of texts and of `init_from` are absolute, seen from the working directory.
+
+        A stored run can then be evaluated, resumed and repeated from anywhere, and never reads another file.
+        """
+        data = dataclasses.replace(self.data)
+        for key in ("path", "val_path", "test_path", "root"):
+            if path := getattr(data, key):
+                setattr(data, key, absolute_path(path))
+        return dataclasses.replace(self, data=data, init_from=self.init_from and absolute_path(self.init_from))
+
 
 # -- the table of keys ------------------------------------------------------------------------------------------------
 
@@ -314,39 +352,26 @@ def key_table(schema: type = Config) -> dict[str, Key]:
 def _keys(schema: type, prefix: str, inherited: Mapping[str, Any]) -> Iterator[tuple[str, Key]]:
     types = get_type_hints(schema)
     for one in dataclasses.fields(schema):
-        about = {**inherited, **one.metadata}
-        kind, optional = _without_none(types[one.name])
+        known, kinds = {**inherited, **one.metadata}, get_args(types[one.name])
+        optional = type(None) in kinds
+        # of `str | None` the str, of `int | float` the wider
+        kind = types[one.name] if get_origin(types[one.name]) in (None, list, dict) else kinds[0]
         if dataclasses.is_dataclass(kind):
-            yield from _keys(kind, f"{prefix}{one.name}.", about)  # type: ignore[arg-type]
+            yield from _keys(kind, f"{prefix}{one.name}.", known)  # type: ignore[arg-type]
         else:
-            yield f"{prefix}{one.name}", Key(kind, optional, **about)
-
-
-def _without_none(kind: Any) -> tuple[Any, bool]:
-    """Return a type less `None`, and whether it had it; of `int | float` the wider."""
-    if get_origin(kind) is None or not (arguments := get_args(kind)) or get_origin(kind) in (list, dict):
-        return kind, False
-    kinds = [one for one in arguments if one is not type(None)]
-    return (float if float in kinds else kinds[0]), type(None) in arguments
+            yield f"{prefix}{one.name}", Key(float if float in kinds else kind, optional, **known)
 
 
 def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:
     """Yield every value that is not among its key's choices or not in its range, one text an error."""
-    from src.errors import nearest
-
     for key, about in key_table(schema).items():
         value = value_of(config, key)
         if value is None:
             continue
         if about.choices is not None and str(value) not in about.choices:
             yield f"{key}={value}: expected one of {', '.join(about.choices)}{nearest(str(value), about.choices)}"
-        if about.range is not None and not within(value, about.range):
+        if about.range is not None and not RANGES[about.range](value):
             yield f"{key}={value}: expected {about.range}{', or null' if about.optional else ''}"
-
-
-def within(value: Any, range_: str) -> bool:
-    """Whether a value is in a range of `RANGES`."""
-    return RANGES[range_](value)
 
 
 # -- between dataclasses and plain data -------------------------------------------------------------------------------

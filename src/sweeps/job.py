@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.compose import to_config
-from src.config.run_key import run_key, run_name, sweep_folder
+from src.config.run_key import run_key, sweep_folder
 from src.config.schema import Config, to_plain
 from src.errors import UserError
 from src.files import write_atomic
@@ -195,7 +195,7 @@ class JobRunner:
                     say(f"{folder} cannot be resumed and starts again: {error}")
             if folder.exists():
                 say(f"{folder}: the earlier attempt is archived in {archive(folder)}")
-            config.name = run_name(config)
+            config.name = config.run_name
             fit(config, command, folder)
         except BaseException as error:
             if raised_by_launcher(error):
@@ -239,6 +239,6 @@ def record_failure(folder: Path, config: Config, command: dict[str, Any], error:
         write_atomic(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
     with (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("".join(traceback.format_exception(error)))
-    known: dict[str, Any] = {"name": run_name(config), "experiment": config.experiment, "model": config.model.name}
+    known: dict[str, Any] = {"name": config.run_name, "experiment": config.experiment, "model": config.model.name}
     known |= {"data": config.data.name, "seed": config.seed, "metrics": {"final": {}, "best": None}, "seconds": 0.0}
     Record(folder, known | command | provenance() | entries).update(status="failed", finished=now(), error=described)

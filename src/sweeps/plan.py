@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.hydra_compat import ComposedJob
-from src.config.run_key import run_key, run_name, sweep_folder
+from src.config.run_key import run_key, sweep_folder
 from src.config.schema import Config
 from src.errors import counted
 from src.files import read_json, write_json
@@ -85,7 +85,7 @@ def make_plan(composed: Sequence[ComposedJob]) -> Plan:
     duplicates = []
     for overrides, config in composed:
         label = " ".join(one for one in overrides if one not in shared) or " ".join(overrides) or "(no overrides)"
-        key = run_name(config), run_key(config)
+        key = config.run_name, run_key(config)
         if key in jobs:
             duplicates.append(label)
             continue

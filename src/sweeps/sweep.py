@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.config.checks import check_validations, windows_an_epoch
 from src.config.hydra_compat import ComposedJob, Launcher, errors_in_launcher_settings, failure_of
 from src.config.schema import Config, to_plain
 from src.data.corpus import Corpus, open_corpus
@@ -96,7 +95,7 @@ def _errors_in_texts(configs: Iterable[Config]) -> dict[str, None]:
             check_prompt(config.callbacks.text_samples, corpus.vocabulary)
         check_monitor(config, corpus.splits)
         windows = plan_windows(corpus.splits["train"], data.seq_len, data.batch_size, data.offset, 0)
-        check_validations(config.trainer, windows_an_epoch(config.trainer, windows.count))
+        config.trainer.windows_an_epoch(windows.count)
 
     return _errors_of(check, configs)
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from src.config.checks import run_steps
 from src.config.schema import Config, TrainerConfig, from_plain, key_table, set_value
 from src.errors import UserError
 from src.files import remove_leftovers
@@ -115,7 +114,7 @@ def check_limits(prepared: Prepared, checkpoint: Checkpoint) -> None:
 def why_no_step(prepared: Prepared, checkpoint: Checkpoint) -> str:
     """Return why a run has no step left to make and what would give it some, or an empty text."""
     step, config = checkpoint.step, prepared.config
-    if step >= run_steps(config.trainer, prepared.steps_an_epoch):
+    if step >= config.trainer.run_steps(prepared.steps_an_epoch):
         return f"it has made all its {step} steps; for more: trainer.max_epochs=N (or max_steps, where that is set)"
     waited = checkpoint.state("early_stopping").get("lines", 0)
     if config.early_stopping.enabled and waited >= config.early_stopping.patience:
@@ -148,7 +147,7 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
 def end_of_schedule(prepared: Prepared, checkpoint: Checkpoint) -> str:
     """Return the note on a schedule that ends before the run does, for its horizon is that of the first start."""
     config, horizon = prepared.config, checkpoint.progress["schedule"]["total_steps"]
-    if config.scheduler.name != "cosine" or horizon >= run_steps(config.trainer, prepared.steps_an_epoch):
+    if config.scheduler.name != "cosine" or horizon >= config.trainer.run_steps(prepared.steps_an_epoch):
         return ""
     rate, verb = (
         config.optimizer.lr * config.scheduler.final_fraction,

@@ -21,8 +21,6 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from src.baselines import baselines, basis
-from src.config.checks import check_validations, run_steps, windows_an_epoch
-from src.config.run_key import with_absolute_paths
 from src.config.schema import Config, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
@@ -83,11 +81,10 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     check_monitor(config, corpus.splits)
     if source:
         check_growth(source, corpus.vocabulary, config.data.unknown)
-    config = with_absolute_paths(config)  # only now: the errors above name paths as the user typed them
+    config = config.with_absolute_paths()  # only now: the errors above name paths as the user typed them
     data = TextData(corpus, config.data, seed)
     processes, size = world_size(config.trainer), len(corpus.vocabulary)
-    data.limit = windows_an_epoch(config.trainer, len(data.windows(world_size=processes)))
-    check_validations(config.trainer, data.limit)
+    data.limit = config.trainer.windows_an_epoch(len(data.windows(world_size=processes)))
     check_size(config.model, size)
     share = config.trainer.devices if processes > 1 else 1
     threads = threads_for(config.trainer.threads, config.model.hidden_size, share)
@@ -104,7 +101,7 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     steps_an_epoch = math.ceil(data.limit / config.trainer.accumulate_grad_batches)
     identity = {"format": FORMAT, "config": to_plain(config), "corpus": corpus.key, "init_from": start}
     identity["vocabulary"] = corpus.vocabulary.to_plain()
-    module = LanguageModule(model, config, run_steps(config.trainer, steps_an_epoch), identity)
+    module = LanguageModule(model, config, config.trainer.run_steps(steps_an_epoch), identity)
     return Prepared(config, corpus, data, module, steps_an_epoch)
 
 

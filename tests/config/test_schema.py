@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from math import inf, nan
 
@@ -11,8 +12,9 @@ import yaml
 from src.config.checks import errors_in_config
 from src.config.compose import compose, to_config
 from src.config.overrides import CONF
-from src.config.run_key import absolute, run_key, what_matters, with_absolute_paths
+from src.config.run_key import run_key, what_matters
 from src.config.schema import RANGES, CallbacksConfig, Config, flatten, from_plain, key_table, set_value, to_plain
+from src.files import absolute_path
 
 
 def composed(*overrides: str) -> Config:
@@ -52,8 +54,9 @@ def test_a_value_out_of_range_is_one_error_that_names_the_key(key, value):
 
 
 def test_a_key_that_cannot_change_the_result_is_not_in_the_key_of_a_run():
+    config = composed()
     for key, about in key_table().items():
-        before, after = composed(), composed()
+        before, after = copy.deepcopy(config), copy.deepcopy(config)
         value = {str: "other", bool: True, int: 77, float: 0.77}.get(about.type, [0.5, 0.25])
         set_value(before, key, None)
         set_value(after, key, {"a": 1} if key == "model.options" else value)
@@ -103,7 +106,7 @@ def test_a_relative_path_counts_as_the_file_that_it_names(tmp_path, monkeypatch)
     config = composed("data=text", "data.path=my.txt")
     monkeypatch.chdir(tmp_path)
     mine = run_key(config)
-    assert run_key(with_absolute_paths(config)) == mine
+    assert run_key(config.with_absolute_paths()) == mine
     monkeypatch.chdir("/")
     assert run_key(config) != mine  # another file of the same name
     assert run_key(composed("data=text", f"data.path={tmp_path / 'my.txt'}")) == mine
@@ -115,9 +118,9 @@ def test_a_glob_stays_a_glob_whatever_the_working_directory_is_called(tmp_path, 
     folder.mkdir()
     (folder / "c [2].txt").touch()
     monkeypatch.chdir(folder)
-    assert absolute("c [2].txt") == str(folder / "c [2].txt")
-    assert absolute("*.txt") == str(tmp_path / "odd [[]1] [*]" / "*.txt")
-    assert absolute("~nosuchuser/a.txt") == str(folder / "~nosuchuser/a.txt")
+    assert absolute_path("c [2].txt") == str(folder / "c [2].txt")
+    assert absolute_path("*.txt") == str(tmp_path / "odd [[]1] [*]" / "*.txt")
+    assert absolute_path("~nosuchuser/a.txt") == str(folder / "~nosuchuser/a.txt")
 
 
 def test_a_model_file_of_the_users_own_keeps_its_values_beside_a_text_that_suggests_others(tmp_path):

@@ -10,8 +10,9 @@ import torch
 import yaml
 from threadpoolctl import threadpool_info
 
-from src.config.run_key import absolute, run_key, with_absolute_paths
+from src.config.run_key import run_key
 from src.data.text_reader import find
+from src.files import absolute_path
 from src.training.machine import use_threads
 from tests.fabricated_run import VERSE, configuration
 from tests.runs.commands import only_run, refused, run
@@ -23,20 +24,20 @@ def test_a_path_is_stored_from_the_root_on_and_a_glob_stays_one(tmp_path, monkey
     for name in ("a.txt", "b.txt", "c [2].txt"):
         (here / name).write_text("some text")
     monkeypatch.chdir(here)
-    stored = {typed: absolute(typed) for typed in ("a.txt", "./a.txt", "[ab].txt", "c [2].txt", "*.txt", ".")}
+    stored = {typed: absolute_path(typed) for typed in ("a.txt", "./a.txt", "[ab].txt", "c [2].txt", "*.txt", ".")}
     found = {typed: [source.path.name for source in find(typed)] for typed in stored}
     monkeypatch.chdir(tmp_path)
     assert {typed: [source.path.name for source in find(path)] for typed, path in stored.items()} == found
     assert stored["a.txt"] == stored["./a.txt"] == str(here / "a.txt")
-    assert absolute(stored["[ab].txt"]) == stored["[ab].txt"]
-    assert absolute("~nosuchuser/a.txt") == str(tmp_path / "~nosuchuser/a.txt")
+    assert absolute_path(stored["[ab].txt"]) == stored["[ab].txt"]
+    assert absolute_path("~nosuchuser/a.txt") == str(tmp_path / "~nosuchuser/a.txt")
 
 
 def test_the_key_of_a_sweep_knows_a_text_by_where_it_lies_and_not_by_how_it_was_typed(tmp_path, monkeypatch):
     config = configuration("cell", **{"data.path": "my.txt"})
     monkeypatch.chdir(tmp_path)
     mine = run_key(config)
-    assert run_key(with_absolute_paths(config)) == mine
+    assert run_key(config.with_absolute_paths()) == mine
     monkeypatch.chdir("/")
     assert run_key(config) != mine  # another file of the same name
     assert run_key(configuration("cell", **{"data.path": str(tmp_path / "my.txt")})) == mine
