@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from src.config.checks import errors_in_config
-from src.config.compose import changes_in, compose_and_run, exit_with, stored_config, take, with_sizes_of_source
+from src.config.compose import compose_and_run, exit_with, stored_config, take, with_sizes_of_source
 from src.config.schema import Config
 from src.errors import UserError
 from src.process import heavy_imports
@@ -31,8 +31,7 @@ def train(config: Config) -> None:
 
 def resume(folder: Path, overrides: list[str]) -> None:
     """Go on with a run in its folder; the overrides may extend it or move it."""
-    stored_config(folder, overrides)  # reports what is wrong before anything is changed
-    changes = changes_in(overrides)
+    _, changes = stored_config(folder, overrides)  # reports what is wrong before anything is changed
     with heavy_imports():
         from src.training.resume import resume
     resume(folder, changes)
@@ -45,7 +44,7 @@ def main() -> None:
     if "resume" in stored:
         resume(Path(stored["resume"]), rest)
     elif "rerun" in stored:
-        train(stored_config(Path(stored["rerun"]), rest))
+        train(stored_config(Path(stored["rerun"]), rest)[0])
     else:
         run_jobs = partial(run_sweep, command=arguments)
         compose_and_run("train", Config, train, with_sizes_of_source(arguments), errors_in_config, run_jobs)

@@ -7,6 +7,7 @@ Nothing here imports torch, so an error is reported in half a second.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -40,6 +41,7 @@ from src.config.overrides import (
 from src.config.schema import Config, flatten, set_value, to_plain
 from src.errors import RunFailure, UserError
 from src.inference.options import locate, newest_below, run_of
+from src.process import heavy_imports
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; below it is set for Hydra
 Check = Callable[[Any], list[str]]
@@ -238,24 +240,24 @@ def take(keys: Sequence[str], arguments: Iterable[str]) -> tuple[dict[str, str],
     taken: dict[str, str] = {}
     rest = []
     for argument in arguments:
-        literal = split_literal(argument)
-        if literal is None or literal[0] not in keys:
+        key, value = split_literal(argument) or ("", "")
+        if key not in keys:
             rest.append(argument)
         elif taken:
             first = "=".join(next(iter(taken.items())))
             raise UserError(f"{argument}: one stored run at a time, and {first} is given already")
-        elif not literal[1]:
+        elif not value:
             raise UserError(f"{argument} is empty: expected the folder of a run")
         else:
-            taken[literal[0]] = literal[1]
+            taken[key] = value
     return taken, rest
 
 
-def stored_config(folder: Path, arguments: Sequence[str] = ()) -> Config:
-    """Return the configuration of a run, changed by the overrides; checked as a whole.
+def stored_config(folder: Path, arguments: Sequence[str] = ()) -> tuple[Config, dict[str, Any]]:
+    """Return the configuration of a run, changed by the overrides and checked as a whole, and {dotted key: new value}.
 
     Raises:
-        UserError: the folder is no run, or an override is wrong.
+        UserError: the folder is no run, or an override is wrong; a group, whose other keys are stored already.
     """
     path = folder / "config.yaml"
     try:
@@ -267,44 +269,24 @@ def stored_config(folder: Path, arguments: Sequence[str] = ()) -> Config:
         raise UserError(f"{folder} is no run: there is no {path.name} in it{below}") from error
     except (ValueError, TypeError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not the configuration of a run: {str(error).partition(chr(10))[0]}") from error
-    changes, wrong = _changes_and_errors(arguments)
-    for key, value in changes.items():
-        set_value(config, key, value)
-    if wrong := [*wrong, *errors_in_config(config)]:
-        raise UserError(*wrong)
-    return config
-
-
-def changes_in(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return {dotted key: value} of the overrides that change a stored configuration.
-
-    Raises:
-        UserError: what is wrong with any of them; a group, whose other keys are stored already.
-    """
-    changes, wrong = _changes_and_errors(arguments)
-    if wrong:
-        raise UserError(*wrong)
-    return changes
-
-
-def _changes_and_errors(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return {dotted key: value} of the overrides that are right, and what is wrong with the others."""
     flags, overrides = flags_and_overrides(arguments)
     overrides = quote_literals(overrides)
     errors = errors_in_overrides(overrides, Config)
     wrong = [*errors.values()]
     wrong += [f"{flag}: a stored run is used as it is; sweeps and Hydra's flags are for new runs" for flag in flags]
-    typed = OmegaConf.structured(Config)
-    changed = []
+    typed, changes = OmegaConf.structured(Config), {}
     for override in OverridesParser.create().parse_overrides([one for one in overrides if one not in errors]):
         key = override.key_or_group
         if key in groups() or override.is_sweep_override():
             wrong.append(f"{override.input_line}: a stored run is changed key by key ({key}.KEY=value)")
         else:
             OmegaConf.update(typed, key, override.value())
-            changed.append(key)
-    values = OmegaConf.to_container(OmegaConf.create({key: OmegaConf.select(typed, key) for key in changed}))
-    return values, wrong  # type: ignore[return-value]
+            value = OmegaConf.select(typed, key)  # of the key's type
+            changes[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            set_value(config, key, changes[key])
+    if wrong := [*wrong, *errors_in_config(config)]:
+        raise UserError(*wrong)
+    return config, changes
 
 
 def _escaped(value: Any) -> Any:
@@ -344,15 +326,10 @@ def with_sizes_of_source(arguments: Sequence[str]) -> list[str]:
 
 def _config_of_checkpoint(checkpoint: Path) -> Mapping[str, Any]:
     """Return the stored configuration of a checkpoint: the file beside it, which needs no torch, else the one in it."""
-    run = run_of(checkpoint)
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else None
-    except (OSError, yaml.YAMLError):
-        config = None
-    if isinstance(config, dict) and {"model", "data"} <= config.keys():
-        return config
-    from src.process import heavy_imports
-
+    with contextlib.suppress(OSError, yaml.YAMLError):
+        config = yaml.safe_load(((run_of(checkpoint) or checkpoint) / "config.yaml").read_text(encoding="utf-8"))
+        if isinstance(config, dict) and {"model", "data"} <= config.keys():
+            return config
     with heavy_imports():
         from src.inference.load import load
     return to_plain(load(checkpoint).config)
