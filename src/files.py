@@ -117,14 +117,6 @@ def lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
         own.release()
 
 
-def is_locked(path: Path) -> bool:
-    """Whether another process holds the lock file; False if there is no such file."""
-    if not path.exists():
-        return False
-    with lock(path) as held:
-        return not held
-
-
 def to_json(value: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
     """Return plain data as JSON, with null for a number that is not finite (a perplexity of e^1000, say)."""
     return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=default)

@@ -224,23 +224,15 @@ def _free(schema: type) -> list[str]:
 
 def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> str:
     """Return the nearest right key; a right last part (`hidden_size`, `lr`) gets the whole key."""
-    leaf = key.rpartition(".")[2]
-    whole = [k for k in known if k.rpartition(".")[2] == leaf]
-    if whole:
-        if leaf != key:
-            whole = [max(whole, key=lambda one: _likeness(key, one))]
-        return f"; did you mean {' or '.join(whole[:3])}?"
-    match = difflib.get_close_matches(key, list(dict.fromkeys([*known, *options])), n=2, cutoff=0.6)
-    if len(match) == 2 and _likeness(key, match[1]) < _likeness(key, match[0]):
-        match.pop()  # the second is named only where it is as near
+    leaf, every = key.rpartition(".")[2], list(dict.fromkeys([*known, *options]))
+    match = [one for one in known if one.rpartition(".")[2] == leaf]
+    if leaf != key and len(match) > 1:
+        match = [max(match, key=lambda one: difflib.SequenceMatcher(None, one, key).ratio())]
+    match = match or difflib.get_close_matches(key, every, n=1, cutoff=0.6)
     if not match:
-        leaves = {k.rpartition(".")[2]: k for k in known}
-        match = [leaves[m] for m in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
-    return f"; did you mean {' or '.join(match)}?" if match else f"; the groups are {', '.join(sorted(options))}"
-
-
-def _likeness(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, other, one).ratio()
+        leaves = {one.rpartition(".")[2]: one for one in known}
+        match = [leaves[like] for like in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
+    return f"; did you mean {' or '.join(match[:3])}?" if match else f"; the groups are {', '.join(sorted(options))}"
 
 
 @functools.cache
