@@ -1,8 +1,6 @@
 """Runs -> one table: mean and spread over seeds, against baselines, with what failed. Reads files only.
 
     python -m src.report runs/sweeps/depth --compare model --html depth.html
-
-Neither torch nor Hydra is imported; scipy, pandas, jinja2 and matplotlib only once runs are found and when used.
 """
 
 from __future__ import annotations
@@ -16,8 +14,8 @@ from typing import Any, NoReturn
 
 from src.errors import UserError
 from src.files import user_path, write_atomic
-from src.reports.runs import SPLITS, find_runs, suggestion
 
+SPLITS = ("train", "val", "test")
 FORMATS = {
     "csv": "the table as CSV",
     "markdown": "the report as Markdown",
@@ -41,7 +39,7 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("paths", nargs="*", metavar="PATH", help="a run's folder, or a folder with runs below it")
+    add("paths", nargs="+", metavar="PATH", help="a run's folder, or a folder with runs below it")
     add("--metric", metavar="NAME", help="what to compare, default val/cross_entropy; also seconds, parameters")
     add("--split", choices=SPLITS, help="compare by evaluation_<split>.json, as python -m src.evaluate writes it")
     add("--at", choices=("final", "best"), help="the value at the end of training (default) or at the best checkpoint")
@@ -76,13 +74,22 @@ def report(arguments: Sequence[str]) -> str:
     Raises:
         UserError: all errors that are known at once.
     """
-    options = parse(arguments)
-    runs = find_runs(options.paths)
+    options = parser().parse_intermixed_args(arguments)  # options may come between paths
+    targets = {kind: target for kind in FORMATS if (target := getattr(options, kind))}
+    check(options, targets)
     from src.reports import compare, formatting, table
+    from src.reports.runs import find_runs
 
-    errors: list[str] = []
-    metric = _attempt(errors, lambda: table.resolve_metric(options.metric, options.split, options.at, runs))
-    key = _attempt(errors, lambda: compare.resolve_key(options.compare, runs)) if options.compare else None
+    runs, errors = find_runs(options.paths), []
+
+    def attempt(resolve: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return resolve(*given)
+        except UserError as error:
+            errors.extend(error.messages)
+
+    metric = attempt(table.resolve_metric, options.metric, options.split, options.at, runs)
+    key = attempt(compare.resolve_key, options.compare, runs) if options.compare else None
     if errors:
         raise UserError(*errors)
     made = table.build(runs, metric, options.ignore, kept=key)
@@ -94,65 +101,37 @@ def report(arguments: Sequence[str]) -> str:
         "latex": lambda: formatting.to_latex(content, command),
         "html": lambda: formatting.to_html(made, content, command),
     }
-    targets = {kind: getattr(options, kind) for kind in FORMATS if getattr(options, kind)}
+    printed = {kind: render[kind]() for kind, target in targets.items() if target == "-"}
     written = [f"{kind}: {target}\n" for kind, target in targets.items() if target != "-"]
     try:
-        for kind, target in targets.items():
-            if target != "-":
-                write_atomic(user_path(target), render[kind]())
+        for kind in targets.keys() - printed.keys():
+            write_atomic(user_path(targets[kind]), render[kind]())
         if options.figures:
             from src.reports.figures import write_figures
 
             written.append(f"figures: {write_figures(made, user_path(options.figures))} in {options.figures}\n")
     except OSError as error:
         raise UserError(f"{error.filename} cannot be written: {error.strerror}") from error
-    for kind in (kind for kind, target in targets.items() if target == "-"):
-        return render[kind]()
-    counts = {split: sum(split in run.evaluations for run in runs) for split in SPLITS if split != options.split}
-    hints = [
-        f"--split {split} compares the {number} evaluated on {split}" for split, number in counts.items() if number
-    ]
-    blocks = [formatting.to_text(content), f"{'; '.join(hints)}\n" if hints else "", "".join(written)]
-    return "\n".join(block for block in blocks if block)
+    if printed:
+        return "".join(printed.values())
+    return "\n".join([formatting.to_text(content), *(["".join(written)] if written else [])])
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options.
-
-    Raises:
-        UserError: everything that is wrong with them and can be known before a run is read.
-    """
-    options, unknown = parser().parse_known_intermixed_args(arguments)  # options may come between paths
-    # What follows an unknown option is unknown too, and no error of its own.
-    names = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
-    known = [f"--{name}" for name in vars(options) if name != "paths"]
-    errors = [f"there is no option {name}{suggestion(name, known)}" for name in names]
-    if not options.paths:
-        errors.append("no path given; for example: python -m src.report runs (see --help for the options)")
-    targets = {kind: getattr(options, kind) for kind in (*FORMATS, "figures") if getattr(options, kind)}
+def check(options: argparse.Namespace, targets: dict[str, str]) -> None:
+    """Raise UserError with all that is wrong with the options and can be known before a run is read."""
+    errors = []
     if [*targets.values()].count("-") > 1:
         errors.append(f"only one of {', '.join(f'--{kind}' for kind in FORMATS)} can go to standard output (-)")
     if options.compare and options.csv == "-":
         errors.append("--compare is not part of a CSV: --csv FILE prints it beside the file, or use --markdown -")
-    for kind, target in targets.items():
+    for kind, target in {**targets, **({"figures": options.figures} if options.figures else {})}.items():
         path = user_path(target)
         if not path.parent.is_dir():
             errors.append(f"--{kind} {target}: there is no folder {path.parent}")
-        elif kind == "figures" and path.is_file():
-            errors.append(f"--figures {target} is a file; name a folder")
-        elif kind != "figures" and path.is_dir():
-            errors.append(f"--{kind} {target} is a folder; name a file in it")
+        elif path.exists() and path.is_dir() != (kind == "figures"):
+            errors.append(f"--{kind} {target}: {'name a folder' if kind == 'figures' else 'that is a folder'}")
     if errors:
         raise UserError(*errors)
-    return options
-
-
-def _attempt(errors: list[str], attempt: Callable[[], Any]) -> Any:
-    try:
-        return attempt()
-    except UserError as error:
-        errors += error.messages
-        return None
 
 
 if __name__ == "__main__":
