@@ -9,13 +9,12 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from src.errors import UserError
 from src.files import user_path, write_atomic
 
-SPLITS = ("train", "val", "test")
 FORMATS = {
     "csv": "the table as CSV",
     "markdown": "the report as Markdown",
@@ -41,7 +40,7 @@ def parser() -> Parser:
     add = made.add_argument
     add("paths", nargs="+", metavar="PATH", help="a run's folder, or a folder with runs below it")
     add("--metric", metavar="NAME", help="what to compare, default val/cross_entropy; also seconds, parameters")
-    add("--split", choices=SPLITS, help="compare by evaluation_<split>.json, as python -m src.evaluate writes it")
+    add("--split", choices=("train", "val", "test"), help="compare by evaluation_<split>.json, as python -m src.evaluate writes it")
     add("--at", choices=("final", "best"), help="the value at the end of training (default) or at the best checkpoint")
     add("--compare", metavar="KEY", help="pair runs by seed over the values of a setting, such as model")
     add("--ignore", metavar="KEY", action="append", default=[], help="a setting that makes no row; repeatable")
@@ -72,66 +71,36 @@ def report(arguments: Sequence[str]) -> str:
     """Write the files that were asked for and return what goes to standard output.
 
     Raises:
-        UserError: all errors that are known at once.
+        UserError: an option or a path is wrong, or a file cannot be written.
     """
     options = parser().parse_intermixed_args(arguments)  # options may come between paths
-    targets = {kind: target for kind in FORMATS if (target := getattr(options, kind))}
-    check(options, targets)
+    targets = {kind: target for kind in (*FORMATS, "figures") if (target := getattr(options, kind))}
+    folders = {kind: user_path(target).parent for kind, target in targets.items()}
+    if missing := [kind for kind, folder in folders.items() if not folder.is_dir()]:
+        raise UserError(*(f"--{kind} {targets[kind]}: there is no folder {folders[kind]}" for kind in missing))
     from src.reports import compare, formatting, table
     from src.reports.runs import find_runs
 
-    runs, errors = find_runs(options.paths), []
-
-    def attempt(resolve: Callable[..., Any], *given: Any) -> Any:
-        try:
-            return resolve(*given)
-        except UserError as error:
-            errors.extend(error.messages)
-
-    metric = attempt(table.resolve_metric, options.metric, options.split, options.at, runs)
-    key = attempt(compare.resolve_key, options.compare, runs) if options.compare else None
-    if errors:
-        raise UserError(*errors)
+    runs = find_runs(options.paths)
+    metric = table.resolve_metric(options.metric, options.split, options.at, runs)
+    key = compare.resolve_key(options.compare, runs) if options.compare else None
     made = table.build(runs, metric, options.ignore, kept=key)
-    content = formatting.sections(made, [compare.compare(one, key, metric) for one in made.tables] if key else [])
+    content = formatting.sections(made, key)
     command = shlex.join(["python", "-m", "src.report", *arguments])
-    render: dict[str, Callable[[], str]] = {
-        "csv": lambda: formatting.to_csv(made),
-        "markdown": lambda: formatting.to_markdown(content),
-        "latex": lambda: formatting.to_latex(content, command),
-        "html": lambda: formatting.to_html(made, content, command),
-    }
-    printed = {kind: render[kind]() for kind, target in targets.items() if target == "-"}
-    written = [f"{kind}: {target}\n" for kind, target in targets.items() if target != "-"]
+    files = {kind: getattr(formatting, f"to_{kind}")(made, content, command) for kind in FORMATS if kind in targets}
+    printed = [text for kind, text in files.items() if targets[kind] == "-"]
+    written = ""
     try:
-        for kind in targets.keys() - printed.keys():
-            write_atomic(user_path(targets[kind]), render[kind]())
+        for kind in (kind for kind in files if targets[kind] != "-"):
+            write_atomic(user_path(targets[kind]), files[kind])
+            written += f"{kind}: {targets[kind]}\n"
         if options.figures:
             from src.reports.figures import write_figures
 
-            written.append(f"figures: {write_figures(made, user_path(options.figures))} in {options.figures}\n")
+            written += f"figures: {write_figures(made, user_path(options.figures))} in {options.figures}\n"
     except OSError as error:
         raise UserError(f"{error.filename} cannot be written: {error.strerror}") from error
-    if printed:
-        return "".join(printed.values())
-    return "\n".join([formatting.to_text(content), *(["".join(written)] if written else [])])
-
-
-def check(options: argparse.Namespace, targets: dict[str, str]) -> None:
-    """Raise UserError with all that is wrong with the options and can be known before a run is read."""
-    errors = []
-    if [*targets.values()].count("-") > 1:
-        errors.append(f"only one of {', '.join(f'--{kind}' for kind in FORMATS)} can go to standard output (-)")
-    if options.compare and options.csv == "-":
-        errors.append("--compare is not part of a CSV: --csv FILE prints it beside the file, or use --markdown -")
-    for kind, target in {**targets, **({"figures": options.figures} if options.figures else {})}.items():
-        path = user_path(target)
-        if not path.parent.is_dir():
-            errors.append(f"--{kind} {target}: there is no folder {path.parent}")
-        elif path.exists() and path.is_dir() != (kind == "figures"):
-            errors.append(f"--{kind} {target}: {'name a folder' if kind == 'figures' else 'that is a folder'}")
-    if errors:
-        raise UserError(*errors)
+    return "".join(printed) or "\n".join(filter(None, [formatting.to_text(content), written]))
 
 
 if __name__ == "__main__":

@@ -68,12 +68,6 @@ def draw(table: Table, metric: Metric, x_axes: Sequence[str] = tuple(X_AXES)) ->
     return figures
 
 
-def not_drawn(table: Table) -> str:
-    """Return how many rows are in no figure, or an empty text."""
-    rows = sum(not row.name for row in table.rows)
-    return f"Of {rows} rows the figures show the best {len(LINES)}." if rows > len(LINES) else ""
-
-
 def encode(figure: Figure, kind: str) -> bytes:
     """Return a figure as the content of a file."""
     stream = io.BytesIO()

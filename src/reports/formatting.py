@@ -12,7 +12,7 @@ from pathlib import Path
 from pandas import DataFrame
 from tabulate import tabulate  # type: ignore[import-untyped]
 
-from src.reports.compare import Comparisons
+from src.reports.compare import compare
 from src.reports.runs import COSTS
 from src.reports.statistics import Summary
 from src.reports.table import CHOICES, Report, Row, Table, differing, label, short_names, show, unequal_costs
@@ -45,15 +45,16 @@ class Section:
         if self.grid.empty:
             return ""
         align = ["right" if head in NUMBERS else "left" for head in self.grid]
-        return str(tabulate(self.grid, [*self.grid], kind, showindex=False, disable_numparse=True, colalign=align))
+        rows, heads = [[*self.grid], *self.grid.to_numpy().tolist()], () if kind == "plain" else "firstrow"
+        return str(tabulate(rows, heads, kind, disable_numparse=True, colalign=align))
 
 
 def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def sections(report: Report, comparisons: Sequence[Comparisons] = ()) -> list[Section]:
-    """Return the report's content; `comparisons` has one item a table, or none."""
+def sections(report: Report, key: str | None = None) -> list[Section]:
+    """Return the report's content, with a comparison over the values of `key`."""
     every = [group.settings for table in report.tables for group in table.groups]
     common = [key for key in CHOICES if every and every[0].get(key) and key not in differing(every)]
     counted = sum(len(group.counted) for table in report.tables for group in table.groups)
@@ -61,14 +62,14 @@ def sections(report: Report, comparisons: Sequence[Comparisons] = ()) -> list[Se
     runs = f"{len(report.runs)} run{'' if len(report.runs) == 1 else 's'}"
     made = [Section([f"{runs}: {', '.join([f'{counted} counted', *reasons])}", report.metric.describe()])]
     made[0].lines += [f"all runs: {label(every[0], common)}"] if common else []
-    for index, table in enumerate(report.tables):
+    for table in report.tables:
         lines = [f"{table.text}:"] if len(report.tables) > 1 else []
         lines += [f"no finished run has {report.metric.name} yet"] if all(row.name for row in table.rows) else []
         others = [key for key in differing([row.settings for row in table.rows if row.runs]) if key not in table.columns]
         after = [f"also different, each with a setting above: {', '.join(others)}"] if others else []
         grid = DataFrame([_cells(table, row) for row in table.rows]).fillna("")
         made.append(Section(lines, grid, [*after, *unequal_costs(table)], "Runs, best first", table))
-        made += [_comparison(report, comparisons[index])] if comparisons else []
+        made += [_comparison(report, table, key)] if key else []
     if report.left_out:
         rows = [{"why not": one.reason, "run": report.label_of(one.run) or "-", "so far": figure(one.so_far),
                  "what happened": one.why, "folder": str(one.run.folder)} for one in report.left_out]  # fmt: skip
@@ -88,6 +89,10 @@ def interval(summary: Summary) -> str:
     return "" if summary.low is None else f"[{figure(summary.low)}, {figure(summary.high)}]"
 
 
+def p_value(p: float | None) -> str:
+    return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
 def _cells(table: Table, row: Row) -> dict[str, str]:
     """Return one row by column; the name of a baseline is in the first column of settings, if there is one."""
     names = short_names(table.columns)
@@ -101,25 +106,28 @@ def _cells(table: Table, row: Row) -> dict[str, str]:
     return {**cells, "n": n, "best": figure(row.costs.get("best")), **dict.fromkeys(COSTS, ""), **spent}
 
 
-def _comparison(report: Report, comparisons: Comparisons) -> Section:
+def _comparison(report: Report, table: Table, key: str) -> Section:
+    items, alone = compare(table, key, report.metric)
     title = (
-        f"{comparisons.key} compared by {report.metric.describe()}: difference = first - second, "
+        f"{key} compared by {report.metric.describe()}: difference = first - second, "
         f"over pairs of equal seed and equal other settings (paired t; d = mean / sd of the differences)"
     )
-    rows = [{
-        "first": one.first, "second": one.second,
-        "difference": "" if one.difference is None else f"{one.difference.mean:+,.4f}",
-        "95 % interval": "" if one.difference is None else interval(one.difference),
-        "p": "" if one.p is None else f"{one.p:.2g}",
-        "p (Holm)": "" if one.p_holm is None or one.tests == 1 else f"{one.p_holm:.2g}",
-        "d": "" if one.effect is None else f"{one.effect:.3g}",
-        "n": str(one.n), "is it more than noise?": one.verdict(report.metric.mode),
-    } for one in comparisons.items]  # fmt: skip
-    alone = [f"  {report.label_of(run)}: {run.folder}" for run in comparisons.alone[:ALONE_AT_MOST]]
-    more = len(comparisons.alone) - len(alone)
-    after = [f"without a partner of equal seed and settings: {len(comparisons.alone)}"] if alone else []
-    after += [*alone, f"  and {more} more"] if more else alone
-    return Section([title], DataFrame(rows), after, "More than noise?")
+    rows = []
+    for one in items:
+        numbers = {}
+        if one.difference is not None:
+            p, d = one.difference.p, one.difference.effect
+            numbers = {
+                "difference": f"{one.difference.mean:+,.4f}", "95 % interval": interval(one.difference),
+                "p": p_value(p), "p (Holm)": p_value(one.p_holm if one.tests > 1 else None),
+                "d": "" if d is None else f"{d:.3g}", "n": str(one.difference.n),
+            }  # fmt: skip
+        rows.append({"first": one.first, "second": one.second, **numbers,
+                     "is it more than noise?": one.verdict(report.metric.mode)})  # fmt: skip
+    folders = ", ".join(str(run.folder) for run in alone[:ALONE_AT_MOST])
+    more = f" and {len(alone) - ALONE_AT_MOST} more" if len(alone) > ALONE_AT_MOST else ""
+    after = [f"without a partner of equal seed and settings: {len(alone)} ({folders}{more})"] if alone else []
+    return Section([title], DataFrame(rows).fillna(""), after, "More than noise?")
 
 
 def to_text(content: Sequence[Section]) -> str:
@@ -129,7 +137,7 @@ def to_text(content: Sequence[Section]) -> str:
     return "\n\n".join("\n".join(block).strip("\n") for block in blocks) + "\n"
 
 
-def to_markdown(content: Sequence[Section]) -> str:
+def to_markdown(_: Report, content: Sequence[Section], command: str) -> str:
     """Return GitHub's Markdown; no column, emphasis, link or tag is made of the text of a cell."""
 
     def escape(text: str) -> str:
@@ -143,7 +151,7 @@ def to_markdown(content: Sequence[Section]) -> str:
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def to_latex(content: Sequence[Section], command: str) -> str:
+def to_latex(_: Report, content: Sequence[Section], command: str) -> str:
     """Return the grids as tabular environments (package booktabs), the lines around them as comments."""
     lines = [f"% {command}"]
     for one in content:
@@ -152,7 +160,7 @@ def to_latex(content: Sequence[Section], command: str) -> str:
     return "\n".join(filter(None, lines)) + "\n"
 
 
-def to_csv(report: Report) -> str:
+def to_csv(report: Report, content: Sequence[Section], command: str) -> str:
     """Return comma-separated values: full precision, every setting that differs, every run accounted for.
 
     `kind` is what a line holds: `runs` (a group), `baseline`, or `not counted` (a single run; then `status`, `why` and
@@ -176,13 +184,12 @@ def to_html(report: Report, content: Sequence[Section], command: str) -> str:
     """Return one page that needs no other file; `command` is shown as the way to make it again."""
     from jinja2 import Environment, FileSystemLoader
 
-    from src.reports.figures import draw, encode, not_drawn
+    from src.reports.figures import draw, encode
 
     pictures = []
     for section in content:
         drawn = draw(section.table, report.metric, x_axes=("step",)) if section.table else {}
         pictures.append([(name, base64.b64encode(encode(one, "svg")).decode()) for name, one in drawn.items()])
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    about = {"command": command, "not_drawn": not_drawn, "numbers": NUMBERS}
     page = environment.get_template("page.html.jinja")
-    return page.render(report=report, content=content, pictures=pictures, **about)
+    return page.render(report=report, content=content, pictures=pictures, command=command, numbers=NUMBERS)

@@ -23,7 +23,7 @@ import yaml
 from pandas import DataFrame
 
 from src.config.schema import flatten
-from src.errors import UserError, nearest
+from src.errors import UserError
 from src.files import is_alive, user_path
 
 FORMAT = 1
@@ -101,36 +101,32 @@ def find_runs(paths: Paths) -> list[Run]:
         UserError: a message for each path that does not exist or holds no run.
     """
     errors: list[str] = []
-    found: dict[str, Run] = {}
+    found: dict[str, Path] = {}
     for given in [paths] if isinstance(paths, str | Path) else paths:
-        path = user_path(given)
-        blocked: list[OSError] = []
+        known = len(errors)
         below: list[Path] = []
-        for folder, folders, files in os.walk(path, onerror=blocked.append):
+        for folder, folders, files in os.walk(
+            user_path(given), onerror=lambda error: errors.append(f"{error.filename} cannot be read: {error.strerror}")
+        ):
             if "run.json" in files or ("config.yaml" in files and TRACES.intersection(folders + files)):
                 below.append(Path(folder))
             folders[:] = [name for name in folders if name not in NOT_ENTERED and not name.startswith(".")]
-        if not path.is_dir():
-            errors.append(f"{given} is not a folder{nearest(str(path), map(str, path.parent.glob('*/')))}")
-        elif not below and not blocked:
+        if not below and len(errors) == known:
             errors.append(f"no run below {given}: none of its folders has a run.json (python -m src.train makes one)")
-        else:
-            unread = [Run(Path(error.filename), problem=str(error.strerror)) for error in blocked]
-            for run in [*map(read_run, below), *unread]:
-                found.setdefault(os.path.realpath(run.folder), run)
+        for path in below:
+            found.setdefault(os.path.realpath(path), path)
     if errors:
         raise UserError(*errors)
-    return sorted(found.values(), key=lambda run: str(run.folder))
+    return [read_run(path) for path in sorted(found.values(), key=str)]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?`, else the known names; `bits_per_char` finds `val/bits_per_character` too."""
-    names = list(known)
-    if close := nearest(name, names):
-        return close
-    tails = {full.replace("/", ".").rpartition(".")[2]: full for full in reversed(names)}
-    matches = get_close_matches(name.replace("/", ".").rpartition(".")[2], tails, n=1)
-    return f"; did you mean {tails[matches[0]]}?" if matches else f"; known: {', '.join(names)}" if names else ""
+    tails = {re.split("[./]", full)[-1]: full for full in known}
+    matches = get_close_matches(name, tails.values(), 1) or get_close_matches(re.split("[./]", name)[-1], tails, 1)
+    if matches:
+        return f"; did you mean {tails.get(matches[0], matches[0])}?"
+    return f"; known: {', '.join(tails.values())}" if tails else ""
 
 
 def read_run(folder: Path) -> Run:
@@ -209,10 +205,7 @@ def _parse_lines(text: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def process_is_gone(process: Mapping[str, Any]) -> bool:
-    """Whether the recorded process surely does not run: it was on this host, before a restart or with a free number.
-
-    A run of another machine counts as running as long as its record says so.
-    """
+    """Whether the recorded process surely does not run: it was on this host, before a restart or with a free number."""
     boot, recorded = Path("/proc/sys/kernel/random/boot_id"), process.get("boot")
     restarted = bool(recorded) and boot.exists() and recorded != boot.read_text().strip()
     return process.get("host") == platform.node() and (restarted or not is_alive(process.get("pid")))

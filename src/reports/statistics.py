@@ -23,6 +23,23 @@ class Summary:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def effect(self) -> float | None:
+        """Cohen's d of paired values, mean / sd of their differences; None where there is no spread."""
+        return self.mean / self.sd if self.sd else None
+
+    @property
+    def p(self) -> float | None:
+        """The two-sided p of the t test that the mean is zero, of differences that of scipy.stats.ttest_rel.
+
+        None for one value. Without any spread the test has no scale: 1 if every value is zero, else 0.
+        """
+        if self.sd is None:
+            return None
+        if self.sd == 0:
+            return 0.0 if self.mean else 1.0
+        return float(2 * stdtr(self.n - 1, -abs(self.mean) / self.sd * math.sqrt(self.n)))
+
 
 def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
     """Return mean, standard deviation (divided by n - 1) and t interval of at least one value."""
@@ -32,24 +49,6 @@ def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
     sd = math.hypot(*(x - mean for x in values)) / math.sqrt(n - 1)  # a square may overflow where its root does not
     half = float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - half, mean + half)
-
-
-def paired_p(differences: Summary) -> float | None:
-    """Return the two-sided p of the paired t test that the mean difference is zero; None with fewer than two pairs.
-
-    Equals scipy.stats.ttest_rel. Without any spread the test has no scale: 1 if every difference is zero, else 0.
-    """
-    if differences.sd is None:
-        return None
-    if differences.sd == 0:
-        return 0.0 if differences.mean else 1.0
-    t = abs(differences.mean) / (differences.sd / math.sqrt(differences.n))
-    return float(2 * stdtr(differences.n - 1, -t))
-
-
-def effect_size(differences: Summary) -> float | None:
-    """Return Cohen's d of paired values, mean / sd of their differences; None where there is no spread."""
-    return differences.mean / differences.sd if differences.sd else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
