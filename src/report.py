@@ -1,6 +1,6 @@
 """Runs -> one table: mean and spread over seeds, against baselines, with what failed. Reads files only.
 
-    python -m src.report runs/sweeps/depth --compare model --html depth.html
+python -m src.report runs/sweeps/depth --compare model --html depth.html
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def parser() -> Parser:
     add = made.add_argument
     add("paths", nargs="+", metavar="PATH", help="a run's folder, or a folder with runs below it")
     add("--metric", metavar="NAME", help="what to compare, default val/cross_entropy; also seconds, parameters")
-    add("--split", choices=("train", "val", "test"), help="compare by evaluation_<split>.json, as python -m src.evaluate writes it")
-    add("--at", choices=("final", "best"), help="the value at the end of training (default) or at the best checkpoint")
+    one = made.add_mutually_exclusive_group().add_argument
+    one("--split", choices=("train", "val", "test"), help="compare by the evaluation_<split>.json of src.evaluate")
+    one("--at", choices=("final", "best"), help="the value at the end of training (default) or at the best checkpoint")
     add("--compare", metavar="KEY", help="pair runs by seed over the values of a setting, such as model")
     add("--ignore", metavar="KEY", action="append", default=[], help="a setting that makes no row; repeatable")
     for kind, about in FORMATS.items():

@@ -28,14 +28,7 @@ X_AXES = {"step": "steps", "characters": "characters", "seconds": "seconds"}
 COLOURS = ("#0067a5", "#c24a00", "#007a59", "#a8467f", "#8a6a00", "#4d4d4d")
 LINES = cycler(linestyle=["-", (0, (6, 3)), (0, (2, 2)), (0, (7, 2, 2, 2))]) * cycler(color=COLOURS)
 TOO_HIGH = 1e150  # its square is no float
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.prop_cycle": LINES,
-    "text.parse_math": False,
-    "legend.frameon": False,
-}
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "axes.prop_cycle": LINES, "text.parse_math": False}
 
 
 def write_figures(report: Report, folder: Path) -> str:
@@ -82,14 +75,14 @@ def curve_of(runs: Sequence[Run], x: str, y: str) -> pd.DataFrame:
 
     Between two points of a run lies the straight line. Of two lines with one x the later counts.
     """
-    columns = []
+    columns = {}
     for run in runs:
-        points = pd.Series({number(line.get(x)): number(line.get(y)) for line in run.curve}, dtype=float)
-        points = points[(points.abs() < TOO_HIGH) & points.index.notna()].sort_index()
-        columns += [points.rename(str(run.folder))] if len(points) else []
-    if not columns:
-        return pd.DataFrame()
-    return pd.concat(columns, axis=1).sort_index().interpolate(method="index", limit_area="inside").dropna()
+        points = [(number(line.get(x)), number(line.get(y))) for line in run.curve]
+        columns[str(run.folder)] = pd.Series(
+            {a: b for a, b in points if a is not None and b is not None and abs(b) < TOO_HIGH}
+        )
+    frame = pd.DataFrame({name: curve for name, curve in columns.items() if len(curve)}, dtype=float).sort_index()
+    return frame.interpolate(method="index", limit_area="inside").dropna() if len(frame) else frame
 
 
 def _curves(table: Table, curves: Sequence[tuple[Row, pd.DataFrame]], x: str, y: str, metric: Metric) -> Figure:
@@ -104,14 +97,13 @@ def _curves(table: Table, curves: Sequence[tuple[Row, pd.DataFrame]], x: str, y:
         marker = "o" if len(frame) == 1 else None
         (line,) = axes.plot(centre.index, centre, marker=marker, label=_label(row, table))
         if len(frame.columns) > 1:
-            band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
-            axes.fill_between(frame.index, centre - spread, centre + spread, **band)
-            for column in frame:
-                axes.plot(frame[column], color=line.get_color(), linestyle="-", alpha=0.4, linewidth=0.5)
+            colour = line.get_color()
+            axes.fill_between(frame.index, centre - spread, centre + spread, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(frame.index, frame, color=colour, linestyle="-", alpha=0.4, linewidth=0.5)
         end = (centre.index[-1], centre.iloc[-1])
         axes.annotate(row.place, end, (4, 0), textcoords="offset points", va="center", fontsize="small")
-    late = [frame[frame.index >= 0.8 * frame.index[0] + 0.2 * frame.index[-1]] for _, frame in curves]
-    low, high = min(frame.min(axis=None) for _, frame in curves), max(frame.max(axis=None) for frame in late)
+    low = min(frame.to_numpy().min() for _, frame in curves)
+    high = max(frame.iloc[len(frame) // 5 :].to_numpy().max() for _, frame in curves)
     margin = 0.05 * ((high - low) or abs(high) or 1.0)
     axes.set(xlabel=x, ylabel=y, ylim=(low - margin, high + margin))
     if y.rpartition("/")[2] == metric.tail:
@@ -137,11 +129,10 @@ def _values(table: Table, rows: Sequence[Row], metric: Metric) -> Figure:
 
 
 def _baselines(line: Callable[..., object], limits: tuple[float, float], table: Table) -> None:
-    """Draw the baselines that lie within the limits of an axis."""
     for row in table.rows:
-        if row.name and limits[0] <= row.summary.mean <= limits[1]:
-            name = f"{row.name} {row.summary.mean:.4f}"
-            line(row.summary.mean, color="#595959", linewidth=0.8, linestyle=":", label=name)
+        value = row.summary.mean
+        if row.name and limits[0] <= value <= limits[1]:
+            line(value, color="#595959", linewidth=0.8, linestyle=":", label=f"{row.name} {value:.4f}")
 
 
 def _label(row: Row, table: Table) -> str:

@@ -27,7 +27,7 @@ MARKUP = re.compile(r"[\\|*`<>#$]|(?<!\w)_|_(?!\w)|\](?=[(\[:])")
 class Section:
     """Some lines, a grid of text below them, and lines below that; in HTML with a heading, and figures of `table`.
 
-    Columns without any entry are left out; control characters, as of an error message, are written as escapes.
+    Columns without any entry are left out.
     """
 
     lines: list[str]
@@ -50,6 +50,7 @@ class Section:
 
 
 def printable(text: str) -> str:
+    """Return a text with control characters, as of an error message, as escapes."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -65,15 +66,19 @@ def sections(report: Report, key: str | None = None) -> list[Section]:
     for table in report.tables:
         lines = [f"{table.text}:"] if len(report.tables) > 1 else []
         lines += [f"no finished run has {report.metric.name} yet"] if all(row.name for row in table.rows) else []
-        others = [key for key in differing([row.settings for row in table.rows if row.runs]) if key not in table.columns]
+        others = [
+            key for key in differing([row.settings for row in table.rows if row.runs]) if key not in table.columns
+        ]
         after = [f"also different, each with a setting above: {', '.join(others)}"] if others else []
         grid = DataFrame([_cells(table, row) for row in table.rows]).fillna("")
         made.append(Section(lines, grid, [*after, *unequal_costs(table)], "Runs, best first", table))
         made += [_comparison(report, table, key)] if key else []
     if report.left_out:
-        rows = [{"why not": one.reason, "run": report.label_of(one.run) or "-", "so far": figure(one.so_far),
-                 "what happened": one.why, "folder": str(one.run.folder)} for one in report.left_out]  # fmt: skip
-        made.append(Section([f"not counted ({len(rows)}):"], DataFrame(rows), heading="Not counted"))
+        heads = ["why not", "run", "so far", "what happened", "folder"]
+        so_far = [figure(run.numbers.get(report.metric.name)) for _, run, _ in report.left_out]
+        rows = [[reason, report.label_of(run) or "-", so_far[i], why, str(run.folder)]
+                for i, (reason, run, why) in enumerate(report.left_out)]  # fmt: skip
+        made.append(Section([f"not counted ({len(rows)}):"], DataFrame(rows, columns=heads), heading="Not counted"))
     return made
 
 
@@ -90,6 +95,7 @@ def interval(summary: Summary) -> str:
 
 
 def p_value(p: float | None) -> str:
+    """Return two digits of a p value, blank where there is none."""
     return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
@@ -112,22 +118,19 @@ def _comparison(report: Report, table: Table, key: str) -> Section:
         f"{key} compared by {report.metric.describe()}: difference = first - second, "
         f"over pairs of equal seed and equal other settings (paired t; d = mean / sd of the differences)"
     )
+    heads = ("first", "second", "difference", "95 % interval", "p", "p (Holm)", "d", "n", "is it more than noise?")
     rows = []
     for one in items:
-        numbers = {}
-        if one.difference is not None:
-            p, d = one.difference.p, one.difference.effect
-            numbers = {
-                "difference": f"{one.difference.mean:+,.4f}", "95 % interval": interval(one.difference),
-                "p": p_value(p), "p (Holm)": p_value(one.p_holm if one.tests > 1 else None),
-                "d": "" if d is None else f"{d:.3g}", "n": str(one.difference.n),
-            }  # fmt: skip
-        rows.append({"first": one.first, "second": one.second, **numbers,
-                     "is it more than noise?": one.verdict(report.metric.mode)})  # fmt: skip
+        numbers = [""] * 6
+        if found := one.difference:
+            d = "" if found.effect is None else f"{found.effect:.3g}"
+            p_holm = p_value(one.p_holm if one.tests > 1 else None)
+            numbers = [f"{found.mean:+,.4f}", interval(found), p_value(found.p), p_holm, d, str(found.n)]
+        rows.append([one.first, one.second, *numbers, one.verdict(report.metric.mode)])
     folders = ", ".join(str(run.folder) for run in alone[:ALONE_AT_MOST])
     more = f" and {len(alone) - ALONE_AT_MOST} more" if len(alone) > ALONE_AT_MOST else ""
     after = [f"without a partner of equal seed and settings: {len(alone)} ({folders}{more})"] if alone else []
-    return Section([title], DataFrame(rows).fillna(""), after, "More than noise?")
+    return Section([title], DataFrame(rows, columns=heads), after, "More than noise?")
 
 
 def to_text(content: Sequence[Section]) -> str:
@@ -171,9 +174,10 @@ def to_csv(report: Report, content: Sequence[Section], command: str) -> str:
         seeds = " ".join(str(run.seed) for run, _ in row.counted if run.seed is not None)
         about = {"place": row.place, "kind": "baseline" if row.name else "runs", "name": row.name, "seeds": seeds}
         lines.append({**row.settings, **about, **vars(row.summary), "n": row.summary.n or None, **row.costs})
-    for one in report.left_out:
-        why = {"seeds": one.run.seed, "status": one.reason, "so_far": one.so_far, "why": one.why}
-        lines.append({**one.run.settings, "kind": "not counted", **why, "folder": str(one.run.folder)})
+    for reason, run, why in report.left_out:
+        so_far = run.numbers.get(report.metric.name)
+        lines.append({**run.settings, "kind": "not counted", "seeds": run.seed, "status": reason,
+                      "so_far": so_far, "why": why, "folder": run.folder})  # fmt: skip
     keys = differing([group.settings for table in report.tables for group in table.groups])
     heads = ["place", "kind", "name", *keys, "metric", "mean", "sd", "n", "low", "high", "best", *COSTS]
     frame = DataFrame(lines, columns=[*heads, "seeds", "status", "so_far", "why", "folder"], dtype=object)

@@ -1,9 +1,9 @@
 """Stored runs as data: `runs(path)` has one row a run, `curves(path)` one row a validation.
 
-    from src import curves, runs
+from src import curves, runs
 
-    frame = runs("runs/sweeps/depth")
-    frame[frame.status == "done"].groupby("model.num_layers")["val/cross_entropy"].agg(["mean", "std"])
+frame = runs("runs/sweeps/depth")
+frame[frame.status == "done"].groupby("model.num_layers")["val/cross_entropy"].agg(["mean", "std"])
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ RUN_NUMBERS = (*COSTS, "epochs")  # numbers of run.json itself
 POSITION = ("step", "epoch", "characters", "seconds")  # where in training a line of metrics.jsonl was written
 NOT_ENTERED = {"checkpoints", "figures", "__pycache__", "node_modules"}  # hold no runs and may be large
 TRACES = {"checkpoints", "metrics.jsonl", "train.log"}  # with one of these and config.yaml a folder is a run
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast; PyYAML may be built without it
 
 Value = str | int | float | None
 Settings = dict[str, Value]
@@ -46,8 +45,7 @@ class Run:
 
     `status` is one of STATUSES; or `interrupted` (recorded as running, but its process is gone), `pruned` (by its
     search), or `unreadable` with a `problem`. `record` is run.json, `settings` the configuration by dotted key, `curve`
-    the lines of metrics.jsonl by step, `evaluations` the evaluation_<split>.json by split (empty if it cannot be read),
-    `numbers` every number by its column in `runs`.
+    the lines of metrics.jsonl by step, `evaluations` the evaluation_<split>.json by split (empty if it cannot be read).
     """
 
     folder: Path
@@ -57,7 +55,6 @@ class Run:
     settings: Settings = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
-    numbers: dict[str, float] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
@@ -65,17 +62,28 @@ class Run:
         seeds = (self.record.get("seed"), self.settings.get("seed"))
         return next((seed for seed in seeds if isinstance(seed, int)), None)
 
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """Every number by its column in `runs`; a final value is that of run.json, else of the last line."""
+        metrics = mapping(self.record.get("metrics"))
+        best, last = mapping(metrics.get("best")), self.curve[-1] if self.curve else {}
+        at_best = next((line for line in self.curve if line["step"] == best.get("step")), {})
+        at_best = {**at_best, **best, str(best.get("monitor")): best.get("value")}
+        found = {name: value for name, value in last.items() if name not in POSITION}
+        found |= {**mapping(metrics.get("final")), **{name: self.record.get(name) for name in RUN_NUMBERS}}
+        found |= {f"best/{name}": value for name, value in at_best.items() if "/" in name}
+        for split, evaluation in self.evaluations.items():
+            found |= {f"evaluation/{split}/{name}": value for name, value in evaluation.items()}
+        return {name: value for name, given in found.items() if (value := number(given)) is not None}
+
 
 def runs(path: Paths) -> DataFrame:
-    """Return one row for each run at or below a path, or several paths, sorted by folder.
+    """Return one row for each run at or below one or several paths, sorted by folder; UserError if one holds no run.
 
     Columns: `folder`, `status`, `problem`, `seed`, `started`; the configuration by dotted key as on the command line
     (`model`, `model.hidden_size`); final metrics by their name (`val/cross_entropy`, nats per character), those at the
     best checkpoint as `best/<name>`, of an evaluation as `evaluation/<split>/<name>`, baselines as `baseline/<name>`
     (bits per character); `parameters`, `steps`, `characters`, `epochs`, `seconds`.
-
-    Raises:
-        UserError: a path does not exist or holds no run.
     """
     rows = []
     for run in find_runs(path):
@@ -88,7 +96,7 @@ def runs(path: Paths) -> DataFrame:
 def curves(path: Paths) -> DataFrame:
     """Return one row for each validation: `folder`, `seed`, `step`, `epoch`, `characters`, `seconds` and metrics.
 
-    `runs(path)[["folder", "model"]].merge(curves(path))` adds a setting. Raises UserError as `runs` does.
+    `runs(path)[["folder", "model"]].merge(curves(path))` adds a setting. Errors are those of `runs`.
     """
     lines = [{"folder": str(run.folder), "seed": run.seed, **line} for run in find_runs(path) for line in run.curve]
     return DataFrame(lines, columns=None if lines else ["folder", "seed", *POSITION])
@@ -151,7 +159,7 @@ def read_run(folder: Path) -> Run:
     curve = _read(folder / "metrics.jsonl", _parse_lines)[0].get("lines", [])
     files = sorted(folder.glob("evaluation_*.json"))
     evaluations = {file.stem.removeprefix("evaluation_"): _read(file, json.loads)[0] for file in files}
-    return Run(folder, str(status), problem, record, settings, curve, evaluations, _numbers(record, curve, evaluations))
+    return Run(folder, str(status), problem, record, settings, curve, evaluations)
 
 
 def _read(file: Path, parse: Callable[[str], Any]) -> tuple[dict[str, Any], str]:
@@ -178,16 +186,13 @@ def _parse_section(text: str) -> Settings:
     """Return one section of a configuration; the runs of a sweep share most of theirs, and each is parsed once.
 
     A section's name is the value of the section itself (`model: {name: gru}` gives `model = gru`). Lists are JSON,
-    booleans `true` and `false` (in Python, True equals 1). Aliases, with which a few lines can stand for gigabytes, are
-    refused.
+    booleans `true` and `false` (in Python, True equals 1); no entries, {}, equal a missing key.
     """
-    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=LOADER)):
-        raise ValueError("it has YAML aliases, which a stored configuration never has")
     flat: Settings = {}
-    for key, value in flatten(mapping(yaml.load(text, Loader=LOADER))):
+    for key, value in flatten(mapping(yaml.load(text, Loader=yaml.CSafeLoader))):
         if isinstance(value, bool) or not isinstance(value, str | int | float | None):
             value = json.dumps(value, ensure_ascii=False, default=str)
-        flat[key.removesuffix(".name")] = value if value != "{}" else None  # no entries equal a missing key
+        flat[key.removesuffix(".name")] = value if value != "{}" else None
     return flat
 
 
@@ -209,22 +214,6 @@ def process_is_gone(process: Mapping[str, Any]) -> bool:
     boot, recorded = Path("/proc/sys/kernel/random/boot_id"), process.get("boot")
     restarted = bool(recorded) and boot.exists() and recorded != boot.read_text().strip()
     return process.get("host") == platform.node() and (restarted or not is_alive(process.get("pid")))
-
-
-def _numbers(
-    record: Mapping[str, Any], curve: list[dict[str, Any]], evaluations: Mapping[str, Mapping[str, Any]]
-) -> dict[str, float]:
-    """Return every number by its column in `runs`; a final value is that of run.json, else of the last line."""
-    metrics = mapping(record.get("metrics"))
-    best, last = mapping(metrics.get("best")), curve[-1] if curve else {}
-    at_best = next((line for line in curve if line["step"] == best.get("step")), {})
-    at_best = {**at_best, **best, str(best.get("monitor")): best.get("value")}
-    found = {name: value for name, value in last.items() if name not in POSITION}
-    found |= {**mapping(metrics.get("final")), **{name: record.get(name) for name in RUN_NUMBERS}}
-    found |= {f"best/{name}": value for name, value in at_best.items() if "/" in name}
-    for split, evaluation in evaluations.items():
-        found |= {f"evaluation/{split}/{name}": value for name, value in evaluation.items()}
-    return {name: value for name, given in found.items() if (value := number(given)) is not None}
 
 
 def number(value: Any) -> float | None:

@@ -8,10 +8,12 @@ seed is what is averaged over. Only finished runs with a finite number enter a m
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import NamedTuple
 
 from pandas import DataFrame
 
@@ -79,28 +81,25 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
     `test/cross_entropy`, and `cross_entropy` with `--split test`, are read from evaluation_test.json; a bare
     `bits_per_character` is `val/bits_per_character`. UserError if no run has such a number.
     """
-    finished = [run for run in runs if run.status == "done"] or runs
-    known = dict.fromkeys(column for run in finished for column in run.numbers)
-    if split is None and name and name not in known and f"evaluation/{name}" in known:
-        split = name.partition("/")[0]
+    known = dict.fromkeys(column for run in runs for column in run.numbers)
+    candidates = (name, f"val/{name}", f"train/{name}", f"evaluation/{name}") if name else DEFAULTS
     if split is not None:
-        tail, prefix = (name or "cross_entropy").removeprefix(f"{split}/"), f"evaluation/{split}/"
-        if at is not None:
-            raise UserError("--at does not go with --split: an evaluation belongs to the checkpoint that it names")
-        if not any(split in run.evaluations for run in finished):
-            how = f"python -m src.evaluate run=DIR split={split} writes a run's"
-            raise UserError(f"no run has an evaluation_{split}.json; {how}")
-        candidates, names = (tail,), [column.removeprefix(prefix) for column in known if column.startswith(prefix)]
-    else:
-        candidates = (name, f"val/{name}", f"train/{name}") if name else DEFAULTS  # type: ignore[assignment]
-        names = [column for column in known if not column.startswith(("best/", "evaluation/"))]
-    found = next((candidate for candidate in candidates if candidate in names), None)
-    if found is None and (name or split):
-        raise UserError(f"no run has a metric {candidates[0]}{suggestion(candidates[0], names)}")
+        name = f"{split}/{(name or 'cross_entropy').removeprefix(f'{split}/')}"
+        candidates = (f"evaluation/{name}",)
+    found = next((str(candidate) for candidate in candidates if candidate in known), None)
+    if found is None and name is not None:
+        names = [
+            column.removeprefix("evaluation/") for column in known if column.startswith("evaluation/" * bool(split))
+        ]
+        how = f" (python -m src.evaluate run=DIR split={split} writes evaluation_{split}.json)" if split else ""
+        raise UserError(f"no run has a metric {name}{suggestion(name, names)}{how}")
     found = found or DEFAULTS[0]
+    if found.startswith("evaluation/"):
+        _, split, tail = found.split("/", 2)
+        found = f"{split}/{tail}"
     monitors = {(run.settings.get("checkpoint.monitor"), run.settings.get("checkpoint.mode")) for run in runs}
     mode = "max" if found.rpartition("/")[2] in HIGHER_IS_BETTER or (found, "max") in monitors else "min"
-    return Metric(f"{split}/{found}" if split else found, split, at == "best" and found not in RUN_NUMBERS, mode)
+    return Metric(found, split, at == "best" and found not in RUN_NUMBERS, mode)
 
 
 def baselines(metric: Metric, run: Run) -> dict[str, float]:
@@ -116,8 +115,8 @@ def baselines(metric: Metric, run: Run) -> dict[str, float]:
         bits, uniform = number(stored), name == "uniform"
         if bits is not None and (uniform or not only_uniform):
             values = four_metrics("", bits * math.log(2), 2.0**-bits if uniform else math.nan)
-            shown = f"{name.removeprefix('ngram_')}-gram" if name.startswith("ngram_") else name
-            found["uniform guess (chance)" if uniform else shown] = values.get(f"/{metric.tail}", math.nan)
+            shown = re.sub(r"^ngram_(\d+)$", r"\1-gram", name.replace("uniform", "uniform guess (chance)"))
+            found[shown] = values.get(f"/{metric.tail}", math.nan)
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -137,7 +136,7 @@ def affects_result(key: str, ignored: tuple[str, ...] = (), kept: str | None = N
 
 def text_of(settings: Settings) -> Settings:
     """Return the settings that define which text the numbers are about."""
-    return {k: v for k, v in settings.items() if (k == "data" or k.startswith("data.")) and k not in WINDOWS}
+    return {k: v for k, v in settings.items() if k.partition(".")[0] == "data" and k not in WINDOWS}
 
 
 def differing(rows: Sequence[Settings]) -> list[str]:
@@ -176,7 +175,7 @@ def label(settings: Settings, keys: Iterable[str]) -> str:
 
 @dataclass
 class Row:
-    """Runs of equal settings, with one finished run a seed and its value in `counted`; or a baseline, with a `name`.
+    """Runs of equal settings, in `counted` one finished run a seed with its value; or a baseline, with a `name`.
 
     `place` is 1, 2, 3 ... from the best on; `costs` has the means of COSTS, and of the `best` value.
     """
@@ -190,14 +189,12 @@ class Row:
     costs: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass
-class LeftOut:
-    """A run that no mean contains, why, and its latest value."""
+class LeftOut(NamedTuple):
+    """A run that no mean contains, and why."""
 
     reason: str
     run: Run
     why: str
-    so_far: float | None = None
 
 
 @dataclass
@@ -265,17 +262,17 @@ def _count(group: Row, metric: Metric) -> list[LeftOut]:
     for run in reversed(by_age):
         value = run.numbers.get(metric.column)
         if run.status != "done":
-            left.append(LeftOut(run.status, run, _why_not_done(run), run.numbers.get(metric.name)))
+            left.append(LeftOut(run.status, run, _why_not_done(run)))
         elif value is None:
             how = f"; python -m src.evaluate run=FOLDER split={metric.split} writes it" if metric.split else ""
             left.append(LeftOut("no value", run, f"has no {metric.column.removeprefix('evaluation/')}{how}"))
         elif not math.isfinite(value):
-            left.append(LeftOut("not finite", run, f"{metric.name} is {value}", value))
-        else:
-            newest, other = by_seed.setdefault(str(run.folder) if run.seed is None else run.seed, (run, value))
-            if newest is not run:
-                why = f"same settings and seed as {newest.folder}, which is newer and counts"
-                left.append(LeftOut("repeated", run, f"{why} ({value:.6g} here, {other:.6g} there)", value))
+            left.append(LeftOut("not finite", run, f"{metric.name} is {value}"))
+        elif (newest := by_seed.setdefault(str(run.folder) if run.seed is None else run.seed, (run, value)))[
+            0
+        ] is not run:
+            why = f"same settings and seed as {newest[0].folder}, which is newer and counts"
+            left.append(LeftOut("repeated", run, f"{why} ({value:.6g} here, {newest[1]:.6g} there)"))
     group.counted = sorted(by_seed.values(), key=lambda pair: (pair[0].seed or 0, str(pair[0].folder)))
     return left
 
