@@ -13,8 +13,8 @@ from itertools import combinations
 
 import pandas as pd
 
-from src.errors import UserError
-from src.reports.runs import Run, suggestion
+from src.errors import UserError, nearest
+from src.reports.runs import Run
 from src.reports.statistics import Summary, holm, summarise
 from src.reports.table import DETAILS, Metric, Table, affects_result, differing, show, text_of
 
@@ -71,7 +71,7 @@ def resolve_key(name: str, runs: Sequence[Run]) -> str:
     differ, known = differing(every), dict.fromkeys(key for settings in every for key in settings)
     ends = [name] if name in known else [key for key in known if key.endswith(f".{name}")]
     if len(ends) != 1:
-        hint = f"; it may be {' or '.join(ends)}" if ends else suggestion(name, [*known])
+        hint = f"; it may be {' or '.join(ends)}" if ends else nearest(name, known) or f"; known: {', '.join(known)}"
         raise UserError(f"--compare {name}: no setting of these runs has that name{hint}")
     (key,) = ends
     if key not in differ:
@@ -121,7 +121,7 @@ def _compare(ones: pd.DataFrame, twos: pd.DataFrame, key: str, others: list[str]
         made.note = f"no two runs have an equal seed and are equal in all else{ignore}"
     elif pairs["run_x"].duplicated().any() or pairs["run_y"].duplicated().any():
         # A key that does not apply to one side gives one run several partners: the pairs are not independent.
-        made.note = f"a run has several partners (--ignore {' --ignore '.join(sorted(own - {*DETAILS}))})"
+        made.note = f"a run has several partners; report one {' and '.join(own - {*DETAILS}) or 'setting'} at a time"
     else:
         values = pairs[["#_x", "#_y"]].astype(float)
         pairs["d"] = values["#_x"] - values["#_y"]

@@ -1,4 +1,4 @@
-"""A report as text for the terminal, Markdown, LaTeX, CSV and HTML: `sections` makes the content, a format lays it out."""
+"""A report as text, Markdown, LaTeX, CSV and HTML: `sections` makes the content, each format lays it out."""
 
 from __future__ import annotations
 

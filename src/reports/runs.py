@@ -13,8 +13,8 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -111,15 +111,14 @@ def find_runs(paths: Paths) -> list[Run]:
     errors: list[str] = []
     found: dict[str, Path] = {}
     for given in [paths] if isinstance(paths, str | Path) else paths:
-        known = len(errors)
+        unread: list[OSError] = []
         below: list[Path] = []
-        for folder, folders, files in os.walk(
-            user_path(given), onerror=lambda error: errors.append(f"{error.filename} cannot be read: {error.strerror}")
-        ):
+        for folder, folders, files in os.walk(user_path(given), onerror=unread.append):
             if "run.json" in files or ("config.yaml" in files and TRACES.intersection(folders + files)):
                 below.append(Path(folder))
             folders[:] = [name for name in folders if name not in NOT_ENTERED and not name.startswith(".")]
-        if not below and len(errors) == known:
+        errors += [f"{error.filename} cannot be read: {error.strerror}" for error in unread]
+        if not below and not unread:
             errors.append(f"no run below {given}: none of its folders has a run.json (python -m src.train makes one)")
         for path in below:
             found.setdefault(os.path.realpath(path), path)
@@ -128,26 +127,14 @@ def find_runs(paths: Paths) -> list[Run]:
     return [read_run(path) for path in sorted(found.values(), key=str)]
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean X?`, else the known names; `bits_per_char` finds `val/bits_per_character` too."""
-    tails = {re.split("[./]", full)[-1]: full for full in known}
-    matches = get_close_matches(name, tails.values(), 1) or get_close_matches(re.split("[./]", name)[-1], tails, 1)
-    if matches:
-        return f"; did you mean {tails.get(matches[0], matches[0])}?"
-    return f"; known: {', '.join(tails.values())}" if tails else ""
-
-
 def read_run(folder: Path) -> Run:
     """Read one run folder; what is wrong with it becomes its `problem`."""
     record, problem = _read(folder / "run.json", json.loads)
     settings, config_problem = _read(folder / "config.yaml", _parse_config)
-    status = record.get("status")
-    if not problem and record.get("format", FORMAT) != FORMAT:
-        problem = f"run.json has format {record['format']}, this report reads format {FORMAT}"
-    elif not problem and status not in STATUSES:
-        problem = f"run.json has status {status!r}; expected one of {', '.join(STATUSES)}"
-    problem = problem or config_problem
-    if problem:
+    status = str(record.get("status"))
+    if not problem and (status not in STATUSES or record.get("format", FORMAT) != FORMAT):
+        problem = f"run.json has format {record.get('format')} and status {status}, this report reads format {FORMAT}"
+    if problem := problem or config_problem:
         status = "unreadable"
     elif status == "stopped" and record.get("pruned") is True:
         status = "pruned"
@@ -159,7 +146,7 @@ def read_run(folder: Path) -> Run:
     curve = _read(folder / "metrics.jsonl", _parse_lines)[0].get("lines", [])
     files = sorted(folder.glob("evaluation_*.json"))
     evaluations = {file.stem.removeprefix("evaluation_"): _read(file, json.loads)[0] for file in files}
-    return Run(folder, str(status), problem, record, settings, curve, evaluations)
+    return Run(folder, status, problem, record, settings, curve, evaluations)
 
 
 def _read(file: Path, parse: Callable[[str], Any]) -> tuple[dict[str, Any], str]:
@@ -175,15 +162,13 @@ def _read(file: Path, parse: Callable[[str], Any]) -> tuple[dict[str, Any], str]
 
 def _parse_config(text: str) -> Settings:
     """Return a configuration as flat `key -> value`, keys as on the command line: `model`, `model.hidden_size`."""
-    flat: Settings = {}
-    for section in re.split(r"^(?=[^\s-])", text, flags=re.MULTILINE):
-        flat |= _parse_section(section)
-    return flat
+    sections = re.split(r"^(?=[^\s-])", text, flags=re.MULTILINE)
+    return {key: value for section in sections for key, value in _parse_section(section).items()}
 
 
 @lru_cache(maxsize=4096)
 def _parse_section(text: str) -> Settings:
-    """Return one section of a configuration; the runs of a sweep share most of theirs, and each is parsed once.
+    """Return a top-level key with all below it; runs share most of theirs, and each is parsed once.
 
     A section's name is the value of the section itself (`model: {name: gru}` gives `model = gru`). Lists are JSON,
     booleans `true` and `false` (in Python, True equals 1); no entries, {}, equal a missing key.
@@ -200,13 +185,10 @@ def _parse_lines(text: str) -> dict[str, list[dict[str, Any]]]:
     """Return the lines of metrics.jsonl by step; one that a crash has cut is left out."""
     lines = []
     for line in text.splitlines():
-        try:
-            point = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(point, dict) and isinstance(point.get("step"), int):
-            lines.append(point)
-    return {"lines": sorted(lines, key=lambda point: point["step"])}
+        with suppress(ValueError, RecursionError):
+            lines.append(json.loads(line))
+    points = [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+    return {"lines": sorted(points, key=lambda point: point["step"])}
 
 
 def process_is_gone(process: Mapping[str, Any]) -> bool:

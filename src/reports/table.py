@@ -18,9 +18,9 @@ from typing import NamedTuple
 from pandas import DataFrame
 
 from src.config.schema import key_table
-from src.errors import UserError
+from src.errors import UserError, nearest
 from src.metrics import four_metrics
-from src.reports.runs import COSTS, RUN_NUMBERS, Run, Settings, Value, mapping, number, suggestion
+from src.reports.runs import COSTS, RUN_NUMBERS, Run, Settings, Value, mapping, number
 from src.reports.statistics import Summary, summarise
 
 # The default is the first that a run has. A corpus without a validation split (hello) is compared on its training text.
@@ -40,6 +40,8 @@ WINDOWS = ("data.seq_len", "data.batch_size", "data.offset", "data.reset", "data
 DETAILS = ("model._target_", "data.sha256")
 # Why a run is in no mean. Failures first: somebody has to act on them.
 REASONS = ("failed", "unreadable", "not finite", "interrupted", "stopped", "pruned", "running", "no value", "repeated")
+
+Identity = frozenset[tuple[str, Value]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
             column.removeprefix("evaluation/") for column in known if column.startswith("evaluation/" * bool(split))
         ]
         how = f" (python -m src.evaluate run=DIR split={split} writes evaluation_{split}.json)" if split else ""
-        raise UserError(f"no run has a metric {name}{suggestion(name, names)}{how}")
+        hint = nearest(name, names) or f"; known: {', '.join(names)}"
+        raise UserError(f"no run has a metric {name}{hint}{how}")
     found = found or DEFAULTS[0]
     if found.startswith("evaluation/"):
         _, split, tail = found.split("/", 2)
@@ -199,10 +202,7 @@ class LeftOut(NamedTuple):
 
 @dataclass
 class Table:
-    """The runs of one text: `rows` best first with the baselines, `groups` with the rows of which no run counts.
-
-    `columns` are the settings that differ, without those that only follow from another.
-    """
+    """The runs of one text: `rows` best first, with baselines; `groups` are all settings, with or without a row."""
 
     text: str
     columns: list[str]
@@ -227,13 +227,13 @@ class Report:
 
 def build(runs: Sequence[Run], metric: Metric, ignored: Sequence[str] = (), kept: str | None = None) -> Report:
     """Return the tables of runs by a metric; `ignored` are patterns of settings that make no row of their own."""
-    found: dict[frozenset[tuple[str, Value]], Row] = {}
+    found: dict[Identity, Row] = {}
     for run in (run for run in runs if run.status != "unreadable"):
         relevant = {k: v for k, v in run.settings.items() if affects_result(k, tuple(ignored), kept)}
         found.setdefault(_identity(relevant), Row(relevant)).runs.append(run)
     groups = list(found.values())
     left = [LeftOut("unreadable", run, run.problem) for run in runs if run.status == "unreadable"]
-    texts: dict[frozenset[tuple[str, Value]], list[Row]] = {}
+    texts: dict[Identity, list[Row]] = {}
     for group in groups:
         left += _count(group, metric)
         experiments = {run.settings.get("experiment") for run in group.runs}
@@ -245,7 +245,7 @@ def build(runs: Sequence[Run], metric: Metric, ignored: Sequence[str] = (), kept
     return Report(metric, tables, left, list(runs), columns_of([group.settings for group in groups]))
 
 
-def _identity(settings: Settings) -> frozenset[tuple[str, Value]]:
+def _identity(settings: Settings) -> Identity:
     """Return what makes two configurations equal; a key of null equals a missing one."""
     return frozenset((key, value) for key, value in settings.items() if value is not None)
 
