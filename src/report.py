@@ -69,11 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(arguments: Sequence[str]) -> str:
-    """Write the files that were asked for and return what goes to standard output.
-
-    Raises:
-        UserError: an option or a path is wrong, or a file cannot be written.
-    """
+    """Write the files that were asked for and return what goes to standard output."""
     options = parser().parse_intermixed_args(arguments)  # options may come between paths
     targets = {kind: target for kind in (*FORMATS, "figures") if (target := getattr(options, kind))}
     folders = {kind: user_path(target).parent for kind, target in targets.items()}
@@ -100,7 +96,7 @@ def report(arguments: Sequence[str]) -> str:
 
             written += f"figures: {write_figures(made, user_path(options.figures))} in {options.figures}\n"
     except OSError as error:
-        raise UserError(f"{error.filename} cannot be written: {error.strerror}") from error
+        raise UserError(f"{error.filename2 or error.filename} cannot be written: {error.strerror}") from error
     return "".join(printed) or "\n".join(filter(None, [formatting.to_text(content), written]))
 
 

@@ -60,11 +60,7 @@ class Comparison:
 
 
 def resolve_key(name: str, runs: Sequence[Run]) -> str:
-    """Return the setting that `name` means: a dotted key, or the last part of one if only one key has it.
-
-    Raises:
-        UserError: there is no such setting, all runs have the same, or it cannot be compared.
-    """
+    """Return the setting that `name` means, a dotted key or its last part; UserError if it cannot be compared."""
     if name == "seed":
         raise UserError("--compare seed: runs are paired by their seed; name what differs between them, such as model")
     every = [run.settings for run in runs if run.status != "unreadable"]

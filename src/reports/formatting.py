@@ -66,10 +66,9 @@ def sections(report: Report, key: str | None = None) -> list[Section]:
     for table in report.tables:
         lines = [f"{table.text}:"] if len(report.tables) > 1 else []
         lines += [f"no finished run has {report.metric.name} yet"] if all(row.name for row in table.rows) else []
-        others = [
-            key for key in differing([row.settings for row in table.rows if row.runs]) if key not in table.columns
-        ]
-        after = [f"also different, each with a setting above: {', '.join(others)}"] if others else []
+        differ = differing([row.settings for row in table.rows if row.runs])
+        others = ", ".join(key for key in differ if key not in table.columns)
+        after = [f"also different, each with a setting above: {others}"] if others else []
         grid = DataFrame([_cells(table, row) for row in table.rows]).fillna("")
         made.append(Section(lines, grid, [*after, *unequal_costs(table)], "Runs, best first", table))
         made += [_comparison(report, table, key)] if key else []
@@ -114,10 +113,8 @@ def _cells(table: Table, row: Row) -> dict[str, str]:
 
 def _comparison(report: Report, table: Table, key: str) -> Section:
     items, alone = compare(table, key, report.metric)
-    title = (
-        f"{key} compared by {report.metric.describe()}: difference = first - second, "
-        f"over pairs of equal seed and equal other settings (paired t; d = mean / sd of the differences)"
-    )
+    how = "over pairs of equal seed and equal other settings (paired t; d = mean / sd of the differences)"
+    title = f"{key} compared by {report.metric.describe()}: difference = first - second, {how}"
     heads = ("first", "second", "difference", "95 % interval", "p", "p (Holm)", "d", "n", "is it more than noise?")
     rows = []
     for one in items:

@@ -103,11 +103,7 @@ def curves(path: Paths) -> DataFrame:
 
 
 def find_runs(paths: Paths) -> list[Run]:
-    """Return every run at or below the paths, each once, sorted by folder; damaged ones are `unreadable`.
-
-    Raises:
-        UserError: a message for each path that does not exist or holds no run.
-    """
+    """Return every run at or below the paths, each once, sorted by folder; UserError names all paths without one."""
     errors: list[str] = []
     found: dict[str, Path] = {}
     for given in [paths] if isinstance(paths, str | Path) else paths:

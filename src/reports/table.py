@@ -84,11 +84,13 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
     `bits_per_character` is `val/bits_per_character`. UserError if no run has such a number.
     """
     known = dict.fromkeys(column for run in runs for column in run.numbers)
-    candidates = (name, f"val/{name}", f"train/{name}", f"evaluation/{name}") if name else DEFAULTS
+    candidates: tuple[str, ...] = (
+        DEFAULTS if name is None else (name, f"val/{name}", f"train/{name}", f"evaluation/{name}")
+    )
     if split is not None:
         name = f"{split}/{(name or 'cross_entropy').removeprefix(f'{split}/')}"
         candidates = (f"evaluation/{name}",)
-    found = next((str(candidate) for candidate in candidates if candidate in known), None)
+    found = next((candidate for candidate in candidates if candidate in known), None)
     if found is None and name is not None:
         names = [
             column.removeprefix("evaluation/") for column in known if column.startswith("evaluation/" * bool(split))
@@ -125,10 +127,7 @@ def baselines(metric: Metric, run: Run) -> dict[str, float]:
 
 @lru_cache(maxsize=65536)
 def affects_result(key: str, ignored: tuple[str, ...] = (), kept: str | None = None) -> bool:
-    """Whether a key can change a result (if in doubt, it can) and matches none of the patterns `ignored`.
-
-    `kept` is a key that was asked for: it counts in any case.
-    """
+    """Whether a key is `kept`, or can change a result (if in doubt, it can) and matches no pattern of `ignored`."""
     if key == kept:
         return True
     if key == "seed" or any(fnmatchcase(key, pattern) or fnmatchcase(key, f"{pattern}.*") for pattern in ignored):
@@ -268,11 +267,11 @@ def _count(group: Row, metric: Metric) -> list[LeftOut]:
             left.append(LeftOut("no value", run, f"has no {metric.column.removeprefix('evaluation/')}{how}"))
         elif not math.isfinite(value):
             left.append(LeftOut("not finite", run, f"{metric.name} is {value}"))
-        elif (newest := by_seed.setdefault(str(run.folder) if run.seed is None else run.seed, (run, value)))[
-            0
-        ] is not run:
-            why = f"same settings and seed as {newest[0].folder}, which is newer and counts"
-            left.append(LeftOut("repeated", run, f"{why} ({value:.6g} here, {newest[1]:.6g} there)"))
+        else:
+            newest, other = by_seed.setdefault(str(run.folder) if run.seed is None else run.seed, (run, value))
+            if newest is not run:
+                why = f"same settings and seed as {newest.folder}, which is newer and counts"
+                left.append(LeftOut("repeated", run, f"{why} ({value:.6g} here, {other:.6g} there)"))
     group.counted = sorted(by_seed.values(), key=lambda pair: (pair[0].seed or 0, str(pair[0].folder)))
     return left
 
@@ -306,10 +305,7 @@ def _table(groups: list[Row], metric: Metric, text: str) -> Table:
 
 
 def unequal_costs(table: Table) -> list[str]:
-    """Return a warning where rows differ by more than 1 % in steps or characters: `steps 158 to 630`; else nothing.
-
-    Seconds differ between any two models; they are named beside the other two, not warned of alone.
-    """
+    """Return a warning where rows differ by more than 1 % in steps or characters, which any two may do in seconds."""
     ends = DataFrame([row.costs for row in table.rows], columns=COSTS[1:]).agg(["min", "max"])
     ends = ends.loc[:, ends.loc["max"] > 1.01 * ends.loc["min"]]
     if not {"steps", "characters"}.intersection(ends):

@@ -61,7 +61,7 @@ def test_the_table_the_comparison_and_the_files_in_one_call(sweep):
     first = lines[0]
     assert (first["model"], first["n"], first["seeds"]) == ("manual", "3", "0 1 2")
     assert float(first["mean"]) == pytest.approx(1.51)
-    assert re.search(r"\| +1 \| manual +\| 1.5100 \| 0.0100 \|", (sweep / "t.md").read_text(encoding="utf-8"))
+    assert re.search(r"\| 1 +\| manual +\| 1.5100 \| 0.0100 \|", (sweep / "t.md").read_text(encoding="utf-8"))
     assert (sweep / "t.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert sorted(path.name for path in sweep.iterdir()) == ["figures", "runs", "t.csv", "t.html", "t.md", "t.tex"]
     names = ("curves_by_characters", "curves_by_seconds", "curves_by_steps", "final_values")

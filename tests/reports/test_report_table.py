@@ -159,13 +159,7 @@ def test_a_sweep_of_two_keys_has_two_columns_and_the_csv_their_full_names(tmp_pa
             fabricate(tmp_path / f"{hidden}_{rate}", 1 + rate + hidden / 1000, hidden_size=hidden, lr=rate)
     table = table_of(tmp_path)
     assert table.columns == ["model.hidden_size", "optimizer.lr"]
-    assert to_text(sections(report_of(tmp_path))).splitlines()[4].split()[:5] == [
-        "#",
-        "hidden_size",
-        "lr",
-        "mean",
-        "sd",
-    ]
+    assert to_text(sections(report_of(tmp_path))).splitlines()[4].split()[:4] == ["#", "hidden_size", "lr", "mean"]
     lines = list(csv.DictReader(io.StringIO(to_csv(report_of(tmp_path), [], ""))))
     assert [(line["model.hidden_size"], line["optimizer.lr"], round(float(line["mean"]), 9)) for line in lines[:4]] == [
         ("64", "0.01", 1.074),
@@ -189,7 +183,7 @@ def test_many_settings_that_follow_from_one_are_one_column(tmp_path):
     fabricate(tmp_path / "b", hidden_size=64, lr=0.2, model="gru", record={"experiment": "second"})
     table = table_of(tmp_path)
     assert table.columns == ["experiment"]
-    others = "model, model.nonlinearity, model.hidden_size"
+    others = "model, model.num_layers, model.hidden_size"
     assert f"also different, each with a setting above: {others}" in to_text(sections(report_of(tmp_path)))
 
 
