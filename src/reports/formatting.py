@@ -57,12 +57,13 @@ def printable(text: str) -> str:
 def sections(report: Report, key: str | None = None) -> list[Section]:
     """Return the report's content, with a comparison over the values of `key`."""
     every = [group.settings for table in report.tables for group in table.groups]
-    common = [key for key in CHOICES if every and every[0].get(key) and key not in differing(every)]
+    several = differing(every)
+    common = [choice for choice in CHOICES if every and every[0].get(choice) and choice not in several]
     counted = sum(len(group.counted) for table in report.tables for group in table.groups)
     reasons = [f"{number} {reason}" for reason, number in Counter(one.reason for one in report.left_out).items()]
     runs = f"{len(report.runs)} run{'' if len(report.runs) == 1 else 's'}"
-    made = [Section([f"{runs}: {', '.join([f'{counted} counted', *reasons])}", report.metric.describe()])]
-    made[0].lines += [f"all runs: {label(every[0], common)}"] if common else []
+    lines = [f"{runs}: {', '.join([f'{counted} counted', *reasons])}", report.metric.describe()]
+    made = [Section([*lines, f"all runs: {label(every[0], common)}"] if common else lines)]
     for table in report.tables:
         lines = [f"{table.text}:"] if len(report.tables) > 1 else []
         lines += [f"no finished run has {report.metric.name} yet"] if all(row.name for row in table.rows) else []
