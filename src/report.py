@@ -1,8 +1,6 @@
 """Runs -> one table: mean and spread over seeds, against baselines, with what failed. Reads files only.
 
-    python -m src.report runs/sweeps/depth --compare model --html depth.html
-
-Neither torch nor Hydra is imported; scipy, pandas, jinja2 and matplotlib only once runs are found and when used.
+python -m src.report runs/sweeps/depth --compare model --html depth.html
 """
 
 from __future__ import annotations
@@ -11,12 +9,11 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from src.errors import UserError
 from src.files import user_path, write_atomic
-from src.reports.runs import SPLITS, find_runs, suggestion
 
 FORMATS = {
     "csv": "the table as CSV",
@@ -41,10 +38,11 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("paths", nargs="*", metavar="PATH", help="a run's folder, or a folder with runs below it")
+    add("paths", nargs="+", metavar="PATH", help="a run's folder, or a folder with runs below it")
     add("--metric", metavar="NAME", help="what to compare, default val/cross_entropy; also seconds, parameters")
-    add("--split", choices=SPLITS, help="compare by evaluation_<split>.json, as python -m src.evaluate writes it")
-    add("--at", choices=("final", "best"), help="the value at the end of training (default) or at the best checkpoint")
+    one = made.add_mutually_exclusive_group().add_argument
+    one("--split", choices=("train", "val", "test"), help="compare by the evaluation_<split>.json of src.evaluate")
+    one("--at", choices=("final", "best"), help="the value at the end of training (default) or at the best checkpoint")
     add("--compare", metavar="KEY", help="pair runs by seed over the values of a setting, such as model")
     add("--ignore", metavar="KEY", action="append", default=[], help="a setting that makes no row; repeatable")
     for kind, about in FORMATS.items():
@@ -71,88 +69,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(arguments: Sequence[str]) -> str:
-    """Write the files that were asked for and return what goes to standard output.
-
-    Raises:
-        UserError: all errors that are known at once.
-    """
-    options = parse(arguments)
-    runs = find_runs(options.paths)
+    """Write the files that were asked for and return what goes to standard output."""
+    options = parser().parse_intermixed_args(arguments)  # options may come between paths
+    targets = {kind: target for kind in (*FORMATS, "figures") if (target := getattr(options, kind))}
+    folders = {kind: user_path(target).parent for kind, target in targets.items()}
+    if missing := [kind for kind, folder in folders.items() if not folder.is_dir()]:
+        raise UserError(*(f"--{kind} {targets[kind]}: there is no folder {folders[kind]}" for kind in missing))
     from src.reports import compare, formatting, table
+    from src.reports.runs import find_runs
 
-    errors: list[str] = []
-    metric = _attempt(errors, lambda: table.resolve_metric(options.metric, options.split, options.at, runs))
-    key = _attempt(errors, lambda: compare.resolve_key(options.compare, runs)) if options.compare else None
-    if errors:
-        raise UserError(*errors)
+    runs = find_runs(options.paths)
+    metric = table.resolve_metric(options.metric, options.split, options.at, runs)
+    key = compare.resolve_key(options.compare, runs) if options.compare else None
     made = table.build(runs, metric, options.ignore, kept=key)
-    content = formatting.sections(made, [compare.compare(one, key, metric) for one in made.tables] if key else [])
+    content = formatting.sections(made, key)
     command = shlex.join(["python", "-m", "src.report", *arguments])
-    render: dict[str, Callable[[], str]] = {
-        "csv": lambda: formatting.to_csv(made),
-        "markdown": lambda: formatting.to_markdown(content),
-        "latex": lambda: formatting.to_latex(content, command),
-        "html": lambda: formatting.to_html(made, content, command),
-    }
-    targets = {kind: getattr(options, kind) for kind in FORMATS if getattr(options, kind)}
-    written = [f"{kind}: {target}\n" for kind, target in targets.items() if target != "-"]
+    files = {kind: getattr(formatting, f"to_{kind}")(made, content, command) for kind in FORMATS if kind in targets}
+    printed = [text for kind, text in files.items() if targets[kind] == "-"]
+    written = ""
     try:
-        for kind, target in targets.items():
-            if target != "-":
-                write_atomic(user_path(target), render[kind]())
+        for kind in (kind for kind in files if targets[kind] != "-"):
+            write_atomic(user_path(targets[kind]), files[kind])
+            written += f"{kind}: {targets[kind]}\n"
         if options.figures:
             from src.reports.figures import write_figures
 
-            written.append(f"figures: {write_figures(made, user_path(options.figures))} in {options.figures}\n")
+            written += f"figures: {write_figures(made, user_path(options.figures))} in {options.figures}\n"
     except OSError as error:
-        raise UserError(f"{error.filename} cannot be written: {error.strerror}") from error
-    for kind in (kind for kind, target in targets.items() if target == "-"):
-        return render[kind]()
-    counts = {split: sum(split in run.evaluations for run in runs) for split in SPLITS if split != options.split}
-    hints = [
-        f"--split {split} compares the {number} evaluated on {split}" for split, number in counts.items() if number
-    ]
-    blocks = [formatting.to_text(content), f"{'; '.join(hints)}\n" if hints else "", "".join(written)]
-    return "\n".join(block for block in blocks if block)
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options.
-
-    Raises:
-        UserError: everything that is wrong with them and can be known before a run is read.
-    """
-    options, unknown = parser().parse_known_intermixed_args(arguments)  # options may come between paths
-    # What follows an unknown option is unknown too, and no error of its own.
-    names = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
-    known = [f"--{name}" for name in vars(options) if name != "paths"]
-    errors = [f"there is no option {name}{suggestion(name, known)}" for name in names]
-    if not options.paths:
-        errors.append("no path given; for example: python -m src.report runs (see --help for the options)")
-    targets = {kind: getattr(options, kind) for kind in (*FORMATS, "figures") if getattr(options, kind)}
-    if [*targets.values()].count("-") > 1:
-        errors.append(f"only one of {', '.join(f'--{kind}' for kind in FORMATS)} can go to standard output (-)")
-    if options.compare and options.csv == "-":
-        errors.append("--compare is not part of a CSV: --csv FILE prints it beside the file, or use --markdown -")
-    for kind, target in targets.items():
-        path = user_path(target)
-        if not path.parent.is_dir():
-            errors.append(f"--{kind} {target}: there is no folder {path.parent}")
-        elif kind == "figures" and path.is_file():
-            errors.append(f"--figures {target} is a file; name a folder")
-        elif kind != "figures" and path.is_dir():
-            errors.append(f"--{kind} {target} is a folder; name a file in it")
-    if errors:
-        raise UserError(*errors)
-    return options
-
-
-def _attempt(errors: list[str], attempt: Callable[[], Any]) -> Any:
-    try:
-        return attempt()
-    except UserError as error:
-        errors += error.messages
-        return None
+        raise UserError(f"{error.filename2 or error.filename} cannot be written: {error.strerror}") from error
+    return "".join(printed) or "\n".join(filter(None, [formatting.to_text(content), written]))
 
 
 if __name__ == "__main__":

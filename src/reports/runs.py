@@ -1,12 +1,9 @@
 """Stored runs as data: `runs(path)` has one row a run, `curves(path)` one row a validation.
 
-    from src import curves, runs
+from src import curves, runs
 
-    frame = runs("runs/sweeps/depth")
-    frame[frame.status == "done"].groupby("model.num_layers")["val/cross_entropy"].agg(["mean", "std"])
-
-Reading never raises for a damaged file and never drops a run: it becomes `status` unreadable with a `problem`.
-pandas is imported by these two functions only.
+frame = runs("runs/sweeps/depth")
+frame[frame.status == "done"].groupby("model.num_layers")["val/cross_entropy"].agg(["mean", "std"])
 """
 
 from __future__ import annotations
@@ -14,34 +11,28 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from pandas import DataFrame
 
 from src.config.schema import flatten
-from src.errors import UserError, nearest
+from src.errors import UserError
 from src.files import is_alive, user_path
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 FORMAT = 1
 STATUSES = ("done", "failed", "stopped", "running")
-SPLITS = ("train", "val", "test")
 COSTS = ("parameters", "steps", "characters", "seconds")
 RUN_NUMBERS = (*COSTS, "epochs")  # numbers of run.json itself
 POSITION = ("step", "epoch", "characters", "seconds")  # where in training a line of metrics.jsonl was written
 NOT_ENTERED = {"checkpoints", "figures", "__pycache__", "node_modules"}  # hold no runs and may be large
-TRACES = {
-    "checkpoints",
-    "metrics.jsonl",
-    "train.log",
-}  # with one of these and config.yaml, a folder was meant to be a run
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast; PyYAML may be built without it
+TRACES = {"checkpoints", "metrics.jsonl", "train.log"}  # with one of these and config.yaml a folder is a run
 
 Value = str | int | float | None
 Settings = dict[str, Value]
@@ -54,8 +45,7 @@ class Run:
 
     `status` is one of STATUSES; or `interrupted` (recorded as running, but its process is gone), `pruned` (by its
     search), or `unreadable` with a `problem`. `record` is run.json, `settings` the configuration by dotted key, `curve`
-    the lines of metrics.jsonl by step, `evaluations` the evaluation_<split>.json by split (empty if it cannot be read),
-    `numbers` every number by its column in `runs`.
+    the lines of metrics.jsonl by step, `evaluations` the evaluation_<split>.json by split (empty if it cannot be read).
     """
 
     folder: Path
@@ -65,7 +55,6 @@ class Run:
     settings: Settings = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
-    numbers: dict[str, float] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
@@ -73,20 +62,29 @@ class Run:
         seeds = (self.record.get("seed"), self.settings.get("seed"))
         return next((seed for seed in seeds if isinstance(seed, int)), None)
 
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """Every number by its column in `runs`; a final value is that of run.json, else of the last line."""
+        metrics = mapping(self.record.get("metrics"))
+        best, last = mapping(metrics.get("best")), self.curve[-1] if self.curve else {}
+        at_best = next((line for line in self.curve if line["step"] == best.get("step")), {})
+        at_best = {**at_best, **best, str(best.get("monitor")): best.get("value")}
+        found = {name: value for name, value in last.items() if name not in POSITION}
+        found |= {**mapping(metrics.get("final")), **{name: self.record.get(name) for name in RUN_NUMBERS}}
+        found |= {f"best/{name}": value for name, value in at_best.items() if "/" in name}
+        for split, evaluation in self.evaluations.items():
+            found |= {f"evaluation/{split}/{name}": value for name, value in evaluation.items()}
+        return {name: value for name, given in found.items() if (value := number(given)) is not None}
+
 
 def runs(path: Paths) -> DataFrame:
-    """Return one row for each run at or below a path, or several paths, sorted by folder.
+    """Return one row for each run at or below one or several paths, sorted by folder; UserError if one holds no run.
 
     Columns: `folder`, `status`, `problem`, `seed`, `started`; the configuration by dotted key as on the command line
     (`model`, `model.hidden_size`); final metrics by their name (`val/cross_entropy`, nats per character), those at the
     best checkpoint as `best/<name>`, of an evaluation as `evaluation/<split>/<name>`, baselines as `baseline/<name>`
     (bits per character); `parameters`, `steps`, `characters`, `epochs`, `seconds`.
-
-    Raises:
-        UserError: a path does not exist or holds no run.
     """
-    from pandas import DataFrame
-
     rows = []
     for run in find_runs(path):
         about = {"folder": str(run.folder), "status": run.status, "problem": run.problem, "seed": run.seed}
@@ -98,114 +96,84 @@ def runs(path: Paths) -> DataFrame:
 def curves(path: Paths) -> DataFrame:
     """Return one row for each validation: `folder`, `seed`, `step`, `epoch`, `characters`, `seconds` and metrics.
 
-    `runs(path)[["folder", "model"]].merge(curves(path))` adds a setting. Raises UserError as `runs` does.
+    `runs(path)[["folder", "model"]].merge(curves(path))` adds a setting. Errors are those of `runs`.
     """
-    from pandas import DataFrame
-
     lines = [{"folder": str(run.folder), "seed": run.seed, **line} for run in find_runs(path) for line in run.curve]
     return DataFrame(lines, columns=None if lines else ["folder", "seed", *POSITION])
 
 
 def find_runs(paths: Paths) -> list[Run]:
-    """Return every run at or below the paths, each once, sorted by folder.
-
-    Raises:
-        UserError: a message for each path that does not exist or holds no run.
-    """
+    """Return every run at or below the paths, each once, sorted by folder; UserError names all paths without one."""
     errors: list[str] = []
-    found: dict[str, Run] = {}
+    found: dict[str, Path] = {}
     for given in [paths] if isinstance(paths, str | Path) else paths:
-        path = user_path(given)
-        path = path.parent if path.name == "run.json" and path.is_file() else path
-        unreadable: list[OSError] = []
+        unread: list[OSError] = []
         below: list[Path] = []
-        for folder, folders, files in os.walk(path, onerror=unreadable.append):
+        for folder, folders, files in os.walk(user_path(given), onerror=unread.append):
             if "run.json" in files or ("config.yaml" in files and TRACES.intersection(folders + files)):
                 below.append(Path(folder))
             folders[:] = [name for name in folders if name not in NOT_ENTERED and not name.startswith(".")]
-        if not path.exists():
-            beside = path.parent.iterdir() if path.parent.is_dir() else ()
-            errors.append(f"{given} does not exist{nearest(str(path), [str(other) for other in beside])}")
-        elif not path.is_dir():
-            errors.append(f"{given} is a file; give a run's folder, or a folder with runs below it")
-        elif not below and not unreadable:
+        errors += [f"{error.filename} cannot be read: {error.strerror}" for error in unread]
+        if not below and not unread:
             errors.append(f"no run below {given}: none of its folders has a run.json (python -m src.train makes one)")
-        else:
-            blocked = [Run(Path(error.filename), problem=str(error.strerror)) for error in unreadable]
-            for run in [*map(read_run, below), *blocked]:
-                found.setdefault(os.path.realpath(run.folder), run)
+        for path in below:
+            found.setdefault(os.path.realpath(path), path)
     if errors:
         raise UserError(*errors)
-    return sorted(found.values(), key=lambda run: str(run.folder))
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean X?`, else the known names; `bits_per_char` finds `val/bits_per_character` too."""
-    names = list(known)
-    if close := nearest(name, names):
-        return close
-    tails = {full.replace("/", ".").rpartition(".")[2]: full for full in reversed(names)}
-    matches = get_close_matches(name.replace("/", ".").rpartition(".")[2], tails, n=1)
-    return f"; did you mean {tails[matches[0]]}?" if matches else f"; known: {', '.join(names)}" if names else ""
+    return [read_run(path) for path in sorted(found.values(), key=str)]
 
 
 def read_run(folder: Path) -> Run:
     """Read one run folder; what is wrong with it becomes its `problem`."""
     record, problem = _read(folder / "run.json", json.loads)
-    if not problem and "status" not in record:
-        problem = "run.json is not the record of a run: it has no status"
-    if problem:
-        return Run(folder, problem=problem)
-    settings, problem = _read(folder / "config.yaml", _parse_config)
-    if record.get("format", FORMAT) != FORMAT:
-        problem = f"run.json has format {record['format']}, this report reads format {FORMAT}"
-    elif record["status"] not in STATUSES:
-        problem = f"run.json has status {record['status']!r}; expected one of {', '.join(STATUSES)}"
-    status = "unreadable" if problem else str(record["status"])
-    if status == "stopped" and record.get("pruned") is True:
+    settings, config_problem = _read(folder / "config.yaml", _parse_config)
+    status = str(record.get("status"))
+    if not problem and (status not in STATUSES or record.get("format", FORMAT) != FORMAT):
+        problem = f"run.json has format {record.get('format')} and status {status}, this report reads format {FORMAT}"
+    if problem := problem or config_problem:
+        status = "unreadable"
+    elif status == "stopped" and record.get("pruned") is True:
         status = "pruned"
-    if status == "running" and process_is_gone(mapping(record.get("process"))):
+    elif status == "running" and process_is_gone(mapping(record.get("process"))):
         status = "interrupted"
     settings |= {key: record[key] for key in ("experiment", "data", "model") if isinstance(record.get(key), str)}
     if isinstance(sha256 := mapping(record.get("data_provenance")).get("sha256"), str):
         settings["data.sha256"] = sha256[:12]  # files of one name may have different content
-    lines, _ = _read(folder / "metrics.jsonl", _parse_lines)
-    run = Run(folder, status, problem, record, settings, lines.get("lines", []))
-    for file in sorted(folder.glob("evaluation_*.json")):
-        run.evaluations[file.stem.removeprefix("evaluation_")] = _read(file, json.loads)[0]
-    run.numbers = _numbers(run)
-    return run
+    curve = _read(folder / "metrics.jsonl", _parse_lines)[0].get("lines", [])
+    files = sorted(folder.glob("evaluation_*.json"))
+    evaluations = {file.stem.removeprefix("evaluation_"): _read(file, json.loads)[0] for file in files}
+    return Run(folder, status, problem, record, settings, curve, evaluations)
 
 
 def _read(file: Path, parse: Callable[[str], Any]) -> tuple[dict[str, Any], str]:
     """Return what a file holds, and what is wrong with it; one of the two is empty."""
     try:
         content = parse(file.read_text(encoding="utf-8", errors="replace"))
-    except FileNotFoundError:
-        return {}, f"there is no {file.name}"
     except OSError as error:
-        return {}, f"{file.name}: {error.strerror}"
+        return {}, f"{file.name} cannot be read: {error.strerror}"
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return {}, f"{file.name} cannot be read: {' '.join(str(error).split())}"
-    return (content, "") if isinstance(content, dict) else ({}, f"{file.name} holds no keys and values")
+    return (content, "") if isinstance(content, dict) and content else ({}, f"{file.name} holds no keys and values")
 
 
 def _parse_config(text: str) -> Settings:
-    """Return a configuration as flat `key -> value`, keys as on the command line: `model`, `model.hidden_size`.
+    """Return a configuration as flat `key -> value`, keys as on the command line: `model`, `model.hidden_size`."""
+    sections = re.split(r"^(?=[^\s-])", text, flags=re.MULTILINE)
+    return {key: value for section in sections for key, value in _parse_section(section).items()}
+
+
+@lru_cache(maxsize=4096)
+def _parse_section(text: str) -> Settings:
+    """Return a top-level key with all below it; runs share most of theirs, and each is parsed once.
 
     A section's name is the value of the section itself (`model: {name: gru}` gives `model = gru`). Lists are JSON,
-    booleans `true` and `false` (in Python, True equals 1). Aliases, with which a few lines can stand for gigabytes, are
-    refused.
+    booleans `true` and `false` (in Python, True equals 1); no entries, {}, equal a missing key.
     """
-    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=LOADER)):
-        raise ValueError("it has YAML aliases, which a stored configuration never has")
     flat: Settings = {}
-    for key, value in flatten(mapping(config := yaml.load(text, Loader=LOADER))):
+    for key, value in flatten(mapping(yaml.load(text, Loader=yaml.CSafeLoader))):
         if isinstance(value, bool) or not isinstance(value, str | int | float | None):
             value = json.dumps(value, ensure_ascii=False, default=str)
-        flat[key.removesuffix(".name")] = value
-    if not isinstance(config, dict):
-        raise ValueError("it holds no keys and values")
+        flat[key.removesuffix(".name")] = value if value != "{}" else None
     return flat
 
 
@@ -213,40 +181,17 @@ def _parse_lines(text: str) -> dict[str, list[dict[str, Any]]]:
     """Return the lines of metrics.jsonl by step; one that a crash has cut is left out."""
     lines = []
     for line in text.splitlines():
-        try:
-            point = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(point, dict) and isinstance(point.get("step"), int):
-            lines.append(point)
-    return {"lines": sorted(lines, key=lambda point: point["step"])}
+        with suppress(ValueError, RecursionError):
+            lines.append(json.loads(line))
+    points = [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+    return {"lines": sorted(points, key=lambda point: point["step"])}
 
 
 def process_is_gone(process: Mapping[str, Any]) -> bool:
-    """Whether the recorded process surely does not run: it was on this host, before a restart or with a free number.
-
-    A run of another machine counts as running as long as its record says so.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        boot = ""
-    restarted = bool(boot and process.get("boot")) and str(process["boot"]).strip() != boot
+    """Whether the recorded process surely does not run: it was on this host, before a restart or with a free number."""
+    boot, recorded = Path("/proc/sys/kernel/random/boot_id"), process.get("boot")
+    restarted = bool(recorded) and boot.exists() and recorded != boot.read_text().strip()
     return process.get("host") == platform.node() and (restarted or not is_alive(process.get("pid")))
-
-
-def _numbers(run: Run) -> dict[str, float]:
-    """Return every number by its column in `runs`; a final value is that of run.json, else of the last line."""
-    metrics = mapping(run.record.get("metrics"))
-    best, last = mapping(metrics.get("best")), run.curve[-1] if run.curve else {}
-    at_best = next((line for line in run.curve if line["step"] == best.get("step")), {})
-    at_best = {**at_best, **best, str(best.get("monitor")): best.get("value")}
-    found = {name: value for name, value in last.items() if name not in POSITION}
-    found |= {**mapping(metrics.get("final")), **{name: run.record.get(name) for name in RUN_NUMBERS}}
-    found |= {f"best/{name}": value for name, value in at_best.items() if "/" in name}
-    for split, evaluation in run.evaluations.items():
-        found |= {f"evaluation/{split}/{name}": value for name, value in evaluation.items()}
-    return {name: value for name, given in found.items() if (value := number(given)) is not None}
 
 
 def number(value: Any) -> float | None:

@@ -8,16 +8,19 @@ seed is what is averaged over. Only finished runs with a finite number enter a m
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from statistics import mean
+from typing import NamedTuple
+
+from pandas import DataFrame
 
 from src.config.schema import key_table
-from src.errors import UserError
-from src.metrics import perplexity
-from src.reports.runs import COSTS, RUN_NUMBERS, Run, Settings, Value, mapping, number, suggestion
+from src.errors import UserError, nearest
+from src.metrics import four_metrics
+from src.reports.runs import COSTS, RUN_NUMBERS, Run, Settings, Value, mapping, number
 from src.reports.statistics import Summary, summarise
 
 # The default is the first that a run has. A corpus without a validation split (hello) is compared on its training text.
@@ -37,6 +40,8 @@ WINDOWS = ("data.seq_len", "data.batch_size", "data.offset", "data.reset", "data
 DETAILS = ("model._target_", "data.sha256")
 # Why a run is in no mean. Failures first: somebody has to act on them.
 REASONS = ("failed", "unreadable", "not finite", "interrupted", "stopped", "pruned", "running", "no value", "repeated")
+
+Identity = frozenset[tuple[str, Value]]
 
 
 @dataclass(frozen=True)
@@ -61,20 +66,12 @@ class Metric:
         """Its column in `runs`."""
         return f"evaluation/{self.name}" if self.split else f"best/{self.name}" if self.at_best else self.name
 
-    def why_missing(self, run: Run) -> str:
-        """Return why a finished run has no such number."""
-        if self.split is None:
-            return f"has no {self.name}{' at its best step' if self.at_best else ''}"
-        problem = f"has no {self.tail} or cannot be read" if self.split in run.evaluations else "does not exist"
-        return f"evaluation_{self.split}.json {problem}; python -m src.evaluate run=FOLDER split={self.split} writes it"
-
     def describe(self) -> str:
         """Return `val/cross_entropy at the end of training, nats a character, lower is better`."""
-        where = " at the best checkpoint" if self.at_best else " at the end of training"
-        if self.split is not None or self.name in RUN_NUMBERS:
-            where = "" if self.split is None else f" of evaluation_{self.split}.json"
+        where = "at the best checkpoint" if self.at_best else "at the end of training"
+        where = f"of evaluation_{self.split}.json" if self.split else where
         unit = f", {UNITS[self.tail]}" if self.tail in UNITS else ""
-        return f"{self.name}{where}{unit}, {'higher' if self.mode == 'max' else 'lower'} is better"
+        return f"{self.name} {where}{unit}, {'higher' if self.mode == 'max' else 'lower'} is better"
 
     def sort_key(self, value: float) -> float:
         return -value if self.mode == "max" else value
@@ -86,35 +83,28 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
     `test/cross_entropy`, and `cross_entropy` with `--split test`, are read from evaluation_test.json; a bare
     `bits_per_character` is `val/bits_per_character`. UserError if no run has such a number.
     """
-    finished = [run for run in runs if run.status == "done"]
-    known = dict.fromkeys(column for run in finished or runs for column in run.numbers)
-    final = [column for column in known if not column.startswith(("best/", "evaluation/"))]
-    if split is None and name not in known and f"evaluation/{name}" in known:
-        split = str(name).partition("/")[0]
+    known = dict.fromkeys(column for run in runs for column in run.numbers)
+    candidates: tuple[str, ...] = (
+        DEFAULTS if name is None else (name, f"val/{name}", f"train/{name}", f"evaluation/{name}")
+    )
     if split is not None:
-        tail, prefix = (name or "cross_entropy").removeprefix(f"{split}/"), f"evaluation/{split}/"
-        stored = [column.removeprefix(prefix) for column in known if column.startswith(prefix)]
-        if at is not None:
-            raise UserError("--at does not go with --split: an evaluation belongs to the checkpoint that it names")
-        if not any(split in run.evaluations for run in finished or runs):
-            how = f"python -m src.evaluate run=DIR split={split} writes a run's"
-            raise UserError(f"no run has an evaluation_{split}.json; {how}")
-        if tail not in stored:
-            raise UserError(f"no evaluation_{split}.json has a metric {tail}{suggestion(tail, stored)}")
-        return Metric(f"{split}/{tail}", split, mode="max" if tail in HIGHER_IS_BETTER else "min")
-    candidates = DEFAULTS if name is None else (name, f"val/{name}", f"train/{name}")
-    found = next((candidate for candidate in candidates if candidate in final), None)
+        name = f"{split}/{(name or 'cross_entropy').removeprefix(f'{split}/')}"
+        candidates = (f"evaluation/{name}",)
+    found = next((candidate for candidate in candidates if candidate in known), None)
     if found is None and name is not None:
-        raise UserError(f"no run has a metric {name}{suggestion(name, final)}")
-    if found is None and finished and final:
-        raise UserError(f"no run has any of {', '.join(DEFAULTS)}; name one with --metric: {', '.join(final)}")
+        names = [
+            column.removeprefix("evaluation/") for column in known if column.startswith("evaluation/" * bool(split))
+        ]
+        how = f" (python -m src.evaluate run=DIR split={split} writes evaluation_{split}.json)" if split else ""
+        hint = nearest(name, names) or f"; known: {', '.join(names)}"
+        raise UserError(f"no run has a metric {name}{hint}{how}")
     found = found or DEFAULTS[0]
-    mode = "max" if found.rpartition("/")[2] in HIGHER_IS_BETTER else "min"
-    if any(
-        (run.settings.get("checkpoint.monitor"), run.settings.get("checkpoint.mode")) == (found, "max") for run in runs
-    ):
-        mode = "max"
-    return Metric(found, None, at == "best" and found not in RUN_NUMBERS, mode)
+    if found.startswith("evaluation/"):
+        _, split, tail = found.split("/", 2)
+        found = f"{split}/{tail}"
+    monitors = {(run.settings.get("checkpoint.monitor"), run.settings.get("checkpoint.mode")) for run in runs}
+    mode = "max" if found.rpartition("/")[2] in HIGHER_IS_BETTER or (found, "max") in monitors else "min"
+    return Metric(found, split, at == "best" and found not in RUN_NUMBERS, mode)
 
 
 def baselines(metric: Metric, run: Run) -> dict[str, float]:
@@ -123,28 +113,21 @@ def baselines(metric: Metric, run: Run) -> dict[str, float]:
     Stored in bits per character, measured on `val` (an evaluation's: on its split); only the uniform guess is the same
     on every split. A uniform guess is right once in 2^bits characters; no n-gram's accuracy is known.
     """
-    record = run.record if metric.split is None else run.evaluations.get(metric.split, {})
-    other_split = metric.name.startswith("train/") and metric.split is None and "val/cross_entropy" in run.numbers
+    record = run.evaluations.get(metric.split, {}) if metric.split else run.record
+    only_uniform = metric.name.startswith("train/") and not metric.split and "val/cross_entropy" in run.numbers
     found: dict[str, float] = {}
     for name, stored in mapping(record.get("baselines")).items():
-        bits = number(mapping(stored).get("bits_per_character", stored))
-        if bits is None or not math.isfinite(bits) or (other_split and name != "uniform"):
-            continue
-        shown = "uniform guess (chance)" if name == "uniform" else name
-        shown = f"{name.removeprefix('ngram_')}-gram" if name.startswith("ngram_") else shown
-        nats = bits * math.log(2)
-        values = {"bits_per_character": bits, "cross_entropy": nats, "perplexity": perplexity(nats)}
-        values |= {"accuracy": 2.0**-bits} if name == "uniform" else {}
-        found |= {shown: values[metric.tail]} if metric.tail in values else {}
-    return found
+        bits, uniform = number(stored), name == "uniform"
+        if bits is not None and (uniform or not only_uniform):
+            values = four_metrics("", bits * math.log(2), 2.0**-bits if uniform else math.nan)
+            shown = re.sub(r"^ngram_(\d+)$", r"\1-gram", name.replace("uniform", "uniform guess (chance)"))
+            found[shown] = values.get(f"/{metric.tail}", math.nan)
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 @lru_cache(maxsize=65536)
 def affects_result(key: str, ignored: tuple[str, ...] = (), kept: str | None = None) -> bool:
-    """Whether a key can change a result (if in doubt, it can) and matches none of the patterns `ignored`.
-
-    `kept` is a key that was asked for: it counts in any case.
-    """
+    """Whether a key is `kept`, or can change a result (if in doubt, it can) and matches no pattern of `ignored`."""
     if key == kept:
         return True
     if key == "seed" or any(fnmatchcase(key, pattern) or fnmatchcase(key, f"{pattern}.*") for pattern in ignored):
@@ -155,7 +138,7 @@ def affects_result(key: str, ignored: tuple[str, ...] = (), kept: str | None = N
 
 def text_of(settings: Settings) -> Settings:
     """Return the settings that define which text the numbers are about."""
-    return {k: v for k, v in settings.items() if (k == "data" or k.startswith("data.")) and k not in WINDOWS}
+    return {k: v for k, v in settings.items() if k.partition(".")[0] == "data" and k not in WINDOWS}
 
 
 def differing(rows: Sequence[Settings]) -> list[str]:
@@ -165,24 +148,15 @@ def differing(rows: Sequence[Settings]) -> list[str]:
     return [key for key in found if key not in DETAILS] or found
 
 
-def columns_of(rows: Sequence[Settings], many: int = 5) -> tuple[list[str], dict[str, str]]:
-    """Return the keys that tell these rows apart, and those that only follow from a choice: key -> choice.
-
-    An lstm has no nonlinearity: that is no second difference. An experiment may change a dozen sizes and rates; with
-    more than `many` differing keys, those that add nothing follow too.
-    """
-    keys = differing(rows)
-    following: dict[str, str] = {}
-    missing = {key for key in keys if any(row.get(key) is None for row in rows)}
-    leaders = [key for key in CHOICES if key in keys and key not in missing]
-    for position, leader in enumerate(leaders):
-        for key in keys if leader not in following else ():
-            if (len(keys) > many or (key.startswith(f"{leader}.") and key in missing)) and (
-                key not in leaders[: position + 1]
-                and len({(row.get(leader), row.get(key)) for row in rows}) == len({row.get(leader) for row in rows})
-            ):
-                following.setdefault(key, leader)
-    return [key for key in keys if key not in following], following
+def columns_of(rows: Sequence[Settings]) -> list[str]:
+    """Return the keys that differ, without those that are a function of an earlier choice (its size, its options)."""
+    columns: list[str] = []
+    for key in differing(rows):
+        choices = [choice for choice in CHOICES if choice in columns and all(row.get(choice) for row in rows)]
+        pairs = [{(row[choice], row.get(key)) for row in rows} for choice in choices]
+        if all(len(found) > len({value for value, _ in found}) for found in pairs):
+            columns.append(key)
+    return columns
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
@@ -191,22 +165,19 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: tail if [*tails.values()].count(tail) == 1 else key for key, tail in tails.items()}
 
 
-def show(settings: Settings, key: str) -> str:
-    """Return a setting as text, numbers to six digits; `null` for one set to nothing, `-` for a missing one."""
-    value = settings.get(key)
-    if value is None:
-        return "null" if key in settings else "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def show(value: Value) -> str:
+    """Return a setting as text, numbers to six digits; `null` for one that is missing or set to nothing."""
+    return "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def label(settings: Settings, keys: Iterable[str]) -> str:
     """Return `model manual, hidden_size 128`."""
-    return ", ".join(f"{name} {show(settings, key)}" for key, name in short_names(keys).items() if key in settings)
+    return ", ".join(f"{name} {show(settings[key])}" for key, name in short_names(keys).items() if key in settings)
 
 
 @dataclass
 class Row:
-    """Runs of equal settings, with one finished run a seed and its value in `counted`; or a baseline, with a `name`.
+    """Runs of equal settings, in `counted` one finished run a seed with its value; or a baseline, with a `name`.
 
     `place` is 1, 2, 3 ... from the best on; `costs` has the means of COSTS, and of the `best` value.
     """
@@ -220,26 +191,20 @@ class Row:
     costs: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass
-class LeftOut:
-    """A run that no mean contains, why, and its latest value."""
+class LeftOut(NamedTuple):
+    """A run that no mean contains, and why."""
 
     reason: str
     run: Run
     why: str
-    so_far: float | None = None
 
 
 @dataclass
 class Table:
-    """The runs of one text: `rows` best first with the baselines, `groups` with the rows of which no run counts.
-
-    `columns` are the settings that differ, `followers` those that only follow from one of them (key -> column).
-    """
+    """The runs of one text: `rows` best first, with baselines; `groups` are all settings, with or without a row."""
 
     text: str
     columns: list[str]
-    followers: dict[str, str]
     rows: list[Row]
     groups: list[Row]
 
@@ -261,28 +226,27 @@ class Report:
 
 def build(runs: Sequence[Run], metric: Metric, ignored: Sequence[str] = (), kept: str | None = None) -> Report:
     """Return the tables of runs by a metric; `ignored` are patterns of settings that make no row of their own."""
-    found: dict[frozenset[tuple[str, Value]], Row] = {}
-    for run in runs:
-        if run.status != "unreadable":
-            relevant = {k: v for k, v in run.settings.items() if affects_result(k, tuple(ignored), kept)}
-            found.setdefault(_identity(relevant), Row(relevant)).runs.append(run)
+    found: dict[Identity, Row] = {}
+    for run in (run for run in runs if run.status != "unreadable"):
+        relevant = {k: v for k, v in run.settings.items() if affects_result(k, tuple(ignored), kept)}
+        found.setdefault(_identity(relevant), Row(relevant)).runs.append(run)
     groups = list(found.values())
     left = [LeftOut("unreadable", run, run.problem) for run in runs if run.status == "unreadable"]
-    texts: dict[frozenset[tuple[str, Value]], list[Row]] = {}
+    texts: dict[Identity, list[Row]] = {}
     for group in groups:
         left += _count(group, metric)
         experiments = {run.settings.get("experiment") for run in group.runs}
         group.settings |= {"experiment": experiments.pop()} if len(experiments) == 1 else {}
         texts.setdefault(_identity(text_of(group.settings)), []).append(group)
     left.sort(key=lambda one: (REASONS.index(one.reason), str(one.run.folder)))
-    names, _ = columns_of([text_of(some[0].settings) for some in texts.values()])
+    names = columns_of([text_of(some[0].settings) for some in texts.values()])
     tables = [_table(some, metric, label(some[0].settings, names)) for some in texts.values()]
-    return Report(metric, tables, left, list(runs), columns_of([group.settings for group in groups])[0])
+    return Report(metric, tables, left, list(runs), columns_of([group.settings for group in groups]))
 
 
-def _identity(settings: Settings) -> frozenset[tuple[str, Value]]:
-    """Return what makes two configurations equal; a key of null, or without entries, equals a missing one."""
-    return frozenset((key, value) for key, value in settings.items() if value not in (None, "{}"))
+def _identity(settings: Settings) -> Identity:
+    """Return what makes two configurations equal; a key of null equals a missing one."""
+    return frozenset((key, value) for key, value in settings.items() if value is not None)
 
 
 def _count(group: Row, metric: Metric) -> list[LeftOut]:
@@ -297,65 +261,54 @@ def _count(group: Row, metric: Metric) -> list[LeftOut]:
     for run in reversed(by_age):
         value = run.numbers.get(metric.column)
         if run.status != "done":
-            left.append(LeftOut(run.status, run, _why_not_done(run), run.numbers.get(metric.name)))
+            left.append(LeftOut(run.status, run, _why_not_done(run)))
         elif value is None:
-            left.append(LeftOut("no value", run, metric.why_missing(run)))
+            how = f"; python -m src.evaluate run=FOLDER split={metric.split} writes it" if metric.split else ""
+            left.append(LeftOut("no value", run, f"has no {metric.column.removeprefix('evaluation/')}{how}"))
         elif not math.isfinite(value):
-            left.append(LeftOut("not finite", run, f"{metric.name} is {value}", value))
+            left.append(LeftOut("not finite", run, f"{metric.name} is {value}"))
         else:
             newest, other = by_seed.setdefault(str(run.folder) if run.seed is None else run.seed, (run, value))
             if newest is not run:
-                same = "the same value" if value == other else f"{value:.6g} here, {other:.6g} there"
-                why = f"same settings and seed as {newest.folder}, which is newer and counts ({same})"
-                left.append(LeftOut("repeated", run, why, value))
+                why = f"same settings and seed as {newest.folder}, which is newer and counts"
+                left.append(LeftOut("repeated", run, f"{why} ({value:.6g} here, {other:.6g} there)"))
     group.counted = sorted(by_seed.values(), key=lambda pair: (pair[0].seed or 0, str(pair[0].folder)))
     return left
 
 
 def _why_not_done(run: Run) -> str:
-    error = run.record.get("error")
-    if isinstance(error, Mapping):
-        message = " ".join(str(error.get("message", "")).split())
-        return f"{error.get('type', 'error')}{': ' if message else ''}{message}"
+    if isinstance(error := run.record.get("error"), Mapping):
+        return f"{error.get('type', 'error')}: {' '.join(str(error.get('message', '')).split())}"
     after = f" after {steps} steps" if (steps := run.record.get("steps")) else ""
-    return {
-        "interrupted": f"its process is gone{after}; python -m src.train resume=FOLDER goes on",
-        "stopped": f"stopped{after}; python -m src.train resume=FOLDER goes on",
-        "pruned": f"pruned by its search{after}",
-        "running": f"still running{after}",
-    }.get(run.status, f"no reason recorded{after}")
+    resume = "; python -m src.train resume=FOLDER goes on" if run.status in ("interrupted", "stopped") else ""
+    what = {"interrupted": "its process is gone", "pruned": "pruned by its search", "running": "still running"}
+    return f"{what.get(run.status, run.status)}{after}{resume}"
 
 
 def _table(groups: list[Row], metric: Metric, text: str) -> Table:
     shown = [group for group in groups if group.counted]
-    costs = COSTS if metric.split or metric.at_best or metric.name in RUN_NUMBERS else (f"best/{metric.name}", *COSTS)
-    found: dict[tuple[str, float], float] = {}
+    found: dict[tuple[str, float], Row] = {}
     for group in shown or groups:
         for run in [run for run, _ in group.counted] or group.runs:
-            found |= {(name, round(value, 6)): value for name, value in baselines(metric, run).items()}
-        if group.counted:
-            group.summary = summarise([value for _, value in group.counted])
-        for name in costs if group.counted else ():
-            values = [run.numbers.get(name, math.nan) for run, _ in group.counted]
-            if all(map(math.isfinite, values)):  # a mean over some of the seeds would be another quantity
-                group.costs[name.partition("/")[0]] = mean(values)
-    rows = [*shown, *(Row(text_of(groups[0].settings), name=n, summary=Summary(0, v)) for (n, _), v in found.items())]
-    rows.sort(key=lambda row: (metric.sort_key(row.summary.mean), bool(row.name)))
+            for name, value in baselines(metric, run).items():
+                baseline = Row(text_of(group.settings), name=name, summary=Summary(0, value))
+                found.setdefault((name, round(value, 6)), baseline)
+    for group in shown:
+        numbers = DataFrame([run.numbers for run, _ in group.counted], columns=[f"best/{metric.name}", *COSTS])
+        means = numbers.mean(skipna=False).dropna()  # a mean over some of the seeds would be another quantity
+        group.costs = {str(name).partition("/")[0]: float(value) for name, value in means.items()}
+        group.summary = summarise([value for _, value in group.counted])
+    rows = sorted([*shown, *found.values()], key=lambda row: (metric.sort_key(row.summary.mean), bool(row.name)))
     for place, row in enumerate([row for row in rows if not row.name], start=1):
         row.place = str(place)
-    return Table(text, *columns_of([group.settings for group in shown]), rows, groups)
+    return Table(text, columns_of([group.settings for group in shown]), rows, groups)
 
 
 def unequal_costs(table: Table) -> list[str]:
-    """Return a warning where rows differ by more than 1 % in steps or characters: `steps 158 to 630`; else nothing.
-
-    Seconds differ between any two models; they are named beside the other two, not warned of alone.
-    """
-    ranges = {}
-    for name in ("steps", "characters", "seconds"):
-        values = [row.costs[name] for row in table.rows if name in row.costs]
-        if values and max(values) > 1.01 * min(values):
-            ranges[name] = f"{name} {min(values):,.6g} to {max(values):,.6g}"
-    if not {"steps", "characters"} & ranges.keys():
+    """Return a warning where rows differ by more than 1 % in steps or characters, which any two may do in seconds."""
+    ends = DataFrame([row.costs for row in table.rows], columns=COSTS[1:]).agg(["min", "max"])
+    ends = ends.loc[:, ends.loc["max"] > 1.01 * ends.loc["min"]]
+    if not {"steps", "characters"}.intersection(ends):
         return []
-    return [f"warning: these rows were not trained equally long: {', '.join(ranges.values())}"]
+    ranges = ", ".join(f"{name} {low:,.6g} to {high:,.6g}" for name, (low, high) in ends.items())
+    return [f"warning: these rows were not trained equally long: {ranges}"]

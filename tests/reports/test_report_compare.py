@@ -18,8 +18,7 @@ T_OF_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
 def compared(root, key="model", metric=NATS, ignored=()):
     runs = find_runs([str(root)])
     report = build(runs, metric, ignored, kept=resolve_key(key, runs))
-    comparisons = compare(report.tables[0], resolve_key(key, runs), metric)
-    return sections(report, [comparisons]), comparisons
+    return sections(report, resolve_key(key, runs)), *compare(report.tables[0], resolve_key(key, runs), metric)
 
 
 def two_models(root, manual, cell, **settings):
@@ -33,76 +32,63 @@ def two_models(root, manual, cell, **settings):
 def test_difference_interval_and_p_are_those_of_a_hand_computation(tmp_path):
     # The seeds move both models alike: unpaired, 1.1 +- 0.5 against 1.3 +- 0.5 would tell nothing.
     two_models(tmp_path, {0: 0.6, 1: 1.1, 2: 1.6}, {0: 0.7, 1: 1.3, 2: 1.9})
-    _, comparisons = compared(tmp_path)
-    (one,) = comparisons.overall
-    assert (one.first, one.second, one.summary.n) == ("manual", "cell", 3)
-    assert one.summary.mean == pytest.approx(-0.2)  # differences -0.1, -0.2, -0.3: sd 0.1
-    assert one.summary.high == pytest.approx(-0.2 + T_OF_2 * 0.1 / math.sqrt(3))
-    assert one.p == pytest.approx(1 - math.sqrt(12 / 14))  # t = 2 sqrt 3, p = 1 - t / sqrt(2 + t^2) = 0.0742
-    assert one.p_holm == one.p  # a single test needs no adjustment
-    assert one.effect == pytest.approx(-2.0)
-    assert one.verdict.startswith("not more than noise: 3 pairs")
-    assert comparisons.alone == []
+    _, (one,), alone = compared(tmp_path)
+    assert (one.first, one.second, one.difference.n) == ("manual", "cell", 3)
+    assert one.difference.mean == pytest.approx(-0.2)  # differences -0.1, -0.2, -0.3: sd 0.1
+    assert one.difference.high == pytest.approx(-0.2 + T_OF_2 * 0.1 / math.sqrt(3))
+    assert one.difference.p == pytest.approx(1 - math.sqrt(12 / 14))  # t = 2 sqrt 3, p = 1 - t / sqrt(2 + t^2) = 0.0742
+    assert one.p_holm == one.difference.p  # a single test needs no adjustment
+    assert one.difference.effect == pytest.approx(-2.0)
+    assert one.verdict("min").startswith("not more than noise: 3 pairs")
+    assert alone == []
 
 
 def test_a_difference_beyond_noise_is_called_one_and_says_who_is_better(tmp_path):
     two_models(tmp_path, {0: 1.0, 1: 1.1, 2: 1.2}, {0: 1.2, 1: 1.3, 2: 1.41})
-    _, comparisons = compared(tmp_path)
-    assert comparisons.overall[0].verdict == "more than noise: manual is better"
+    _, items, _ = compared(tmp_path)
+    assert items[0].verdict("min") == "more than noise: manual is better"
     runs = find_runs([str(tmp_path)])
     accuracy = Metric("val/cross_entropy", mode="max")  # the same figures, were higher better
     (table,) = build(runs, accuracy, kept="model").tables
-    assert compare(table, "model", accuracy).overall[0].verdict == "more than noise: cell is better"
+    assert compare(table, "model", accuracy)[0][0].verdict("max") == "more than noise: cell is better"
 
 
 def test_only_equal_seeds_are_pairs_and_the_others_are_named(tmp_path):
     two_models(tmp_path, {0: 1.0, 1: 1.1, 7: 1.2}, {0: 1.2, 1: 1.3, 8: 1.41})
-    content, comparisons = compared(tmp_path)
-    assert len(comparisons.overall[0].pairs) == 2
-    assert sorted(run.seed for run in comparisons.alone) == [7, 8]
-    for shown in (to_text(content), to_markdown(content)):
+    content, items, alone = compared(tmp_path)
+    assert items[0].difference.n == 2
+    assert sorted(run.seed for run in alone) == [7, 8]
+    for shown in (to_text(content), to_markdown(None, content, "")):
         assert "without a partner of equal seed and settings: 2" in shown
         assert "manual7" in shown
 
 
-def test_a_value_without_a_counted_run_is_named_as_the_reason_why_nothing_is_compared(tmp_path):
-    fabricate(tmp_path / "a")
-    fabricate(tmp_path / "b", model="lstm", status="failed")
-    _, found = compared(tmp_path)
-    (one,) = found.overall
-    assert (one.first, one.second, one.verdict) == ("manual", "lstm", "no pair: no run with lstm is counted")
-
-
 def test_one_pair_is_not_a_comparison(tmp_path):
     two_models(tmp_path, {0: 1.0}, {0: 1.2})
-    _, comparisons = compared(tmp_path)
-    assert comparisons.overall[0].p is None
-    assert "run more seeds" in comparisons.overall[0].verdict
+    _, items, _ = compared(tmp_path)
+    assert items[0].difference.p is None
+    assert "run more seeds" in items[0].verdict("min")
 
 
 def test_equal_numbers_are_called_equal(tmp_path):
     two_models(tmp_path, {0: 1.0, 1: 1.1}, {0: 1.0 + 3e-7, 1: 1.1 + 3e-7})
-    _, comparisons = compared(tmp_path)
-    assert comparisons.overall[0].verdict == "the same to 6 digits in every pair"
+    _, items, _ = compared(tmp_path)
+    assert items[0].verdict("min") == "the same to 6 digits in every pair"
 
 
 def test_pairs_are_made_within_equal_other_settings_only(tmp_path):
     two_models(tmp_path, {0: 1.0, 1: 1.1}, {0: 1.2, 1: 1.4}, hidden_size=64)
     two_models(tmp_path, {0: 0.5, 1: 0.6}, {0: 0.8, 1: 1.1}, hidden_size=128)
-    _, comparisons = compared(tmp_path)
-    (one,) = comparisons.overall
-    assert sorted(round(b - a, 9) for _, a, _, b in one.pairs) == [0.2, 0.3, 0.3, 0.5]
-    assert [(part.at, round(part.summary.mean, 9)) for part in comparisons.by_setting] == [
-        ("hidden_size 64", -0.25),
-        ("hidden_size 128", -0.4),
-    ]
+    _, items, _ = compared(tmp_path)
+    (one,) = items
+    assert (one.difference.n, one.difference.mean) == (4, pytest.approx(-0.325))  # -0.2, -0.3, -0.3, -0.5
 
 
 def test_a_mean_difference_does_not_hide_opposite_signs(tmp_path):
     two_models(tmp_path, {0: 1.0, 1: 1.1}, {0: 1.2, 1: 1.4}, hidden_size=64)
     two_models(tmp_path, {0: 1.3, 1: 1.4}, {0: 1.2, 1: 1.1}, hidden_size=128)
-    _, comparisons = compared(tmp_path)
-    assert "the sign is not the same for all other settings" in comparisons.overall[0].verdict
+    _, items, _ = compared(tmp_path)
+    assert "the sign is not the same for all other settings" in items[0].verdict("min")
 
 
 def test_numbers_of_different_texts_are_not_compared(tmp_path):
@@ -116,20 +102,20 @@ def test_numbers_of_different_texts_are_not_compared(tmp_path):
 def test_without_equal_other_settings_there_is_no_pair_and_the_reason_is_told(tmp_path):
     fabricate(tmp_path / "a", model="manual", lr=0.1)
     fabricate(tmp_path / "b", model="cell", lr=0.2)
-    content, comparisons = compared(tmp_path)
-    told = "no pair: no two runs are equal in all else; also different: optimizer.lr (--ignore optimizer.lr"
-    assert comparisons.overall[0].verdict.startswith(told)
+    content, items, _ = compared(tmp_path)
+    told = "also different: optimizer.lr (--ignore optimizer.lr lets it differ)"
+    assert told in items[0].verdict("min")
     assert told in to_text(content)
-    _, comparisons = compared(tmp_path, ignored=["optimizer.lr"])
-    assert len(comparisons.overall[0].pairs) == 1
+    _, items, _ = compared(tmp_path, ignored=["optimizer.lr"])
+    assert items[0].difference.n == 1
 
 
 def test_a_setting_that_one_side_does_not_know_does_not_part_a_pair(tmp_path):
     for seed in range(3):
         fabricate(tmp_path / f"a{seed}", 1.5, seed=seed, model="manual")
         fabricate(tmp_path / f"b{seed}", 1.4 + seed / 100, seed=seed, model="lstm")  # has no nonlinearity
-    _, comparisons = compared(tmp_path)
-    assert len(comparisons.overall[0].pairs) == 3
+    _, items, _ = compared(tmp_path)
+    assert items[0].difference.n == 3
 
 
 def test_where_one_run_has_several_partners_they_are_not_thrown_together(tmp_path):
@@ -137,23 +123,19 @@ def test_where_one_run_has_several_partners_they_are_not_thrown_together(tmp_pat
         for nonlinearity in ("tanh", "relu"):
             fabricate(tmp_path / f"{nonlinearity}{seed}", 1.5 + seed, seed=seed, nonlinearity=nonlinearity)
         fabricate(tmp_path / f"lstm{seed}", 1.2 + seed, seed=seed, model="lstm")
-    _, comparisons = compared(tmp_path)
-    assert comparisons.overall[0].pairs == []
-    assert "several partners" in comparisons.overall[0].verdict
-    assert [(part.at, len(part.pairs)) for part in comparisons.by_setting] == [
-        ("nonlinearity relu", 2),
-        ("nonlinearity tanh", 2),
-    ]
+    _, items, _ = compared(tmp_path)
+    told = "no pair: a run has several partners; report one model.nonlinearity at a time"
+    assert items[0].verdict("min") == told
 
 
 def test_several_comparisons_allow_for_their_number(tmp_path):
     for name, shift in (("cell", 0.0), ("stacked", 0.1), ("manual", 0.2)):
         for seed in range(3):
             fabricate(tmp_path / f"{name}{seed}", 1 + shift + 0.012 * seed * shift * 10, seed=seed, model=name)
-    content, comparisons = compared(tmp_path)
-    assert [(one.first, one.second) for one in comparisons.overall] == [
+    content, items, _ = compared(tmp_path)
+    assert [(one.first, one.second) for one in items] == [
         ("cell", "stacked"), ("cell", "manual"), ("stacked", "manual")]  # fmt: skip
-    assert all(one.tests == 3 and one.p_holm >= one.p for one in comparisons.overall)
+    assert all(one.tests == 3 and one.p_holm >= one.difference.p for one in items)
     assert "p (Holm)" in to_text(content)
 
 
@@ -165,8 +147,8 @@ def test_any_setting_can_be_compared_by_a_part_of_its_name_or_although_it_is_not
     assert resolve_key("hidden_size", runs) == "model.hidden_size"
     metric = Metric("seconds")
     (table,) = build(runs, metric, ignored=["model.hidden_size"], kept="trainer.log_every_n_steps").tables
-    (one,) = compare(table, "trainer.log_every_n_steps", metric).overall
-    assert one.verdict == "the same to 6 digits in every pair"
+    (one,), _ = compare(table, "trainer.log_every_n_steps", metric)
+    assert one.verdict("min") == "the same to 6 digits in every pair"
 
 
 @pytest.mark.parametrize(

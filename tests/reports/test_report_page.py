@@ -13,7 +13,6 @@ import pytest
 from fabricated import fabricate
 
 from src.reports import figures
-from src.reports.compare import compare
 from src.reports.formatting import sections, to_html
 from src.reports.runs import find_runs
 from src.reports.table import Metric, build
@@ -24,14 +23,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
-def report_of(root):
-    return build(find_runs([str(root)]), NATS, kept="model")
-
-
 def page_of(root):
-    report = report_of(root)
-    comparisons = [compare(table, "model", NATS) for table in report.tables]
-    return to_html(report, sections(report, comparisons), "python -m src.report runs")
+    report = build(find_runs(root), NATS, kept="model")
+    return to_html(report, sections(report, "model"), "python -m src.report runs")
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +107,6 @@ def test_a_curve_is_the_mean_of_the_seeds_where_all_of_them_are(tmp_path):
 def test_a_curve_of_few_or_equal_points_is_drawn_without_an_error(tmp_path, curve):
     fabricate(tmp_path / "a", curve=curve, baselines={})
     assert "Final values" in page_of(tmp_path)
-
-
-def test_many_rows_say_how_many_are_drawn(tmp_path):
-    for i in range(26):
-        fabricate(tmp_path / str(i), 1.5 + i / 100, hidden_size=i + 1)
-    assert "Of 26 rows the figures show the best 24." in page_of(tmp_path)
 
 
 @pytest.mark.slow
