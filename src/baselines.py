@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.data.batching import LineSplit, PairSplit
 from src.data.corpus import Corpus
-from src.data.encoding import cache_folder, read_cached, write_cached
-from src.data.splits import LineSplit, PairSplit
+from src.data.text_reader import cache_folder, read_cached, write_cached
 
 MAX_ORDER = 7
 MOST_TRAIN = 6_000_000  # of a longer training text the last characters are counted: seconds, and 450 MB

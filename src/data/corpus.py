@@ -1,7 +1,7 @@
-"""A corpus: its texts as ids, the vocabulary of its training split, its splits, and the record of how it was read.
+"""A corpus: the named ones and their files, the rules of the `data` group, and how a text becomes ids in splits.
 
-A text is read twice, the first time to know its checksum and its symbols, the second time to encode it; then it is
-found in the cache (src.data.encoding).
+A file of a named corpus is searched below data.root, then in the cache folder, then downloaded with pooch, which checks
+its sha256. The texts themselves are not part of this repository; registry.txt has their addresses.
 """
 
 from __future__ import annotations
@@ -9,27 +9,199 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from math import isfinite
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from src.config.schema import DataConfig
-from src.data import encoding as cache
-from src.data.corpora import CORPORA, EXTEND, check, errors_in_data, is_list, pair_of, sources
-from src.data.encoding import FORMAT, Facts, Scan, scan
-from src.data.splits import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit, draw_items, edges_of
-from src.data.text_reader import CLEANED, Piece, Source, find, pieces, rules_of
+from src.data import text_reader
+from src.data.batching import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit, draw_items, edges_of
+from src.data.text_reader import CLEANED, Facts, Piece, Scan, Source, cache_folder, find, pieces, rules_of, scan
 from src.data.vocabulary import Vocabulary
-from src.errors import DataError, UnknownCharacter, counted
+from src.errors import DataError, UnknownCharacter, counted, nearest
+from src.files import user_path, write_atomic
 
-NAMES = ("train", "val", "test")
+RETRIES = 2  # of a download that fails; pooch waits 1 s, then 2 s
+
+
+@dataclass(frozen=True)
+class Named:
+    """A corpus: one file and its standard split, or (split None) one file for each of train, val and test.
+
+    `files` are paths in registry.txt; of a zip the file of its name is read. `is_list`: items, one per line.
+    `alphabet`: the published symbols (bytes), if the training split has fewer.
+    """
+
+    files: tuple[str, ...]
+    split: tuple[float, ...] | None
+    is_list: bool = False
+    alphabet: bytes | None = None
+
+
+# Karpathy, Johnson and Fei-Fei took the symbols of the whole book: `/` and `=` do not occur in its first 80 %.
+WAR_AND_PEACE = (
+    b"\n\r !\"'()*,-./0123456789:;=?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    b"\xa0\xa4\xa9\xaa\xbb\xbf\xc3\xef"
+)
+CORPORA: dict[str, Named] = {
+    "tiny_shakespeare": Named(("tinyshakespeare/input.txt",), (0.9, 0.1)),
+    "time_machine": Named(("timemachine/timemachine.txt",), (0.9, 0.1)),
+    "war_and_peace": Named(("war_and_peace/input.txt",), (0.8, 0.1, 0.1), alphabet=WAR_AND_PEACE),
+    "names": Named(("names/names.txt",), (0.8, 0.1, 0.1), is_list=True),
+    "ptb": Named(("ptb/ptb.train.txt", "ptb/ptb.valid.txt", "ptb/ptb.test.txt"), None),
+    "text8": Named(("text8/text8.zip",), (0.9, 0.05, 0.05)),  # 10^8 characters: 90M / 5M / 5M
+    "enwik8": Named(("enwik8/enwik8.zip",), (0.9, 0.05, 0.05)),
+}
+OWN_TEXT = ("text", "lines")
+NAMES = ("hello", *OWN_TEXT, "pydoc", *CORPORA)
+SPLITS = ("train", "val", "test")
 TEXT_SHARES = (0.9, 0.1)  # of a text without a standard split
 LIST_SHARES = (0.8, 0.1, 0.1)  # of the items of a list
+USED_BY = {  # key -> the corpora that use it
+    "path": OWN_TEXT,
+    "val_path": OWN_TEXT,
+    "test_path": OWN_TEXT,
+    "root": tuple(CORPORA),
+    "split": tuple(name for name in NAMES if name not in ("hello", "ptb")),
+    "input": ("hello",),
+    "target": ("hello",),
+    "symbols": ("hello",),
+}
 Missing = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> offsets and codes of what a vocabulary lacks
 Spans = dict[str, list[int]]  # start and end of each split in the ids of all texts
+EXTEND = "data.unknown=extend adds to the vocabulary of init_from=RUN; without it use data.unknown=map or error"
+HELLO = ("hello", "ohlol", "ehlo")  # input, target and symbols of data=hello where none are given
+
+
+@dataclass(frozen=True)
+class File:
+    """A line of registry.txt: path below data.root or the cache, checksum, address."""
+
+    path: str
+    sha256: str
+    address: str
+
+    def places(self, root: str | None) -> list[Path]:
+        """Return where the file may be, in order of search; it is downloaded to the last one."""
+        cached = cache_folder() / "corpora" / self.path
+        return [user_path(root) / self.path, cached] if root else [cached]
+
+    def found(self, root: str | None) -> Path | None:
+        """Return where the file is, or None."""
+        return next((place for place in self.places(root) if os.path.isfile(place)), None)
+
+
+LINES = Path(__file__).with_name("registry.txt").read_text("utf-8").splitlines()
+REGISTRY = {(file := File(*line.split())).path: file for line in LINES if not line.startswith("#")}
+
+
+def is_list(config: DataConfig) -> bool:
+    """Whether the corpus is a list of items, one per line."""
+    return config.name == "lines" or (config.name in CORPORA and CORPORA[config.name].is_list)
+
+
+def sources(name: str, root: str | None) -> list[Source]:
+    """Return the files of a named corpus, downloaded if necessary; a plain file's checksum is left to its reader.
+
+    Raises DataError if there is no network, or for another checksum: what to download by hand, and where to put it.
+    """
+    files = [REGISTRY[path] for path in CORPORA[name].files]
+    try:
+        return [_source(file, root) for file in files]
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # of requests or the disk; of pooch: another checksum
+        by_hand = [
+            f"download {file.address} (sha256 {file.sha256}) by hand and put it at {file.places(root)[0]}"
+            for file in files
+            if not file.found(root)
+        ]
+        reason = "no connection" if type(error).__name__ in ("ConnectionError", "ConnectTimeout") else error
+        raise DataError("\n".join([f"data={name} cannot be downloaded ({reason})", *by_hand])) from error
+
+
+def _source(file: File, root: str | None) -> Source:
+    path, cached = file.found(root), file.places(root)[-1]
+    if not file.path.endswith(".zip"):
+        path = path or _download(file)
+        return Source(str(path), path, sha256=file.sha256, address=file.address)
+    unpacked = cached.parent / file.sha256[:16] / cached.stem
+    if not unpacked.is_file():
+        archive = path or _download(file)
+        check(Source(str(archive), sha256=file.sha256), hashlib.sha256(archive.read_bytes()).hexdigest())
+        unpacked.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(archive) as opened:
+            write_atomic(unpacked, opened.read(unpacked.name))
+    return Source(str(unpacked), unpacked, address=file.address)
+
+
+def _download(file: File) -> Path:
+    """Download a file into the cache folder, where it appears only if it is complete and has its checksum."""
+    import pooch  # type: ignore[import-untyped]  # here, because its import takes 0.3 s
+
+    folder, known, urls = cache_folder() / "corpora", {file.path: file.sha256}, {file.path: file.address}
+    cache = pooch.create(folder, base_url="", registry=known, urls=urls, retry_if_failed=RETRIES)
+    return Path(cache.fetch(file.path, progressbar=sys.stderr.isatty()))
+
+
+def check(source: Source, digest: str) -> None:
+    """Raise DataError if a file does not have the checksum that it is known to have."""
+    if source.sha256 and digest != source.sha256:
+        raise DataError(
+            f"{source.name} has sha256 {digest}, expected {source.sha256}: another file, or a damaged one; "
+            "delete it, and it is downloaded again"
+        )
+
+
+def errors_in_data(config: DataConfig) -> Iterator[str]:
+    """Yield which keys of the `data` group do not go together, one text an error; no file is opened."""
+    name = config.name
+    if name not in NAMES:
+        yield f"data={name}: there is no such corpus; expected one of {', '.join(NAMES)}{nearest(name, NAMES)}"
+        return
+    for key, names in USED_BY.items():
+        if getattr(config, key) and name not in names:
+            yield f"data.{key} is not used by data={name}, only by {', '.join(names)}; leave it out"
+    if name in OWN_TEXT and not config.path:
+        yield f"data={name} needs a text: set data.path to a file, a folder or a glob"
+    if config.encoding != "bytes" and any("\ud800" <= character <= "\udfff" for character in config.separator):
+        yield f"data.separator={config.separator!r} is not text; data.encoding=bytes accepts any byte"
+    if config.split is not None and name in USED_BY["split"]:
+        shares = [Fraction(str(share)) if isfinite(share) else Fraction(0) for share in config.split]
+        if not 1 <= len(shares) <= 3 or min(shares) <= 0 or sum(shares) > 1:
+            yield (
+                f"data.split={config.split}: expected one to three shares (train, val, test) above 0 with a sum of at "
+                "most 1, such as [0.9,0.1] or [0.8,0.1,0.1]"
+            )
+        if config.val_path:
+            yield f"data.split={config.split}: with data.val_path all of data.path is for training; leave one out"
+        elif config.test_path and len(shares) == 3:
+            yield f"data.split={config.split}: with data.test_path the third share is not used; give two shares"
+    if name == "hello":
+        inputs, target, symbols = pair_of(config)
+        if len(inputs) != len(target):
+            yield (
+                f"data.input={inputs} has {len(inputs)} characters and data.target={target} has {len(target)}; "
+                "each step needs one target"
+            )
+        if len(set(symbols)) != len(symbols):
+            yield f"data.symbols={symbols}: each symbol may occur only once"
+        if missing := sorted(set(inputs + target) - set(symbols)):
+            yield f"data.symbols={symbols} lacks {', '.join(missing)} of data.input and data.target; add it"
+
+
+def pair_of(config: DataConfig) -> tuple[str, str, str]:
+    """Return input, target and symbols of data=hello; the defaults are the tutorial's."""
+    inputs, target, symbols = HELLO
+    return config.input or inputs, config.target or target, config.symbols or symbols
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,32 +234,30 @@ class Part:
 def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Corpus:
     """Open the corpus that the `data` group describes; its windows are left to src.data.batching.
 
-    Args:
-        config: the text and how it is read and split.
-        vocabulary: encode with this one (of an earlier run) instead of one made from the training split;
-            `config.unknown` then says what is done with characters that it lacks.
+    `vocabulary`: encode with this one (of an earlier run) instead of one made from the training split;
+    `config.unknown` then sets what is done with characters that it lacks.
 
     Raises:
         DataError: keys that do not go together, a text that is missing, too short or not text.
         UnknownCharacter: characters that the vocabulary lacks (a DataError too).
     """
-    errors = errors_in_data(config)
+    errors = list(errors_in_data(config))
     if config.unknown == "extend" and vocabulary is None:  # it would add symbols of the held-out text
         errors.append(EXTEND)
     if errors:
         raise DataError(*errors)
     if config.name == "hello":
         return _open_pair(config, vocabulary)
-    if vocabulary and vocabulary.kind != (encoding := config.encoding):
+    if vocabulary and vocabulary.kind != config.encoding:
         kind = vocabulary.kind
-        raise DataError(f"data.encoding={encoding}: the vocabulary is of {kind}; set data.encoding={kind}")
+        raise DataError(f"data.encoding={config.encoding}: the vocabulary is of {kind}; set data.encoding={kind}")
     parts = _parts(config)
     files = [source for part in parts for source in part.sources]
-    if digests := cache.remembered_digests(files):
+    if digests := text_reader.remembered_digests(files):
         for source, digest in zip(files, digests, strict=True):
             check(source, digest)
         key = _key(config, parts, digests, vocabulary)
-        if found := cache.find_ids(key):
+        if found := text_reader.find_ids(key):
             return _corpus(config, key, *found, parts)
     return _encode(config, parts, files, vocabulary)
 
@@ -98,12 +268,12 @@ def _parts(config: DataConfig) -> list[Part]:
     if config.name in CORPORA:
         files, standard = sources(config.name, config.root), CORPORA[config.name].split
         if standard is None:
-            return [Part((name,), [source]) for name, source in zip(NAMES, files, strict=True)]
-        return [Part(NAMES[: len(own or standard)], files, own or standard)]
+            return [Part((name,), [source]) for name, source in zip(SPLITS, files, strict=True)]
+        return [Part(SPLITS[: len(own or standard)], files, own or standard)]
     held_out = [(name, path) for name, path in (("val", config.val_path), ("test", config.test_path)) if path]
     usual = (1.0,) if config.val_path else LIST_SHARES if is_list(config) and not held_out else TEXT_SHARES
     files = [_pydoc()] if config.name == "pydoc" else find(str(config.path))
-    first = Part(NAMES[: len(own or usual)], files, own or usual)
+    first = Part(SPLITS[: len(own or usual)], files, own or usual)
     return [first, *(Part((name,), find(path, f"{name}_path")) for name, path in held_out)]
 
 
@@ -119,7 +289,7 @@ def _pydoc() -> Source:
 def _key(config: DataConfig, parts: list[Part], digests: list[str], vocabulary: Vocabulary | None) -> str:
     """Return the hash of everything that the ids depend on: content, rules, splits, vocabulary; not the paths."""
     content = {
-        "format": FORMAT,
+        "format": text_reader.FORMAT,
         "digests": digests,
         "parts": [[part.names, len(part.sources), part.shares] for part in parts],
         "rules": rules_of(config),
@@ -131,11 +301,8 @@ def _key(config: DataConfig, parts: list[Part], digests: list[str], vocabulary: 
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-# -- a text that is not in the cache ----------------------------------------------------------------------------------
-
-
 def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: Vocabulary | None) -> Corpus:
-    """Read the parts, decide on splits and vocabulary, and write the ids."""
+    """Read the parts, decide on splits and vocabulary, and write the ids: for a text that is not in the cache."""
     stamps = [source.stamp() for source in files]
     texts, reading = parts, config
     if is_list(config):
@@ -147,7 +314,7 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     digests = [digest for one in scans for digest in one.digests]
     for source, digest in zip(files, digests, strict=True):
         check(source, digest)
-    cache.remember_digests(stamps, digests)
+    text_reader.remember_digests(stamps, digests)
 
     def symbols() -> Iterator[Piece]:
         return itertools.chain.from_iterable(pieces(text.sources, reading) for text in texts)
@@ -169,15 +336,14 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
         "unused": unused,
     }
 
-    def write(stream: BinaryIO) -> Facts:
-        cache.write_ids(stream, symbols(), vocabulary)
+    def write(stream: BinaryIO) -> None:
+        text_reader.write_ids(stream, symbols(), vocabulary)
         for source, stamp in zip(files, stamps, strict=True):
             if source.stamp() != stamp:
                 raise DataError(f"{source.name} was changed while it was read; start again")
-        return facts
 
     key = _key(config, parts, digests, given)
-    return _corpus(config, key, *cache.find_or_write_ids(key, write), parts)
+    return _corpus(config, key, *text_reader.find_or_write_ids(key, write, facts), parts)
 
 
 def _draw(parts: list[Part], config: DataConfig) -> tuple[list[Part], list[Scan]]:
@@ -236,8 +402,7 @@ def _with_missing(
 ) -> tuple[Vocabulary, list[str], dict[str, int]]:
     """Return the vocabulary by the rule `config.unknown`, notes, and how many symbols became unknown, by split.
 
-    Raises:
-        UnknownCharacter: by the rule missing characters are an error.
+    Raises UnknownCharacter where the rule makes missing characters an error.
     """
     kind, rule = config.encoding, config.unknown
     if not missing:
@@ -251,9 +416,9 @@ def _with_missing(
         where = f"{config.name}: {name}"
         raise vocabulary.unknown_error(distinct[name], len(offsets), int(offsets[0]), where, remedy)
     if rule == "extend":
-        added = {code for codes in distinct.values() for code in codes}
+        added = sorted({code for codes in distinct.values() for code in codes})
         note = f"vocabulary: {counted(len(added), kind)} added to the {len(vocabulary)} it had"
-        return vocabulary.extend_codes(added), [note], {}
+        return Vocabulary((*vocabulary.codes, *added), kind), [note], {}
     mapped = {name: len(offsets) for name, (offsets, _) in missing.items()}
     notes = [
         f"{name}: {counted(number, kind)} ({len(distinct[name])} distinct) not in the vocabulary; "
@@ -263,13 +428,10 @@ def _with_missing(
     return vocabulary.with_unknown(), notes, mapped
 
 
-# -- ids as a corpus --------------------------------------------------------------------------------------------------
-
-
 def _corpus(config: DataConfig, key: str, ids: np.ndarray, facts: Facts, parts: list[Part]) -> Corpus:
-    """Return the corpus of encoded parts."""
+    """Return encoded parts as a corpus."""
     vocabulary, splits = Vocabulary.from_plain(facts["vocabulary"]), Splits()
-    for name in NAMES:
+    for name in SPLITS:
         if name in facts["spans"]:
             own = ids[slice(*facts["spans"][name])]
             boundary = int(vocabulary.encode(BOUNDARY)[0]) if is_list(config) else None

@@ -1,4 +1,4 @@
-"""The loaders, made when Lightning asks for them: only then does a process know its rank."""
+"""The training and validation windows as Lightning asks for them: only then does a process know its rank."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from src.data.corpus import Corpus
 class TextData(pl.LightningDataModule):
     """The windows of a corpus: of `train` as the configuration says, of `val` in parallel streams.
 
-    Args:
-        corpus: an open corpus.
-        config: how it is cut into windows.
-        seed: of the offsets (the run's seed).
-        limit: windows in an epoch, if fewer than all.
+    `seed`: of the offsets (the run's seed). `limit`: windows in an epoch, if fewer than all.
     """
 
     def __init__(self, corpus: Corpus, config: DataConfig, seed: int, limit: int | None = None) -> None:
@@ -54,7 +50,7 @@ class TextData(pl.LightningDataModule):
         return {name: windows.described() for name, windows in splits.items() if windows is not None}
 
     def train_dataloader(self) -> Windows:
-        """Lightning's hook."""
+        """Return the windows of this process, from the stored position."""
         assert self.trainer is not None
         self.loader = self.windows(self.trainer.global_rank, self.trainer.world_size)
         if self.position is not None:
@@ -62,11 +58,11 @@ class TextData(pl.LightningDataModule):
         return self.loader
 
     def val_dataloader(self) -> Windows | list[Windows]:
-        """Lightning's hook; without a val split the trainer does not validate."""
+        """Return the windows of a validation; without a val split the trainer does not validate."""
         return self.val_windows() or []
 
     def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
-        """Move a window. If it is there already it is returned as it is: Lightning would rebuild it at every step."""
+        """Move a window; one that is there already is not rebuilt."""
         if batch.inputs.device == device:
             return batch
         moved: Window = super().transfer_batch_to_device(batch, device, dataloader_idx)

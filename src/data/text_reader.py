@@ -1,30 +1,43 @@
-"""Files -> symbols, in pieces, so that a file of any size needs little memory: UTF-8, line ends, lower case."""
+"""Files -> symbols -> ids.
+
+A text is read in pieces, so that a file of any size needs little memory: once for its checksums and symbols (`scan`),
+once to encode it. The ids are in a memory-mapped file of the cache folder, written once for a content and its options.
+"""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import glob
 import hashlib
 import itertools
+import json
+import mmap
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from src.config.schema import DataConfig
-from src.data.vocabulary import codes_of
+from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import DataError
-from src.files import user_path
+from src.files import atomic_file, lock, read_json, remove_leftovers, user_path, write_json
 
 BLOCK = 1 << 20  # bytes read at once: with 8 MiB, 32 MiB as code points, reading took half as long again
 REMEDIES = "data.errors=replace reads U+FFFD in its place, data.encoding=bytes reads any file as it is"
 CLEANED = ("byte_order_marks", "crlf", "nul", "invalid", "leading_blanks")  # what reading removes or replaces
+FORMAT = 2  # raised when the same text gives other ids: then old entries are not found
+MARK = b"unroll ids 1\n\0\0\0"  # the end of a complete file of ids
+SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within the clock's resolution
 Piece = bytes | np.ndarray  # symbols: bytes if each is one symbol (ASCII, or encoding=bytes), else code points (uint32)
+Facts = dict[str, Any]  # what a file of ids says of itself
 
 
 def rules_of(config: DataConfig) -> dict[str, Any]:
@@ -69,8 +82,7 @@ class Source:
 def find(path: str, key: str = "path") -> list[Source]:
     """Return the files of a path: a file, all files below a folder but hidden ones, or a glob; sorted by path.
 
-    Raises:
-        DataError: there is none; the message names the key.
+    Raises DataError, with the name of the key, if there is none.
     """
     place = user_path(path)
     if os.path.isfile(place):  # False if the name is too long, where Path.is_file raises
@@ -96,7 +108,7 @@ def pieces(
 
     Args:
         sources, config: what is read, and how.
-        counts: how often each of `CLEANED` was met is added to it.
+        counts: how often each of `CLEANED` occurred is added to it.
         raw: called with (index of the source, block) for every block of bytes as it is read.
 
     Raises:
@@ -170,8 +182,7 @@ def _decode(
         counts["nul"] += text.count("\0")
         text = text.replace("\0", "\ufffd")
     elif (nul := piece[:used].find(0)) >= 0:
-        what = "UTF-16 text" if offset + nul < 4 else "a NUL byte"
-        raise DataError(f"{name}: {what} at byte {offset + nul:,}; {REMEDIES}")
+        raise DataError(f"{name}: a NUL byte at byte {offset + nul:,}; {REMEDIES}")
     if b"\r" in piece:  # searching for a byte is much faster than searching for two characters
         counts["crlf"] += text.count("\r\n")
         text = text.replace("\r\n", "\n")
@@ -184,3 +195,162 @@ def _lower() -> np.ndarray:
     """Lookup table code point -> its lower case, if that is one code point, without context (as a final sigma has)."""
     lower = (chr(code).lower() for code in range(0x110000))
     return np.array([ord(one) if len(one) == 1 else code for code, one in enumerate(lower)], np.uint32)
+
+
+@dataclass
+class Scan:
+    """What one reading of a text has found.
+
+    digests, sizes  of each source: sha256, bytes
+    length          in symbols
+    first           code -> index of its first occurrence
+    counts          what was cleaned
+    """
+
+    digests: list[str]
+    sizes: list[int]
+    length: int = 0
+    first: dict[int, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def scan(sources: list[Source], config: DataConfig, keep: Callable[[bytes], None] | None = None) -> Scan:
+    """Read all sources once; `keep` is called with each piece of the clean text as bytes (characters: as UTF-8)."""
+    found = Scan([], [0] * len(sources))
+    hashes = [hashlib.sha256() for _ in sources]
+    seen, seen_bytes = np.zeros(0x110000, bool), b""
+
+    def raw(index: int, block: bytes) -> None:
+        hashes[index].update(block)
+        found.sizes[index] += len(block)
+
+    for piece in pieces(sources, config, found.counts, raw):
+        if new := _new_codes(piece, seen, seen_bytes):
+            found.first |= {code: found.length + at for code, at in new.items()}
+            seen[list(new)] = True
+            seen_bytes = bytes(code for code in found.first if code < 256)
+        found.length += len(piece)
+        if keep:
+            keep(piece if isinstance(piece, bytes) else piece.tobytes().decode("utf-32-le").encode())
+    found.digests = [one.hexdigest() for one in hashes]
+    return found
+
+
+def _new_codes(piece: Piece, seen: np.ndarray, seen_bytes: bytes) -> dict[int, int]:
+    """Return the codes of a piece that were not seen before, and the index of the first occurrence of each."""
+    if isinstance(piece, bytes):  # bytes.translate is a C loop at a gigabyte a second
+        return {code: piece.index(code) for code in set(piece.translate(None, seen_bytes))}
+    unseen = np.flatnonzero(~seen[piece])
+    codes, where = np.unique(piece[unseen], return_index=True)
+    return dict(zip(codes.tolist(), unseen[where].tolist(), strict=True))
+
+
+# -- the cache folder -------------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Return UNROLL_CACHE, or this system's folder for caches."""
+    import platformdirs
+
+    return user_path(os.environ.get("UNROLL_CACHE") or platformdirs.user_cache_dir("unroll", appauthor=False))
+
+
+def read_cached(path: Path) -> Any:
+    """Return what a JSON file of the cache holds, or None if there is none that can be read."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
+
+
+def write_cached(path: Path, value: Any) -> None:
+    """Write a JSON file of the cache, if the cache can be written."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, value, indent=None)
+
+
+def _digests_file(stamps: list[list[Any]]) -> Path:
+    return cache_folder() / "remembered" / f"{hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]}.json"
+
+
+def remembered_digests(sources: list[Source]) -> list[str] | None:
+    """Return the checksums of files that have not changed since `remember_digests`, or None."""
+    digests: list[str] | None = read_cached(_digests_file([source.stamp() for source in sources]))
+    return digests
+
+
+def remember_digests(stamps: list[list[Any]], digests: list[str]) -> None:
+    """Store the checksums of files by their stamps before they were read, if none was changed just now."""
+    if all(time.time_ns() - int(stamp[2]) > SETTLED_NS for stamp in stamps):
+        write_cached(_digests_file(stamps), digests)
+
+
+def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary) -> None:
+    """Write the ids of all pieces; those of characters without a symbol, which are in no split, are 0."""
+    table = np.maximum(vocabulary.table, 0).astype(vocabulary.dtype)
+    byte_table = table[:256].tobytes() if table.dtype == np.uint8 else b""
+    for piece in pieces:
+        if isinstance(piece, bytes) and byte_table:
+            stream.write(piece.translate(byte_table))
+        else:
+            stream.write(table[np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece].data)
+
+
+def _read_ids(stream: BinaryIO) -> tuple[np.ndarray, Facts]:
+    """Return ids (length,), memory-mapped and read-only, and facts. Raises ValueError if the file is not complete."""
+    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    tail = len(MARK) + 8
+    if not mapped[-tail:].endswith(MARK):
+        raise ValueError("not a complete file of ids")
+    start = len(mapped) - tail - int.from_bytes(mapped[-tail : -len(MARK)], "little")
+    facts: Facts = json.loads(mapped[start:-tail])
+    return np.frombuffer(mapped, Vocabulary.from_plain(facts["vocabulary"]).dtype, facts["length"]), facts
+
+
+def _write_entry(stream: BinaryIO, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
+    """Write ids, what they are, the length of that and MARK, and read them back."""
+    write(stream)
+    content = json.dumps(facts).encode()
+    stream.write(content + len(content).to_bytes(8, "little") + MARK)
+    stream.flush()
+    return _read_ids(stream)
+
+
+def _entry(key: str) -> Path:
+    return cache_folder() / "encoded" / key[:2] / f"{key}.ids"
+
+
+def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
+    """Return the ids and facts of a key, or None if the cache has no complete file of them."""
+    try:
+        with _entry(key).open("rb") as stream:
+            return _read_ids(stream)
+    except (OSError, ValueError):
+        return None
+
+
+def find_or_write_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
+    """Return the ids and facts of a key; `write(stream)` writes the ids, once, even if several processes ask.
+
+    If the cache folder cannot be written, the ids are in a temporary file of this process, and the fact `unkept` has
+    the folder. Raises DataError if the disk is full, say.
+    """
+    path = _entry(key)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if not os.access(path.parent, os.W_OK):
+            with TemporaryFile() as stream:
+                return _write_entry(stream, write, facts | {"unkept": str(cache_folder())})
+        with lock(path.with_name("lock"), wait=True):
+            if (found := find_ids(key)) is None:
+                remove_leftovers(path.parent)
+                with atomic_file(path) as temporary, temporary.open("w+b") as stream:
+                    found = _write_entry(stream, write, facts)
+        return found
+    except OSError as error:
+        raise DataError(
+            f"{cache_folder()}: the encoded text cannot be written ({error.strerror}); "
+            "set UNROLL_CACHE to another folder"
+        ) from error

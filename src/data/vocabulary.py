@@ -37,8 +37,7 @@ def codes_of(text: str | bytes, kind: str) -> np.ndarray:
 class Vocabulary:
     """An ordered set of codes; an id is an index into it. `len(vocabulary)` counts the unknown symbol, if there is one.
 
-    Raises:
-        ValueError: a code occurs twice.
+    Raises ValueError if a code occurs twice.
     """
 
     codes: tuple[int, ...]
@@ -79,10 +78,9 @@ class Vocabulary:
     @cached_property
     def table(self) -> np.ndarray:
         """Lookup table code -> id for every code; those without a symbol have the unknown id, or -1."""
-        unknown = self.unknown_id
+        unknown, codes = self.unknown_id, np.array(self.codes, np.int64)
         table = np.full(256 if self.kind == "bytes" else 0x110000, -1 if unknown is None else unknown, np.int32)
-        known = [(code, id) for id, code in enumerate(self.codes) if code != NO_CODE]
-        table[[code for code, _ in known]] = [id for _, id in known]
+        table[codes[codes != NO_CODE]] = np.flatnonzero(codes != NO_CODE)
         return table
 
     @property
@@ -102,8 +100,7 @@ class Vocabulary:
     def decode_bytes(self, ids: Any) -> bytes:
         """Return the text of ids as bytes (characters: as UTF-8); the unknown symbol becomes U+FFFD, or `?` in bytes.
 
-        Raises:
-            ValueError: an id outside of the vocabulary.
+        Raises ValueError for an id outside of the vocabulary.
         """
         ids = np.asarray(ids, dtype=np.int64).reshape(-1)
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(self):
@@ -124,17 +121,13 @@ class Vocabulary:
 
     def extend(self, text: str | bytes) -> Vocabulary:
         """Return this vocabulary with the new symbols of `text` appended, sorted by code; existing ids stay."""
-        return self.extend_codes(np.unique(codes_of(text, self.kind)).tolist())
-
-    def extend_codes(self, codes: Iterable[int]) -> Vocabulary:
-        """Extend by code points or byte values."""
-        return Vocabulary((*self.codes, *sorted(set(codes) - set(self.codes))), self.kind)
+        new = set(codes_of(text, self.kind).tolist()) - set(self.codes)
+        return Vocabulary((*self.codes, *sorted(new)), self.kind)
 
     def unknown_error(
-        self, codes: Iterable[int], count: int, first: int, where: str = "the text", remedy: str = REMEDY
+        self, codes: list[int], count: int, first: int, where: str = "the text", remedy: str = REMEDY
     ) -> UnknownCharacter:
         """Return the error for `count` occurrences of missing `codes`, the first at offset `first`."""
-        codes = list(codes)
         distinct = tuple(chr(code) if self.kind == "characters" else f"\\x{code:02x}" for code in codes)
         what = (
             f"{where} has {counted(count, self.kind)} that the vocabulary of {len(self)} lacks: "
@@ -144,9 +137,8 @@ class Vocabulary:
 
     def names(self, codes: list[int]) -> str:
         """Return the first five of these codes in readable form, and how many more there are."""
-        names = ", ".join(
-            shown(chr(code)) if self.kind == "characters" else f"byte \\x{code:02x}" for code in codes[:5]
-        )
+        wide = self.kind == "bytes"
+        names = ", ".join(f"byte \\x{code:02x}" if wide else shown(chr(code)) for code in codes[:5])
         return f"{names} and {len(codes) - 5} more" if len(codes) > 5 else names
 
     def to_plain(self) -> dict[str, Any]:

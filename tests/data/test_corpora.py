@@ -9,8 +9,7 @@ import yaml
 
 from src.config.schema import DataConfig, errors_in_values, key_table
 from src.data import corpora
-from src.data.corpora import CORPORA, NAMES, REGISTRY, File, Named, errors_in_data
-from src.data.corpus import open_corpus
+from src.data.corpus import CORPORA, NAMES, REGISTRY, File, Named, errors_in_data, open_corpus
 from src.errors import DataError
 
 # urllib3 leaves the socket of a refused connection to the garbage collector

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.config.schema import DataConfig
-from src.data.corpora import REGISTRY, File
-from src.data.corpus import open_corpus
+from src.data.corpus import REGISTRY, File, open_corpus
 from src.data.vocabulary import Vocabulary
 from src.errors import DataError, UnknownCharacter
 

@@ -161,7 +161,7 @@ def test_a_failure_leaves_nothing(text, cache, monkeypatch):
     def fail(*_):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("src.data.encoding.write_ids", fail)
+    monkeypatch.setattr("src.data.text_reader.write_ids", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         open_corpus(DataConfig("text", path=str(text)))
     assert files(cache) == []
@@ -183,7 +183,7 @@ def test_a_full_disk_is_told_with_the_way_out(text, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("src.data.encoding.write_ids", full)
+    monkeypatch.setattr("src.data.text_reader.write_ids", full)
     with pytest.raises(DataError, match=r"No space left on device.*set UNROLL_CACHE to another folder"):
         open_corpus(DataConfig("text", path=str(text)))
 
@@ -218,7 +218,7 @@ def test_a_text_that_changes_while_it_is_read_is_noticed(text, monkeypatch):
         text.write_text(text.read_text() + "more")
         return original(*arguments)
 
-    monkeypatch.setattr("src.data.encoding.write_ids", grow)
+    monkeypatch.setattr("src.data.text_reader.write_ids", grow)
     with pytest.raises(ValueError, match="changed while it was read"):
         open_corpus(DataConfig("text", path=str(text)))
 
@@ -236,11 +236,11 @@ def test_a_text_rewritten_at_the_same_size_between_its_two_readings_is_noticed_a
         os.replace(new, text)
         return original(*arguments)
 
-    monkeypatch.setattr("src.data.encoding.write_ids", rewrite)
+    monkeypatch.setattr("src.data.text_reader.write_ids", rewrite)
     with pytest.raises(ValueError, match="changed while it was read"):
         open_corpus(DataConfig("text", path=str(text), encoding=encoding))
     assert files(cache) == []
-    monkeypatch.setattr("src.data.encoding.write_ids", original)
+    monkeypatch.setattr("src.data.text_reader.write_ids", original)
     text.write_text(content)
     corpus = open_corpus(DataConfig("text", path=str(text), encoding=encoding))
     assert corpus.vocabulary.decode(corpus.splits["train"].ids).startswith("the quick brown fox")

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from src.config.schema import DataConfig
 from src.data import text_reader
-from src.data.encoding import scan
-from src.data.text_reader import Source, find, pieces
+from src.data.text_reader import Source, find, pieces, scan
 from src.errors import DataError
 
 
