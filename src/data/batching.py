@@ -7,11 +7,9 @@ column i of the window before it, so the hidden state may be carried across. Eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -86,29 +84,10 @@ class Splits(dict[str, Split]):
         raise DataError(f"this corpus has no split {name!r}; it has {', '.join(self)}")
 
 
-def edges_of(length: int, shares: Sequence[float]) -> list[int]:
-    """Return 0 and the end of each share: the floor of the exact running sum, so that 0.9 of 10 is 9."""
-    sums = [sum((Fraction(str(share)) for share in shares[:count]), Fraction(0)) for count in range(len(shares) + 1)]
-    return [int(length * total) for total in sums]
-
-
-def draw_items(text: bytes, shares: Sequence[float], seed: int, name: str) -> list[bytes]:
-    """Draw the lines of a text, without empty ones, into splits; each is `\\n item \\n item \\n`."""
-    items = [item for item in text.split(BOUNDARY.encode()) if item]
-    order = np.random.default_rng(seed).permutation(len(items)).tolist()
-    spans = list(pairwise(edges_of(len(items), shares)))
-    if any(low == high for low, high in spans):
-        raise DataError(
-            f"{name} has {len(items):,} items, and with data.split={list(shares)} one split has none; "
-            "use a longer list or fewer splits"
-        )
-    return [BOUNDARY.encode().join([b"", *(items[at] for at in order[low:high]), b""]) for low, high in spans]
-
-
 # A plan: how many windows an epoch has (`count`), how many transitions are in none (`dropped`), whether every epoch
 # starts from a zero state (`fresh`). cut(): inputs and targets (time, batch) of a window, int64, for some of its
-# columns. begins(): whether a window starts from a zero state.
-Cut = tuple[np.ndarray, np.ndarray]
+# columns, and whether it starts from a zero state.
+Cut = tuple[np.ndarray, np.ndarray, bool]
 
 
 class StreamPlan:
@@ -134,11 +113,8 @@ class StreamPlan:
         self.length = split.transitions // batch_size
         self.dropped = split.transitions - self.length * batch_size
         used = split.ids[: self.length * batch_size + 1]
-        step = used.strides[0]
         # (batch, L + 1) without a copy: the last id of a row, its last target, is also the first id of the next row
-        self.rows = np.lib.stride_tricks.as_strided(
-            used, (batch_size, self.length + 1), (self.length * step, step), writeable=False
-        )
+        self.rows = np.lib.stride_tricks.sliding_window_view(used, self.length + 1)[:: self.length]
         self.seq_len, self.seed = seq_len, seed
         self.drawn: tuple[int, int] | None = None  # an epoch and the length of its first window
         self.count, self.firsts = -(-self.length // seq_len), (seq_len, seq_len)
@@ -162,10 +138,7 @@ class StreamPlan:
         start = 0 if index == 0 else self.first(epoch) + (index - 1) * self.seq_len
         stop = min(self.length, self.first(epoch) + index * self.seq_len)
         block = self.rows[columns, start : stop + 1].T.astype(np.int64, order="C")
-        return block[:-1], block[1:]
-
-    def begins(self, epoch: int, index: int) -> bool:
-        return index == 0
+        return block[:-1], block[1:], index == 0
 
 
 class LinePlan:
@@ -184,40 +157,37 @@ class LinePlan:
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
         self.random, self.seed = offset == "random", seed
         windows = -(-split.lengths // seq_len)
-        sizes = np.unique(windows).tolist()
-        self.groups = [np.flatnonzero(windows == size) for size in sizes]
-        batches = [-(-len(group) // batch_size) for group in self.groups]
-        self.batches = [(group, k, size) for group, size in enumerate(sizes) for k in range(batches[group])]
-        self.count = sum(size for _, _, size in self.batches)
-        self.orders: tuple[int, list[np.ndarray], list[tuple[int, int]]] | None = None
+        self.sizes = np.unique(windows).tolist()
+        self.groups = [np.flatnonzero(windows == size) for size in self.sizes]
+        self.count = sum(
+            size * -(-len(group) // batch_size) for group, size in zip(self.groups, self.sizes, strict=True)
+        )
+        self.drawn: tuple[int, list[tuple[np.ndarray, int]]] | None = None  # an epoch and its windows
 
-    def order(self, epoch: int) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
-        """Return an epoch's order of items in each group, and of each window its batch and its number in the batch."""
-        if self.orders is None or self.orders[0] != epoch:
-            groups, batches = self.groups, np.arange(len(self.batches))
+    def windows(self, epoch: int) -> list[tuple[np.ndarray, int]]:
+        """Return of each window of an epoch its items, and how many windows of the same items are before it."""
+        if self.drawn is None or self.drawn[0] != epoch:
+            groups, generator = self.groups, np.random.default_rng((self.seed, epoch))
             if self.random:
-                generator = np.random.default_rng((self.seed, epoch))
                 groups = [generator.permutation(group) for group in groups]
-                batches = generator.permutation(batches)
-            windows = [(int(batch), part) for batch in batches for part in range(self.batches[batch][2])]
-            self.orders = (epoch, groups, windows)
-        return self.orders[1], self.orders[2]
+            batches = [
+                (group[start : start + self.batch_size], size)
+                for group, size in zip(groups, self.sizes, strict=True)
+                for start in range(0, len(group), self.batch_size)
+            ]
+            order = generator.permutation(len(batches)) if self.random else range(len(batches))
+            self.drawn = (epoch, [(batches[at][0], part) for at in order for part in range(batches[at][1])])
+        return self.drawn[1]
 
     def cut(self, epoch: int, index: int, columns: slice) -> Cut:
-        groups, windows = self.order(epoch)
-        batch, part = windows[index]
-        group, k, _ = self.batches[batch]
-        items = groups[group][k * self.batch_size : (k + 1) * self.batch_size]
+        items, part = self.windows(epoch)[index]
         lengths, starts = np.zeros((2, self.batch_size), np.int64)
         lengths[: len(items)], starts[: len(items)] = self.split.lengths[items], self.split.starts[items]
         times = np.arange(part * self.seq_len, min(int(lengths.max()), (part + 1) * self.seq_len))[:, None]
         real = times < lengths[columns]
         at = np.where(real, starts[columns] + times, 0)
         here, after = (self.split.ids[where].astype(np.int64) for where in (at, np.where(real, at + 1, 0)))
-        return np.where(real, here, self.split.boundary), np.where(real, after, IGNORED)
-
-    def begins(self, epoch: int, index: int) -> bool:
-        return self.order(epoch)[1][index][1] == 0
+        return np.where(real, here, self.split.boundary), np.where(real, after, IGNORED), part == 0
 
 
 class PairPlan:
@@ -229,10 +199,7 @@ class PairPlan:
         self.split = split
 
     def cut(self, epoch: int, index: int, columns: slice) -> Cut:
-        return self.split.ids[:, None].astype(np.int64), self.split.targets[:, None].astype(np.int64)
-
-    def begins(self, epoch: int, index: int) -> bool:
-        return True
+        return self.split.ids[:, None].astype(np.int64), self.split.targets[:, None].astype(np.int64), True
 
 
 Plan = StreamPlan | LinePlan | PairPlan
@@ -281,8 +248,7 @@ class Windows:
         limit: int | None = None,
     ) -> None:
         self.plan = plan(split, seq_len, batch_size, offset, seed)
-        pair = isinstance(self.plan, PairPlan)
-        if pair:
+        if isinstance(self.plan, PairPlan):
             batch_size = world_size  # one sequence: every process reads all of it, and only rank 0 learns it
         if batch_size % world_size:
             raise DataError(
@@ -291,14 +257,13 @@ class Windows:
             )
         share = batch_size // world_size
         self.columns = slice(rank * share, (rank + 1) * share)
-        self.idle = pair and rank > 0
+        self.idle = isinstance(self.plan, PairPlan) and rank > 0
         self.count = self.plan.count if limit is None else min(limit, self.plan.count)
         self.carries = reset == "never"
         self.dropped = self.plan.dropped
         self.streams, self.scored = batch_size, split.transitions - self.dropped
         self.layout = [split.transitions, seq_len, batch_size, offset, seed, self.count]
-        self.position = 0  # number of the next window in the epoch
-        self.epoch = 0
+        self.epoch, self.position = 0, 0  # of the next window
         self.restored = True  # the first iter() is epoch 0, not the one after it
 
     def __len__(self) -> int:
@@ -320,13 +285,11 @@ class Windows:
         """Return window `index` of an epoch."""
         import torch
 
-        inputs, targets = self.plan.cut(epoch, index, self.columns)
+        inputs, targets, begins = self.plan.cut(epoch, index, self.columns)
         if self.idle:
             targets = np.full_like(targets, IGNORED)
         continues = self.carries and epoch > 0 and index == 0 and not self.plan.fresh
-        return Window(
-            torch.from_numpy(inputs), torch.from_numpy(targets), self.plan.begins(epoch, index) and not continues
-        )
+        return Window(torch.from_numpy(inputs), torch.from_numpy(targets), begins and not continues)
 
     def described(self) -> dict[str, int]:
         """Return the streams of all processes, and how many transitions an epoch without a limit scores and drops."""
@@ -346,8 +309,7 @@ class Windows:
         self.epoch, self.position, self.restored = int(state["epoch"]), int(state["position"]), True
 
 
-def evaluation_windows(split: Split, seq_len: int, streams: int = 1, *, rank: int = 0, world_size: int = 1) -> Windows:
+def evaluation_windows(split: Split, seq_len: int, streams: int = 1) -> Windows:
     """Return the transitions of a split in at most `streams` columns, from a zero state; one stream drops none."""
-    streams = max(world_size, min(streams, split.transitions) // world_size * world_size)
-    seq_len = max(1, min(seq_len, split.transitions))
-    return Windows(split, seq_len, streams, reset="epoch", rank=rank, world_size=world_size)
+    streams, seq_len = (max(1, min(size, split.transitions)) for size in (streams, seq_len))
+    return Windows(split, seq_len, streams, reset="epoch")

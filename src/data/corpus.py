@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
@@ -23,10 +23,10 @@ import numpy as np
 
 from src.config.schema import DataConfig
 from src.data import text_reader
-from src.data.batching import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit, draw_items, edges_of
+from src.data.batching import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit
 from src.data.text_reader import CLEANED, Facts, Piece, Scan, Source, cache_folder, find, pieces, rules_of, scan
 from src.data.vocabulary import Vocabulary
-from src.errors import DataError, UnknownCharacter, counted, nearest
+from src.errors import DataError, counted, nearest
 from src.files import user_path, write_atomic
 
 RETRIES = 2  # of a download that fails; pooch waits 1 s, then 2 s
@@ -34,16 +34,12 @@ RETRIES = 2  # of a download that fails; pooch waits 1 s, then 2 s
 
 @dataclass(frozen=True)
 class Named:
-    """A corpus: one file and its standard split, or (split None) one file for each of train, val and test.
+    """A corpus: one file and its standard split, or (split None) one file for each of train, val and test."""
 
-    `files` are paths in registry.txt; of a zip the file of its name is read. `is_list`: items, one per line.
-    `alphabet`: the published symbols (bytes), if the training split has fewer.
-    """
-
-    files: tuple[str, ...]
+    files: tuple[str, ...]  # paths in registry.txt; of a zip the file of its name is read
     split: tuple[float, ...] | None
-    is_list: bool = False
-    alphabet: bytes | None = None
+    is_list: bool = False  # items, one per line
+    alphabet: bytes | None = None  # the published symbols, if the training split has fewer
 
 
 # Karpathy, Johnson and Fei-Fei took the symbols of the whole book: `/` and `=` do not occur in its first 80 %.
@@ -76,7 +72,6 @@ USED_BY = {  # key -> the corpora that use it
     "symbols": ("hello",),
 }
 Missing = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> offsets and codes of what a vocabulary lacks
-Spans = dict[str, list[int]]  # start and end of each split in the ids of all texts
 EXTEND = "data.unknown=extend adds to the vocabulary of init_from=RUN; without it use data.unknown=map or error"
 HELLO = ("hello", "ohlol", "ehlo")  # input, target and symbols of data=hello where none are given
 
@@ -98,6 +93,29 @@ class File:
         """Return where the file is, or None."""
         return next((place for place in self.places(root) if os.path.isfile(place)), None)
 
+    def download(self) -> Path:
+        """Download the file into the cache, where it appears only if it is complete and has its checksum."""
+        import pooch  # type: ignore[import-untyped]  # here, because its import takes 0.3 s
+
+        folder, known, urls = cache_folder() / "corpora", {self.path: self.sha256}, {self.path: self.address}
+        cache = pooch.create(folder, base_url="", registry=known, urls=urls, retry_if_failed=RETRIES)
+        return Path(cache.fetch(self.path, progressbar=sys.stderr.isatty()))
+
+    def source(self, root: str | None) -> Source:
+        """Return the file, downloaded if necessary; of a zip its content, unpacked into the cache."""
+        path, cached = self.found(root), self.places(root)[-1]
+        if not self.path.endswith(".zip"):
+            path = path or self.download()
+            return Source(str(path), path, sha256=self.sha256, address=self.address)
+        unpacked = cached.parent / self.sha256[:16] / cached.stem
+        if not unpacked.is_file():
+            archive = path or self.download()
+            check([Source(str(archive), sha256=self.sha256)], [hashlib.sha256(archive.read_bytes()).hexdigest()])
+            unpacked.parent.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(archive) as opened:
+                write_atomic(unpacked, opened.read(unpacked.name))
+        return Source(str(unpacked), unpacked, address=self.address)
+
 
 LINES = Path(__file__).with_name("registry.txt").read_text("utf-8").splitlines()
 REGISTRY = {(file := File(*line.split())).path: file for line in LINES if not line.startswith("#")}
@@ -115,7 +133,7 @@ def sources(name: str, root: str | None) -> list[Source]:
     """
     files = [REGISTRY[path] for path in CORPORA[name].files]
     try:
-        return [_source(file, root) for file in files]
+        return [file.source(root) for file in files]
     except DataError:
         raise
     except (OSError, ValueError) as error:  # of requests or the disk; of pooch: another checksum
@@ -128,37 +146,14 @@ def sources(name: str, root: str | None) -> list[Source]:
         raise DataError("\n".join([f"data={name} cannot be downloaded ({reason})", *by_hand])) from error
 
 
-def _source(file: File, root: str | None) -> Source:
-    path, cached = file.found(root), file.places(root)[-1]
-    if not file.path.endswith(".zip"):
-        path = path or _download(file)
-        return Source(str(path), path, sha256=file.sha256, address=file.address)
-    unpacked = cached.parent / file.sha256[:16] / cached.stem
-    if not unpacked.is_file():
-        archive = path or _download(file)
-        check(Source(str(archive), sha256=file.sha256), hashlib.sha256(archive.read_bytes()).hexdigest())
-        unpacked.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(archive) as opened:
-            write_atomic(unpacked, opened.read(unpacked.name))
-    return Source(str(unpacked), unpacked, address=file.address)
-
-
-def _download(file: File) -> Path:
-    """Download a file into the cache folder, where it appears only if it is complete and has its checksum."""
-    import pooch  # type: ignore[import-untyped]  # here, because its import takes 0.3 s
-
-    folder, known, urls = cache_folder() / "corpora", {file.path: file.sha256}, {file.path: file.address}
-    cache = pooch.create(folder, base_url="", registry=known, urls=urls, retry_if_failed=RETRIES)
-    return Path(cache.fetch(file.path, progressbar=sys.stderr.isatty()))
-
-
-def check(source: Source, digest: str) -> None:
+def check(sources: list[Source], digests: list[str]) -> None:
     """Raise DataError if a file does not have the checksum that it is known to have."""
-    if source.sha256 and digest != source.sha256:
-        raise DataError(
-            f"{source.name} has sha256 {digest}, expected {source.sha256}: another file, or a damaged one; "
-            "delete it, and it is downloaded again"
-        )
+    for source, digest in zip(sources, digests, strict=True):
+        if source.sha256 and digest != source.sha256:
+            raise DataError(
+                f"{source.name} has sha256 {digest}, expected {source.sha256}: another file, or a damaged one; "
+                "delete it, and it is downloaded again"
+            )
 
 
 def errors_in_data(config: DataConfig) -> Iterator[str]:
@@ -206,20 +201,14 @@ def pair_of(config: DataConfig) -> tuple[str, str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """What a run trains on.
-
-    splits      by name
-    provenance  plain data for run.json: files, checksums, rules, counts
-    key         of content and options: two corpora with the same key have the same ids
-    notes       what a user should know at the start, one line each
-    """
+    """What a run trains on."""
 
     name: str
     vocabulary: Vocabulary
     splits: Splits
-    provenance: dict[str, Any]
-    key: str
-    notes: tuple[str, ...] = ()
+    provenance: dict[str, Any]  # for run.json: files, checksums, rules, counts
+    key: str  # of content and options: two corpora with the same key have the same ids
+    notes: tuple[str, ...] = ()  # what a user should know at the start, one line each
 
 
 @dataclass(frozen=True)
@@ -254,8 +243,7 @@ def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Cor
     parts = _parts(config)
     files = [source for part in parts for source in part.sources]
     if digests := text_reader.remembered_digests(files):
-        for source, digest in zip(files, digests, strict=True):
-            check(source, digest)
+        check(files, digests)
         key = _key(config, parts, digests, vocabulary)
         if found := text_reader.find_ids(key):
             return _corpus(config, key, *found, parts)
@@ -312,8 +300,7 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     else:
         scans = text_scans = [scan(part.sources, config) for part in parts]
     digests = [digest for one in scans for digest in one.digests]
-    for source, digest in zip(files, digests, strict=True):
-        check(source, digest)
+    check(files, digests)
     text_reader.remember_digests(stamps, digests)
 
     def symbols() -> Iterator[Piece]:
@@ -347,17 +334,34 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
 
 
 def _draw(parts: list[Part], config: DataConfig) -> tuple[list[Part], list[Scan]]:
-    """Return the splits of a list, each as a text in memory, and what was found in its files."""
+    """Return the splits of a list, each as a text `\\n item \\n item \\n`, and what was found in its files.
+
+    The lines, without empty ones, are drawn into the splits by `data.split_seed`.
+    """
     drawn, scans = [], []
     for part in parts:
         kept: list[bytes] = []
         scans.append(scan(part.sources, config, kept.append))
-        texts = draw_items(b"".join(kept), part.shares, config.split_seed, part.sources[0].name)
-        drawn += [Part((name,), [Source(name, content=text)]) for name, text in zip(part.names, texts, strict=True)]
+        items = [item for item in b"".join(kept).split(b"\n") if item]
+        order = np.random.default_rng(config.split_seed).permutation(len(items)).tolist()
+        for name, (low, high) in zip(part.names, itertools.pairwise(edges_of(len(items), part.shares)), strict=True):
+            if low == high:
+                raise DataError(
+                    f"{part.sources[0].name} has {len(items):,} items, and with data.split={list(part.shares)} one "
+                    "split has none; use a longer list or fewer splits"
+                )
+            text = b"\n".join([b"", *(items[at] for at in order[low:high]), b""])
+            drawn.append(Part((name,), [Source(name, content=text)]))
     return drawn, scans
 
 
-def _spans(texts: list[Part], lengths: list[int]) -> tuple[Spans, int]:
+def edges_of(length: int, shares: Sequence[float]) -> list[int]:
+    """Return 0 and the end of each share: the floor of the exact running sum, so that 0.9 of 10 is 9."""
+    sums = itertools.accumulate((Fraction(str(share)) for share in shares), initial=Fraction(0))
+    return [int(length * total) for total in sums]
+
+
+def _spans(texts: list[Part], lengths: list[int]) -> tuple[dict[str, list[int]], int]:
     """Return where each split is in the ids of all texts, and how many characters are in no split."""
     spans, start, unused = {}, 0, 0
     for text, length in zip(texts, lengths, strict=True):
@@ -382,7 +386,7 @@ def _vocabulary(config: DataConfig, first: dict[int, int], end: int) -> Vocabula
     return Vocabulary(tuple(sorted(code for code, at in first.items() if at < end)), config.encoding)
 
 
-def _missing(symbols: Iterable[Piece], spans: Spans, vocabulary: Vocabulary) -> Missing:
+def _missing(symbols: Iterable[Piece], spans: dict[str, list[int]], vocabulary: Vocabulary) -> Missing:
     """Return the symbols of each split that the vocabulary lacks, if there are any."""
     lacks = vocabulary.table == (-1 if vocabulary.unknown_id is None else vocabulary.unknown_id)
     offsets, codes, length = [], [], 0
@@ -429,22 +433,12 @@ def _with_missing(
 
 
 def _corpus(config: DataConfig, key: str, ids: np.ndarray, facts: Facts, parts: list[Part]) -> Corpus:
-    """Return encoded parts as a corpus."""
+    """Return encoded parts as a corpus, with their record for run.json."""
     vocabulary, splits = Vocabulary.from_plain(facts["vocabulary"]), Splits()
-    for name in SPLITS:
-        if name in facts["spans"]:
-            own = ids[slice(*facts["spans"][name])]
-            boundary = int(vocabulary.encode(BOUNDARY)[0]) if is_list(config) else None
-            splits[name] = TextSplit(name, own) if boundary is None else LineSplit(name, own, boundary)
-    notes = [*facts["notes"]]
-    if folder := facts.get("unkept"):
-        notes.append(f"the cache folder {folder} cannot be written: the text was encoded for this process only")
-    record = _provenance(config, key, facts, parts, splits)
-    return Corpus(config.name, vocabulary, splits, record, key, tuple(notes))
-
-
-def _provenance(config: DataConfig, key: str, facts: Facts, parts: list[Part], splits: Splits) -> dict[str, Any]:
-    """Return the record of a text for run.json."""
+    for name in sorted(facts["spans"], key=SPLITS.index):
+        own = ids[slice(*facts["spans"][name])]
+        boundary = int(vocabulary.encode(BOUNDARY)[0]) if is_list(config) else None
+        splits[name] = TextSplit(name, own) if boundary is None else LineSplit(name, own, boundary)
     files, digests = [source for part in parts for source in part.sources], facts["digests"]
     record: dict[str, Any] = {
         "sha256": digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
@@ -471,7 +465,7 @@ def _provenance(config: DataConfig, key: str, facts: Facts, parts: list[Part], s
     if is_list(config):
         record["split_seed"] = config.split_seed
         record["items"] = {name: len(split.starts) for name, split in splits.items() if isinstance(split, LineSplit)}
-    return record
+    return Corpus(config.name, vocabulary, splits, record, key, tuple(facts["notes"]))
 
 
 def _open_pair(config: DataConfig, vocabulary: Vocabulary | None) -> Corpus:
@@ -483,11 +477,7 @@ def _open_pair(config: DataConfig, vocabulary: Vocabulary | None) -> Corpus:
         vocabulary = vocabulary.extend(word + target)
     elif config.unknown == "map":
         vocabulary = vocabulary.with_unknown()
-    try:
-        inputs, targets = (vocabulary.encode(text).astype(np.int64) for text in (word, target))
-    except UnknownCharacter as error:
-        remedy = "data.unknown=extend adds one symbol for each, data.unknown=map one for all of them"
-        raise error.with_remedy(remedy) from None
+    inputs, targets = (vocabulary.encode(text).astype(np.int64) for text in (word, target))
     plain = json.dumps([word, target, vocabulary.to_plain()]).encode()
     record = {"input": word, "target": target, "symbols": symbols, "characters": {"train": len(word)}}
     splits = Splits(train=PairSplit("train", inputs, targets))

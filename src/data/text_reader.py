@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -106,13 +105,8 @@ def pieces(
 ) -> Iterator[Piece]:
     """Yield the symbols of all sources in order, joined by the separator.
 
-    Args:
-        sources, config: what is read, and how.
-        counts: how often each of `CLEANED` occurred is added to it.
-        raw: called with (index of the source, block) for every block of bytes as it is read.
-
-    Raises:
-        DataError: bytes that are not text, with errors=strict.
+    `counts`: how often each of `CLEANED` occurred is added to it. `raw`: called with (index of the source, block) for
+    every block of bytes as it is read. Raises DataError for bytes that are not text, with errors=strict.
     """
     counts = Counter() if counts is None else counts
 
@@ -199,19 +193,13 @@ def _lower() -> np.ndarray:
 
 @dataclass
 class Scan:
-    """What one reading of a text has found.
+    """What one reading of a text has found."""
 
-    digests, sizes  of each source: sha256, bytes
-    length          in symbols
-    first           code -> index of its first occurrence
-    counts          what was cleaned
-    """
-
-    digests: list[str]
-    sizes: list[int]
-    length: int = 0
-    first: dict[int, int] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
+    digests: list[str]  # sha256 of each source
+    sizes: list[int]  # bytes of each source
+    length: int = 0  # in symbols
+    first: dict[int, int] = field(default_factory=dict)  # code -> index of its first occurrence
+    counts: Counter[str] = field(default_factory=Counter)  # what was cleaned
 
 
 def scan(sources: list[Source], config: DataConfig, keep: Callable[[bytes], None] | None = None) -> Scan:
@@ -225,7 +213,13 @@ def scan(sources: list[Source], config: DataConfig, keep: Callable[[bytes], None
         found.sizes[index] += len(block)
 
     for piece in pieces(sources, config, found.counts, raw):
-        if new := _new_codes(piece, seen, seen_bytes):
+        if isinstance(piece, bytes):  # bytes.translate is a C loop at a gigabyte a second
+            new = {code: piece.index(code) for code in set(piece.translate(None, seen_bytes))}
+        else:
+            unseen = np.flatnonzero(~seen[piece])
+            codes, where = np.unique(piece[unseen], return_index=True)
+            new = dict(zip(codes.tolist(), unseen[where].tolist(), strict=True))
+        if new:
             found.first |= {code: found.length + at for code, at in new.items()}
             seen[list(new)] = True
             seen_bytes = bytes(code for code in found.first if code < 256)
@@ -234,15 +228,6 @@ def scan(sources: list[Source], config: DataConfig, keep: Callable[[bytes], None
             keep(piece if isinstance(piece, bytes) else piece.tobytes().decode("utf-32-le").encode())
     found.digests = [one.hexdigest() for one in hashes]
     return found
-
-
-def _new_codes(piece: Piece, seen: np.ndarray, seen_bytes: bytes) -> dict[int, int]:
-    """Return the codes of a piece that were not seen before, and the index of the first occurrence of each."""
-    if isinstance(piece, bytes):  # bytes.translate is a C loop at a gigabyte a second
-        return {code: piece.index(code) for code in set(piece.translate(None, seen_bytes))}
-    unseen = np.flatnonzero(~seen[piece])
-    codes, where = np.unique(piece[unseen], return_index=True)
-    return dict(zip(codes.tolist(), unseen[where].tolist(), strict=True))
 
 
 # -- the cache folder -------------------------------------------------------------------------------------------------
@@ -308,15 +293,6 @@ def _read_ids(stream: BinaryIO) -> tuple[np.ndarray, Facts]:
     return np.frombuffer(mapped, Vocabulary.from_plain(facts["vocabulary"]).dtype, facts["length"]), facts
 
 
-def _write_entry(stream: BinaryIO, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
-    """Write ids, what they are, the length of that and MARK, and read them back."""
-    write(stream)
-    content = json.dumps(facts).encode()
-    stream.write(content + len(content).to_bytes(8, "little") + MARK)
-    stream.flush()
-    return _read_ids(stream)
-
-
 def _entry(key: str) -> Path:
     return cache_folder() / "encoded" / key[:2] / f"{key}.ids"
 
@@ -333,21 +309,19 @@ def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
 def find_or_write_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
     """Return the ids and facts of a key; `write(stream)` writes the ids, once, even if several processes ask.
 
-    If the cache folder cannot be written, the ids are in a temporary file of this process, and the fact `unkept` has
-    the folder. Raises DataError if the disk is full, say.
+    Raises DataError if the cache folder cannot be written, or the disk is full.
     """
-    path = _entry(key)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path, content = _entry(key), json.dumps(facts).encode()
     try:
-        if not os.access(path.parent, os.W_OK):
-            with TemporaryFile() as stream:
-                return _write_entry(stream, write, facts | {"unkept": str(cache_folder())})
+        path.parent.mkdir(parents=True, exist_ok=True)
         with lock(path.with_name("lock"), wait=True):
             if (found := find_ids(key)) is None:
                 remove_leftovers(path.parent)
                 with atomic_file(path) as temporary, temporary.open("w+b") as stream:
-                    found = _write_entry(stream, write, facts)
+                    write(stream)
+                    stream.write(content + len(content).to_bytes(8, "little") + MARK)
+                    stream.flush()
+                    found = _read_ids(stream)
         return found
     except OSError as error:
         raise DataError(
