@@ -42,11 +42,9 @@ def witten_bell(
     """Return nats per character of the held-out text (length,) for the n-grams of order 1..max_order of `train_ids`.
 
     Every character but the first is scored, the early ones with the context that there is. `boundary`: an id that
-    starts a new item; contexts do not reach back beyond it. Raises ValueError if there is nothing to count or to score.
+    starts a new item; contexts do not reach back beyond it.
     """
     train, held_out = (np.asarray(ids, np.int64) for ids in (train_ids, held_out_ids))
-    if len(train) < 1 or len(held_out) < 2:
-        raise ValueError(f"{len(train)} characters to count and {len(held_out)} to score: at least 1 and 2 are needed")
     reach = _context_length(train, boundary, max_order)
     # Rank of the context before each character; order 1 has one context, the empty one
     context, scored_context = np.zeros(len(train), np.int64), np.zeros(len(held_out), np.int64)
@@ -108,8 +106,8 @@ def baselines(corpus: Corpus, split: str = "val") -> dict[str, float]:
         return uniform
     name = hashlib.sha256(f"{corpus.key} {split} {(MAX_ORDER, MOST_TRAIN, MOST_SCORED)}".encode()).hexdigest()[:32]
     path = cache_folder() / "baselines" / f"{name}.json"
-    nats = read_cached(path)
-    if not (isinstance(nats, list) and len(nats) == MAX_ORDER and all(isinstance(one, float) for one in nats)):
+    nats: list[float] | None = read_cached(path)
+    if nats is None:
         boundary = train.boundary if isinstance(train, LineSplit) else None
         nats = witten_bell(train.ids[-MOST_TRAIN:], scored.ids[: MOST_SCORED + 1], size, MAX_ORDER, boundary)
         write_cached(path, nats)

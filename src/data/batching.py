@@ -291,10 +291,6 @@ class Windows:
         continues = self.carries and epoch > 0 and index == 0 and not self.plan.fresh
         return Window(torch.from_numpy(inputs), torch.from_numpy(targets), begins and not continues)
 
-    def described(self) -> dict[str, int]:
-        """Return the streams of all processes, and how many transitions an epoch without a limit scores and drops."""
-        return {"streams": self.streams, "scored": self.scored, "dropped": self.dropped}
-
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the next window as plain data; Lightning stores it in the checkpoint."""
         return {"epoch": self.epoch, "position": self.position, "layout": list(self.layout)}

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import sys
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,31 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from src.config.schema import DataConfig
-from src.data import text_reader
 from src.data.batching import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit
-from src.data.text_reader import CLEANED, Facts, Piece, Scan, Source, cache_folder, find, pieces, rules_of, scan
+from src.data.text_reader import (
+    CLEANED,
+    FORMAT,
+    Facts,
+    Piece,
+    Scan,
+    Source,
+    cache_folder,
+    digests_file,
+    find,
+    find_ids,
+    find_or_write_ids,
+    pieces,
+    read_cached,
+    rules_of,
+    scan,
+    write_cached,
+    write_ids,
+)
 from src.data.vocabulary import Vocabulary
 from src.errors import DataError, counted, nearest
 from src.files import user_path, write_atomic
 
+SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within the clock's resolution
 RETRIES = 2  # of a download that fails; pooch waits 1 s, then 2 s
 
 
@@ -71,7 +90,6 @@ USED_BY = {  # key -> the corpora that use it
     "target": ("hello",),
     "symbols": ("hello",),
 }
-Missing = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> offsets and codes of what a vocabulary lacks
 EXTEND = "data.unknown=extend adds to the vocabulary of init_from=RUN; without it use data.unknown=map or error"
 HELLO = ("hello", "ohlol", "ehlo")  # input, target and symbols of data=hello where none are given
 
@@ -242,10 +260,10 @@ def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Cor
         raise DataError(f"data.encoding={config.encoding}: the vocabulary is of {kind}; set data.encoding={kind}")
     parts = _parts(config)
     files = [source for part in parts for source in part.sources]
-    if digests := text_reader.remembered_digests(files):
+    if digests := read_cached(digests_file([source.stamp() for source in files])):
         check(files, digests)
         key = _key(config, parts, digests, vocabulary)
-        if found := text_reader.find_ids(key):
+        if found := find_ids(key):
             return _corpus(config, key, *found, parts)
     return _encode(config, parts, files, vocabulary)
 
@@ -267,17 +285,15 @@ def _parts(config: DataConfig) -> list[Part]:
 
 def _pydoc() -> Source:
     """Return the help texts that are part of CPython, sorted by topic."""
-    try:
-        from pydoc_data.topics import topics
-    except ImportError as error:
-        raise DataError("data=pydoc: this Python has no pydoc_data; use another text, as data=text") from error
+    from pydoc_data.topics import topics
+
     return Source("pydoc_data.topics", content="\n".join(topics[topic] for topic in sorted(topics)).encode())
 
 
 def _key(config: DataConfig, parts: list[Part], digests: list[str], vocabulary: Vocabulary | None) -> str:
     """Return the hash of everything that the ids depend on: content, rules, splits, vocabulary; not the paths."""
     content = {
-        "format": text_reader.FORMAT,
+        "format": FORMAT,
         "digests": digests,
         "parts": [[part.names, len(part.sources), part.shares] for part in parts],
         "rules": rules_of(config),
@@ -301,7 +317,8 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
         scans = text_scans = [scan(part.sources, config) for part in parts]
     digests = [digest for one in scans for digest in one.digests]
     check(files, digests)
-    text_reader.remember_digests(stamps, digests)
+    if all(time.time_ns() - int(stamp[2]) > SETTLED_NS for stamp in stamps):
+        write_cached(digests_file(stamps), digests)
 
     def symbols() -> Iterator[Piece]:
         return itertools.chain.from_iterable(pieces(text.sources, reading) for text in texts)
@@ -310,7 +327,7 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     vocabulary = given or _vocabulary(config, text_scans[0].first, spans["train"][1])
     lacks = {code for one in text_scans for code in one.first} - set(vocabulary.codes)
     missing = _missing(symbols(), spans, vocabulary) if lacks else {}  # those in no split do not matter
-    vocabulary, notes, mapped = _with_missing(config, vocabulary, missing, given)
+    vocabulary, notes = _with_missing(config, vocabulary, missing, given)
     facts = {
         "vocabulary": vocabulary.to_plain(),
         "length": sum(one.length for one in text_scans),
@@ -319,18 +336,18 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
         "digests": digests,
         "notes": notes,
         "cleaned": {name: sum(one.counts[name] for one in scans) for name in CLEANED},
-        "mapped": mapped,
+        "mapped": {} if config.unknown == "extend" else {name: count for name, (count, _, _) in missing.items()},
         "unused": unused,
     }
 
     def write(stream: BinaryIO) -> None:
-        text_reader.write_ids(stream, symbols(), vocabulary)
+        write_ids(stream, symbols(), vocabulary)
         for source, stamp in zip(files, stamps, strict=True):
             if source.stamp() != stamp:
                 raise DataError(f"{source.name} was changed while it was read; start again")
 
     key = _key(config, parts, digests, given)
-    return _corpus(config, key, *text_reader.find_or_write_ids(key, write, facts), parts)
+    return _corpus(config, key, *find_or_write_ids(key, write, facts), parts)
 
 
 def _draw(parts: list[Part], config: DataConfig) -> tuple[list[Part], list[Scan]]:
@@ -386,8 +403,10 @@ def _vocabulary(config: DataConfig, first: dict[int, int], end: int) -> Vocabula
     return Vocabulary(tuple(sorted(code for code, at in first.items() if at < end)), config.encoding)
 
 
-def _missing(symbols: Iterable[Piece], spans: dict[str, list[int]], vocabulary: Vocabulary) -> Missing:
-    """Return the symbols of each split that the vocabulary lacks, if there are any."""
+def _missing(
+    symbols: Iterable[Piece], spans: dict[str, list[int]], vocabulary: Vocabulary
+) -> dict[str, tuple[int, int, list[int]]]:
+    """Return of each split that has symbols which the vocabulary lacks: their number, the first's offset, the codes."""
     lacks = vocabulary.table == (-1 if vocabulary.unknown_id is None else vocabulary.unknown_id)
     offsets, codes, length = [], [], 0
     for piece in symbols:
@@ -397,39 +416,39 @@ def _missing(symbols: Iterable[Piece], spans: dict[str, list[int]], vocabulary: 
         codes.append(array[at].astype(np.uint32))
         length += len(piece)
     offset, code = np.concatenate(offsets), np.concatenate(codes)
-    inside = {name: slice(*np.searchsorted(offset, span)) for name, span in spans.items()}
-    return {name: (offset[own] - spans[name][0], code[own]) for name, own in inside.items() if own.start < own.stop}
+    found = {}
+    for name, (start, end) in spans.items():
+        low, high = np.searchsorted(offset, (start, end)).tolist()
+        if low < high:
+            found[name] = (high - low, int(offset[low]) - start, np.unique(code[low:high]).tolist())
+    return found
 
 
 def _with_missing(
-    config: DataConfig, vocabulary: Vocabulary, missing: Missing, given: Vocabulary | None
-) -> tuple[Vocabulary, list[str], dict[str, int]]:
-    """Return the vocabulary by the rule `config.unknown`, notes, and how many symbols became unknown, by split.
+    config: DataConfig, vocabulary: Vocabulary, missing: dict[str, tuple[int, int, list[int]]], given: Vocabulary | None
+) -> tuple[Vocabulary, list[str]]:
+    """Return the vocabulary by the rule `config.unknown`, and notes.
 
     Raises UnknownCharacter where the rule makes missing characters an error.
     """
     kind, rule = config.encoding, config.unknown
-    if not missing:
-        return (vocabulary.with_unknown() if rule == "map" else vocabulary), [], {}
-    rule = rule or ("map" if given is None or given.unknown_id is not None else "error")
-    distinct = {name: np.unique(codes).tolist() for name, (_, codes) in missing.items()}
-    if rule == "error":
-        name, (offsets, _) = next(iter(missing.items()))
+    if missing and rule is None:
+        rule = "map" if given is None or given.unknown_id is not None else "error"
+    if missing and rule == "error":
+        name, (count, first, codes) = next(iter(missing.items()))
         extend = ", data.unknown=extend one for each" if given is not None else ""
         remedy = f"data.unknown=map makes one symbol for all of them{extend}"
-        where = f"{config.name}: {name}"
-        raise vocabulary.unknown_error(distinct[name], len(offsets), int(offsets[0]), where, remedy)
-    if rule == "extend":
-        added = sorted({code for codes in distinct.values() for code in codes})
+        raise vocabulary.unknown_error(codes, count, first, f"{config.name}: {name}", remedy)
+    if missing and rule == "extend":
+        added = sorted({code for _, _, codes in missing.values() for code in codes})
         note = f"vocabulary: {counted(len(added), kind)} added to the {len(vocabulary)} it had"
-        return Vocabulary((*vocabulary.codes, *added), kind), [note], {}
-    mapped = {name: len(offsets) for name, (offsets, _) in missing.items()}
+        return Vocabulary((*vocabulary.codes, *added), kind), [note]
     notes = [
-        f"{name}: {counted(number, kind)} ({len(distinct[name])} distinct) not in the vocabulary; "
+        f"{name}: {counted(count, kind)} ({len(codes)} distinct) not in the vocabulary; "
         "one unknown symbol represents them, and the uniform guess counts it"
-        for name, number in mapped.items()
+        for name, (count, _, codes) in missing.items()
     ]
-    return vocabulary.with_unknown(), notes, mapped
+    return vocabulary.with_unknown() if rule == "map" else vocabulary, notes
 
 
 def _corpus(config: DataConfig, key: str, ids: np.ndarray, facts: Facts, parts: list[Part]) -> Corpus:

@@ -45,9 +45,10 @@ class TextData(pl.LightningDataModule):
         return evaluation_windows(self.corpus.splits["val"], self.config.seq_len, self.config.evaluation_streams)
 
     def described(self) -> dict[str, dict[str, int]]:
-        """Return for the run's record what an epoch has: see `Windows.described`."""
+        """Return for the run's record the streams of all processes, and what an epoch without a limit scores."""
         splits = {"train": self.windows(), "val": self.val_windows()}
-        return {name: windows.described() for name, windows in splits.items() if windows is not None}
+        keys = ("streams", "scored", "dropped")
+        return {name: {key: getattr(part, key) for key in keys} for name, part in splits.items() if part is not None}
 
     def train_dataloader(self) -> Windows:
         """Return the windows of this process, from the stored position."""

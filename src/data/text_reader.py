@@ -10,15 +10,15 @@ import codecs
 import contextlib
 import glob
 import hashlib
+import io
 import itertools
 import json
 import mmap
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,7 +34,6 @@ REMEDIES = "data.errors=replace reads U+FFFD in its place, data.encoding=bytes r
 CLEANED = ("byte_order_marks", "crlf", "nul", "invalid", "leading_blanks")  # what reading removes or replaces
 FORMAT = 2  # raised when the same text gives other ids: then old entries are not found
 MARK = b"unroll ids 1\n\0\0\0"  # the end of a complete file of ids
-SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within the clock's resolution
 Piece = bytes | np.ndarray  # symbols: bytes if each is one symbol (ASCII, or encoding=bytes), else code points (uint32)
 Facts = dict[str, Any]  # what a file of ids says of itself
 
@@ -58,14 +57,12 @@ class Source:
     sha256: str | None = None
     address: str | None = None
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the bytes in blocks. Raises DataError if the file cannot be read."""
-        if self.path is None:
-            yield from (self.content[start : start + BLOCK] for start in range(0, len(self.content), BLOCK))
-            return
+    def blocks(self, raw: Callable[[bytes], None]) -> Iterator[bytes]:
+        """Yield the bytes in blocks, after `raw(block)`. Raises DataError if the file cannot be read."""
         try:
-            with self.path.open("rb", buffering=0) as stream:
+            with io.BytesIO(self.content) if self.path is None else self.path.open("rb", buffering=0) as stream:
                 while block := stream.read(BLOCK):
+                    raw(block)
                     yield block
         except OSError as error:
             raise DataError(f"{self.name} cannot be read: {error.strerror}") from error
@@ -109,17 +106,11 @@ def pieces(
     every block of bytes as it is read. Raises DataError for bytes that are not text, with errors=strict.
     """
     counts = Counter() if counts is None else counts
-
-    def blocks_of(index: int, source: Source) -> Iterator[bytes]:
-        for block in source.blocks():
-            raw(index, block)
-            yield block
-
     for index, source in enumerate(sources):
         if index and config.separator:
             codes = codes_of(config.separator, config.encoding)
             yield codes.tobytes() if config.encoding == "bytes" else codes
-        blocks = blocks_of(index, source)
+        blocks = source.blocks(partial(raw, index))
         if rules_of(config)["leading_blank"]:
             blocks = _without_leading_blanks(blocks, counts)
         if config.encoding == "bytes":
@@ -230,9 +221,6 @@ def scan(sources: list[Source], config: DataConfig, keep: Callable[[bytes], None
     return found
 
 
-# -- the cache folder -------------------------------------------------------------------------------------------------
-
-
 def cache_folder() -> Path:
     """Return UNROLL_CACHE, or this system's folder for caches."""
     import platformdirs
@@ -255,20 +243,14 @@ def write_cached(path: Path, value: Any) -> None:
         write_json(path, value, indent=None)
 
 
-def _digests_file(stamps: list[list[Any]]) -> Path:
+def ids_file(key: str) -> Path:
+    """Return the file of the cache with the ids of a key."""
+    return cache_folder() / "encoded" / key[:2] / f"{key}.ids"
+
+
+def digests_file(stamps: list[list[Any]]) -> Path:
+    """Return the file of the cache with the checksums of files that have these stamps."""
     return cache_folder() / "remembered" / f"{hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]}.json"
-
-
-def remembered_digests(sources: list[Source]) -> list[str] | None:
-    """Return the checksums of files that have not changed since `remember_digests`, or None."""
-    digests: list[str] | None = read_cached(_digests_file([source.stamp() for source in sources]))
-    return digests
-
-
-def remember_digests(stamps: list[list[Any]], digests: list[str]) -> None:
-    """Store the checksums of files by their stamps before they were read, if none was changed just now."""
-    if all(time.time_ns() - int(stamp[2]) > SETTLED_NS for stamp in stamps):
-        write_cached(_digests_file(stamps), digests)
 
 
 def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary) -> None:
@@ -293,14 +275,10 @@ def _read_ids(stream: BinaryIO) -> tuple[np.ndarray, Facts]:
     return np.frombuffer(mapped, Vocabulary.from_plain(facts["vocabulary"]).dtype, facts["length"]), facts
 
 
-def _entry(key: str) -> Path:
-    return cache_folder() / "encoded" / key[:2] / f"{key}.ids"
-
-
 def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
     """Return the ids and facts of a key, or None if the cache has no complete file of them."""
     try:
-        with _entry(key).open("rb") as stream:
+        with ids_file(key).open("rb") as stream:
             return _read_ids(stream)
     except (OSError, ValueError):
         return None
@@ -311,7 +289,7 @@ def find_or_write_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts)
 
     Raises DataError if the cache folder cannot be written, or the disk is full.
     """
-    path, content = _entry(key), json.dumps(facts).encode()
+    path, content = ids_file(key), json.dumps(facts).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock(path.with_name("lock"), wait=True):

@@ -35,28 +35,15 @@ def codes_of(text: str | bytes, kind: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """An ordered set of codes; an id is an index into it. `len(vocabulary)` counts the unknown symbol, if there is one.
-
-    Raises ValueError if a code occurs twice.
-    """
+    """An ordered set of codes; an id is an index into it. `len(vocabulary)` includes the unknown symbol, if any."""
 
     codes: tuple[int, ...]
     kind: str = "characters"
-
-    def __post_init__(self) -> None:
-        if len(set(self.codes)) != len(self.codes):
-            raise ValueError(f"a vocabulary of {len(self.codes)} symbols has only {len(set(self.codes))} distinct ones")
 
     @classmethod
     def of(cls, symbols: Iterable[str]) -> Vocabulary:
         """Return the vocabulary of characters in the given order: `Vocabulary.of("ehlo")`."""
         return cls(tuple(ord(symbol) for symbol in symbols))
-
-    @classmethod
-    def from_text(cls, text: str | bytes, kind: str | None = None) -> Vocabulary:
-        """Return the vocabulary of a str (its characters) or of bytes (its byte values), sorted by code."""
-        kind = kind or ("bytes" if isinstance(text, bytes) else "characters")
-        return cls(tuple(np.unique(codes_of(text, kind)).tolist()), kind)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -64,11 +51,8 @@ class Vocabulary:
     @cached_property
     def symbols(self) -> tuple[str, ...]:
         """One label per id: the character; a byte as its ASCII character or as \\xNN; `<unknown>`."""
-        wide = self.kind == "bytes"
-        return tuple(
-            UNKNOWN if code == NO_CODE else f"\\x{code:02x}" if wide and code > 127 else chr(code)
-            for code in self.codes
-        )
+        names = {code: f"\\x{code:02x}" for code in range(128, 256)} if self.kind == "bytes" else {}
+        return tuple(UNKNOWN if code == NO_CODE else names.get(code) or chr(code) for code in self.codes)
 
     @property
     def unknown_id(self) -> int | None:
@@ -98,10 +82,7 @@ class Vocabulary:
         return ids.astype(self.dtype)
 
     def decode_bytes(self, ids: Any) -> bytes:
-        """Return the text of ids as bytes (characters: as UTF-8); the unknown symbol becomes U+FFFD, or `?` in bytes.
-
-        Raises ValueError for an id outside of the vocabulary.
-        """
+        """Return the text of ids as bytes (characters: as UTF-8); the unknown symbol is U+FFFD, or `?` in bytes."""
         ids = np.asarray(ids, dtype=np.int64).reshape(-1)
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(self):
             raise ValueError(f"ids from {ids.min()} to {ids.max()}; the vocabulary has ids from 0 to {len(self) - 1}")
