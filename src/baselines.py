@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,16 +23,6 @@ from src.data.text_reader import cache_folder, read_cached, write_cached
 MAX_ORDER = 7
 MOST_TRAIN = 6_000_000  # of a longer training text the last characters are counted: seconds, and 450 MB
 MOST_SCORED = 1_000_000  # of a longer held-out text the first characters are scored
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Counts of one order. `grams`: rank(context) * vocabulary + character, sorted."""
-
-    grams: np.ndarray
-    counts: np.ndarray  # how often each n-gram occurs
-    context_counts: np.ndarray  # count(h), by rank of h
-    context_kinds: np.ndarray  # T(h), by rank of h
 
 
 def witten_bell(
@@ -53,21 +42,23 @@ def witten_bell(
     nats = []
     for order in range(1, max_order + 1):
         grams = np.where(reach >= order - 1, context * vocab_size + train, -1)
-        found = _count(grams, vocab_size, ranks)
+        known, counts = np.unique(grams[grams >= 0], return_counts=True)
+        context_counts = np.bincount(known // vocab_size, weights=counts, minlength=ranks)  # count(h), by rank of h
+        context_kinds = np.bincount(known // vocab_size, minlength=ranks)  # T(h), by rank of h
         scored = np.where(scored_context >= 0, scored_context * vocab_size + held_out, -1)
-        index = _index(found.grams, scored)
+        index = _index(known, scored)
         seen = scored >= 0
         # A context that occurs only at the end of the text, or of an item, has no counts: the shorter one is used
-        seen[seen] = found.context_counts[scored_context[seen]] > 0
+        seen[seen] = context_counts[scored_context[seen]] > 0
         h = scored_context[seen]
-        count = np.where(index[seen] >= 0, found.counts[index[seen]], 0)
-        kinds = found.context_kinds[h]
-        probability[seen] = (count + kinds * probability[seen]) / (found.context_counts[h] + kinds)
+        count = np.where(index[seen] >= 0, counts[index[seen]], 0)
+        kinds = context_kinds[h]
+        probability[seen] = (count + kinds * probability[seen]) / (context_counts[h] + kinds)
         nats.append(float(-np.log(probability[1:]).mean()))
         # An n-gram of this order is the context of the next character in the next order
-        context[1:], context[0] = _index(found.grams, grams)[:-1], -1
+        context[1:], context[0] = _index(known, grams)[:-1], -1
         scored_context[1:], scored_context[0] = index[:-1], -1
-        ranks = len(found.grams)
+        ranks = len(known)
     return nats
 
 
@@ -78,13 +69,6 @@ def _context_length(ids: np.ndarray, boundary: int | None, most: int) -> np.ndar
         return np.minimum(positions, most)
     starts = np.maximum.accumulate(np.where(ids == boundary, positions, 0))
     return np.minimum(positions - np.concatenate(([0], starts[:-1])), most)
-
-
-def _count(grams: np.ndarray, vocab_size: int, ranks: int) -> Counts:
-    names, counts = np.unique(grams[grams >= 0], return_counts=True)
-    context = names // vocab_size
-    context_counts = np.bincount(context, weights=counts, minlength=ranks)
-    return Counts(names, counts, context_counts, np.bincount(context, minlength=ranks))
 
 
 def _index(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:

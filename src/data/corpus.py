@@ -23,26 +23,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from src.config.schema import DataConfig
+from src.data import text_reader
 from src.data.batching import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit
-from src.data.text_reader import (
-    CLEANED,
-    FORMAT,
-    Facts,
-    Piece,
-    Scan,
-    Source,
-    cache_folder,
-    digests_file,
-    find,
-    find_ids,
-    find_or_write_ids,
-    pieces,
-    read_cached,
-    rules_of,
-    scan,
-    write_cached,
-    write_ids,
-)
+from src.data.text_reader import CLEANED, Facts, Piece, Scan, Source, find, pieces, rules_of, scan
 from src.data.vocabulary import Vocabulary
 from src.errors import DataError, counted, nearest
 from src.files import user_path, write_atomic
@@ -104,7 +87,7 @@ class File:
 
     def places(self, root: str | None) -> list[Path]:
         """Return where the file may be, in order of search; it is downloaded to the last one."""
-        cached = cache_folder() / "corpora" / self.path
+        cached = text_reader.cache_folder() / "corpora" / self.path
         return [user_path(root) / self.path, cached] if root else [cached]
 
     def found(self, root: str | None) -> Path | None:
@@ -115,12 +98,19 @@ class File:
         """Download the file into the cache, where it appears only if it is complete and has its checksum."""
         import pooch  # type: ignore[import-untyped]  # here, because its import takes 0.3 s
 
-        folder, known, urls = cache_folder() / "corpora", {self.path: self.sha256}, {self.path: self.address}
+        folder, known, urls = (
+            text_reader.cache_folder() / "corpora",
+            {self.path: self.sha256},
+            {self.path: self.address},
+        )
         cache = pooch.create(folder, base_url="", registry=known, urls=urls, retry_if_failed=RETRIES)
         return Path(cache.fetch(self.path, progressbar=sys.stderr.isatty()))
 
     def source(self, root: str | None) -> Source:
-        """Return the file, downloaded if necessary; of a zip its content, unpacked into the cache."""
+        """Return the file, downloaded if necessary; of a zip what it holds, unpacked into the cache.
+
+        The checksum of a plain file is left to its reader.
+        """
         path, cached = self.found(root), self.places(root)[-1]
         if not self.path.endswith(".zip"):
             path = path or self.download()
@@ -145,10 +135,7 @@ def is_list(config: DataConfig) -> bool:
 
 
 def sources(name: str, root: str | None) -> list[Source]:
-    """Return the files of a named corpus, downloaded if necessary; a plain file's checksum is left to its reader.
-
-    Raises DataError if there is no network, or for another checksum: what to download by hand, and where to put it.
-    """
+    """Return the files of a named corpus. Raises DataError: what to download by hand, and where to put it."""
     files = [REGISTRY[path] for path in CORPORA[name].files]
     try:
         return [file.source(root) for file in files]
@@ -244,26 +231,21 @@ def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Cor
     `vocabulary`: encode with this one (of an earlier run) instead of one made from the training split;
     `config.unknown` then sets what is done with characters that it lacks.
 
-    Raises:
-        DataError: keys that do not go together, a text that is missing, too short or not text.
-        UnknownCharacter: characters that the vocabulary lacks (a DataError too).
+    Raises DataError: keys that do not go together; a text that is missing, too short, not text, or has such characters.
     """
-    errors = list(errors_in_data(config))
-    if config.unknown == "extend" and vocabulary is None:  # it would add symbols of the held-out text
-        errors.append(EXTEND)
-    if errors:
+    extend = [EXTEND] if config.unknown == "extend" and vocabulary is None else []  # it would add held-out symbols
+    if errors := [*errors_in_data(config), *extend]:
         raise DataError(*errors)
     if config.name == "hello":
         return _open_pair(config, vocabulary)
-    if vocabulary and vocabulary.kind != config.encoding:
-        kind = vocabulary.kind
+    if vocabulary and (kind := vocabulary.kind) != config.encoding:
         raise DataError(f"data.encoding={config.encoding}: the vocabulary is of {kind}; set data.encoding={kind}")
     parts = _parts(config)
     files = [source for part in parts for source in part.sources]
-    if digests := read_cached(digests_file([source.stamp() for source in files])):
+    if digests := text_reader.read_cached(text_reader.digests_file([source.stamp() for source in files])):
         check(files, digests)
         key = _key(config, parts, digests, vocabulary)
-        if found := find_ids(key):
+        if found := text_reader.find_ids(key):
             return _corpus(config, key, *found, parts)
     return _encode(config, parts, files, vocabulary)
 
@@ -276,24 +258,23 @@ def _parts(config: DataConfig) -> list[Part]:
         if standard is None:
             return [Part((name,), [source]) for name, source in zip(SPLITS, files, strict=True)]
         return [Part(SPLITS[: len(own or standard)], files, own or standard)]
+    if config.name == "pydoc":
+        from pydoc_data.topics import topics  # the help texts that are part of CPython
+
+        content = "\n".join(topics[topic] for topic in sorted(topics)).encode()
+        files = [Source("pydoc_data.topics", content=content)]
+    else:
+        files = find(str(config.path))
     held_out = [(name, path) for name, path in (("val", config.val_path), ("test", config.test_path)) if path]
     usual = (1.0,) if config.val_path else LIST_SHARES if is_list(config) and not held_out else TEXT_SHARES
-    files = [_pydoc()] if config.name == "pydoc" else find(str(config.path))
     first = Part(SPLITS[: len(own or usual)], files, own or usual)
     return [first, *(Part((name,), find(path, f"{name}_path")) for name, path in held_out)]
-
-
-def _pydoc() -> Source:
-    """Return the help texts that are part of CPython, sorted by topic."""
-    from pydoc_data.topics import topics
-
-    return Source("pydoc_data.topics", content="\n".join(topics[topic] for topic in sorted(topics)).encode())
 
 
 def _key(config: DataConfig, parts: list[Part], digests: list[str], vocabulary: Vocabulary | None) -> str:
     """Return the hash of everything that the ids depend on: content, rules, splits, vocabulary; not the paths."""
     content = {
-        "format": FORMAT,
+        "format": text_reader.FORMAT,
         "digests": digests,
         "parts": [[part.names, len(part.sources), part.shares] for part in parts],
         "rules": rules_of(config),
@@ -318,13 +299,17 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     digests = [digest for one in scans for digest in one.digests]
     check(files, digests)
     if all(time.time_ns() - int(stamp[2]) > SETTLED_NS for stamp in stamps):
-        write_cached(digests_file(stamps), digests)
+        text_reader.write_cached(text_reader.digests_file(stamps), digests)
 
     def symbols() -> Iterator[Piece]:
         return itertools.chain.from_iterable(pieces(text.sources, reading) for text in texts)
 
     spans, unused = _spans(texts, [one.length for one in text_scans])
-    vocabulary = given or _vocabulary(config, text_scans[0].first, spans["train"][1])
+    if given is None:
+        alphabet: Iterable[int] = (code for code, at in text_scans[0].first.items() if at < spans["train"][1])
+        if config.name in CORPORA and config.encoding == "bytes" and not config.lowercase:
+            alphabet = CORPORA[config.name].alphabet or alphabet
+    vocabulary = given or Vocabulary(tuple(sorted(alphabet)), config.encoding)
     lacks = {code for one in text_scans for code in one.first} - set(vocabulary.codes)
     missing = _missing(symbols(), spans, vocabulary) if lacks else {}  # those in no split do not matter
     vocabulary, notes = _with_missing(config, vocabulary, missing, given)
@@ -341,20 +326,17 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     }
 
     def write(stream: BinaryIO) -> None:
-        write_ids(stream, symbols(), vocabulary)
+        text_reader.write_ids(stream, symbols(), vocabulary)
         for source, stamp in zip(files, stamps, strict=True):
             if source.stamp() != stamp:
                 raise DataError(f"{source.name} was changed while it was read; start again")
 
     key = _key(config, parts, digests, given)
-    return _corpus(config, key, *find_or_write_ids(key, write, facts), parts)
+    return _corpus(config, key, *text_reader.find_or_write_ids(key, write, facts), parts)
 
 
 def _draw(parts: list[Part], config: DataConfig) -> tuple[list[Part], list[Scan]]:
-    """Return the splits of a list, each as a text `\\n item \\n item \\n`, and what was found in its files.
-
-    The lines, without empty ones, are drawn into the splits by `data.split_seed`.
-    """
+    """Scan a list and draw its lines, without empty ones, into its splits, each a text `\\n item \\n item \\n`."""
     drawn, scans = [], []
     for part in parts:
         kept: list[bytes] = []
@@ -395,14 +377,6 @@ def _spans(texts: list[Part], lengths: list[int]) -> tuple[dict[str, list[int]],
     return spans, unused
 
 
-def _vocabulary(config: DataConfig, first: dict[int, int], end: int) -> Vocabulary:
-    """Return the symbols whose first occurrence is before the end of the training split, or the published ones."""
-    published = CORPORA[config.name].alphabet if config.name in CORPORA else None
-    if published and config.encoding == "bytes" and not config.lowercase:
-        return Vocabulary(tuple(sorted(published)), "bytes")
-    return Vocabulary(tuple(sorted(code for code, at in first.items() if at < end)), config.encoding)
-
-
 def _missing(
     symbols: Iterable[Piece], spans: dict[str, list[int]], vocabulary: Vocabulary
 ) -> dict[str, tuple[int, int, list[int]]]:
@@ -427,10 +401,7 @@ def _missing(
 def _with_missing(
     config: DataConfig, vocabulary: Vocabulary, missing: dict[str, tuple[int, int, list[int]]], given: Vocabulary | None
 ) -> tuple[Vocabulary, list[str]]:
-    """Return the vocabulary by the rule `config.unknown`, and notes.
-
-    Raises UnknownCharacter where the rule makes missing characters an error.
-    """
+    """Return the vocabulary by the rule `config.unknown`, and notes. Raises UnknownCharacter by the rule `error`."""
     kind, rule = config.encoding, config.unknown
     if missing and rule is None:
         rule = "map" if given is None or given.unknown_id is not None else "error"

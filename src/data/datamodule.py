@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from src.config.schema import DataConfig
-from src.data.batching import Window, Windows, evaluation_windows
+from src.data.batching import Windows, evaluation_windows
 from src.data.corpus import Corpus
 
 
@@ -40,9 +39,8 @@ class TextData(pl.LightningDataModule):
 
     def val_windows(self) -> Windows | None:
         """Return the windows of a validation, the same in every process, or None if the corpus has no val."""
-        if "val" not in self.corpus.splits:
-            return None
-        return evaluation_windows(self.corpus.splits["val"], self.config.seq_len, self.config.evaluation_streams)
+        val, config = self.corpus.splits.get("val"), self.config
+        return None if val is None else evaluation_windows(val, config.seq_len, config.evaluation_streams)
 
     def described(self) -> dict[str, dict[str, int]]:
         """Return for the run's record the streams of all processes, and what an epoch without a limit scores."""
@@ -61,13 +59,6 @@ class TextData(pl.LightningDataModule):
     def val_dataloader(self) -> Windows | list[Windows]:
         """Return the windows of a validation; without a val split the trainer does not validate."""
         return self.val_windows() or []
-
-    def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
-        """Move a window; one that is there already is not rebuilt."""
-        if batch.inputs.device == device:
-            return batch
-        moved: Window = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return moved
 
     def state_dict(self) -> dict[str, Any]:
         """Return the loader's position. Lightning restores it in mid-epoch only, and would lose the epoch's number."""

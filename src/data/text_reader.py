@@ -39,11 +39,9 @@ Facts = dict[str, Any]  # what a file of ids says of itself
 
 
 def rules_of(config: DataConfig) -> dict[str, Any]:
-    """Return how bytes become symbols, for the key and the record of a corpus.
-
-    `leading_blank`: drop one blank at the start of each line, as in the counts of the papers on Penn Treebank.
-    """
+    """Return how bytes become symbols, for the key and the record of a corpus."""
     rules = {key: getattr(config, key) for key in ("encoding", "lowercase", "errors", "separator")}
+    # Drop one blank at the start of each line, as in the counts of the papers on Penn Treebank
     return rules | {"leading_blank": config.name == "ptb" and config.convention == "stripped"}
 
 
@@ -76,10 +74,7 @@ class Source:
 
 
 def find(path: str, key: str = "path") -> list[Source]:
-    """Return the files of a path: a file, all files below a folder but hidden ones, or a glob; sorted by path.
-
-    Raises DataError, with the name of the key, if there is none.
-    """
+    """Return a file, all files below a folder but hidden ones, or those of a glob, sorted. Raises DataError if none."""
     place = user_path(path)
     if os.path.isfile(place):  # False if the name is too long, where Path.is_file raises
         return [Source(path, place)]
@@ -158,10 +153,8 @@ def _decode(
     try:
         text, used = codecs.utf_8_decode(piece, config.errors, last)
     except UnicodeDecodeError as error:
-        start = offset + error.start
-        utf_16 = start == 0 and piece[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        what = "UTF-16 text (its byte order mark)" if utf_16 else f"invalid UTF-8 (0x{piece[error.start]:02x})"
-        raise DataError(f"{name}: {what} at byte {start:,}; {REMEDIES}") from None
+        where = f"invalid UTF-8 (0x{piece[error.start]:02x}) at byte {offset + error.start:,}"
+        raise DataError(f"{name}: {where}; {REMEDIES}") from None
     if config.errors == "replace":
         counts["invalid"] += text.count("\ufffd") - piece[:used].count("\ufffd".encode())
         counts["nul"] += text.count("\0")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.config.schema import DataConfig
-from src.data import corpus as opening
+from src.data import text_reader
 from src.data.corpus import open_corpus
 from src.errors import DataError
 
@@ -107,13 +107,13 @@ def test_ids_cannot_be_written_to(text):
 def test_processes_that_start_together_write_one_sound_entry(text, cache):
     slow = """
 import time
-from src.data import corpus
-original = corpus.write_ids
+from src.data import corpus, text_reader
+original = text_reader.write_ids
 def slow(*arguments):
     print("encodes")
     time.sleep(0.5)
     return original(*arguments)
-corpus.write_ids = slow
+text_reader.write_ids = slow
 """
     command = [sys.executable, "-c", slow + OPEN, str(text), "characters"]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)]
@@ -127,14 +127,14 @@ corpus.write_ids = slow
 def test_an_encoder_that_is_killed_leaves_no_entry_and_the_next_one_cleans_up(text, cache):
     code = """
 import sys, time
-from src.data import corpus
-original = corpus.write_ids
+from src.data import corpus, text_reader
+original = text_reader.write_ids
 def slow(stream, pieces, vocabulary):
     original(stream, pieces, vocabulary)
     stream.flush()
     print("half-way", flush=True)
     time.sleep(60)
-corpus.write_ids = slow
+text_reader.write_ids = slow
 from src.config.schema import DataConfig
 corpus.open_corpus(DataConfig("text", path=sys.argv[1]))
 """
@@ -151,7 +151,7 @@ def test_a_failure_leaves_nothing(text, cache, monkeypatch):
     def fail(*_):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("src.data.corpus.write_ids", fail)
+    monkeypatch.setattr("src.data.text_reader.write_ids", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         open_corpus(DataConfig("text", path=str(text)))
     assert files(cache) == []
@@ -172,7 +172,7 @@ def test_a_full_disk_is_refused_with_the_remedy(text, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("src.data.corpus.write_ids", full)
+    monkeypatch.setattr("src.data.text_reader.write_ids", full)
     with pytest.raises(DataError, match=r"No space left on device.*set UNROLL_CACHE to another folder"):
         open_corpus(DataConfig("text", path=str(text)))
 
@@ -201,13 +201,13 @@ def test_more_symbols_take_a_wider_type(tmp_path):
 
 
 def test_a_text_that_changes_while_it_is_read_is_noticed(text, monkeypatch):
-    original = opening.write_ids
+    original = text_reader.write_ids
 
     def grow(*arguments):
         text.write_text(text.read_text() + "more")
         return original(*arguments)
 
-    monkeypatch.setattr("src.data.corpus.write_ids", grow)
+    monkeypatch.setattr("src.data.text_reader.write_ids", grow)
     with pytest.raises(ValueError, match="changed while it was read"):
         open_corpus(DataConfig("text", path=str(text)))
 
@@ -216,7 +216,7 @@ def test_a_text_that_changes_while_it_is_read_is_noticed(text, monkeypatch):
 def test_a_text_rewritten_at_the_same_size_between_its_two_readings_is_noticed_and_not_kept(
     text, cache, monkeypatch, encoding
 ):
-    original, content = opening.write_ids, text.read_text()
+    original, content = text_reader.write_ids, text.read_text()
 
     def rewrite(*arguments):
         new, stat = text.with_name("new.txt"), text.stat()
@@ -225,11 +225,11 @@ def test_a_text_rewritten_at_the_same_size_between_its_two_readings_is_noticed_a
         os.replace(new, text)
         return original(*arguments)
 
-    monkeypatch.setattr("src.data.corpus.write_ids", rewrite)
+    monkeypatch.setattr("src.data.text_reader.write_ids", rewrite)
     with pytest.raises(ValueError, match="changed while it was read"):
         open_corpus(DataConfig("text", path=str(text), encoding=encoding))
     assert files(cache) == []
-    monkeypatch.setattr("src.data.corpus.write_ids", original)
+    monkeypatch.setattr("src.data.text_reader.write_ids", original)
     text.write_text(content)
     corpus = open_corpus(DataConfig("text", path=str(text), encoding=encoding))
     assert corpus.vocabulary.decode(corpus.splits["train"].ids).startswith("the quick brown fox")

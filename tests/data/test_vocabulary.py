@@ -14,9 +14,8 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 def of_text(text):
     """The sorted symbols of a text, as a corpus has them."""
-    return (
-        Vocabulary(tuple(sorted(set(text))), "bytes") if isinstance(text, bytes) else Vocabulary.of(sorted(set(text)))
-    )
+    symbols = sorted(set(text))
+    return Vocabulary(tuple(symbols), "bytes") if isinstance(text, bytes) else Vocabulary.of(symbols)
 
 
 @given(texts)
