@@ -70,7 +70,6 @@ class PairSplit(TextSplit):
 
     @property
     def transitions(self) -> int:
-        """Every step has a target."""
         return len(self.ids)
 
 
@@ -93,9 +92,8 @@ Cut = tuple[np.ndarray, np.ndarray, bool]
 class StreamPlan:
     """A text as `batch_size` parallel streams, `seq_len` steps at a time.
 
-    Column i has the transitions [i L, (i + 1) L), L = transitions // batch_size, and column i of one window continues
-    column i of the window before it. With a random offset the first window of an epoch is shorter, by an amount drawn
-    from (seed, epoch), and all window borders move with it; every transition is still predicted once. Raises DataError
+    Column i has the transitions [i L, (i + 1) L), L = transitions // batch_size. With a random offset the first window
+    of an epoch is shorter, by an amount drawn from (seed, epoch), and all window borders move with it. Raises DataError
     if the text is shorter than one window, or than one transition per stream.
     """
 
@@ -202,10 +200,7 @@ class PairPlan:
         return self.split.ids[:, None].astype(np.int64), self.split.targets[:, None].astype(np.int64), True
 
 
-Plan = StreamPlan | LinePlan | PairPlan
-
-
-def plan(split: Split, seq_len: int, batch_size: int, offset: str, seed: int) -> Plan:
+def plan(split: Split, seq_len: int, batch_size: int, offset: str, seed: int) -> StreamPlan | LinePlan | PairPlan:
     """Return the plan for this kind of split."""
     if isinstance(split, PairSplit):
         return PairPlan(split)
@@ -230,8 +225,7 @@ class Windows:
     rank    of world_size R processes has columns [rank B/R, (rank + 1) B/R) of the B that one process would have
     limit   windows in an epoch, if fewer than all
 
-    Each `iter()` is the next epoch, from its first window, unless `load_state_dict` has set the position. The global
-    generator of torch is not used. Raises DataError if the text is too short for the batch.
+    Each `iter()` is the next epoch, from its first window, unless `load_state_dict` has set the position.
     """
 
     def __init__(
@@ -251,10 +245,8 @@ class Windows:
         if isinstance(self.plan, PairPlan):
             batch_size = world_size  # one sequence: every process reads all of it, and only rank 0 learns it
         if batch_size % world_size:
-            raise DataError(
-                f"batch_size={batch_size} does not divide among {world_size} processes; "
-                f"make data.batch_size a multiple of {world_size}"
-            )
+            remedy = f"make data.batch_size a multiple of {world_size}"
+            raise DataError(f"batch_size={batch_size} does not divide among {world_size} processes; {remedy}")
         share = batch_size // world_size
         self.columns = slice(rank * share, (rank + 1) * share)
         self.idle = isinstance(self.plan, PairPlan) and rank > 0

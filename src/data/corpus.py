@@ -61,20 +61,13 @@ CORPORA: dict[str, Named] = {
 OWN_TEXT = ("text", "lines")
 NAMES = ("hello", *OWN_TEXT, "pydoc", *CORPORA)
 SPLITS = ("train", "val", "test")
-TEXT_SHARES = (0.9, 0.1)  # of a text without a standard split
-LIST_SHARES = (0.8, 0.1, 0.1)  # of the items of a list
-USED_BY = {  # key -> the corpora that use it
-    "path": OWN_TEXT,
-    "val_path": OWN_TEXT,
-    "test_path": OWN_TEXT,
+USED_BY: dict[str, tuple[str, ...]] = {  # key -> the corpora that use it
+    **dict.fromkeys(("path", "val_path", "test_path"), OWN_TEXT),
     "root": tuple(CORPORA),
     "split": tuple(name for name in NAMES if name not in ("hello", "ptb")),
-    "input": ("hello",),
-    "target": ("hello",),
-    "symbols": ("hello",),
+    **dict.fromkeys(("input", "target", "symbols"), ("hello",)),
 }
 EXTEND = "data.unknown=extend adds to the vocabulary of init_from=RUN; without it use data.unknown=map or error"
-HELLO = ("hello", "ohlol", "ehlo")  # input, target and symbols of data=hello where none are given
 
 
 @dataclass(frozen=True)
@@ -177,10 +170,8 @@ def errors_in_data(config: DataConfig) -> Iterator[str]:
     if config.split is not None and name in USED_BY["split"]:
         shares = [Fraction(str(share)) if isfinite(share) else Fraction(0) for share in config.split]
         if not 1 <= len(shares) <= 3 or min(shares) <= 0 or sum(shares) > 1:
-            yield (
-                f"data.split={config.split}: expected one to three shares (train, val, test) above 0 with a sum of at "
-                "most 1, such as [0.9,0.1] or [0.8,0.1,0.1]"
-            )
+            expected = "expected one to three shares (train, val, test) above 0 with a sum of at most 1"
+            yield f"data.split={config.split}: {expected}, such as [0.9,0.1] or [0.8,0.1,0.1]"
         if config.val_path:
             yield f"data.split={config.split}: with data.val_path all of data.path is for training; leave one out"
         elif config.test_path and len(shares) == 3:
@@ -188,10 +179,8 @@ def errors_in_data(config: DataConfig) -> Iterator[str]:
     if name == "hello":
         inputs, target, symbols = pair_of(config)
         if len(inputs) != len(target):
-            yield (
-                f"data.input={inputs} has {len(inputs)} characters and data.target={target} has {len(target)}; "
-                "each step needs one target"
-            )
+            lengths = f"{len(inputs)} characters and data.target={target} has {len(target)}"
+            yield f"data.input={inputs} has {lengths}; each step needs one target"
         if len(set(symbols)) != len(symbols):
             yield f"data.symbols={symbols}: each symbol may occur only once"
         if missing := sorted(set(inputs + target) - set(symbols)):
@@ -200,8 +189,7 @@ def errors_in_data(config: DataConfig) -> Iterator[str]:
 
 def pair_of(config: DataConfig) -> tuple[str, str, str]:
     """Return input, target and symbols of data=hello; the defaults are the tutorial's."""
-    inputs, target, symbols = HELLO
-    return config.input or inputs, config.target or target, config.symbols or symbols
+    return config.input or "hello", config.target or "ohlol", config.symbols or "ehlo"
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,7 +254,7 @@ def _parts(config: DataConfig) -> list[Part]:
     else:
         files = find(str(config.path))
     held_out = [(name, path) for name, path in (("val", config.val_path), ("test", config.test_path)) if path]
-    usual = (1.0,) if config.val_path else LIST_SHARES if is_list(config) and not held_out else TEXT_SHARES
+    usual = (1.0,) if config.val_path else (0.8, 0.1, 0.1) if is_list(config) and not held_out else (0.9, 0.1)
     first = Part(SPLITS[: len(own or usual)], files, own or usual)
     return [first, *(Part((name,), find(path, f"{name}_path")) for name, path in held_out)]
 
@@ -305,11 +293,11 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
         return itertools.chain.from_iterable(pieces(text.sources, reading) for text in texts)
 
     spans, unused = _spans(texts, [one.length for one in text_scans])
-    if given is None:
-        alphabet: Iterable[int] = (code for code, at in text_scans[0].first.items() if at < spans["train"][1])
-        if config.name in CORPORA and config.encoding == "bytes" and not config.lowercase:
-            alphabet = CORPORA[config.name].alphabet or alphabet
-    vocabulary = given or Vocabulary(tuple(sorted(alphabet)), config.encoding)
+    if (vocabulary := given) is None:  # the symbols of the training split, or the published ones
+        published = CORPORA[config.name].alphabet if config.name in CORPORA else None
+        as_published = published if config.encoding == "bytes" and not config.lowercase else None
+        found = (code for code, at in text_scans[0].first.items() if at < spans["train"][1])
+        vocabulary = Vocabulary(tuple(sorted(as_published or found)), config.encoding)
     lacks = {code for one in text_scans for code in one.first} - set(vocabulary.codes)
     missing = _missing(symbols(), spans, vocabulary) if lacks else {}  # those in no split do not matter
     vocabulary, notes = _with_missing(config, vocabulary, missing, given)
@@ -332,7 +320,7 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
                 raise DataError(f"{source.name} was changed while it was read; start again")
 
     key = _key(config, parts, digests, given)
-    return _corpus(config, key, *text_reader.find_or_write_ids(key, write, facts), parts)
+    return _corpus(config, key, *text_reader.find_or_add_ids(key, write, facts), parts)
 
 
 def _draw(parts: list[Part], config: DataConfig) -> tuple[list[Part], list[Scan]]:

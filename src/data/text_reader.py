@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import glob
 import hashlib
 import io
@@ -257,27 +258,22 @@ def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary)
             stream.write(table[np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece].data)
 
 
-def _read_ids(stream: BinaryIO) -> tuple[np.ndarray, Facts]:
-    """Return ids (length,), memory-mapped and read-only, and facts. Raises ValueError if the file is not complete."""
-    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
+    """Return ids (length,), memory-mapped and read-only, and facts; None if the cache has no complete file of them."""
+    try:
+        with ids_file(key).open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # there is none, or it is empty
+        return None
     tail = len(MARK) + 8
     if not mapped[-tail:].endswith(MARK):
-        raise ValueError("not a complete file of ids")
+        return None
     start = len(mapped) - tail - int.from_bytes(mapped[-tail : -len(MARK)], "little")
     facts: Facts = json.loads(mapped[start:-tail])
     return np.frombuffer(mapped, Vocabulary.from_plain(facts["vocabulary"]).dtype, facts["length"]), facts
 
 
-def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
-    """Return the ids and facts of a key, or None if the cache has no complete file of them."""
-    try:
-        with ids_file(key).open("rb") as stream:
-            return _read_ids(stream)
-    except (OSError, ValueError):
-        return None
-
-
-def find_or_write_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
+def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
     """Return the ids and facts of a key; `write(stream)` writes the ids, once, even if several processes ask.
 
     Raises DataError if the cache folder cannot be written, or the disk is full.
@@ -288,14 +284,13 @@ def find_or_write_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts)
         with lock(path.with_name("lock"), wait=True):
             if (found := find_ids(key)) is None:
                 remove_leftovers(path.parent)
-                with atomic_file(path) as temporary, temporary.open("w+b") as stream:
+                with atomic_file(path) as temporary, temporary.open("wb") as stream:
                     write(stream)
                     stream.write(content + len(content).to_bytes(8, "little") + MARK)
-                    stream.flush()
-                    found = _read_ids(stream)
+                found = find_ids(key)
+        if found is None:
+            raise OSError(errno.EIO, "it cannot be read back")
         return found
     except OSError as error:
-        raise DataError(
-            f"{cache_folder()}: the encoded text cannot be written ({error.strerror}); "
-            "set UNROLL_CACHE to another folder"
-        ) from error
+        what = f"the encoded text cannot be written ({error.strerror}); set UNROLL_CACHE to another folder"
+        raise DataError(f"{cache_folder()}: {what}") from error

@@ -110,10 +110,8 @@ class Vocabulary:
     ) -> UnknownCharacter:
         """Return the error for `count` occurrences of missing `codes`, the first at offset `first`."""
         distinct = tuple(chr(code) if self.kind == "characters" else f"\\x{code:02x}" for code in codes)
-        what = (
-            f"{where} has {counted(count, self.kind)} that the vocabulary of {len(self)} lacks: "
-            f"{self.names(codes)}, the first at offset {first:,}"
-        )
+        lacking = f"{counted(count, self.kind)} that the vocabulary of {len(self)} lacks: {self.names(codes)}"
+        what = f"{where} has {lacking}, the first at offset {first:,}"
         return UnknownCharacter(what, remedy, count=count, distinct=distinct, first=first)
 
     def names(self, codes: list[int]) -> str:
@@ -136,20 +134,18 @@ class TextStream:
     """Decode ids one at a time. The joined pieces equal `vocabulary.decode` of all ids.
 
     Of kind `bytes`, an incomplete UTF-8 character is held back until its last byte arrives. With a `stop` text, a
-    possible beginning of it is held back too; when it is complete, it and everything after it are dropped, and
-    `stopped` is true. The cost per id does not grow with the length of the text.
+    possible beginning of it is held back too; when it is complete, it and all after it are dropped (`stopped`).
     """
 
     def __init__(self, vocabulary: Vocabulary, stop: str | None = None) -> None:
         self.vocabulary, self.stop, self.stopped = vocabulary, stop, False
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace") if vocabulary.kind == "bytes" else None
-        decode = vocabulary.decode if self._decoder is None else vocabulary.decode_bytes
-        self._pieces: list[Any] = [decode([id]) for id in range(len(vocabulary))]
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._pieces = [vocabulary.decode_bytes([id]) for id in range(len(vocabulary))]
         self._held = ""
 
     def feed(self, id: int) -> str:
         """Return the text that is certain after this id: usually one character, sometimes nothing."""
-        return self._certain(self._pieces[id] if self._decoder is None else self._decoder.decode(self._pieces[id]))
+        return self._certain(self._decoder.decode(self._pieces[id]))
 
     def pause(self) -> str:
         """Return the text held back for `stop`; more ids may follow. An incomplete character stays held back."""
@@ -158,8 +154,7 @@ class TextStream:
 
     def finish(self) -> str:
         """Return the rest of the text; no more ids follow."""
-        rest = "" if self._decoder is None else self._decoder.decode(b"", final=True)
-        return self._certain(rest) + self.pause()
+        return self._certain(self._decoder.decode(b"", final=True)) + self.pause()
 
     def _certain(self, text: str) -> str:
         if self.stopped or not self.stop:
