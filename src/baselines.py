@@ -13,27 +13,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from src.data.batching import LineSplit, PairSplit
 from src.data.corpus import Corpus
-from src.data.encoding import cache_folder, read_cached, write_cached
-from src.data.splits import LineSplit, PairSplit
+from src.data.text_reader import cache_folder, read_cached, write_cached
 
 MAX_ORDER = 7
 MOST_TRAIN = 6_000_000  # of a longer training text the last characters are counted: seconds, and 450 MB
 MOST_SCORED = 1_000_000  # of a longer held-out text the first characters are scored
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Counts of one order. `grams`: rank(context) * vocabulary + character, sorted."""
-
-    grams: np.ndarray
-    counts: np.ndarray  # how often each n-gram occurs
-    context_counts: np.ndarray  # count(h), by rank of h
-    context_kinds: np.ndarray  # T(h), by rank of h
 
 
 def witten_bell(
@@ -42,11 +31,9 @@ def witten_bell(
     """Return nats per character of the held-out text (length,) for the n-grams of order 1..max_order of `train_ids`.
 
     Every character but the first is scored, the early ones with the context that there is. `boundary`: an id that
-    starts a new item; contexts do not reach back beyond it. Raises ValueError if there is nothing to count or to score.
+    starts a new item; contexts do not reach back beyond it.
     """
     train, held_out = (np.asarray(ids, np.int64) for ids in (train_ids, held_out_ids))
-    if len(train) < 1 or len(held_out) < 2:
-        raise ValueError(f"{len(train)} characters to count and {len(held_out)} to score: at least 1 and 2 are needed")
     reach = _context_length(train, boundary, max_order)
     # Rank of the context before each character; order 1 has one context, the empty one
     context, scored_context = np.zeros(len(train), np.int64), np.zeros(len(held_out), np.int64)
@@ -55,21 +42,23 @@ def witten_bell(
     nats = []
     for order in range(1, max_order + 1):
         grams = np.where(reach >= order - 1, context * vocab_size + train, -1)
-        found = _count(grams, vocab_size, ranks)
+        known, counts = np.unique(grams[grams >= 0], return_counts=True)
+        context_counts = np.bincount(known // vocab_size, weights=counts, minlength=ranks)  # count(h), by rank of h
+        context_kinds = np.bincount(known // vocab_size, minlength=ranks)  # T(h), by rank of h
         scored = np.where(scored_context >= 0, scored_context * vocab_size + held_out, -1)
-        index = _index(found.grams, scored)
+        index = _index(known, scored)
         seen = scored >= 0
         # A context that occurs only at the end of the text, or of an item, has no counts: the shorter one is used
-        seen[seen] = found.context_counts[scored_context[seen]] > 0
+        seen[seen] = context_counts[scored_context[seen]] > 0
         h = scored_context[seen]
-        count = np.where(index[seen] >= 0, found.counts[index[seen]], 0)
-        kinds = found.context_kinds[h]
-        probability[seen] = (count + kinds * probability[seen]) / (found.context_counts[h] + kinds)
+        count = np.where(index[seen] >= 0, counts[index[seen]], 0)
+        kinds = context_kinds[h]
+        probability[seen] = (count + kinds * probability[seen]) / (context_counts[h] + kinds)
         nats.append(float(-np.log(probability[1:]).mean()))
         # An n-gram of this order is the context of the next character in the next order
-        context[1:], context[0] = _index(found.grams, grams)[:-1], -1
+        context[1:], context[0] = _index(known, grams)[:-1], -1
         scored_context[1:], scored_context[0] = index[:-1], -1
-        ranks = len(found.grams)
+        ranks = len(known)
     return nats
 
 
@@ -80,13 +69,6 @@ def _context_length(ids: np.ndarray, boundary: int | None, most: int) -> np.ndar
         return np.minimum(positions, most)
     starts = np.maximum.accumulate(np.where(ids == boundary, positions, 0))
     return np.minimum(positions - np.concatenate(([0], starts[:-1])), most)
-
-
-def _count(grams: np.ndarray, vocab_size: int, ranks: int) -> Counts:
-    names, counts = np.unique(grams[grams >= 0], return_counts=True)
-    context = names // vocab_size
-    context_counts = np.bincount(context, weights=counts, minlength=ranks)
-    return Counts(names, counts, context_counts, np.bincount(context, minlength=ranks))
 
 
 def _index(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -108,8 +90,8 @@ def baselines(corpus: Corpus, split: str = "val") -> dict[str, float]:
         return uniform
     name = hashlib.sha256(f"{corpus.key} {split} {(MAX_ORDER, MOST_TRAIN, MOST_SCORED)}".encode()).hexdigest()[:32]
     path = cache_folder() / "baselines" / f"{name}.json"
-    nats = read_cached(path)
-    if not (isinstance(nats, list) and len(nats) == MAX_ORDER and all(isinstance(one, float) for one in nats)):
+    nats: list[float] | None = read_cached(path)
+    if nats is None:
         boundary = train.boundary if isinstance(train, LineSplit) else None
         nats = witten_bell(train.ids[-MOST_TRAIN:], scored.ids[: MOST_SCORED + 1], size, MAX_ORDER, boundary)
         write_cached(path, nats)

@@ -86,13 +86,12 @@ def test_tiny_shakespeares_validation_costs_what_it_is_known_to_cost(tiny_shakes
     assert time.perf_counter() - before < 0.1
 
 
-@pytest.mark.parametrize("spoilt", ["[null, null, null, null, null, null, null]", '["a", 1, 2, 3, 4, 5, 6]', "{}", "["])
-def test_a_kept_result_of_another_shape_is_counted_again(tmp_path, cache, spoilt):
+def test_a_damaged_result_in_the_cache_is_counted_again(tmp_path):
     (tmp_path / "t.txt").write_text("abcab" * 20)
     corpus = open_corpus(DataConfig("text", path=str(tmp_path / "t.txt")))
     counted = baselines(corpus)
     (kept,) = (tmp_path / "cache" / "baselines").iterdir()
-    kept.write_text(spoilt)
+    kept.write_text("[")
     assert baselines(corpus) == counted
 
 

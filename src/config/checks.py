@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from src.config.schema import Config, errors_in_values
-from src.data.corpora import EXTEND, errors_in_data
+from src.data.corpus import EXTEND, errors_in_data
 from src.errors import nearest
 
 METRICS = tuple(

@@ -1,1 +1,1 @@
-"""The data room: texts, vocabularies and windows; it knows nothing of models, configuration or training."""
+"""Texts, vocabularies, splits and windows; knows nothing of models or training. Only datamodule imports Lightning."""

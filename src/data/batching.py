@@ -1,4 +1,4 @@
-"""Windows of a text for truncated backpropagation through time.
+"""The splits of a corpus (train, val, test), and their windows for truncated backpropagation through time.
 
 A text is laid out as `batch_size` parallel streams and read `seq_len` steps at a time. Column i of one window continues
 column i of the window before it, so the hidden state may be carried across. Every transition is predicted once; up to
@@ -8,14 +8,205 @@ column i of the window before it, so the hidden state may be carried across. Eve
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from src.data.splits import IGNORED, PairPlan, Split, plan
 from src.errors import DataError
+
+if TYPE_CHECKING:  # the layout of windows is computed without torch
+    from torch import Tensor
+
+BOUNDARY = "\n"  # the symbol before, between and after the items of a list
+IGNORED = -100  # the target that torch's cross_entropy leaves out
+
+
+@dataclass(frozen=True, eq=False)
+class TextSplit:
+    """Ids (length,), in memory or memory-mapped: one long text. Every id but the first is predicted once."""
+
+    name: str
+    ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def transitions(self) -> int:
+        """How many ids are predicted."""
+        return max(0, len(self.ids) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class LineSplit(TextSplit):
+    """Items in one array, with a boundary id before the first, between two and after the last.
+
+    An item of n characters has n + 1 transitions: its end is predicted too. `len` leaves the boundaries out.
+    """
+
+    boundary: int
+
+    def __len__(self) -> int:
+        return len(self.ids) - len(self.starts) - 1
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Index of the boundary before each item (items,)."""
+        return np.flatnonzero(self.ids == self.boundary)[:-1]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Transitions of each item: its characters and the boundary after it (items,)."""
+        return np.diff(self.starts, append=len(self.ids) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class PairSplit(TextSplit):
+    """Input ids (length,) and the target of each step (length,): the tutorial's "hello" -> "ohlol"."""
+
+    targets: np.ndarray
+
+    @property
+    def transitions(self) -> int:
+        return len(self.ids)
+
+
+Split = TextSplit | LineSplit | PairSplit
+
+
+class Splits(dict[str, Split]):
+    """The splits of a corpus by name; one that it does not have is a DataError with the names of all."""
+
+    def __missing__(self, name: str) -> Split:
+        raise DataError(f"this corpus has no split {name!r}; it has {', '.join(self)}")
+
+
+# A plan: how many windows an epoch has (`count`), how many transitions are in none (`dropped`), whether every epoch
+# starts from a zero state (`fresh`). cut(): inputs and targets (time, batch) of a window, int64, for some of its
+# columns, and whether it starts from a zero state.
+Cut = tuple[np.ndarray, np.ndarray, bool]
+
+
+class StreamPlan:
+    """A text as `batch_size` parallel streams, `seq_len` steps at a time.
+
+    Column i has the transitions [i L, (i + 1) L), L = transitions // batch_size. With a random offset the first window
+    of an epoch is shorter, by an amount drawn from (seed, epoch), and all window borders move with it. Raises DataError
+    if the text is shorter than one window, or than one transition per stream.
+    """
+
+    fresh = False
+
+    def __init__(self, split: TextSplit, seq_len: int, batch_size: int, offset: str, seed: int) -> None:
+        errors = [
+            f"{split.name}: a text of {len(split):,} characters has {split.transitions:,} transitions to predict, "
+            f"fewer than {key}={size}; lower data.{key} or use a longer text"
+            for key, size in (("seq_len", seq_len), ("batch_size", batch_size))
+            if size > split.transitions
+        ]
+        if errors:
+            raise DataError(*errors)
+        self.length = split.transitions // batch_size
+        self.dropped = split.transitions - self.length * batch_size
+        used = split.ids[: self.length * batch_size + 1]
+        # (batch, L + 1) without a copy: the last id of a row, its last target, is also the first id of the next row
+        self.rows = np.lib.stride_tricks.sliding_window_view(used, self.length + 1)[:: self.length]
+        self.seq_len, self.seed = seq_len, seed
+        self.drawn: tuple[int, int] | None = None  # an epoch and the length of its first window
+        self.count, self.firsts = -(-self.length // seq_len), (seq_len, seq_len)
+        if offset == "random":
+            # A first window of `last` to seq_len steps leaves the count as it is, one of 1 to last - 1 adds a window.
+            # The larger of the two ranges is used in all epochs, so that they have equally many windows.
+            last = self.length - (self.count - 1) * seq_len
+            if seq_len - last >= last - 1:
+                self.firsts = (last, seq_len)
+            else:
+                self.firsts, self.count = (1, last - 1), self.count + 1
+
+    def first(self, epoch: int) -> int:
+        """Length of the first window of an epoch."""
+        if self.drawn is None or self.drawn[0] != epoch:
+            low, high = self.firsts
+            self.drawn = (epoch, int(np.random.default_rng((self.seed, epoch)).integers(low, high + 1)))
+        return self.drawn[1]
+
+    def cut(self, epoch: int, index: int, columns: slice) -> Cut:
+        start = 0 if index == 0 else self.first(epoch) + (index - 1) * self.seq_len
+        stop = min(self.length, self.first(epoch) + index * self.seq_len)
+        block = self.rows[columns, start : stop + 1].T.astype(np.int64, order="C")
+        return block[:-1], block[1:], index == 0
+
+
+class LinePlan:
+    """Items side by side, padded to the longest of a batch; one longer than `seq_len` continues in the next window.
+
+    Items are grouped by the number of windows they need, so that a batch has little padding. With a random offset the
+    order within a group and the order of the batches are drawn from (seed, epoch). Raises DataError without items.
+    """
+
+    dropped, fresh = 0, True
+
+    def __init__(self, split: LineSplit, seq_len: int, batch_size: int, offset: str, seed: int) -> None:
+        if len(split.starts) == 0:
+            raise DataError(f"{split.name}: a list without items has nothing to predict; use one item a line")
+        seq_len = min(seq_len, int(split.lengths.max()))  # a longer window would be padding only
+        self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
+        self.random, self.seed = offset == "random", seed
+        windows = -(-split.lengths // seq_len)
+        self.sizes = np.unique(windows).tolist()
+        self.groups = [np.flatnonzero(windows == size) for size in self.sizes]
+        self.count = sum(
+            size * -(-len(group) // batch_size) for group, size in zip(self.groups, self.sizes, strict=True)
+        )
+        self.drawn: tuple[int, list[tuple[np.ndarray, int]]] | None = None  # an epoch and its windows
+
+    def windows(self, epoch: int) -> list[tuple[np.ndarray, int]]:
+        """Return of each window of an epoch its items, and how many windows of the same items are before it."""
+        if self.drawn is None or self.drawn[0] != epoch:
+            groups, generator = self.groups, np.random.default_rng((self.seed, epoch))
+            if self.random:
+                groups = [generator.permutation(group) for group in groups]
+            batches = [
+                (group[start : start + self.batch_size], size)
+                for group, size in zip(groups, self.sizes, strict=True)
+                for start in range(0, len(group), self.batch_size)
+            ]
+            order = generator.permutation(len(batches)) if self.random else range(len(batches))
+            self.drawn = (epoch, [(batches[at][0], part) for at in order for part in range(batches[at][1])])
+        return self.drawn[1]
+
+    def cut(self, epoch: int, index: int, columns: slice) -> Cut:
+        items, part = self.windows(epoch)[index]
+        lengths, starts = np.zeros((2, self.batch_size), np.int64)
+        lengths[: len(items)], starts[: len(items)] = self.split.lengths[items], self.split.starts[items]
+        times = np.arange(part * self.seq_len, min(int(lengths.max()), (part + 1) * self.seq_len))[:, None]
+        real = times < lengths[columns]
+        at = np.where(real, starts[columns] + times, 0)
+        here, after = (self.split.ids[where].astype(np.int64) for where in (at, np.where(real, at + 1, 0)))
+        return np.where(real, here, self.split.boundary), np.where(real, after, IGNORED), part == 0
+
+
+class PairPlan:
+    """The whole pair as one window of one column."""
+
+    count, dropped, fresh = 1, 0, True
+
+    def __init__(self, split: PairSplit) -> None:
+        self.split = split
+
+    def cut(self, epoch: int, index: int, columns: slice) -> Cut:
+        return self.split.ids[:, None].astype(np.int64), self.split.targets[:, None].astype(np.int64), True
+
+
+def plan(split: Split, seq_len: int, batch_size: int, offset: str, seed: int) -> StreamPlan | LinePlan | PairPlan:
+    """Return the plan for this kind of split."""
+    if isinstance(split, PairSplit):
+        return PairPlan(split)
+    if isinstance(split, LineSplit):
+        return LinePlan(split, seq_len, batch_size, offset, seed)
+    return StreamPlan(split, seq_len, batch_size, offset, seed)
 
 
 class Window(NamedTuple):
@@ -34,8 +225,7 @@ class Windows:
     rank    of world_size R processes has columns [rank B/R, (rank + 1) B/R) of the B that one process would have
     limit   windows in an epoch, if fewer than all
 
-    Each `iter()` is the next epoch, from its first window, unless `load_state_dict` has set the position. The global
-    generator of torch is not used. Raises DataError if the text is too short for the batch.
+    Each `iter()` is the next epoch, from its first window, unless `load_state_dict` has set the position.
     """
 
     def __init__(
@@ -55,10 +245,8 @@ class Windows:
         if isinstance(self.plan, PairPlan):
             batch_size = world_size  # one sequence: every process reads all of it, and only rank 0 learns it
         if batch_size % world_size:
-            raise DataError(
-                f"batch_size={batch_size} does not divide among {world_size} processes; "
-                f"make data.batch_size a multiple of {world_size}"
-            )
+            remedy = f"make data.batch_size a multiple of {world_size}"
+            raise DataError(f"batch_size={batch_size} does not divide among {world_size} processes; {remedy}")
         share = batch_size // world_size
         self.columns = slice(rank * share, (rank + 1) * share)
         self.idle = isinstance(self.plan, PairPlan) and rank > 0
@@ -67,12 +255,10 @@ class Windows:
         self.dropped = self.plan.dropped
         self.streams, self.scored = batch_size, split.transitions - self.dropped
         self.layout = [split.transitions, seq_len, batch_size, offset, seed, self.count]
-        self.position = 0  # number of the next window in the epoch
-        self.epoch = 0
+        self.epoch, self.position = 0, 0  # of the next window
         self.restored = True  # the first iter() is epoch 0, not the one after it
 
     def __len__(self) -> int:
-        """Windows in an epoch."""
         return self.count
 
     def __iter__(self) -> Iterator[Window]:
@@ -89,17 +275,13 @@ class Windows:
 
     def window(self, epoch: int, index: int) -> Window:
         """Return window `index` of an epoch."""
-        inputs, targets = self.plan.cut(epoch, index, self.columns)
+        import torch
+
+        inputs, targets, begins = self.plan.cut(epoch, index, self.columns)
         if self.idle:
             targets = np.full_like(targets, IGNORED)
         continues = self.carries and epoch > 0 and index == 0 and not self.plan.fresh
-        return Window(
-            torch.from_numpy(inputs), torch.from_numpy(targets), self.plan.begins(epoch, index) and not continues
-        )
-
-    def described(self) -> dict[str, int]:
-        """Return the streams of all processes, and how many transitions an epoch without a limit scores and drops."""
-        return {"streams": self.streams, "scored": self.scored, "dropped": self.dropped}
+        return Window(torch.from_numpy(inputs), torch.from_numpy(targets), begins and not continues)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the next window as plain data; Lightning stores it in the checkpoint."""
@@ -115,8 +297,7 @@ class Windows:
         self.epoch, self.position, self.restored = int(state["epoch"]), int(state["position"]), True
 
 
-def evaluation_windows(split: Split, seq_len: int, streams: int = 1, *, rank: int = 0, world_size: int = 1) -> Windows:
+def evaluation_windows(split: Split, seq_len: int, streams: int = 1) -> Windows:
     """Return the transitions of a split in at most `streams` columns, from a zero state; one stream drops none."""
-    streams = max(world_size, min(streams, split.transitions) // world_size * world_size)
-    seq_len = max(1, min(seq_len, split.transitions))
-    return Windows(split, seq_len, streams, reset="epoch", rank=rank, world_size=world_size)
+    streams, seq_len = (max(1, min(size, split.transitions)) for size in (streams, seq_len))
+    return Windows(split, seq_len, streams, reset="epoch")

@@ -1,7 +1,7 @@
-"""A corpus: its texts as ids, the vocabulary of its training split, its splits, and the record of how it was read.
+"""A corpus: the named ones and their files, the rules of the `data` group, and how a text becomes ids in splits.
 
-A text is read twice, the first time to know its checksum and its symbols, the second time to encode it; then it is
-found in the cache (src.data.encoding).
+A file of a named corpus is searched below data.root, then in the cache folder, then downloaded with pooch, which checks
+its sha256. The texts themselves are not part of this repository; registry.txt has their addresses.
 """
 
 from __future__ import annotations
@@ -9,45 +9,199 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import sys
-from collections.abc import Iterable, Iterator
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import isfinite
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from src.config.schema import DataConfig
-from src.data import encoding as cache
-from src.data.corpora import CORPORA, EXTEND, check, errors_in_data, is_list, pair_of, sources
-from src.data.encoding import FORMAT, Facts, Scan, scan
-from src.data.splits import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit, draw_items, edges_of
-from src.data.text_reader import CLEANED, Piece, Source, find, pieces, rules_of
+from src.data import text_reader
+from src.data.batching import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit
+from src.data.text_reader import CLEANED, Facts, Piece, Scan, Source, find, pieces, rules_of, scan
 from src.data.vocabulary import Vocabulary
-from src.errors import DataError, UnknownCharacter, counted
+from src.errors import DataError, counted, nearest
+from src.files import user_path, write_atomic
 
-NAMES = ("train", "val", "test")
-TEXT_SHARES = (0.9, 0.1)  # of a text without a standard split
-LIST_SHARES = (0.8, 0.1, 0.1)  # of the items of a list
-Missing = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> offsets and codes of what a vocabulary lacks
-Spans = dict[str, list[int]]  # start and end of each split in the ids of all texts
+SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within the clock's resolution
+RETRIES = 2  # of a download that fails; pooch waits 1 s, then 2 s
+
+
+@dataclass(frozen=True)
+class Named:
+    """A corpus: one file and its standard split, or (split None) one file for each of train, val and test."""
+
+    files: tuple[str, ...]  # paths in registry.txt; of a zip the file of its name is read
+    split: tuple[float, ...] | None
+    is_list: bool = False  # items, one per line
+    alphabet: bytes | None = None  # the published symbols, if the training split has fewer
+
+
+# Karpathy, Johnson and Fei-Fei took the symbols of the whole book: `/` and `=` do not occur in its first 80 %.
+WAR_AND_PEACE = (
+    b"\n\r !\"'()*,-./0123456789:;=?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    b"\xa0\xa4\xa9\xaa\xbb\xbf\xc3\xef"
+)
+CORPORA: dict[str, Named] = {
+    "tiny_shakespeare": Named(("tinyshakespeare/input.txt",), (0.9, 0.1)),
+    "time_machine": Named(("timemachine/timemachine.txt",), (0.9, 0.1)),
+    "war_and_peace": Named(("war_and_peace/input.txt",), (0.8, 0.1, 0.1), alphabet=WAR_AND_PEACE),
+    "names": Named(("names/names.txt",), (0.8, 0.1, 0.1), is_list=True),
+    "ptb": Named(("ptb/ptb.train.txt", "ptb/ptb.valid.txt", "ptb/ptb.test.txt"), None),
+    "text8": Named(("text8/text8.zip",), (0.9, 0.05, 0.05)),  # 10^8 characters: 90M / 5M / 5M
+    "enwik8": Named(("enwik8/enwik8.zip",), (0.9, 0.05, 0.05)),
+}
+OWN_TEXT = ("text", "lines")
+NAMES = ("hello", *OWN_TEXT, "pydoc", *CORPORA)
+SPLITS = ("train", "val", "test")
+USED_BY: dict[str, tuple[str, ...]] = {  # key -> the corpora that use it
+    **dict.fromkeys(("path", "val_path", "test_path"), OWN_TEXT),
+    "root": tuple(CORPORA),
+    "split": tuple(name for name in NAMES if name not in ("hello", "ptb")),
+    **dict.fromkeys(("input", "target", "symbols"), ("hello",)),
+}
+EXTEND = "data.unknown=extend adds to the vocabulary of init_from=RUN; without it use data.unknown=map or error"
+
+
+@dataclass(frozen=True)
+class File:
+    """A line of registry.txt: path below data.root or the cache, checksum, address."""
+
+    path: str
+    sha256: str
+    address: str
+
+    def places(self, root: str | None) -> list[Path]:
+        """Return where the file may be, in order of search; it is downloaded to the last one."""
+        cached = text_reader.cache_folder() / "corpora" / self.path
+        return [user_path(root) / self.path, cached] if root else [cached]
+
+    def found(self, root: str | None) -> Path | None:
+        """Return where the file is, or None."""
+        return next((place for place in self.places(root) if os.path.isfile(place)), None)
+
+    def download(self) -> Path:
+        """Download the file into the cache, where it appears only if it is complete and has its checksum."""
+        import pooch  # type: ignore[import-untyped]  # here, because its import takes 0.3 s
+
+        folder, known, urls = (
+            text_reader.cache_folder() / "corpora",
+            {self.path: self.sha256},
+            {self.path: self.address},
+        )
+        cache = pooch.create(folder, base_url="", registry=known, urls=urls, retry_if_failed=RETRIES)
+        return Path(cache.fetch(self.path, progressbar=sys.stderr.isatty()))
+
+    def source(self, root: str | None) -> Source:
+        """Return the file, downloaded if necessary; of a zip what it holds, unpacked into the cache.
+
+        The checksum of a plain file is left to its reader.
+        """
+        path, cached = self.found(root), self.places(root)[-1]
+        if not self.path.endswith(".zip"):
+            path = path or self.download()
+            return Source(str(path), path, sha256=self.sha256, address=self.address)
+        unpacked = cached.parent / self.sha256[:16] / cached.stem
+        if not unpacked.is_file():
+            archive = path or self.download()
+            check([Source(str(archive), sha256=self.sha256)], [hashlib.sha256(archive.read_bytes()).hexdigest()])
+            unpacked.parent.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(archive) as opened:
+                write_atomic(unpacked, opened.read(unpacked.name))
+        return Source(str(unpacked), unpacked, address=self.address)
+
+
+LINES = Path(__file__).with_name("registry.txt").read_text("utf-8").splitlines()
+REGISTRY = {(file := File(*line.split())).path: file for line in LINES if not line.startswith("#")}
+
+
+def is_list(config: DataConfig) -> bool:
+    """Whether the corpus is a list of items, one per line."""
+    return config.name == "lines" or (config.name in CORPORA and CORPORA[config.name].is_list)
+
+
+def sources(name: str, root: str | None) -> list[Source]:
+    """Return the files of a named corpus. Raises DataError: what to download by hand, and where to put it."""
+    files = [REGISTRY[path] for path in CORPORA[name].files]
+    try:
+        return [file.source(root) for file in files]
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # of requests or the disk; of pooch: another checksum
+        by_hand = [
+            f"download {file.address} (sha256 {file.sha256}) by hand and put it at {file.places(root)[0]}"
+            for file in files
+            if not file.found(root)
+        ]
+        reason = "no connection" if type(error).__name__ in ("ConnectionError", "ConnectTimeout") else error
+        raise DataError("\n".join([f"data={name} cannot be downloaded ({reason})", *by_hand])) from error
+
+
+def check(sources: list[Source], digests: list[str]) -> None:
+    """Raise DataError if a file does not have the checksum that it is known to have."""
+    for source, digest in zip(sources, digests, strict=True):
+        if source.sha256 and digest != source.sha256:
+            raise DataError(
+                f"{source.name} has sha256 {digest}, expected {source.sha256}: another file, or a damaged one; "
+                "delete it, and it is downloaded again"
+            )
+
+
+def errors_in_data(config: DataConfig) -> Iterator[str]:
+    """Yield which keys of the `data` group do not go together, one text an error; no file is opened."""
+    name = config.name
+    if name not in NAMES:
+        yield f"data={name}: there is no such corpus; expected one of {', '.join(NAMES)}{nearest(name, NAMES)}"
+        return
+    for key, names in USED_BY.items():
+        if getattr(config, key) and name not in names:
+            yield f"data.{key} is not used by data={name}, only by {', '.join(names)}; leave it out"
+    if name in OWN_TEXT and not config.path:
+        yield f"data={name} needs a text: set data.path to a file, a folder or a glob"
+    if config.encoding != "bytes" and any("\ud800" <= character <= "\udfff" for character in config.separator):
+        yield f"data.separator={config.separator!r} is not text; data.encoding=bytes accepts any byte"
+    if config.split is not None and name in USED_BY["split"]:
+        shares = [Fraction(str(share)) if isfinite(share) else Fraction(0) for share in config.split]
+        if not 1 <= len(shares) <= 3 or min(shares) <= 0 or sum(shares) > 1:
+            expected = "expected one to three shares (train, val, test) above 0 with a sum of at most 1"
+            yield f"data.split={config.split}: {expected}, such as [0.9,0.1] or [0.8,0.1,0.1]"
+        if config.val_path:
+            yield f"data.split={config.split}: with data.val_path all of data.path is for training; leave one out"
+        elif config.test_path and len(shares) == 3:
+            yield f"data.split={config.split}: with data.test_path the third share is not used; give two shares"
+    if name == "hello":
+        inputs, target, symbols = pair_of(config)
+        if len(inputs) != len(target):
+            lengths = f"{len(inputs)} characters and data.target={target} has {len(target)}"
+            yield f"data.input={inputs} has {lengths}; each step needs one target"
+        if len(set(symbols)) != len(symbols):
+            yield f"data.symbols={symbols}: each symbol may occur only once"
+        if missing := sorted(set(inputs + target) - set(symbols)):
+            yield f"data.symbols={symbols} lacks {', '.join(missing)} of data.input and data.target; add it"
+
+
+def pair_of(config: DataConfig) -> tuple[str, str, str]:
+    """Return input, target and symbols of data=hello; the defaults are the tutorial's."""
+    return config.input or "hello", config.target or "ohlol", config.symbols or "ehlo"
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """What a run trains on.
-
-    splits      by name
-    provenance  plain data for run.json: files, checksums, rules, counts
-    key         of content and options: two corpora with the same key have the same ids
-    notes       what a user should know at the start, one line each
-    """
+    """What a run trains on."""
 
     name: str
     vocabulary: Vocabulary
     splits: Splits
-    provenance: dict[str, Any]
-    key: str
-    notes: tuple[str, ...] = ()
+    provenance: dict[str, Any]  # for run.json: files, checksums, rules, counts
+    key: str  # of content and options: two corpora with the same key have the same ids
+    notes: tuple[str, ...] = ()  # what a user should know at the start, one line each
 
 
 @dataclass(frozen=True)
@@ -62,32 +216,24 @@ class Part:
 def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Corpus:
     """Open the corpus that the `data` group describes; its windows are left to src.data.batching.
 
-    Args:
-        config: the text and how it is read and split.
-        vocabulary: encode with this one (of an earlier run) instead of one made from the training split;
-            `config.unknown` then says what is done with characters that it lacks.
+    `vocabulary`: encode with this one (of an earlier run) instead of one made from the training split;
+    `config.unknown` then sets what is done with characters that it lacks.
 
-    Raises:
-        DataError: keys that do not go together, a text that is missing, too short or not text.
-        UnknownCharacter: characters that the vocabulary lacks (a DataError too).
+    Raises DataError: keys that do not go together; a text that is missing, too short, not text, or has such characters.
     """
-    errors = errors_in_data(config)
-    if config.unknown == "extend" and vocabulary is None:  # it would add symbols of the held-out text
-        errors.append(EXTEND)
-    if errors:
+    extend = [EXTEND] if config.unknown == "extend" and vocabulary is None else []  # it would add held-out symbols
+    if errors := [*errors_in_data(config), *extend]:
         raise DataError(*errors)
     if config.name == "hello":
         return _open_pair(config, vocabulary)
-    if vocabulary and vocabulary.kind != (encoding := config.encoding):
-        kind = vocabulary.kind
-        raise DataError(f"data.encoding={encoding}: the vocabulary is of {kind}; set data.encoding={kind}")
+    if vocabulary and (kind := vocabulary.kind) != config.encoding:
+        raise DataError(f"data.encoding={config.encoding}: the vocabulary is of {kind}; set data.encoding={kind}")
     parts = _parts(config)
     files = [source for part in parts for source in part.sources]
-    if digests := cache.remembered_digests(files):
-        for source, digest in zip(files, digests, strict=True):
-            check(source, digest)
+    if digests := text_reader.read_cached(text_reader.digests_file([source.stamp() for source in files])):
+        check(files, digests)
         key = _key(config, parts, digests, vocabulary)
-        if found := cache.find_ids(key):
+        if found := text_reader.find_ids(key):
             return _corpus(config, key, *found, parts)
     return _encode(config, parts, files, vocabulary)
 
@@ -98,28 +244,25 @@ def _parts(config: DataConfig) -> list[Part]:
     if config.name in CORPORA:
         files, standard = sources(config.name, config.root), CORPORA[config.name].split
         if standard is None:
-            return [Part((name,), [source]) for name, source in zip(NAMES, files, strict=True)]
-        return [Part(NAMES[: len(own or standard)], files, own or standard)]
+            return [Part((name,), [source]) for name, source in zip(SPLITS, files, strict=True)]
+        return [Part(SPLITS[: len(own or standard)], files, own or standard)]
+    if config.name == "pydoc":
+        from pydoc_data.topics import topics  # the help texts that are part of CPython
+
+        content = "\n".join(topics[topic] for topic in sorted(topics)).encode()
+        files = [Source("pydoc_data.topics", content=content)]
+    else:
+        files = find(str(config.path))
     held_out = [(name, path) for name, path in (("val", config.val_path), ("test", config.test_path)) if path]
-    usual = (1.0,) if config.val_path else LIST_SHARES if is_list(config) and not held_out else TEXT_SHARES
-    files = [_pydoc()] if config.name == "pydoc" else find(str(config.path))
-    first = Part(NAMES[: len(own or usual)], files, own or usual)
+    usual = (1.0,) if config.val_path else (0.8, 0.1, 0.1) if is_list(config) and not held_out else (0.9, 0.1)
+    first = Part(SPLITS[: len(own or usual)], files, own or usual)
     return [first, *(Part((name,), find(path, f"{name}_path")) for name, path in held_out)]
-
-
-def _pydoc() -> Source:
-    """Return the help texts that are part of CPython, sorted by topic."""
-    try:
-        from pydoc_data.topics import topics
-    except ImportError as error:
-        raise DataError("data=pydoc: this Python has no pydoc_data; use another text, as data=text") from error
-    return Source("pydoc_data.topics", content="\n".join(topics[topic] for topic in sorted(topics)).encode())
 
 
 def _key(config: DataConfig, parts: list[Part], digests: list[str], vocabulary: Vocabulary | None) -> str:
     """Return the hash of everything that the ids depend on: content, rules, splits, vocabulary; not the paths."""
     content = {
-        "format": FORMAT,
+        "format": text_reader.FORMAT,
         "digests": digests,
         "parts": [[part.names, len(part.sources), part.shares] for part in parts],
         "rules": rules_of(config),
@@ -131,11 +274,8 @@ def _key(config: DataConfig, parts: list[Part], digests: list[str], vocabulary: 
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-# -- a text that is not in the cache ----------------------------------------------------------------------------------
-
-
 def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: Vocabulary | None) -> Corpus:
-    """Read the parts, decide on splits and vocabulary, and write the ids."""
+    """Read the parts, decide on splits and vocabulary, and write the ids: for a text that is not in the cache."""
     stamps = [source.stamp() for source in files]
     texts, reading = parts, config
     if is_list(config):
@@ -145,18 +285,22 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     else:
         scans = text_scans = [scan(part.sources, config) for part in parts]
     digests = [digest for one in scans for digest in one.digests]
-    for source, digest in zip(files, digests, strict=True):
-        check(source, digest)
-    cache.remember_digests(stamps, digests)
+    check(files, digests)
+    if all(time.time_ns() - int(stamp[2]) > SETTLED_NS for stamp in stamps):
+        text_reader.write_cached(text_reader.digests_file(stamps), digests)
 
     def symbols() -> Iterator[Piece]:
         return itertools.chain.from_iterable(pieces(text.sources, reading) for text in texts)
 
     spans, unused = _spans(texts, [one.length for one in text_scans])
-    vocabulary = given or _vocabulary(config, text_scans[0].first, spans["train"][1])
+    if (vocabulary := given) is None:  # the symbols of the training split, or the published ones
+        published = CORPORA[config.name].alphabet if config.name in CORPORA else None
+        as_published = published if config.encoding == "bytes" and not config.lowercase else None
+        found = (code for code, at in text_scans[0].first.items() if at < spans["train"][1])
+        vocabulary = Vocabulary(tuple(sorted(as_published or found)), config.encoding)
     lacks = {code for one in text_scans for code in one.first} - set(vocabulary.codes)
     missing = _missing(symbols(), spans, vocabulary) if lacks else {}  # those in no split do not matter
-    vocabulary, notes, mapped = _with_missing(config, vocabulary, missing, given)
+    vocabulary, notes = _with_missing(config, vocabulary, missing, given)
     facts = {
         "vocabulary": vocabulary.to_plain(),
         "length": sum(one.length for one in text_scans),
@@ -165,33 +309,46 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
         "digests": digests,
         "notes": notes,
         "cleaned": {name: sum(one.counts[name] for one in scans) for name in CLEANED},
-        "mapped": mapped,
+        "mapped": {} if config.unknown == "extend" else {name: count for name, (count, _, _) in missing.items()},
         "unused": unused,
     }
 
-    def write(stream: BinaryIO) -> Facts:
-        cache.write_ids(stream, symbols(), vocabulary)
+    def write(stream: BinaryIO) -> None:
+        text_reader.write_ids(stream, symbols(), vocabulary)
         for source, stamp in zip(files, stamps, strict=True):
             if source.stamp() != stamp:
                 raise DataError(f"{source.name} was changed while it was read; start again")
-        return facts
 
     key = _key(config, parts, digests, given)
-    return _corpus(config, key, *cache.find_or_write_ids(key, write), parts)
+    return _corpus(config, key, *text_reader.find_or_add_ids(key, write, facts), parts)
 
 
 def _draw(parts: list[Part], config: DataConfig) -> tuple[list[Part], list[Scan]]:
-    """Return the splits of a list, each as a text in memory, and what was found in its files."""
+    """Scan a list and draw its lines, without empty ones, into its splits, each a text `\\n item \\n item \\n`."""
     drawn, scans = [], []
     for part in parts:
         kept: list[bytes] = []
         scans.append(scan(part.sources, config, kept.append))
-        texts = draw_items(b"".join(kept), part.shares, config.split_seed, part.sources[0].name)
-        drawn += [Part((name,), [Source(name, content=text)]) for name, text in zip(part.names, texts, strict=True)]
+        items = [item for item in b"".join(kept).split(b"\n") if item]
+        order = np.random.default_rng(config.split_seed).permutation(len(items)).tolist()
+        for name, (low, high) in zip(part.names, itertools.pairwise(edges_of(len(items), part.shares)), strict=True):
+            if low == high:
+                raise DataError(
+                    f"{part.sources[0].name} has {len(items):,} items, and with data.split={list(part.shares)} one "
+                    "split has none; use a longer list or fewer splits"
+                )
+            text = b"\n".join([b"", *(items[at] for at in order[low:high]), b""])
+            drawn.append(Part((name,), [Source(name, content=text)]))
     return drawn, scans
 
 
-def _spans(texts: list[Part], lengths: list[int]) -> tuple[Spans, int]:
+def edges_of(length: int, shares: Sequence[float]) -> list[int]:
+    """Return 0 and the end of each share: the floor of the exact running sum, so that 0.9 of 10 is 9."""
+    sums = itertools.accumulate((Fraction(str(share)) for share in shares), initial=Fraction(0))
+    return [int(length * total) for total in sums]
+
+
+def _spans(texts: list[Part], lengths: list[int]) -> tuple[dict[str, list[int]], int]:
     """Return where each split is in the ids of all texts, and how many characters are in no split."""
     spans, start, unused = {}, 0, 0
     for text, length in zip(texts, lengths, strict=True):
@@ -208,16 +365,10 @@ def _spans(texts: list[Part], lengths: list[int]) -> tuple[Spans, int]:
     return spans, unused
 
 
-def _vocabulary(config: DataConfig, first: dict[int, int], end: int) -> Vocabulary:
-    """Return the symbols whose first occurrence is before the end of the training split, or the published ones."""
-    published = CORPORA[config.name].alphabet if config.name in CORPORA else None
-    if published and config.encoding == "bytes" and not config.lowercase:
-        return Vocabulary(tuple(sorted(published)), "bytes")
-    return Vocabulary(tuple(sorted(code for code, at in first.items() if at < end)), config.encoding)
-
-
-def _missing(symbols: Iterable[Piece], spans: Spans, vocabulary: Vocabulary) -> Missing:
-    """Return the symbols of each split that the vocabulary lacks, if there are any."""
+def _missing(
+    symbols: Iterable[Piece], spans: dict[str, list[int]], vocabulary: Vocabulary
+) -> dict[str, tuple[int, int, list[int]]]:
+    """Return of each split that has symbols which the vocabulary lacks: their number, the first's offset, the codes."""
     lacks = vocabulary.table == (-1 if vocabulary.unknown_id is None else vocabulary.unknown_id)
     offsets, codes, length = [], [], 0
     for piece in symbols:
@@ -227,62 +378,45 @@ def _missing(symbols: Iterable[Piece], spans: Spans, vocabulary: Vocabulary) -> 
         codes.append(array[at].astype(np.uint32))
         length += len(piece)
     offset, code = np.concatenate(offsets), np.concatenate(codes)
-    inside = {name: slice(*np.searchsorted(offset, span)) for name, span in spans.items()}
-    return {name: (offset[own] - spans[name][0], code[own]) for name, own in inside.items() if own.start < own.stop}
+    found = {}
+    for name, (start, end) in spans.items():
+        low, high = np.searchsorted(offset, (start, end)).tolist()
+        if low < high:
+            found[name] = (high - low, int(offset[low]) - start, np.unique(code[low:high]).tolist())
+    return found
 
 
 def _with_missing(
-    config: DataConfig, vocabulary: Vocabulary, missing: Missing, given: Vocabulary | None
-) -> tuple[Vocabulary, list[str], dict[str, int]]:
-    """Return the vocabulary by the rule `config.unknown`, notes, and how many symbols became unknown, by split.
-
-    Raises:
-        UnknownCharacter: by the rule missing characters are an error.
-    """
+    config: DataConfig, vocabulary: Vocabulary, missing: dict[str, tuple[int, int, list[int]]], given: Vocabulary | None
+) -> tuple[Vocabulary, list[str]]:
+    """Return the vocabulary by the rule `config.unknown`, and notes. Raises UnknownCharacter by the rule `error`."""
     kind, rule = config.encoding, config.unknown
-    if not missing:
-        return (vocabulary.with_unknown() if rule == "map" else vocabulary), [], {}
-    rule = rule or ("map" if given is None or given.unknown_id is not None else "error")
-    distinct = {name: np.unique(codes).tolist() for name, (_, codes) in missing.items()}
-    if rule == "error":
-        name, (offsets, _) = next(iter(missing.items()))
+    if missing and rule is None:
+        rule = "map" if given is None or given.unknown_id is not None else "error"
+    if missing and rule == "error":
+        name, (count, first, codes) = next(iter(missing.items()))
         extend = ", data.unknown=extend one for each" if given is not None else ""
         remedy = f"data.unknown=map makes one symbol for all of them{extend}"
-        where = f"{config.name}: {name}"
-        raise vocabulary.unknown_error(distinct[name], len(offsets), int(offsets[0]), where, remedy)
-    if rule == "extend":
-        added = {code for codes in distinct.values() for code in codes}
+        raise vocabulary.unknown_error(codes, count, first, f"{config.name}: {name}", remedy)
+    if missing and rule == "extend":
+        added = sorted({code for _, _, codes in missing.values() for code in codes})
         note = f"vocabulary: {counted(len(added), kind)} added to the {len(vocabulary)} it had"
-        return vocabulary.extend_codes(added), [note], {}
-    mapped = {name: len(offsets) for name, (offsets, _) in missing.items()}
+        return Vocabulary((*vocabulary.codes, *added), kind), [note]
     notes = [
-        f"{name}: {counted(number, kind)} ({len(distinct[name])} distinct) not in the vocabulary; "
+        f"{name}: {counted(count, kind)} ({len(codes)} distinct) not in the vocabulary; "
         "one unknown symbol represents them, and the uniform guess counts it"
-        for name, number in mapped.items()
+        for name, (count, _, codes) in missing.items()
     ]
-    return vocabulary.with_unknown(), notes, mapped
-
-
-# -- ids as a corpus --------------------------------------------------------------------------------------------------
+    return vocabulary.with_unknown() if rule == "map" else vocabulary, notes
 
 
 def _corpus(config: DataConfig, key: str, ids: np.ndarray, facts: Facts, parts: list[Part]) -> Corpus:
-    """Return the corpus of encoded parts."""
+    """Return encoded parts as a corpus, with their record for run.json."""
     vocabulary, splits = Vocabulary.from_plain(facts["vocabulary"]), Splits()
-    for name in NAMES:
-        if name in facts["spans"]:
-            own = ids[slice(*facts["spans"][name])]
-            boundary = int(vocabulary.encode(BOUNDARY)[0]) if is_list(config) else None
-            splits[name] = TextSplit(name, own) if boundary is None else LineSplit(name, own, boundary)
-    notes = [*facts["notes"]]
-    if folder := facts.get("unkept"):
-        notes.append(f"the cache folder {folder} cannot be written: the text was encoded for this process only")
-    record = _provenance(config, key, facts, parts, splits)
-    return Corpus(config.name, vocabulary, splits, record, key, tuple(notes))
-
-
-def _provenance(config: DataConfig, key: str, facts: Facts, parts: list[Part], splits: Splits) -> dict[str, Any]:
-    """Return the record of a text for run.json."""
+    for name in sorted(facts["spans"], key=SPLITS.index):
+        own = ids[slice(*facts["spans"][name])]
+        boundary = int(vocabulary.encode(BOUNDARY)[0]) if is_list(config) else None
+        splits[name] = TextSplit(name, own) if boundary is None else LineSplit(name, own, boundary)
     files, digests = [source for part in parts for source in part.sources], facts["digests"]
     record: dict[str, Any] = {
         "sha256": digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
@@ -309,7 +443,7 @@ def _provenance(config: DataConfig, key: str, facts: Facts, parts: list[Part], s
     if is_list(config):
         record["split_seed"] = config.split_seed
         record["items"] = {name: len(split.starts) for name, split in splits.items() if isinstance(split, LineSplit)}
-    return record
+    return Corpus(config.name, vocabulary, splits, record, key, tuple(facts["notes"]))
 
 
 def _open_pair(config: DataConfig, vocabulary: Vocabulary | None) -> Corpus:
@@ -321,11 +455,7 @@ def _open_pair(config: DataConfig, vocabulary: Vocabulary | None) -> Corpus:
         vocabulary = vocabulary.extend(word + target)
     elif config.unknown == "map":
         vocabulary = vocabulary.with_unknown()
-    try:
-        inputs, targets = (vocabulary.encode(text).astype(np.int64) for text in (word, target))
-    except UnknownCharacter as error:
-        remedy = "data.unknown=extend adds one symbol for each, data.unknown=map one for all of them"
-        raise error.with_remedy(remedy) from None
+    inputs, targets = (vocabulary.encode(text).astype(np.int64) for text in (word, target))
     plain = json.dumps([word, target, vocabulary.to_plain()]).encode()
     record = {"input": word, "target": target, "symbols": symbols, "characters": {"train": len(word)}}
     splits = Splits(train=PairSplit("train", inputs, targets))

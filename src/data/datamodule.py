@@ -1,25 +1,20 @@
-"""The loaders, made when Lightning asks for them: only then does a process know its rank."""
+"""The training and validation windows as Lightning asks for them: only then does a process know its rank."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from src.config.schema import DataConfig
-from src.data.batching import Window, Windows, evaluation_windows
+from src.data.batching import Windows, evaluation_windows
 from src.data.corpus import Corpus
 
 
 class TextData(pl.LightningDataModule):
     """The windows of a corpus: of `train` as the configuration says, of `val` in parallel streams.
 
-    Args:
-        corpus: an open corpus.
-        config: how it is cut into windows.
-        seed: of the offsets (the run's seed).
-        limit: windows in an epoch, if fewer than all.
+    `seed`: of the offsets (the run's seed). `limit`: windows in an epoch, if fewer than all.
     """
 
     def __init__(self, corpus: Corpus, config: DataConfig, seed: int, limit: int | None = None) -> None:
@@ -44,17 +39,17 @@ class TextData(pl.LightningDataModule):
 
     def val_windows(self) -> Windows | None:
         """Return the windows of a validation, the same in every process, or None if the corpus has no val."""
-        if "val" not in self.corpus.splits:
-            return None
-        return evaluation_windows(self.corpus.splits["val"], self.config.seq_len, self.config.evaluation_streams)
+        val, config = self.corpus.splits.get("val"), self.config
+        return None if val is None else evaluation_windows(val, config.seq_len, config.evaluation_streams)
 
     def described(self) -> dict[str, dict[str, int]]:
-        """Return for the run's record what an epoch has: see `Windows.described`."""
+        """Return for the run's record the streams of all processes, and what an epoch without a limit scores."""
         splits = {"train": self.windows(), "val": self.val_windows()}
-        return {name: windows.described() for name, windows in splits.items() if windows is not None}
+        keys = ("streams", "scored", "dropped")
+        return {name: {key: getattr(part, key) for key in keys} for name, part in splits.items() if part is not None}
 
     def train_dataloader(self) -> Windows:
-        """Lightning's hook."""
+        """Return the windows of this process, from the stored position."""
         assert self.trainer is not None
         self.loader = self.windows(self.trainer.global_rank, self.trainer.world_size)
         if self.position is not None:
@@ -62,15 +57,8 @@ class TextData(pl.LightningDataModule):
         return self.loader
 
     def val_dataloader(self) -> Windows | list[Windows]:
-        """Lightning's hook; without a val split the trainer does not validate."""
+        """Return the windows of a validation; without a val split the trainer does not validate."""
         return self.val_windows() or []
-
-    def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
-        """Move a window. If it is there already it is returned as it is: Lightning would rebuild it at every step."""
-        if batch.inputs.device == device:
-            return batch
-        moved: Window = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return moved
 
     def state_dict(self) -> dict[str, Any]:
         """Return the loader's position. Lightning restores it in mid-epoch only, and would lose the epoch's number."""

@@ -1,38 +1,48 @@
-"""Files -> symbols, in pieces, so that a file of any size needs little memory: UTF-8, line ends, lower case."""
+"""Files -> symbols -> ids.
+
+A text is read in pieces, so that a file of any size needs little memory: once for its checksums and symbols (`scan`),
+once to encode it. The ids are in a memory-mapped file of the cache folder, written once for a content and its options.
+"""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
+import errno
 import glob
 import hashlib
+import io
 import itertools
+import json
+import mmap
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from src.config.schema import DataConfig
-from src.data.vocabulary import codes_of
+from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import DataError
-from src.files import user_path
+from src.files import atomic_file, lock, read_json, remove_leftovers, user_path, write_json
 
 BLOCK = 1 << 20  # bytes read at once: with 8 MiB, 32 MiB as code points, reading took half as long again
 REMEDIES = "data.errors=replace reads U+FFFD in its place, data.encoding=bytes reads any file as it is"
 CLEANED = ("byte_order_marks", "crlf", "nul", "invalid", "leading_blanks")  # what reading removes or replaces
+FORMAT = 2  # raised when the same text gives other ids: then old entries are not found
+MARK = b"unroll ids 1\n\0\0\0"  # the end of a complete file of ids
 Piece = bytes | np.ndarray  # symbols: bytes if each is one symbol (ASCII, or encoding=bytes), else code points (uint32)
+Facts = dict[str, Any]  # what a file of ids says of itself
 
 
 def rules_of(config: DataConfig) -> dict[str, Any]:
-    """Return how bytes become symbols, for the key and the record of a corpus.
-
-    `leading_blank`: drop one blank at the start of each line, as in the counts of the papers on Penn Treebank.
-    """
+    """Return how bytes become symbols, for the key and the record of a corpus."""
     rules = {key: getattr(config, key) for key in ("encoding", "lowercase", "errors", "separator")}
+    # Drop one blank at the start of each line, as in the counts of the papers on Penn Treebank
     return rules | {"leading_blank": config.name == "ptb" and config.convention == "stripped"}
 
 
@@ -46,14 +56,12 @@ class Source:
     sha256: str | None = None
     address: str | None = None
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the bytes in blocks. Raises DataError if the file cannot be read."""
-        if self.path is None:
-            yield from (self.content[start : start + BLOCK] for start in range(0, len(self.content), BLOCK))
-            return
+    def blocks(self, raw: Callable[[bytes], None]) -> Iterator[bytes]:
+        """Yield the bytes in blocks, after `raw(block)`. Raises DataError if the file cannot be read."""
         try:
-            with self.path.open("rb", buffering=0) as stream:
+            with io.BytesIO(self.content) if self.path is None else self.path.open("rb", buffering=0) as stream:
                 while block := stream.read(BLOCK):
+                    raw(block)
                     yield block
         except OSError as error:
             raise DataError(f"{self.name} cannot be read: {error.strerror}") from error
@@ -67,11 +75,7 @@ class Source:
 
 
 def find(path: str, key: str = "path") -> list[Source]:
-    """Return the files of a path: a file, all files below a folder but hidden ones, or a glob; sorted by path.
-
-    Raises:
-        DataError: there is none; the message names the key.
-    """
+    """Return a file, all files below a folder but hidden ones, or those of a glob, sorted. Raises DataError if none."""
     place = user_path(path)
     if os.path.isfile(place):  # False if the name is too long, where Path.is_file raises
         return [Source(path, place)]
@@ -94,26 +98,15 @@ def pieces(
 ) -> Iterator[Piece]:
     """Yield the symbols of all sources in order, joined by the separator.
 
-    Args:
-        sources, config: what is read, and how.
-        counts: how often each of `CLEANED` was met is added to it.
-        raw: called with (index of the source, block) for every block of bytes as it is read.
-
-    Raises:
-        DataError: bytes that are not text, with errors=strict.
+    `counts`: how often each of `CLEANED` occurred is added to it. `raw`: called with (index of the source, block) for
+    every block of bytes as it is read. Raises DataError for bytes that are not text, with errors=strict.
     """
     counts = Counter() if counts is None else counts
-
-    def blocks_of(index: int, source: Source) -> Iterator[bytes]:
-        for block in source.blocks():
-            raw(index, block)
-            yield block
-
     for index, source in enumerate(sources):
         if index and config.separator:
             codes = codes_of(config.separator, config.encoding)
             yield codes.tobytes() if config.encoding == "bytes" else codes
-        blocks = blocks_of(index, source)
+        blocks = source.blocks(partial(raw, index))
         if rules_of(config)["leading_blank"]:
             blocks = _without_leading_blanks(blocks, counts)
         if config.encoding == "bytes":
@@ -161,17 +154,14 @@ def _decode(
     try:
         text, used = codecs.utf_8_decode(piece, config.errors, last)
     except UnicodeDecodeError as error:
-        start = offset + error.start
-        utf_16 = start == 0 and piece[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        what = "UTF-16 text (its byte order mark)" if utf_16 else f"invalid UTF-8 (0x{piece[error.start]:02x})"
-        raise DataError(f"{name}: {what} at byte {start:,}; {REMEDIES}") from None
+        where = f"invalid UTF-8 (0x{piece[error.start]:02x}) at byte {offset + error.start:,}"
+        raise DataError(f"{name}: {where}; {REMEDIES}") from None
     if config.errors == "replace":
         counts["invalid"] += text.count("\ufffd") - piece[:used].count("\ufffd".encode())
         counts["nul"] += text.count("\0")
         text = text.replace("\0", "\ufffd")
     elif (nul := piece[:used].find(0)) >= 0:
-        what = "UTF-16 text" if offset + nul < 4 else "a NUL byte"
-        raise DataError(f"{name}: {what} at byte {offset + nul:,}; {REMEDIES}")
+        raise DataError(f"{name}: a NUL byte at byte {offset + nul:,}; {REMEDIES}")
     if b"\r" in piece:  # searching for a byte is much faster than searching for two characters
         counts["crlf"] += text.count("\r\n")
         text = text.replace("\r\n", "\n")
@@ -184,3 +174,123 @@ def _lower() -> np.ndarray:
     """Lookup table code point -> its lower case, if that is one code point, without context (as a final sigma has)."""
     lower = (chr(code).lower() for code in range(0x110000))
     return np.array([ord(one) if len(one) == 1 else code for code, one in enumerate(lower)], np.uint32)
+
+
+@dataclass
+class Scan:
+    """What one reading of a text has found."""
+
+    digests: list[str]  # sha256 of each source
+    sizes: list[int]  # bytes of each source
+    length: int = 0  # in symbols
+    first: dict[int, int] = field(default_factory=dict)  # code -> index of its first occurrence
+    counts: Counter[str] = field(default_factory=Counter)  # what was cleaned
+
+
+def scan(sources: list[Source], config: DataConfig, keep: Callable[[bytes], None] | None = None) -> Scan:
+    """Read all sources once; `keep` is called with each piece of the clean text as bytes (characters: as UTF-8)."""
+    found = Scan([], [0] * len(sources))
+    hashes = [hashlib.sha256() for _ in sources]
+    seen, seen_bytes = np.zeros(0x110000, bool), b""
+
+    def raw(index: int, block: bytes) -> None:
+        hashes[index].update(block)
+        found.sizes[index] += len(block)
+
+    for piece in pieces(sources, config, found.counts, raw):
+        if isinstance(piece, bytes):  # bytes.translate is a C loop at a gigabyte a second
+            new = {code: piece.index(code) for code in set(piece.translate(None, seen_bytes))}
+        else:
+            unseen = np.flatnonzero(~seen[piece])
+            codes, where = np.unique(piece[unseen], return_index=True)
+            new = dict(zip(codes.tolist(), unseen[where].tolist(), strict=True))
+        if new:
+            found.first |= {code: found.length + at for code, at in new.items()}
+            seen[list(new)] = True
+            seen_bytes = bytes(code for code in found.first if code < 256)
+        found.length += len(piece)
+        if keep:
+            keep(piece if isinstance(piece, bytes) else piece.tobytes().decode("utf-32-le").encode())
+    found.digests = [one.hexdigest() for one in hashes]
+    return found
+
+
+def cache_folder() -> Path:
+    """Return UNROLL_CACHE, or this system's folder for caches."""
+    import platformdirs
+
+    return user_path(os.environ.get("UNROLL_CACHE") or platformdirs.user_cache_dir("unroll", appauthor=False))
+
+
+def read_cached(path: Path) -> Any:
+    """Return what a JSON file of the cache holds, or None if there is none that can be read."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
+
+
+def write_cached(path: Path, value: Any) -> None:
+    """Write a JSON file of the cache, if the cache can be written."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, value, indent=None)
+
+
+def ids_file(key: str) -> Path:
+    """Return the file of the cache with the ids of a key."""
+    return cache_folder() / "encoded" / key[:2] / f"{key}.ids"
+
+
+def digests_file(stamps: list[list[Any]]) -> Path:
+    """Return the file of the cache with the checksums of files that have these stamps."""
+    return cache_folder() / "remembered" / f"{hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]}.json"
+
+
+def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary) -> None:
+    """Write the ids of all pieces; those of characters without a symbol, which are in no split, are 0."""
+    table = np.maximum(vocabulary.table, 0).astype(vocabulary.dtype)
+    byte_table = table[:256].tobytes() if table.dtype == np.uint8 else b""
+    for piece in pieces:
+        if isinstance(piece, bytes) and byte_table:
+            stream.write(piece.translate(byte_table))
+        else:
+            stream.write(table[np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece].data)
+
+
+def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
+    """Return ids (length,), memory-mapped and read-only, and facts; None if the cache has no complete file of them."""
+    try:
+        with ids_file(key).open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # there is none, or it is empty
+        return None
+    tail = len(MARK) + 8
+    if not mapped[-tail:].endswith(MARK):
+        return None
+    start = len(mapped) - tail - int.from_bytes(mapped[-tail : -len(MARK)], "little")
+    facts: Facts = json.loads(mapped[start:-tail])
+    return np.frombuffer(mapped, Vocabulary.from_plain(facts["vocabulary"]).dtype, facts["length"]), facts
+
+
+def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
+    """Return the ids and facts of a key; `write(stream)` writes the ids, once, even if several processes ask.
+
+    Raises DataError if the cache folder cannot be written, or the disk is full.
+    """
+    path, content = ids_file(key), json.dumps(facts).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lock(path.with_name("lock"), wait=True):
+            if (found := find_ids(key)) is None:
+                remove_leftovers(path.parent)
+                with atomic_file(path) as temporary, temporary.open("wb") as stream:
+                    write(stream)
+                    stream.write(content + len(content).to_bytes(8, "little") + MARK)
+                found = find_ids(key)
+        if found is None:
+            raise OSError(errno.EIO, "it cannot be read back")
+        return found
+    except OSError as error:
+        what = f"the encoded text cannot be written ({error.strerror}); set UNROLL_CACHE to another folder"
+        raise DataError(f"{cache_folder()}: {what}") from error

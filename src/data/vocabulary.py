@@ -35,29 +35,15 @@ def codes_of(text: str | bytes, kind: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """An ordered set of codes; an id is an index into it. `len(vocabulary)` counts the unknown symbol, if there is one.
-
-    Raises:
-        ValueError: a code occurs twice.
-    """
+    """An ordered set of codes; an id is an index into it. `len(vocabulary)` includes the unknown symbol, if any."""
 
     codes: tuple[int, ...]
     kind: str = "characters"
-
-    def __post_init__(self) -> None:
-        if len(set(self.codes)) != len(self.codes):
-            raise ValueError(f"a vocabulary of {len(self.codes)} symbols has only {len(set(self.codes))} distinct ones")
 
     @classmethod
     def of(cls, symbols: Iterable[str]) -> Vocabulary:
         """Return the vocabulary of characters in the given order: `Vocabulary.of("ehlo")`."""
         return cls(tuple(ord(symbol) for symbol in symbols))
-
-    @classmethod
-    def from_text(cls, text: str | bytes, kind: str | None = None) -> Vocabulary:
-        """Return the vocabulary of a str (its characters) or of bytes (its byte values), sorted by code."""
-        kind = kind or ("bytes" if isinstance(text, bytes) else "characters")
-        return cls(tuple(np.unique(codes_of(text, kind)).tolist()), kind)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -65,11 +51,8 @@ class Vocabulary:
     @cached_property
     def symbols(self) -> tuple[str, ...]:
         """One label per id: the character; a byte as its ASCII character or as \\xNN; `<unknown>`."""
-        wide = self.kind == "bytes"
-        return tuple(
-            UNKNOWN if code == NO_CODE else f"\\x{code:02x}" if wide and code > 127 else chr(code)
-            for code in self.codes
-        )
+        names = {code: f"\\x{code:02x}" for code in range(128, 256)} if self.kind == "bytes" else {}
+        return tuple(UNKNOWN if code == NO_CODE else names.get(code) or chr(code) for code in self.codes)
 
     @property
     def unknown_id(self) -> int | None:
@@ -79,10 +62,9 @@ class Vocabulary:
     @cached_property
     def table(self) -> np.ndarray:
         """Lookup table code -> id for every code; those without a symbol have the unknown id, or -1."""
-        unknown = self.unknown_id
+        unknown, codes = self.unknown_id, np.array(self.codes, np.int64)
         table = np.full(256 if self.kind == "bytes" else 0x110000, -1 if unknown is None else unknown, np.int32)
-        known = [(code, id) for id, code in enumerate(self.codes) if code != NO_CODE]
-        table[[code for code, _ in known]] = [id for _, id in known]
+        table[codes[codes != NO_CODE]] = np.flatnonzero(codes != NO_CODE)
         return table
 
     @property
@@ -100,11 +82,7 @@ class Vocabulary:
         return ids.astype(self.dtype)
 
     def decode_bytes(self, ids: Any) -> bytes:
-        """Return the text of ids as bytes (characters: as UTF-8); the unknown symbol becomes U+FFFD, or `?` in bytes.
-
-        Raises:
-            ValueError: an id outside of the vocabulary.
-        """
+        """Return the text of ids as bytes (characters: as UTF-8); the unknown symbol is U+FFFD, or `?` in bytes."""
         ids = np.asarray(ids, dtype=np.int64).reshape(-1)
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(self):
             raise ValueError(f"ids from {ids.min()} to {ids.max()}; the vocabulary has ids from 0 to {len(self) - 1}")
@@ -124,29 +102,22 @@ class Vocabulary:
 
     def extend(self, text: str | bytes) -> Vocabulary:
         """Return this vocabulary with the new symbols of `text` appended, sorted by code; existing ids stay."""
-        return self.extend_codes(np.unique(codes_of(text, self.kind)).tolist())
-
-    def extend_codes(self, codes: Iterable[int]) -> Vocabulary:
-        """Extend by code points or byte values."""
-        return Vocabulary((*self.codes, *sorted(set(codes) - set(self.codes))), self.kind)
+        new = set(codes_of(text, self.kind).tolist()) - set(self.codes)
+        return Vocabulary((*self.codes, *sorted(new)), self.kind)
 
     def unknown_error(
-        self, codes: Iterable[int], count: int, first: int, where: str = "the text", remedy: str = REMEDY
+        self, codes: list[int], count: int, first: int, where: str = "the text", remedy: str = REMEDY
     ) -> UnknownCharacter:
         """Return the error for `count` occurrences of missing `codes`, the first at offset `first`."""
-        codes = list(codes)
         distinct = tuple(chr(code) if self.kind == "characters" else f"\\x{code:02x}" for code in codes)
-        what = (
-            f"{where} has {counted(count, self.kind)} that the vocabulary of {len(self)} lacks: "
-            f"{self.names(codes)}, the first at offset {first:,}"
-        )
+        lacking = f"{counted(count, self.kind)} that the vocabulary of {len(self)} lacks: {self.names(codes)}"
+        what = f"{where} has {lacking}, the first at offset {first:,}"
         return UnknownCharacter(what, remedy, count=count, distinct=distinct, first=first)
 
     def names(self, codes: list[int]) -> str:
         """Return the first five of these codes in readable form, and how many more there are."""
-        names = ", ".join(
-            shown(chr(code)) if self.kind == "characters" else f"byte \\x{code:02x}" for code in codes[:5]
-        )
+        wide = self.kind == "bytes"
+        names = ", ".join(f"byte \\x{code:02x}" if wide else shown(chr(code)) for code in codes[:5])
         return f"{names} and {len(codes) - 5} more" if len(codes) > 5 else names
 
     def to_plain(self) -> dict[str, Any]:
@@ -163,20 +134,18 @@ class TextStream:
     """Decode ids one at a time. The joined pieces equal `vocabulary.decode` of all ids.
 
     Of kind `bytes`, an incomplete UTF-8 character is held back until its last byte arrives. With a `stop` text, a
-    possible beginning of it is held back too; when it is complete, it and everything after it are dropped, and
-    `stopped` is true. The cost per id does not grow with the length of the text.
+    possible beginning of it is held back too; when it is complete, it and all after it are dropped (`stopped`).
     """
 
     def __init__(self, vocabulary: Vocabulary, stop: str | None = None) -> None:
         self.vocabulary, self.stop, self.stopped = vocabulary, stop, False
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace") if vocabulary.kind == "bytes" else None
-        decode = vocabulary.decode if self._decoder is None else vocabulary.decode_bytes
-        self._pieces: list[Any] = [decode([id]) for id in range(len(vocabulary))]
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._pieces = [vocabulary.decode_bytes([id]) for id in range(len(vocabulary))]
         self._held = ""
 
     def feed(self, id: int) -> str:
         """Return the text that is certain after this id: usually one character, sometimes nothing."""
-        return self._certain(self._pieces[id] if self._decoder is None else self._decoder.decode(self._pieces[id]))
+        return self._certain(self._decoder.decode(self._pieces[id]))
 
     def pause(self) -> str:
         """Return the text held back for `stop`; more ids may follow. An incomplete character stays held back."""
@@ -185,8 +154,7 @@ class TextStream:
 
     def finish(self) -> str:
         """Return the rest of the text; no more ids follow."""
-        rest = "" if self._decoder is None else self._decoder.decode(b"", final=True)
-        return self._certain(rest) + self.pause()
+        return self._certain(self._decoder.decode(b"", final=True)) + self.pause()
 
     def _certain(self, text: str) -> str:
         if self.stopped or not self.stop:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from src.config.schema import SamplingConfig, TextSamplesConfig
+from src.data.batching import LineSplit, PairSplit
 from src.data.corpus import Corpus
-from src.data.splits import LineSplit, PairSplit
 from src.diagnostics.diagnostic import Diagnostic, EvalView
 from src.diagnostics.tensorboard import writers
 from src.errors import UserError

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.batching import Windows, evaluation_windows
-from src.data.splits import LineSplit, Split, TextSplit
+from src.data.batching import LineSplit, Split, TextSplit, Windows, evaluation_windows
 from src.data.text_reader import Source, pieces
 from src.data.vocabulary import codes_of
 from src.errors import DataError, UserError

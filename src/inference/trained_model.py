@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from src.config.schema import Config, ModelConfig, SamplingConfig
-from src.data.corpora import is_list
-from src.data.splits import BOUNDARY
+from src.data.batching import BOUNDARY
+from src.data.corpus import is_list
 from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import UnknownCharacter, UserError, counted
 from src.inference.generate import generate

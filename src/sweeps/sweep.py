@@ -18,8 +18,8 @@ from typing import Any
 
 from src.config.hydra_compat import ComposedJob, Launcher, errors_in_launcher_settings, failure_of
 from src.config.schema import Config, to_plain
+from src.data.batching import plan as plan_windows
 from src.data.corpus import Corpus, open_corpus
-from src.data.splits import plan as plan_windows
 from src.errors import UserError, counted
 from src.metrics import bits_per_character
 from src.process import heavy_imports

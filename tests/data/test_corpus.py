@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.config.schema import DataConfig
-from src.data.corpora import REGISTRY, File
-from src.data.corpus import open_corpus
+from src.data.corpus import REGISTRY, File, open_corpus
 from src.data.vocabulary import Vocabulary
 from src.errors import DataError, UnknownCharacter
 
@@ -201,7 +200,7 @@ def test_a_runs_own_vocabulary_reads_another_text(tmp_path):
     mapped = open_corpus(DataConfig("text", path=path), own.with_unknown())
     assert text_of(mapped, "val").endswith("\ufffd\ufffd")
     with pytest.raises(DataError, match=r"data.encoding=characters: the vocabulary is of bytes"):
-        open_corpus(DataConfig("text", path=path), Vocabulary.from_text(b"ab"))
+        open_corpus(DataConfig("text", path=path), Vocabulary((97, 98), "bytes"))
 
 
 def test_a_text_too_short_for_its_splits_is_refused_with_the_arithmetic(tmp_path):

@@ -5,9 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.config.schema import DataConfig
-from src.data.batching import Windows, evaluation_windows
-from src.data.corpus import open_corpus
-from src.data.splits import IGNORED, edges_of
+from src.data.batching import IGNORED, Windows, evaluation_windows
+from src.data.corpus import edges_of, open_corpus
 from src.errors import DataError
 
 items = st.lists(st.text(st.sampled_from("abc\u00e9\u4f60"), min_size=1, max_size=12), min_size=10, max_size=40)

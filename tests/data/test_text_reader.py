@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from src.config.schema import DataConfig
 from src.data import text_reader
-from src.data.encoding import scan
-from src.data.text_reader import Source, find, pieces
+from src.data.text_reader import Source, find, pieces, scan
 from src.errors import DataError
 
 
@@ -78,8 +77,8 @@ def test_first_occurrences_are_where_str_find_finds_them(text, block):
         (b"caf\xc3", r"invalid UTF-8 \(0xc3\) at byte 3"),
         (b"ab\xed\xa0\x80", r"invalid UTF-8 \(0xed\) at byte 2"),
         (b"abcdef\0", "a NUL byte at byte 6"),
-        ("hi".encode("utf-16"), r"UTF-16 text .*at byte"),
-        ("hi".encode("utf-16-le"), "UTF-16 text at byte 1"),
+        ("hi".encode("utf-16"), "invalid UTF-8 .*at byte 0"),
+        ("hi".encode("utf-16-le"), "a NUL byte at byte 1"),
     ],
 )
 def test_what_is_no_text_is_told_with_its_byte_and_both_ways_out(content, message):

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.config.schema import DataConfig
-from src.data.batching import Windows, evaluation_windows
+from src.data.batching import PairSplit, TextSplit, Windows, evaluation_windows
 from src.data.corpus import open_corpus
-from src.data.splits import PairSplit, TextSplit
 from src.errors import DataError
 
 sizes = st.integers(2, 200)

@@ -11,7 +11,7 @@ import torch
 
 from src import load
 from src.config.schema import EvaluationDataConfig
-from src.data.splits import LineSplit, TextSplit
+from src.data.batching import LineSplit, TextSplit
 from src.errors import UserError
 from src.inference.evaluate import evaluate, evaluate_run, keep
 from src.inference.score import split_windows
