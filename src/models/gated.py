@@ -27,8 +27,9 @@ class Gated(TorchRecurrence):
         input_scale: float = 1.0,
         interlayer_scale: float = 1.0,
     ) -> None:
-        rnn = self.kind(input_size, hidden_size, num_layers, dropout=dropout if num_layers > 1 else 0.0)
-        super().__init__(rnn, init, input_scale, interlayer_scale)
+        super().__init__(
+            self.kind(input_size, hidden_size, num_layers, dropout=dropout), init, input_scale, interlayer_scale
+        )
 
 
 class LSTM(Gated):

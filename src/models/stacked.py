@@ -37,8 +37,8 @@ class TorchRecurrence(nn.Module):
         Raises ValueError for inputs of another shape, and torch's RuntimeError for a state of another shape.
         """
         dtype = cast("Tensor", self.rnn.weight_ih_l0).dtype
-        hidden, state = self.rnn(as_features(inputs, self.input_size, dtype), state)
-        return hidden, state
+        found: tuple[Tensor, Any] = self.rnn(as_features(inputs, self.input_size, dtype), state)
+        return found
 
 
 class StackedRNN(TorchRecurrence):
@@ -56,6 +56,5 @@ class StackedRNN(TorchRecurrence):
         interlayer_scale: float = 1.0,
         single_bias: bool = False,
     ) -> None:
-        between = dropout if num_layers > 1 else 0.0  # torch warns of a dropout without a layer to follow
-        rnn = nn.RNN(input_size, hidden_size, num_layers, nonlinearity=nonlinearity, dropout=between)
+        rnn = nn.RNN(input_size, hidden_size, num_layers, nonlinearity=nonlinearity, dropout=dropout)
         super().__init__(rnn, init, input_scale, interlayer_scale, single_bias)
