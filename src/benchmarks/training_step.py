@@ -71,10 +71,10 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
             self.started = time.perf_counter()
 
         def on_train_epoch_end(self, *_: Any) -> None:
-            """Leave out the time between two epochs."""
+            """Leave out the time between two epochs, and a validation."""
             self.started = None
 
-        on_validation_start = on_train_epoch_end
+        on_validation_start = on_train_epoch_end  # type: ignore[assignment]
 
     with tempfile.TemporaryDirectory(prefix="unroll-benchmark-") as folder, logging_to(Path(os.devnull)):
         built = build_trainer(config, Path(folder), prepared.corpus, prepared.steps_an_epoch)

@@ -19,7 +19,6 @@ What is private of torch (written for 2.13; tests/parity/test_bptt.py fails by n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -189,7 +188,7 @@ def numpy_multiplies(rows: int, n: int) -> bool:
 
 def forward_small(hidden: Tensor, M: Tensor, h_0: Tensor | None, nonlinearity: str, order: Sequence[int]) -> None:
     """Turn U x_t + b into h_t, in place in hidden; M = W^T, `order` of the steps."""
-    f: Callable[..., Any] = np.tanh if nonlinearity == "tanh" else partial(np.maximum, 0)
+    f: Callable[..., Any] = np.tanh if nonlinearity == "tanh" else lambda z, out: np.maximum(z, 0, out)
     h, W_T = list(hidden.numpy()), M.numpy()
     z_t = np.empty_like(h[0])
     h_prev = None if h_0 is None else h_0.detach().numpy()
