@@ -53,8 +53,7 @@ class CellRNN(nn.Module):
         """Run a window.
 
         Shapes: inputs (time, batch) ids or (time, batch, input); state (num_layers, batch, hidden), zeros if None.
-        Returns hidden (time, batch, hidden) of the top layer, and the state after the last step.
-        Raises ValueError for an input or a state of another shape.
+        Returns hidden (time, batch, hidden) of the top layer and the state after the last step. ValueError for others.
         """
         features = as_features(inputs, self.input_size, self.cells[0].weight_ih.dtype)
         expected = (self.num_layers, features.size(1), self.hidden_size)

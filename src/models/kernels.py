@@ -188,7 +188,7 @@ def numpy_multiplies(rows: int, n: int) -> bool:
 
 def forward_small(hidden: Tensor, M: Tensor, h_0: Tensor | None, nonlinearity: str, order: Sequence[int]) -> None:
     """Turn U x_t + b into h_t, in place in hidden; M = W^T, `order` of the steps."""
-    f: Callable[..., Any] = np.tanh if nonlinearity == "tanh" else lambda z, out: np.maximum(z, 0, out)
+    f: Callable[..., Any] = np.tanh if nonlinearity == "tanh" else lambda z, out: np.maximum(z, 0, out=out)
     h, W_T = list(hidden.numpy()), M.numpy()
     z_t = np.empty_like(h[0])
     h_prev = None if h_0 is None else h_0.detach().numpy()

@@ -72,10 +72,8 @@ def build_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
     """Build the model of a configuration; its initial weights are drawn from torch's global generator.
 
     The recurrence is the class `_target_`. Its constructor gets `input_size`, those keys of the configuration that it
-    has a parameter for and that are not None, and all of `options`.
-
-    Raises:
-        UserError: `_target_` names no class of `torch.nn.Module`, or one that lacks a parameter for a given key.
+    has a parameter for and that are not None, and all of `options`. UserError if there is no such class, or if it lacks
+    a parameter for a given key.
     """
     values, options = vars(config), config.options or {}
     cls = recurrence_class(values["_target_"])
@@ -184,10 +182,7 @@ def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
 
 def sum_in_order(L_t: Tensor) -> Tensor:
     """Return L_1 + L_2 + ... + L_T, added one after another: another order changes the last digits."""
-    L = L_t.new_zeros(())
-    for term in L_t.unbind():
-        L = L + term
-    return L
+    return sum(L_t.unbind(), L_t.new_zeros(()))
 
 
 @dataclass

@@ -25,9 +25,6 @@ NAMES = ("weight", "bias"), ("weight_reverse", "bias_reverse")
 class ManualLayer(nn.Module):
     """One layer's parameters: weight = [U W] (hidden, input + hidden), bias (hidden,), and the reverse direction's."""
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
-
     def __init__(self, input_size: int, hidden_size: int, bias: bool, directions: int, like: Tensor) -> None:
         super().__init__()
         for weight_name, bias_name in NAMES[:directions]:
@@ -41,14 +38,9 @@ class ManualRNN(nn.Module):
 
         h_t^l = f(U^l h_t^{l-1} + W^l h_{t-1}^l + b^l),   h_t^0 = x_t,   weight = [U W],   f = tanh or relu
 
-    Args:
-        input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype:
-            as in `torch.nn.RNN`; one bias a layer, b = b_ih + b_hh.
-        init: `torch`, `orthogonal` or `identity`; see initialisation.py.
-        input_scale, interlayer_scale: initial factor on U of the first layer, of all other layers.
-
+    Arguments are those of `torch.nn.RNN`, with one bias a layer, b = b_ih + b_hh, and `init`, `input_scale`,
+    `interlayer_scale` as in `CellRNN`.
     Parameters: `layers.<l>.weight`, `layers.<l>.bias`; of the other direction `weight_reverse`, `bias_reverse`.
-
     Second derivatives, torch.compile, tracing and torch.func go through the slow reference.
     """
 
