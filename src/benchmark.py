@@ -9,37 +9,28 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from src.config.commands import BenchmarkConfig, BenchmarkOptions, errors_in_benchmark
+from src.benchmarks import errors_in_benchmark
 from src.config.compose import compose_and_run, exit_with, in_a_sweep
-from src.config.schema import to_plain
+from src.config.schema import BenchmarkConfig, BenchmarkOptions, to_plain
 from src.files import to_json
 from src.process import heavy_imports, pipe_may_close, say, write_file
 
 
 def benchmark(config: BenchmarkConfig, overrides: Sequence[str]) -> None:
-    """Measure, print each result, and write all of them to a file if one is named.
-
-    Args:
-        config: the checked conf/benchmark.yaml.
-        overrides: those of src.train, for benchmark=step.
-    """
+    """Measure, print each result, and write all of them to `benchmark.out`; the overrides are for benchmark=step."""
     options = config.benchmark
     with heavy_imports():
         import torch
 
         from src.training.run_record import now, processor
+    machine = {"processor": processor(), "torch": torch.__version__}
     results = []
     with pipe_may_close():
-        say(f"{processor()}, torch {torch.__version__}\n")
+        say(f"{machine['processor']}, torch {torch.__version__}\n")
         for found, lines in measured(options, overrides):
             results.append(found)
             say("\n" + "\n".join(lines) + "\n")
-        if options.name == "models":
-            from src.benchmarks.models import NOTES
-
-            say("\n" + "\n".join(NOTES) + "\n")
     if options.out:
-        machine = {"processor": processor(), "torch": torch.__version__}
         about = {"format": 1, "benchmark": options.name, "when": now(), "machine": machine, "words": to_plain(options)}
         named = Path(options.out)
         if in_a_sweep():  # one file a job: NAME_0.json, NAME_1.json

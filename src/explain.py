@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from src.config.commands import ExplainConfig, errors_in_explain, symbols_of
 from src.config.compose import compose_and_run, exit_with
+from src.config.schema import ExplainConfig
 from src.process import heavy_imports, pipe_may_close, say
+from src.worked_example import errors_in_explain, symbols_of
 
 
 def explain(config: ExplainConfig) -> None:
@@ -16,11 +17,9 @@ def explain(config: ExplainConfig) -> None:
         from src.worked_example.document import as_markdown, as_text, page
     options = config.explain
     symbols = symbols_of(options.input, options.target)
-    ids, targets = ([symbols.index(letter) for letter in text] for text in (options.input, options.target))
-    problem = build_problem(ids, targets, len(symbols), options)
+    problem = build_problem(options, symbols)
     numbers = compute(problem)
-    found = differences(problem, numbers)
-    blocks = page(options.input, options.target, symbols, options.seed, problem, numbers, found)
+    blocks = page(options, symbols, problem, numbers, differences(problem, numbers))
     with pipe_may_close():
         say(as_markdown(blocks) if options.format == "markdown" else as_text(blocks))
 

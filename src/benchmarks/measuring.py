@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import json
-import os
-import subprocess
-import sys
+import math
+import multiprocessing
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
 MB = 1e6
 TURN = 0.05  # seconds of a turn of something quick, so that its data stays in the caches
 AT_LEAST = 5  # rounds, however long they take
@@ -35,10 +34,9 @@ def take_turns(
     for name, call in calls.items():
         call()
         repeats[name] = max(1, min(10, int(TURN / timed(call))))
-    started = time.perf_counter()
+    started, done = time.perf_counter(), 0
     gc.disable()
     try:
-        done = 0
         while done < (rounds or AT_LEAST) or (rounds is None and time.perf_counter() - started < seconds):
             for name, call in list(calls.items())[:: -1 if done % 2 else 1]:
                 if repeats[name] > 1:
@@ -60,35 +58,21 @@ def timed(call: Callable[[], object]) -> float:
 
 def reset_peak() -> None:
     """Reset the peak memory of this process, where the system can (Linux)."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def resident() -> tuple[float, float]:
-    """Return the bytes of memory of this process, now and at its peak."""
+    """Return the bytes of memory of this process, now and at its peak; NaN where the system has no /proc."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-        sizes = {line.split(":")[0]: float(line.split()[1]) * 1024 for line in lines if line.startswith("Vm")}
-        return sizes["VmRSS"], sizes["VmHWM"]
-    except (OSError, KeyError):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return peak, peak
+    except OSError:
+        return math.nan, math.nan
+    sizes = {line.split(":")[0]: float(line.split()[1]) * 1024 for line in lines if line.startswith("Vm")}
+    return sizes["VmRSS"], sizes["VmHWM"]
 
 
-def in_own_process(module: str, *arguments: str, **environment: str) -> dict[str, Any]:
-    """Run `python -m module arguments...` and return the JSON of its last line.
-
-    Raises:
-        RuntimeError: it failed; with the end of its stderr.
-    """
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment}
-    done = subprocess.run([sys.executable, "-m", module, *arguments], env=env, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{module} {' '.join(arguments)} failed: {done.stderr.strip()[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def in_own_process(function: Callable[..., Any], *arguments: object) -> Any:
+    """Return function(*arguments), called in a new process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()

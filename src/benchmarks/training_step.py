@@ -18,24 +18,16 @@ from src.process import heavy_imports
 from src.sweeps.search.space import config_of
 
 OVERRIDES = (
-    "data=tiny_shakespeare",
-    "model=manual",
-    "model.hidden_size=128",
-    "model.num_layers=2",
-    "data.seq_len=50",
-    "data.batch_size=50",
-    "trainer.limit_val_batches=1",
-    "trainer.enable_progress_bar=false",
-)
+    "data=tiny_shakespeare", "model=manual", "model.hidden_size=128", "model.num_layers=2", "data.seq_len=50",
+    "data.batch_size=50", "trainer.limit_val_batches=1", "trainer.enable_progress_bar=false",
+)  # fmt: skip
 BLOCK = 20
+KINDS: dict[str, Callable[[list[float]], float]]
+KINDS = {"min": min, "median": statistics.median, "mean": statistics.fmean}
 
 
 def training_config(overrides: Sequence[str]) -> Config:
-    """Return the checked configuration of a training run.
-
-    Raises:
-        UserError: everything that is wrong with the overrides.
-    """
+    """Return the configuration of a training run; UserError with everything that is wrong with the overrides."""
     if wrong := errors_in_overrides(quote_literals(overrides), Config):
         raise UserError(*wrong.values())
     config = config_of(overrides)
@@ -59,43 +51,39 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
     prepared = prepare(config)
     config.trainer.max_epochs = -(-(steps + 2 * BLOCK) // prepared.steps_an_epoch)
     bare_step = bare(prepare(config), config)  # its own model, from the same seed
+    seconds: dict[str, list[float]] = {"framework": [], "bare loop": []}
 
     class TakeTurns(Callback):
         """Times the framework's steps, and after each block of them as many bare steps."""
 
-        def __init__(self) -> None:
-            self.seconds: dict[str, list[float]] = {"framework": [], "bare loop": []}
-            self.started: float | None = None
-            self.count = 0
+        started: float | None = None
+        count = 0
 
         def on_train_batch_start(self, *_: Any) -> None:
             """Stop the clock: the previous step has ended here. Start it again for the next one."""
             now = time.perf_counter()
             if self.started is not None and self.count % BLOCK != 1:
-                self.seconds["framework"].append(now - self.started)
+                seconds["framework"].append(now - self.started)
             if self.count % BLOCK == 0:
-                self.seconds["bare loop"] += [next(bare_step) for _ in range(BLOCK)][1:]
+                seconds["bare loop"] += [next(bare_step) for _ in range(BLOCK)][1:]
             self.count += 1
             self.started = time.perf_counter()
 
         def on_train_epoch_end(self, *_: Any) -> None:
-            """Leave out the time between two epochs."""
+            """Leave out the time between two epochs, and a validation."""
             self.started = None
 
-        def on_validation_start(self, *_: Any) -> None:
-            """Leave out a validation."""
-            self.started = None
+        on_validation_start = on_train_epoch_end  # type: ignore[assignment]
 
-    turns = TakeTurns()
     with tempfile.TemporaryDirectory(prefix="unroll-benchmark-") as folder, logging_to(Path(os.devnull)):
         built = build_trainer(config, Path(folder), prepared.corpus, prepared.steps_an_epoch)
-        built.trainer.callbacks.insert(0, turns)  # type: ignore[attr-defined]
+        built.trainer.callbacks.insert(0, TakeTurns())  # type: ignore[attr-defined]
         built.trainer.fit(prepared.module, datamodule=prepared.data)
     model, data = config.model, config.data
     found: dict[str, Any] = {"name": model.name, "hidden_size": model.hidden_size, "num_layers": model.num_layers}
     found |= {"seq_len": data.seq_len, "batch_size": data.batch_size, "threads": torch.get_num_threads()}
     # the first block of both warms up
-    return found | summary({name: seconds[BLOCK:] for name, seconds in turns.seconds.items()})
+    return found | summary({name: taken[BLOCK:] for name, taken in seconds.items()})
 
 
 def bare(prepared: Any, config: Config) -> Iterator[float]:
@@ -126,10 +114,8 @@ def bare(prepared: Any, config: Config) -> Iterator[float]:
 
 def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
     """Return minima, medians and means in milliseconds, and the framework's ratio to the bare loop of each."""
-    kinds: dict[str, Callable[[list[float]], float]]
-    kinds = {"min": min, "median": statistics.median, "mean": statistics.fmean}
     found: dict[str, Any] = {"steps": {name: len(taken) for name, taken in seconds.items()}}
-    for kind, function in kinds.items():
+    for kind, function in KINDS.items():
         ms = found[f"{kind}_ms"] = {name: function(taken) * 1e3 for name, taken in seconds.items()}
         found[f"{kind}_ratio"] = ms["framework"] / ms["bare loop"]
     return found
@@ -141,7 +127,7 @@ def table(found: dict[str, Any]) -> list[str]:
     lines = [f"{what} x {found['batch_size']} streams; {found['threads']} thread{'s' * (found['threads'] > 1)}"]
     lines.append(f"  {'a step of training':<20} {'min ms':>8} {'median':>8} {'mean':>8} {'steps':>7}")
     for name, steps in found["steps"].items():
-        ms = " ".join(f"{found[f'{kind}_ms'][name]:>8.3f}" for kind in ("min", "median", "mean"))
-        lines.append(f"  {name:<20} {ms} {steps:>7,}")
-    ratios = " ".join(f"{found[f'{kind}_ratio']:>8.3f}" for kind in ("min", "median", "mean"))
-    return [*lines, f"  {'ratio':<20} {ratios}"]
+        lines.append(
+            f"  {name:<20} " + " ".join(f"{found[f'{kind}_ms'][name]:>8.3f}" for kind in KINDS) + f" {steps:>7,}"
+        )
+    return [*lines, f"  {'ratio':<20} " + " ".join(f"{found[f'{kind}_ratio']:>8.3f}" for kind in KINDS)]

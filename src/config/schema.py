@@ -38,6 +38,8 @@ THREADS = "auto or a number from 1 to 1024"
 DURATION = "HH:MM:SS or DD:HH:MM:SS"
 BETAS = "two numbers, 0 <= beta < 1"
 TEMPERATURES = "at least one number, each 0 or above"
+UP_TO_6 = "1 to 6"
+UP_TO_8 = "1 to 8"
 RANGES: dict[str, Callable[[Any], bool]] = {
     FROM_MINUS_1: lambda x: -1 <= x < inf,
     FROM_0: lambda x: 0 <= x < inf,
@@ -53,6 +55,8 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     DURATION: lambda x: re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", str(x)) is not None,
     BETAS: lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x),
     TEMPERATURES: lambda x: len(x) > 0 and all(0 <= one < inf for one in x),
+    UP_TO_6: lambda x: 1 <= x <= 6,
+    UP_TO_8: lambda x: 1 <= x <= 8,
 }
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64")
 
@@ -560,3 +564,54 @@ class SearchRoot:
     """The whole of conf/search.yaml; every other override of the command line is one of src.train."""
 
     search: SearchConfig = field(default_factory=SearchConfig)
+
+
+# -- python -m src.explain, src.benchmark -----------------------------------------------------------------------------
+
+
+@dataclass
+class ExplainOptions:
+    """The example, and how it is shown; larger networks do not fit side by side in 100 columns."""
+
+    input: str = field(default=MISSING, metadata=about(literal=True))
+    target: str = field(default=MISSING, metadata=about(literal=True))
+    hidden_size: int = field(default=MISSING, metadata=about(range=UP_TO_8))
+    num_layers: int = field(default=MISSING, metadata=about(range=UP_TO_6))
+    nonlinearity: str = field(default=MISSING, metadata=about(choices=("tanh", "relu")))
+    seed: int = field(default=MISSING, metadata=about(range=SEED))
+    format: str = field(default=MISSING, metadata=about(choices=("text", "markdown")))
+
+
+@dataclass
+class ExplainConfig:
+    """The whole of conf/explain.yaml."""
+
+    explain: ExplainOptions = field(default_factory=ExplainOptions)
+
+
+@dataclass
+class BenchmarkOptions:
+    """What is measured, and how; None where a key is not given or not used."""
+
+    name: str = MISSING
+    out: str | None = field(default=None, metadata=about(literal=True))
+    models: list[str] | None = None
+    hidden_size: int | None = field(default=None, metadata=about(range=COUNT))
+    num_layers: int | None = field(default=None, metadata=about(range=COUNT))
+    seq_len: int | None = field(default=None, metadata=about(range=COUNT))
+    batch_size: int | None = field(default=None, metadata=about(range=COUNT))
+    vocab_size: int | None = field(default=None, metadata=about(range=COUNT))
+    seconds: float | None = field(default=None, metadata=about(range=POSITIVE))
+    repeats: int | None = field(default=None, metadata=about(range=COUNT))
+    threads: str | None = field(default=None, metadata=about(range=THREADS))
+    memory: bool | None = None
+    size_mb: int | None = field(default=None, metadata=about(range=COUNT))
+    folder: str | None = field(default=None, metadata=about(literal=True))
+    steps: int | None = field(default=None, metadata=about(range=COUNT))
+
+
+@dataclass
+class BenchmarkConfig:
+    """The whole of conf/benchmark.yaml."""
+
+    benchmark: BenchmarkOptions = field(default_factory=BenchmarkOptions)

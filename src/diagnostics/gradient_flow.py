@@ -18,8 +18,7 @@ from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView
 from src.inference.incremental import nonlinearity_of
 from src.models.convert import Layer, read_layers
-from src.models.language_model import LanguageModel
-from src.models.loss import NO_TARGET
+from src.models.language_model import NO_TARGET, LanguageModel
 
 log = logging.getLogger(__name__)
 VANISHED = 1e-3  # of what arrives at the last step: nothing that one step of an optimizer would notice

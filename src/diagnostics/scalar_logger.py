@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from src.metrics import four_metrics
-from src.models.loss import Outcome
+from src.models.language_model import Outcome
 
 
 def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:

@@ -19,8 +19,7 @@ from src.data.text_reader import Source, pieces
 from src.data.vocabulary import codes_of
 from src.errors import DataError, UserError
 from src.metrics import perplexity
-from src.models.language_model import LanguageModel, State
-from src.models.loss import WindowLoss, window_loss
+from src.models.language_model import LanguageModel, State, WindowLoss, window_loss
 
 if TYPE_CHECKING:
     from src.inference.trained_model import TrainedModel

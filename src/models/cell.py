@@ -53,11 +53,13 @@ class CellRNN(nn.Module):
         """Run a window.
 
         Shapes: inputs (time, batch) ids or (time, batch, input); state (num_layers, batch, hidden), zeros if None.
-        Returns hidden (time, batch, hidden) of the top layer, and the state after the last step.
-        Raises ValueError for an input or a state of another shape.
+        Returns hidden (time, batch, hidden) of the top layer and the state after the last step. ValueError for others.
         """
         features = as_features(inputs, self.input_size, self.cells[0].weight_ih.dtype)
-        h = list(check_state(state, features, self.num_layers, self.hidden_size).unbind(0))
+        expected = (self.num_layers, features.size(1), self.hidden_size)
+        if state is not None and state.shape != expected:
+            raise ValueError(f"a state of shape {tuple(state.shape)}; expected (layers, batch, hidden) = {expected}")
+        h = list((features.new_zeros(expected) if state is None else state).unbind(0))
         hidden = []
         for x_t in features.unbind(0):
             for layer, cell in enumerate(self.cells):
@@ -67,11 +69,7 @@ class CellRNN(nn.Module):
 
 
 def as_features(inputs: Tensor, input_size: int, dtype: torch.dtype) -> Tensor:
-    """Return features (time, batch, input): ids become one-hot vectors of `dtype`.
-
-    Raises:
-        ValueError: neither (time, batch) ids nor (time, batch, input_size) features.
-    """
+    """Return features (time, batch, input): ids (time, batch) become one-hot vectors. ValueError for another shape."""
     if not inputs.is_floating_point() and inputs.dim() == 2:
         return one_hot(inputs, input_size, dtype)
     if inputs.dim() == 3 and inputs.size(-1) == input_size:
@@ -87,17 +85,3 @@ def one_hot(ids: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     if ids.is_meta:  # F.one_hot reads the values, and there are none
         return torch.empty(*ids.shape, size, dtype=dtype, device=ids.device)
     return F.one_hot(ids.long(), size).to(dtype)
-
-
-def check_state(state: Tensor | None, features: Tensor, num_layers: int, hidden_size: int) -> Tensor:
-    """Return the state, zeros if None.
-
-    Raises:
-        ValueError: its shape is not (num_layers, batch, hidden).
-    """
-    expected = (num_layers, features.size(1), hidden_size)
-    if state is None:
-        return features.new_zeros(expected)
-    if tuple(state.shape) != expected:
-        raise ValueError(f"a state of shape {tuple(state.shape)}; expected (num_layers, batch, hidden) = {expected}")
-    return state

@@ -25,10 +25,7 @@ class Layer(NamedTuple):
 def read_layers(recurrence: nn.Module) -> list[Layer]:
     """Return copies of the weights of a `cell`, `stacked` or `manual` recurrence, or of a `torch.nn.RNN`.
 
-    torch's two biases become the one that the equation has: b = b_ih + b_hh.
-
-    Raises:
-        TypeError: a recurrence with other equations (a gated one, say), whose weights have another meaning.
+    torch's two biases become the one that the equation has: b = b_ih + b_hh. TypeError for other equations.
     """
     return [Layer(U.clone(), W.clone(), sum(more, b.clone())) for U, W, b, *more in _weights(recurrence)]
 
@@ -37,9 +34,7 @@ def read_layers(recurrence: nn.Module) -> list[Layer]:
 def write_layers(recurrence: nn.Module, layers: list[Layer]) -> None:
     """Copy `layers` into a recurrence of the same sizes, in place; b goes into b_ih, and b_hh becomes zero.
 
-    Raises:
-        ValueError: another number of layers or other sizes.
-        TypeError: a recurrence with other equations.
+    Raises ValueError for another number of layers or other sizes, TypeError for a recurrence with other equations.
     """
     targets = _weights(recurrence)
     shapes, expected = ([[tuple(t.shape) for t in layer[:3]] for layer in each] for each in (layers, targets))

@@ -5,30 +5,13 @@ and no peepholes; the GRU of Cho et al. (2014) with the reset gate applied after
 n_t = tanh(U x_t + b + r_t * (W h_{t-1} + b_hn)) and h_t = (1 - z_t) * n_t + z_t * h_{t-1}.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from src.models.stacked import TorchRecurrence
 
 
 class Gated(TorchRecurrence):
-    """A gated recurrence of torch; arguments as in `CellRNN`."""
-
-    kind: type[nn.LSTM] | type[nn.GRU]
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        dropout: float = 0.0,
-        init: str = "torch",
-        input_scale: float = 1.0,
-        interlayer_scale: float = 1.0,
-    ) -> None:
-        rnn = self.kind(input_size, hidden_size, num_layers, dropout=dropout if num_layers > 1 else 0.0)
-        super().__init__(rnn, init, input_scale, interlayer_scale)
+    """A gated recurrence of torch; `nonlinearity` and `single_bias` are not for it."""
 
 
 class LSTM(Gated):

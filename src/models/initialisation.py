@@ -15,12 +15,6 @@ from torch import Tensor, nn
 INITIALISATIONS = ("torch", "orthogonal", "identity")
 
 
-def check_init(init: str) -> None:
-    """Raise ValueError unless `init` is one of INITIALISATIONS."""
-    if init not in INITIALISATIONS:
-        raise ValueError(f"Unknown init '{init}'. Select from {', '.join(map(repr, INITIALISATIONS))}.")
-
-
 @torch.no_grad()
 def initialise_(
     U: Float[Tensor, "hidden input"],
@@ -37,7 +31,8 @@ def initialise_(
 
     U keeps its uniform draw times `scale`. Raises ValueError for any other `init`.
     """
-    check_init(init)
+    if init not in INITIALISATIONS:
+        raise ValueError(f"Unknown init '{init}'. Select from {', '.join(map(repr, INITIALISATIONS))}.")
     if init == "orthogonal":
         # LAPACK has no half precision, so the factorisation runs in float32 at least
         Q = torch.empty(W.shape, device=W.device, dtype=torch.promote_types(W.dtype, torch.float32))

@@ -94,12 +94,8 @@ def linear(x: Tensor, M: Tensor, b: Tensor | None = None) -> Tensor:
         packed = torch.ops.mkldnn._reorder_linear_weight(M, rows.shape[0])
         return torch.ops.mkldnn._linear_pointwise(x, packed, b, "none", [None], "")
     share = x.new_empty(*x.shape[:2], M.shape[0])
-    out = share.flatten(0, 1)
-    # out= also keeps autocast away: the caller has chosen the dtype
-    if b is None:
-        torch.mm(rows, M.t(), out=out)
-    else:
-        torch.addmm(b, rows, M.t(), out=out)
+    out = share.flatten(0, 1)  # out= also keeps autocast away: the caller has chosen the dtype
+    torch.mm(rows, M.t(), out=out) if b is None else torch.addmm(b, rows, M.t(), out=out)
     return share
 
 
@@ -156,11 +152,7 @@ def input_share(inputs: Tensor, U: Tensor, b: Tensor | None) -> Tensor:
     table = U.t()  # a row an id
     if many:  # b is added once an id, not once a step
         table = (table if b is None else table + b).contiguous()
-    try:
-        torch.index_select(table, 0, inputs.reshape(-1), out=share.flatten(0, 1))
-    except IndexError:
-        found = f"{int(inputs.min())} to {int(inputs.max())}"
-        raise IndexError(f"ids from {found}, but there are columns for 0 to {len(table) - 1}") from None
+    torch.index_select(table, 0, inputs.reshape(-1), out=share.flatten(0, 1))
     return share if many or b is None else share.add_(b)
 
 
@@ -179,11 +171,8 @@ def scatter(delta: Tensor, ids: Tensor, size: int) -> Tensor:
     return columns
 
 
-# -- steps so small that calling a torch operation costs as much as computing it: loops of numpy operations -----------
-
-
 def is_small(hidden: Tensor) -> bool:
-    """Whether hidden (time, batch, hidden) has such steps: under 32,768 numbers each."""
+    """Whether a step of hidden (time, batch, hidden) is so small that calling torch costs as much as computing it."""
     small = hidden[0].numel() < 32_768 and hidden.dtype in (torch.float32, torch.float64)
     return small and in_main_memory(hidden)
 
@@ -199,7 +188,7 @@ def numpy_multiplies(rows: int, n: int) -> bool:
 
 def forward_small(hidden: Tensor, M: Tensor, h_0: Tensor | None, nonlinearity: str, order: Sequence[int]) -> None:
     """Turn U x_t + b into h_t, in place in hidden; M = W^T, `order` of the steps."""
-    f: Callable[..., Any] = np.tanh if nonlinearity == "tanh" else _relu
+    f: Callable[..., Any] = np.tanh if nonlinearity == "tanh" else lambda z, out: np.maximum(z, 0, out=out)
     h, W_T = list(hidden.numpy()), M.numpy()
     z_t = np.empty_like(h[0])
     h_prev = None if h_0 is None else h_0.detach().numpy()
@@ -235,16 +224,9 @@ def backward_small(
         delta_next = steps[t]
 
 
-def _relu(z: np.ndarray, out: np.ndarray) -> None:
-    np.maximum(z, 0, out=out)
-
-
 def _tanh_slope(h: np.ndarray, out: np.ndarray) -> None:
     np.multiply(h, h, out)
     np.subtract(1, out, out)
-
-
-# -- a whole window ---------------------------------------------------------------------------------------------------
 
 
 @np.errstate(all="ignore")  # as in torch, a number that underflows is zero, whatever the caller's np.seterr
@@ -282,16 +264,15 @@ def backward_window(
     _, W = split(weight)
     order = range(len(hidden))[:: 1 if reverse else -1]
     affine = Affine(W, rows=hidden.shape[1], steps=hidden.shape[0])
-    if is_small(hidden) and not affine.packed:
-        grad_hidden = grad_hidden.to(hidden.dtype).contiguous()
-        delta = grad_hidden if spend else torch.empty_like(hidden)
-        backward_small(delta, grad_hidden, grad_h_n, affine.M, hidden, nonlinearity, order)
-        return delta
-    if spend or affine.packed:
+    small = is_small(hidden) and not affine.packed
+    if spend or small or affine.packed:
         grad_hidden = grad_hidden.to(hidden.dtype).contiguous()
     else:  # addmm_ in place is faster than from one tensor into another, by more than one copy of all
         grad_hidden, spend = torch.empty_like(hidden).copy_(grad_hidden), True
     delta = grad_hidden if spend else torch.empty_like(hidden)
+    if small:
+        backward_small(delta, grad_hidden, grad_h_n, affine.M, hidden, nonlinearity, order)
+        return delta
     h, into = hidden.unbind(0), delta.unbind(0)
     grads = into if spend else grad_hidden.unbind(0)
     delta_next = None

@@ -1,20 +1,23 @@
-"""A recurrence and a readout: ids in, logits over the next character out."""
+"""A recurrence and a readout: ids in, logits over the next character out; and the loss that is minimised."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from src.config.schema import ModelConfig
 from src.errors import UserError, nearest
 from src.models.manual import ManualRNN
 
 State = Any  # a tensor (num_layers, batch, hidden), or the LSTM's pair of them
+NO_TARGET = -100  # torch's ignore_index: the padding of items of unequal length
 
 
 class LanguageModel(nn.Module):
@@ -23,13 +26,8 @@ class LanguageModel(nn.Module):
         o_t = V h_t^L + c        readout `linear`
         o_t = h_t^L              readout `identity`: the tutorial's script reads the hidden state as logits
 
-    Args:
-        recurrence: `(inputs, state) -> (hidden, state)`, time first.
-        vocab_size: the number of different characters.
-        readout: `linear` or `identity`; the latter needs hidden_size = vocab_size.
-
-    Raises:
-        UserError: an identity readout, and hidden_size is not vocab_size.
+    The recurrence is a `(inputs, state) -> (hidden, state)`, time first. An identity readout needs a hidden_size of
+    vocab_size, and raises UserError for another.
     """
 
     def __init__(self, recurrence: nn.Module, vocab_size: int, readout: str = "linear") -> None:
@@ -66,55 +64,39 @@ def moved(state: State, device: torch.device) -> State:
 
 
 # Keys that not every class has, and the value at which a class may lack them: it does just that
-NEUTRAL = {
-    "num_layers": 1,
-    "nonlinearity": None,
-    "dropout": 0.0,
-    "init": "torch",
-    "input_scale": 1.0,
-    "interlayer_scale": 1.0,
-}
+NEUTRAL = {"num_layers": 1, "nonlinearity": None, "dropout": 0.0, "init": "torch", "input_scale": 1.0}
+NEUTRAL |= {"interlayer_scale": 1.0}
 
 
 def build_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
     """Build the model of a configuration; its initial weights are drawn from torch's global generator.
 
     The recurrence is the class `_target_`. Its constructor gets `input_size`, those keys of the configuration that it
-    has a parameter for and that are not None, and all of `options`.
-
-    Raises:
-        UserError: `_target_` names no class of `torch.nn.Module`, or one that lacks a parameter for a given key.
+    has a parameter for and that are not None, and all of `options`. UserError if there is no such class, or if it lacks
+    a parameter for a given key.
     """
     values, options = vars(config), config.options or {}
     cls = recurrence_class(values["_target_"])
     parameters = inspect.signature(cls).parameters
-    _check_parameters(cls.__name__, values, options, parameters)
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        own = [parameter for parameter in parameters if parameter not in ("input_size", *values)]
+        wrong = [
+            f"model.options.{key}: {cls.__name__} has no parameter of this name{nearest(key, own)}"
+            for key in options
+            if key not in parameters
+        ] + [
+            f"model.{key}={values[key]} is not used by {cls.__name__}, which has {', '.join(parameters)}"
+            for key, neutral in NEUTRAL.items()
+            if key not in parameters and values[key] not in (neutral, None)
+        ]
+        if wrong:
+            raise UserError(*wrong)
     given = {key: value for key, value in values.items() if key in parameters and value is not None}
     return LanguageModel(cls(input_size=vocab_size, **given, **options), vocab_size, config.readout)
 
 
-def _check_parameters(
-    name: str, values: Mapping[str, Any], options: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
-) -> None:
-    """Raise UserError with every key that is given and that the class has no parameter for."""
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    own = [parameter for parameter in parameters if parameter not in ("input_size", *values)]
-    lacking = [option for option in options if option not in parameters]
-    wrong = [f"model.options.{key}: {name} has no parameter of this name{nearest(key, own)}" for key in lacking]
-    for key, neutral in NEUTRAL.items():
-        if key not in parameters and values[key] not in (neutral, None):
-            wrong.append(f"model.{key}={values[key]} is not used by {name}, which has {', '.join(parameters)}")
-    if wrong:
-        raise UserError(*wrong)
-
-
 def recurrence_class(target: str) -> type[nn.Module]:
-    """Return the class with the dotted path `target`.
-
-    Raises:
-        UserError: it cannot be imported, or is not a module of torch.
-    """
+    """Return the class with the dotted path `target`; UserError if there is none or it is not a module of torch."""
     module_name, _, class_name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
@@ -123,3 +105,99 @@ def recurrence_class(target: str) -> type[nn.Module]:
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise UserError(f"model._target_={target} is not a class of torch.nn.Module")
     return found
+
+
+@dataclass
+class WindowLoss:
+    """The losses of a window: scalars, then (time, batch, vocab) and (time, batch), detached all but the first.
+
+    minimised: L = sum_t L_t or its mean over time, with its graph.
+    nats: the sum over the characters.
+    characters, everywhere: the number of targets, in this process and in all processes of the run.
+    """
+
+    minimised: Tensor
+    nats: Tensor
+    characters: Tensor
+    everywhere: Tensor
+    logits: Tensor
+    targets: Tensor
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """Return (time, batch) nats of each character, zero where there is no target."""
+        return losses_of(self.logits.to(self.nats.dtype), self.targets)  # the dtype that autocast chose for the loss
+
+    @cached_property
+    def real(self) -> Tensor:
+        """Return (time, batch) whether there is a target."""
+        return self.targets != NO_TARGET
+
+    def by_position(self) -> Tensor:
+        """Return L_t, (time,) nats, averaged over the streams that have a target at t."""
+        return self.losses.sum(1) / self.real.sum(1).clamp(min=1)
+
+    def mean(self) -> Tensor:
+        """Return the mean over the window's characters: nats a character."""
+        return self.nats / self.characters.clamp(min=1)
+
+
+def window_loss(logits: Tensor, targets: Tensor, over_time: str, world_size: int = 1) -> WindowLoss:
+    """Return the losses of a window: logits (time, batch, vocab), targets (time, batch), NO_TARGET where there is none.
+
+        L_t = -log softmax(o_t)[target_t]      averaged over the batch
+        L   = L_1 + L_2 + ... + L_T            over_time=sum, added in this order, as the tutorial's script adds them
+        L   = the mean over all characters     over_time=mean
+
+    Each of several processes has some columns of the batch, and DDP averages their gradients. So each divides by the
+    characters of all columns and multiplies by `world_size`: the mean over the processes is the L of a single one.
+    """
+    real = targets != NO_TARGET
+    characters = everywhere = real.sum()
+    if over_time == "mean" and world_size == 1 and logits.requires_grad:  # training rarely needs each loss
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=NO_TARGET)
+        minimised = nats / characters.clamp(min=1)
+        return WindowLoss(minimised, nats.detach(), characters, everywhere, logits.detach(), targets)
+    losses = losses_of(logits, targets)
+    at_t = real.sum(1)
+    if world_size > 1:
+        torch.distributed.all_reduce(at_t)
+        everywhere = at_t.sum()
+    if over_time == "sum":
+        minimised = sum_in_order(losses.sum(1) / at_t.clamp(min=1))
+    else:
+        minimised = losses.sum() / everywhere.clamp(min=1)
+    if world_size > 1:
+        minimised = minimised * world_size
+    found = WindowLoss(minimised, losses.detach().sum(), characters, everywhere, logits.detach(), targets)
+    found.losses = losses.detach()
+    return found
+
+
+def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return (time, batch) nats of each character, zero where there is no target, with their graph."""
+    each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=NO_TARGET)
+    return each.view(targets.shape)
+
+
+def sum_in_order(L_t: Tensor) -> Tensor:
+    """Return L_1 + L_2 + ... + L_T, added one after another: another order changes the last digits."""
+    return sum(L_t.unbind(), L_t.new_zeros(()))
+
+
+@dataclass
+class Outcome:
+    """A window that was just read: targets (time, batch), logits (time, batch, vocab), detached, and its losses."""
+
+    targets: Tensor
+    logits: Tensor
+    loss: WindowLoss
+
+    def hits(self) -> Tensor:
+        """Return how many characters were the model's first guess, as a scalar."""
+        return (self.logits.argmax(-1) == self.targets).sum()
+
+
+def exact(losses: Tensor) -> Tensor:
+    """Return losses in the precision that long sums are kept in; Apple's GPUs know no float64."""
+    return losses.float() if losses.device.type == "mps" else losses.double()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, no_type_check
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from src.models.bptt import recurrence, reference
-from src.models.initialisation import check_init, initialise_
+from src.models.initialisation import initialise_
 from src.models.kernels import autocast_dtype, needs_plain_torch, split
 
 ARGUMENTS = (
@@ -25,9 +24,6 @@ NAMES = ("weight", "bias"), ("weight_reverse", "bias_reverse")
 
 class ManualLayer(nn.Module):
     """One layer's parameters: weight = [U W] (hidden, input + hidden), bias (hidden,), and the reverse direction's."""
-
-    weight: nn.Parameter
-    bias: nn.Parameter | None
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool, directions: int, like: Tensor) -> None:
         super().__init__()
@@ -42,34 +38,14 @@ class ManualRNN(nn.Module):
 
         h_t^l = f(U^l h_t^{l-1} + W^l h_{t-1}^l + b^l),   h_t^0 = x_t,   weight = [U W],   f = tanh or relu
 
-    Args:
-        input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype:
-            as in `torch.nn.RNN`; one bias a layer, b = b_ih + b_hh.
-        init: `torch`, `orthogonal` or `identity`; see initialisation.py.
-        input_scale, interlayer_scale: initial factor on U of the first layer, of all other layers.
-
+    Arguments are those of `torch.nn.RNN`, with one bias a layer, b = b_ih + b_hh, and `init`, `input_scale`,
+    `interlayer_scale` as in `CellRNN`.
     Parameters: `layers.<l>.weight`, `layers.<l>.bias`; of the other direction `weight_reverse`, `bias_reverse`.
-
     Second derivatives, torch.compile, tracing and torch.func go through the slow reference.
     """
 
     lends_output = False  # True: output is no copy, and must not be changed before backward (saves 1 to 2 % of a step)
 
-    input_size: int
-    hidden_size: int
-    num_layers: int
-    nonlinearity: str
-    bias: bool
-    batch_first: bool
-    dropout: float
-    bidirectional: bool
-    init: str
-    input_scale: float
-    interlayer_scale: float
-    layers: nn.ModuleList
-    _deltas: list[Tensor | None] | None
-
-    @no_type_check  # wrong arguments raise torch's exceptions, under a run-time type checker as well
     def __init__(
         self,
         input_size: int,
@@ -90,12 +66,11 @@ class ManualRNN(nn.Module):
         super().__init__()
         arguments = (input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional)
         nn.RNN(*arguments, device="meta", dtype=dtype)  # raises torch's own exceptions for wrong arguments
-        check_init(init)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.nonlinearity, self.bias, self.batch_first = nonlinearity, bias, batch_first
         self.dropout, self.bidirectional = float(dropout), bidirectional
         self.init, self.input_scale, self.interlayer_scale = init, input_scale, interlayer_scale
-        self._deltas = None
+        self._deltas: list[Tensor | None] | None = None
         like, directions = torch.empty(0, device=device, dtype=dtype), 2 if bidirectional else 1
         sizes = [input_size] + [hidden_size * directions] * (num_layers - 1)
         self.layers = nn.ModuleList(ManualLayer(size, hidden_size, bias, directions, like) for size in sizes)
@@ -168,10 +143,9 @@ class ManualRNN(nn.Module):
         """
         if not isinstance(rnn, nn.RNN):
             raise TypeError(f"load_torch_rnn takes a torch.nn.RNN, got {type(rnn).__name__}")
-        pairs = [(name, getattr(rnn, name), getattr(self, name)) for name in ARGUMENTS if name not in FREE]
-        wrong = [f"{name}={theirs} (here {mine})" for name, theirs, mine in pairs if theirs != mine]
-        if wrong:
-            raise ValueError(f"this torch.nn.RNN has {', '.join(wrong)}; build a ManualRNN with the same arguments")
+        theirs, ours = ({name: getattr(one, name) for name in ARGUMENTS if name not in FREE} for one in (rnn, self))
+        if theirs != ours:
+            raise ValueError(f"this torch.nn.RNN has {theirs}, here {ours}; build a ManualRNN with the same arguments")
         with torch.no_grad():
             for (weight, bias), layer in zip(self.directions(), rnn.all_weights, strict=True):
                 _assign(weight, bias, layer)
@@ -193,15 +167,8 @@ class ManualRNN(nn.Module):
         return rnn.train(self.training)
 
     def extra_repr(self) -> str:
-        """Return the sizes, and each argument that differs from its default, as torch.nn.RNN does."""
-        parameters = inspect.signature(type(self)).parameters.values()
-        defaults = {one.name: one.default for one in parameters if hasattr(self, one.name)}
-        differing = [f"{name}={getattr(self, name)}" for name in defaults if getattr(self, name) != defaults[name]]
-        return ", ".join(differing).replace("input_size=", "", 1).replace("hidden_size=", "", 1)
-
-    def __getstate__(self) -> dict[str, object]:
-        """Return the state of a copy or a pickle: without the recorded deltas."""
-        return {**self.__dict__, "_deltas": None}
+        """Return the arguments."""
+        return ", ".join(f"{name}={getattr(self, name)}" for name in (*ARGUMENTS, "init"))
 
 
 @contextmanager
@@ -214,8 +181,7 @@ def record_deltas(rnn: ManualRNN) -> Iterator[list[Tensor | None]]:
         deltas[l]  # dL/dz_t^l of all t: (time, batch, hidden), time first even under batch_first
 
     One entry a layer and direction, in the order of h_n. The backward pass computes them anyway. An entry stays None
-    where no gradient is needed: in first layers that are frozen, with inputs that need none. A copy of `rnn` made
-    inside the block is not recorded.
+    where no gradient is needed: in first layers that are frozen, with inputs that need none.
     """
     before, rnn._deltas = rnn._deltas, [None] * len(rnn.directions())
     try:
@@ -235,43 +201,36 @@ def _assign(weight: Tensor, bias: Tensor | None, layer: Sequence[Tensor]) -> Non
 def time_first(
     input: Any, hx: Tensor | None, weight: Tensor, input_size: int, state_size: tuple[int, int], batch_first: bool
 ) -> tuple[Tensor, Tensor | None, bool]:
-    """Check a call and return input (time, batch, ...), state (layers, batch, hidden), and whether it had a batch axis.
+    """Check a call as torch.nn.RNN does; return input (time, batch, ...), state and whether there was a batch axis.
 
-    `weight` has the dtype and device, `state_size` is (num_layers * directions, hidden_size). Raises as torch.nn.RNN.
+    `weight` has the dtype and device, `state_size` is (num_layers * directions, hidden_size).
     """
-    if isinstance(input, PackedSequence):
-        raise TypeError(
-            "ManualRNN takes no PackedSequence: pad it (torch.nn.utils.rnn.pad_packed_sequence) and leave the padded "
-            "steps out of the loss, or use a torch.nn.RNN; to_torch_rnn() makes one"
-        )
     if not isinstance(input, Tensor):
-        raise TypeError(f"ManualRNN: Expected input to be a tensor, got {type(input).__name__}")
+        raise TypeError(
+            f"ManualRNN: Expected input to be a tensor, got {type(input).__name__}; pad a PackedSequence "
+            "(pad_packed_sequence) and leave the padded steps out of the loss, or use the module of to_torch_rnn()"
+        )
     ids = not (input.is_floating_point() or input.is_complex() or input.dtype is torch.bool)
     if input.dim() not in ((1, 2) if ids else (2, 3)):
-        expected = "ids (time, batch) or (time,)" if ids else "2D or 3D"
-        raise ValueError(f"ManualRNN: Expected input to be {expected}, got {input.dim()}D tensor instead")
+        raise ValueError(f"ManualRNN: Expected 2D or 3D features, or 1D or 2D ids, got {input.dim()}D {input.dtype}")
     batched = input.dim() == (2 if ids else 3)
-    if hx is not None and hx.dim() != (3 if batched else 2):
-        case = "batched input, hx should be 3-D" if batched else "unbatched input, hx should be 2-D"
-        shapes = f"input {tuple(input.shape)}, hx {tuple(hx.shape)}"
-        raise RuntimeError(f"For {case} but got {hx.dim()}-D tensor; {shapes}")
+    if hx is not None and hx.dim() != 2 + batched:
+        raise RuntimeError(f"hx should be {2 + batched}-D for input {tuple(input.shape)}, got {hx.dim()}-D tensor")
     for name, tensor in (("input", input), ("hx, the hidden state,", hx)):
         if tensor is not None and tensor.device != weight.device:
+            devices = f"{tensor.device} and {weight.device}"
             raise RuntimeError(
-                f"{name} and the parameters are not at the same device, "
-                f"found {tensor.device} and {weight.device}; move one to the other with .to()"
+                f"{name} and the parameters are on two devices, {devices}; move one to the other with .to()"
             )
     if autocast_dtype(weight) is None:
-        if not ids and input.dtype is not weight.dtype:
-            raise ValueError(
-                f"RNN input dtype ({input.dtype}) does not match weight dtype ({weight.dtype}). "
-                f"Convert input: input.to({weight.dtype}), or convert model: model.to({input.dtype})"
-            )
-        if hx is not None and hx.dtype is not weight.dtype:
-            raise RuntimeError(f"hx dtype ({hx.dtype}) does not match weight dtype: use hx.to({weight.dtype})")
+        for error, name, tensor in ((ValueError, "input", None if ids else input), (RuntimeError, "hx", hx)):
+            if tensor is not None and tensor.dtype is not weight.dtype:
+                raise error(
+                    f"RNN {name} dtype ({tensor.dtype}) does not match weight dtype ({weight.dtype}). "
+                    f"Convert {name}: {name}.to({weight.dtype}), or convert model: model.to({tensor.dtype})"
+                )
     if not ids and input.size(-1) != input_size:
         raise RuntimeError(f"input.size(-1) must be equal to input_size. Expected {input_size}, got {input.size(-1)}")
-
     if not batched:
         input, hx = input.unsqueeze(1), None if hx is None else hx.unsqueeze(1)
     elif batch_first:

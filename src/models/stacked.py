@@ -11,21 +11,31 @@ from src.models.initialisation import initialise_, keep_one_bias_
 
 
 class TorchRecurrence(nn.Module):
-    """A recurrent module of torch behind the call that all models share.
+    """A recurrent module of torch, of the class `kind`, behind the call that all models share.
 
-    Args:
-        rnn: a `torch.nn.RNN`, `LSTM` or `GRU`. Each gate's block of U and W is initialised as a matrix of its own.
-        init, input_scale, interlayer_scale, single_bias: as in `CellRNN`.
+    Arguments as in `CellRNN`. Each gate's block of U and W is initialised as a matrix of its own.
     """
 
+    kind: type[nn.RNNBase]
+
     def __init__(
-        self, rnn: nn.RNNBase, init: str, input_scale: float, interlayer_scale: float, single_bias: bool = False
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str | None = None,
+        dropout: float = 0.0,
+        init: str = "torch",
+        input_scale: float = 1.0,
+        interlayer_scale: float = 1.0,
+        single_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.input_size, self.hidden_size, self.num_layers = rnn.input_size, rnn.hidden_size, rnn.num_layers
-        self.rnn = rnn
-        for layer, (U, W, *biases) in enumerate(rnn.all_weights):
-            gates = zip(*(parameter.split(rnn.hidden_size) for parameter in (U, W, *biases)), strict=True)
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        own: dict[str, Any] = {} if nonlinearity is None else {"nonlinearity": nonlinearity}
+        self.rnn = cast("Any", self.kind)(input_size, hidden_size, num_layers, dropout=dropout, **own)
+        for layer, (U, W, *biases) in enumerate(self.rnn.all_weights):
+            gates = zip(*(parameter.split(hidden_size) for parameter in (U, W, *biases)), strict=True)
             for U_gate, W_gate, *gate_biases in gates:
                 initialise_(U_gate, W_gate, gate_biases, init, input_scale if layer == 0 else interlayer_scale)
             if single_bias:
@@ -36,26 +46,11 @@ class TorchRecurrence(nn.Module):
 
         Raises ValueError for inputs of another shape, and torch's RuntimeError for a state of another shape.
         """
-        dtype = cast("Tensor", self.rnn.weight_ih_l0).dtype
-        hidden, state = self.rnn(as_features(inputs, self.input_size, dtype), state)
-        return hidden, state
+        found: tuple[Tensor, Any] = self.rnn(as_features(inputs, self.input_size, self.rnn.weight_ih_l0.dtype), state)
+        return found
 
 
 class StackedRNN(TorchRecurrence):
-    """`torch.nn.RNN`; arguments as in `CellRNN`."""
+    """`torch.nn.RNN`."""
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "tanh",
-        dropout: float = 0.0,
-        init: str = "torch",
-        input_scale: float = 1.0,
-        interlayer_scale: float = 1.0,
-        single_bias: bool = False,
-    ) -> None:
-        between = dropout if num_layers > 1 else 0.0  # torch warns of a dropout without a layer to follow
-        rnn = nn.RNN(input_size, hidden_size, num_layers, nonlinearity=nonlinearity, dropout=between)
-        super().__init__(rnn, init, input_scale, interlayer_scale, single_bias)
+    kind = nn.RNN

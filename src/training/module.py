@@ -17,8 +17,7 @@ from src.config.schema import Config
 from src.data.batching import Window
 from src.errors import RunFailure
 from src.metrics import Tally
-from src.models.language_model import LanguageModel, State, detached, moved
-from src.models.loss import Outcome, exact, window_loss
+from src.models.language_model import LanguageModel, Outcome, State, detached, exact, moved, window_loss
 from src.training.optimizers import Schedule, build_optimizer
 
 

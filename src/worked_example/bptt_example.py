@@ -14,15 +14,15 @@ and steps count from 0; names of numbers (`dU^1`) count from 1, as the equations
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.config.commands import ExplainOptions
+from src.config.schema import ExplainOptions
 from src.models.convert import read_layers
 from src.models.kernels import split
 from src.models.language_model import LanguageModel
@@ -34,6 +34,7 @@ class Problem:
     """A network and a sequence: x (time, input) one-hot, targets (time,), U, W, b of each layer, the readout's V, c."""
 
     model: LanguageModel
+    recurrence: ManualRNN
     x: Tensor
     targets: Tensor
     U: list[Tensor]
@@ -42,12 +43,6 @@ class Problem:
     V: Tensor
     c: Tensor
     nonlinearity: str
-
-    @property
-    def recurrence(self) -> ManualRNN:
-        """Return the recurrence of the model."""
-        assert isinstance(self.model.recurrence, ManualRNN)
-        return self.model.recurrence
 
 
 @dataclass
@@ -68,19 +63,32 @@ class Numbers:
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the complete sums."""
-        return {name: partial[0] for name, partial in self.sums.items()}
+        return {name: sums[0] for name, sums in self.sums.items()}
+
+    def compared(self) -> dict[str, Tensor]:
+        """Return every number that `differences` compares: dL/dh_t and delta_t of each layer, and the gradients."""
+        found: dict[str, Tensor] = {}
+        for l, (above, later, delta) in enumerate(zip(self.above, self.later, self.delta, strict=True), 1):  # noqa: E741
+            found |= {f"dL/dh_t^{l}": above + later, f"delta_t^{l}": delta}
+        return found | self.gradients()
 
 
-def build_problem(ids: list[int], targets: list[int], vocab_size: int, config: ExplainOptions) -> Problem:
-    """Return the untrained network of `python -m src.train model=manual seed=...` in float64, and the sequence."""
+def build_problem(options: ExplainOptions, symbols: str) -> Problem:
+    """Return the untrained network of `python -m src.train model=manual seed=...` in float64, and the sequence.
+
+    `symbols` is the vocabulary in the order of its ids.
+    """
+    ids, targets = (
+        torch.tensor([symbols.index(letter) for letter in text]) for text in (options.input, options.target)
+    )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        sizes = config.hidden_size, config.num_layers, config.nonlinearity
-        model = LanguageModel(ManualRNN(vocab_size, *sizes), vocab_size).double()
-    U, W, b = map(list, zip(*read_layers(model.recurrence), strict=True))
+        torch.manual_seed(options.seed)
+        rnn = ManualRNN(len(symbols), options.hidden_size, options.num_layers, options.nonlinearity)
+        model = LanguageModel(rnn, len(symbols)).double()
+    U, W, b = map(list, zip(*read_layers(rnn), strict=True))
     V, c = (parameter.detach() for parameter in model.readout.parameters())
-    x = F.one_hot(torch.tensor(ids), vocab_size).double()
-    return Problem(model, x, torch.tensor(targets), U, W, b, V, c, config.nonlinearity)
+    x = F.one_hot(ids, len(symbols)).double()
+    return Problem(model, rnn, x, targets, U, W, b, V, c, options.nonlinearity)
 
 
 def compute(p: Problem) -> Numbers:
@@ -118,50 +126,41 @@ def compute(p: Problem) -> Numbers:
 
 
 def by_autograd(p: Problem) -> dict[str, Tensor]:
-    """Return the gradients of the weights by autograd, through `torch.nn.RNN`."""
-    rnn = p.recurrence.to_torch_rnn()
-    V, c = (tensor.clone().requires_grad_() for tensor in (p.V, p.c))
-    hidden, _ = rnn(p.x)
-    F.cross_entropy(hidden @ V.T + c, p.targets, reduction="sum").backward()
-    return _named([(U.grad, W.grad, b_ih.grad) for U, W, b_ih, _ in rnn.all_weights], V.grad, c.grad)
-
-
-def by_autograd_of_every_step(p: Problem) -> tuple[list[Tensor], list[Tensor]]:
-    """Return dL/dz_t and dL/dh_t of every layer, (time, hidden) each, by autograd through torch's own operations."""
+    """Return every number of `Numbers.compared` by autograd, through torch's own operations."""
     f = torch.tanh if p.nonlinearity == "tanh" else torch.relu
-    z: list[list[Tensor]] = [[] for _ in p.W]
-    h: list[list[Tensor]] = [[] for _ in p.W]
+    U, W, b, (V, c) = ([tensor.clone().requires_grad_() for tensor in some] for some in (p.U, p.W, p.b, (p.V, p.c)))
+    z: list[list[Tensor]] = [[] for _ in W]
+    h: list[list[Tensor]] = [[] for _ in W]
     logits = []
     for x_t in p.x:
         below = x_t
-        for l, (U, W, b) in enumerate(zip(p.U, p.W, p.b, strict=True)):  # noqa: E741
-            before = h[l][-1] if h[l] else torch.zeros_like(b)
-            z[l].append((F.linear(below, U, b) + F.linear(before, W)).requires_grad_())
+        for l in range(len(W)):  # noqa: E741
+            before = h[l][-1] if h[l] else torch.zeros_like(b[l])
+            z[l].append(F.linear(below, U[l], b[l]) + F.linear(before, W[l]))
             below = f(z[l][-1])
             h[l].append(below)
-        logits.append(F.linear(below, p.V, p.c))
-    wanted = [number for numbers in (z, h) for layer in numbers for number in layer]
+        logits.append(F.linear(below, V, c))
     loss = F.cross_entropy(torch.stack(logits), p.targets, reduction="sum")
-    rows = torch.stack(torch.autograd.grad(loss, wanted)).view(2, len(p.W), len(p.x), -1)
-    return list(rows[0]), list(rows[1])
+    gradients = partial(torch.autograd.grad, loss, retain_graph=True)
+    found = dict(zip(("dV", "dc"), gradients((V, c)), strict=True))
+    for l in range(len(W)):  # noqa: E741
+        found |= {f"dL/dh_t^{l + 1}": torch.stack(gradients(h[l])), f"delta_t^{l + 1}": torch.stack(gradients(z[l]))}
+        found |= zip([f"d{letter}^{l + 1}" for letter in "UWb"], gradients((U[l], W[l], b[l])), strict=True)
+    return found
 
 
-def by_fast_path(p: Problem) -> tuple[dict[str, Tensor], list[Tensor]]:
+def by_fast_path(p: Problem) -> dict[str, Any]:
     """Return the gradients of the weights and the deltas as `model=manual` computes them in training."""
     p.model.zero_grad()
     with record_deltas(p.recurrence) as deltas:
         logits, _ = p.model(p.x.argmax(1)[:, None])
         F.cross_entropy(logits[:, 0], p.targets, reduction="sum").backward()
-    grads = {name: parameter.grad for name, parameter in p.model.named_parameters() if parameter.grad is not None}
-    names = [f"recurrence.layers.{l}" for l in range(len(p.W))]  # noqa: E741
-    layers = [(*split(grads[f"{name}.weight"]), grads[f"{name}.bias"]) for name in names]
-    named = _named(layers, grads["readout.weight"], grads["readout.bias"])
-    return named, [delta[:, 0] for delta in deltas if delta is not None]
-
-
-def _named(layers: Sequence[Sequence[Any]], dV: Any, dc: Any) -> dict[str, Tensor]:
-    named = {f"d{letter}^{l}": grad for l, grads in enumerate(layers, 1) for letter, grad in zip("UWb", grads)}  # noqa: B905, E741
-    return {**named, "dV": dV, "dc": dc}
+    found: dict[str, Any] = {"dV": p.model.readout.weight.grad, "dc": p.model.readout.bias.grad}
+    for l, ((weight, bias), delta) in enumerate(zip(p.recurrence.directions(), deltas, strict=True), 1):  # noqa: E741
+        assert weight.grad is not None and bias is not None and delta is not None
+        dU, dW = split(weight.grad)
+        found |= {f"delta_t^{l}": delta[:, 0], f"dU^{l}": dU, f"dW^{l}": dW, f"db^{l}": bias.grad}
+    return found
 
 
 @dataclass
@@ -177,13 +176,11 @@ class Difference:
 def differences(p: Problem, ours: Numbers) -> list[Difference]:
     """Compare every delta, dL/dh and gradient with autograd's, and with the fast path's where it computes them."""
 
-    def difference(name: str, number: Tensor, autograd: Tensor, fast_path: Tensor | None) -> Difference:
-        of_fast_path = None if fast_path is None else float((number - fast_path).abs().max())
-        return Difference(name, float(number.abs().max()), float((number - autograd).abs().max()), of_fast_path)
+    def largest(number: Tensor) -> float:
+        return float(number.abs().max())
 
-    torchs, (dz, dh), (fast, fast_deltas) = by_autograd(p), by_autograd_of_every_step(p), by_fast_path(p)
-    found = []
-    for l, delta in enumerate(ours.delta):  # noqa: E741
-        found.append(difference(f"dL/dh_t^{l + 1}", ours.above[l] + ours.later[l], dh[l], None))
-        found.append(difference(f"delta_t^{l + 1}", delta, dz[l], fast_deltas[l]))
-    return found + [difference(name, grad, torchs[name], fast[name]) for name, grad in ours.gradients().items()]
+    torchs, fast = by_autograd(p), by_fast_path(p)
+    return [
+        Difference(name, largest(x), largest(x - torchs[name]), largest(x - fast[name]) if name in fast else None)
+        for name, x in ours.compared().items()
+    ]

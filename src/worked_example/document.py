@@ -11,15 +11,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from src.config.schema import ExplainOptions
 from src.worked_example.bptt_example import Difference, Numbers, Problem
 
 WIDTH = 100  # columns of a terminal
 INDENT, GAP = " ", "   "  # before a table, and between its columns
 TOLERANCE = 1e-12  # rounding in float64 stays far below
 PAGE_INPUT = (1, 2, 2, 2, 3)  # x_data of the tutorial's script, over e h l o
-
-
-# -- blocks, and how they are rendered --------------------------------------------------------------------------------
 
 
 class Heading(NamedTuple):
@@ -124,22 +122,13 @@ def _filled(table: Table) -> list[Sequence[str]]:
     return [table.header, *filter(None, table.rows)]
 
 
-# -- the page ---------------------------------------------------------------------------------------------------------
-
-
 def page(
-    word: str, target: str, symbols: str, seed: int, p: Problem, numbers: Numbers, found: Sequence[Difference]
+    options: ExplainOptions, symbols: str, p: Problem, numbers: Numbers, found: Sequence[Difference]
 ) -> list[Block]:
-    """Return the whole page.
-
-    Args:
-        word, target, symbols: the input, the targets, and the vocabulary in the order of its ids.
-        seed: of the weights.
-        p, numbers, found: the network, its numbers, and their differences from autograd's.
-    """
+    """Return the whole page; `symbols` is the vocabulary in the order of its ids, `found` what autograd's differ by."""
     return [
-        *_network(word, target, symbols, seed, p),
-        *_forward(visible(word), visible(target), visible(symbols), p, numbers),
+        *_network(options, symbols, p),
+        *_forward(visible(options.input), visible(options.target), visible(symbols), p, numbers),
         *_backward(p, numbers),
         *_sums(p, numbers),
         Heading("4. The tutorial's page, and its errors"),
@@ -168,21 +157,20 @@ def of(letter: str, layer: int, p: Problem) -> str:
     return f"{letter}^{layer + 1}" if len(p.W) > 1 else letter
 
 
-def _network(word: str, target: str, symbols: str, seed: int, p: Problem) -> list[Block]:
-    layers, hidden = len(p.W), len(p.b[0])
+def _network(options: ExplainOptions, symbols: str, p: Problem) -> list[Block]:
+    layers, hidden, word, target = options.num_layers, options.hidden_size, options.input, options.target
     command = ["python", "-m", "src.train", "model=manual", "model.readout=linear", f"model.hidden_size={hidden}"]
     command += [f"model.num_layers={layers}"] * (layers > 1)
-    command += [f"model.nonlinearity={p.nonlinearity}"] * (p.nonlinearity != "tanh")
-    defaults = {"input": "hello", "target": "ohlol", "symbols": "ehlo"}  # conf/data/hello.yaml
-    given = {"input": word, "target": target, "symbols": symbols}
-    command += [f"data.{key}={given[key]}" for key in defaults if given[key] != defaults[key]]
-    lines = wrapped(map(shlex.quote, [*command, f"seed={seed}"]), WIDTH - 10)
+    command += [f"model.nonlinearity={options.nonlinearity}"] * (options.nonlinearity != "tanh")
+    for key, given, default in (("input", word, "hello"), ("target", target, "ohlol"), ("symbols", symbols, "ehlo")):
+        command += [f"data.{key}={given}"] * (given != default)  # the defaults of conf/data/hello.yaml
+    lines = wrapped(map(shlex.quote, [*command, f"seed={options.seed}"]), WIDTH - 10)
     weights = {of(letter, l, p): matrix(getattr(p, letter)[l]) for l in range(layers) for letter in "UWb"}  # noqa: E741
     weights |= {"V": matrix(p.V), "c": matrix(p.c)}
     tables = []
-    for names in (list(weights)[i : i + 3] for i in range(0, len(weights), 3)):
-        rows = itertools.zip_longest(*(weights[name] for name in names), fillvalue="")
-        tables.append(Table(names, [list(row) for row in rows]))
+    for i in range(0, len(weights), 3):
+        names, some = list(weights)[i : i + 3], list(weights.values())[i : i + 3]
+        tables.append(Table(names, [list(row) for row in itertools.zip_longest(*some, fillvalue="")]))
     text = (
         f"A recurrent network of {layers} layer{'s' * (layers > 1)} with {hidden} {p.nonlinearity} unit"
         f'{"s" * (hidden > 1)}{" each" * (layers > 1)} reads the characters of "{word}" one after another and is to '
@@ -191,7 +179,7 @@ def _network(word: str, target: str, symbols: str, seed: int, p: Problem) -> lis
     return [
         Heading(f'Backpropagation through time: "{word}" -> "{target}"', 1),
         text,
-        f"The weights are those that the seed {seed} gives to:",
+        f"The weights are those that the seed {options.seed} gives to:",
         Code(" \\\n    ".join(lines), "sh"),
         *tables,
     ]
@@ -280,9 +268,6 @@ def _partial_sums(sums: dict[str, Tensor]) -> Table:
     return Table(["t", *sums], rows)
 
 
-# -- errors of the tutorial's page, shown on the numbers at hand ------------------------------------------------------
-
-
 def _page_path(p: Problem, numbers: Numbers) -> list[Block]:
     """Return delta_1^2 by its two paths, in the page's meaning of delta (dL/dh); without numbers below three layers."""
     shown = len(p.W) >= 3 and len(p.x) >= 2
@@ -297,20 +282,21 @@ def _page_path(p: Problem, numbers: Numbers) -> list[Block]:
     W, U, slope = p.W[1], p.U[2], numbers.slope
     by_W, by_U = W.T @ (slope[1][1] * g[1][1]), U.T @ (slope[2][0] * g[2][0])
     printed, corrected = W.T @ (slope[2][1] * g[2][1]) + by_U, by_W + by_U
-    rows: list[tuple[str, Tensor] | None] = [
+    lines = [
         ("delta_2^2 = dL/dh_2^2", g[1][1]),
         ("f'(z_2^2)", slope[1][1]),
         ("by W, along time:          W^2^T diag(f'(z_2^2)) delta_2^2", by_W),
-        None,
+        ("", None),
         ("delta_1^3 = dL/dh_1^3", g[2][0]),
         ("f'(z_1^3)", slope[2][0]),
         ("by U, down from layer 3:   U^3^T diag(f'(z_1^3)) delta_1^3", by_U),
-        None,
+        ("", None),
         ("delta_1^2, the sum of both paths", corrected),
         ("section 2: layer 2, t = 1, from above + from t+1", g[1][0]),
-        None,
+        ("", None),
         ("as printed, with delta_2^3 and z_2^3 in the first term", printed),
     ]
+    rows = [[] if number is None else [name, vector(number, 4)] for name, number in lines]
     off = f"As printed, delta_1^2 is off by up to {_distance(printed, g[1][0])}; corrected, by"
     return [
         "The formula for delta_1^2, layer 2 at step 1. The page calls dL/dh by the name delta (ours is dL/dz = f'(z) * "
@@ -319,7 +305,7 @@ def _page_path(p: Problem, numbers: Numbers) -> list[Block]:
             "delta_1^2 = W^2^T diag(f'(z_2^2)) delta_2^2  +  U^3^T diag(f'(z_1^3)) delta_1^3\n"
             "            the path along time            the path down from layer 3"
         ),
-        Table(["the page's delta, dL/dh", "numbers"], [[row[0], vector(row[1], 4)] if row else [] for row in rows]),
+        Table(["the page's delta, dL/dh", "numbers"], rows),
         f"{error} {off} {_distance(corrected, g[1][0])}.",
     ]
 
@@ -365,7 +351,7 @@ def _comparison(found: Sequence[Difference], layers: int) -> list[Block]:
     ]  # fmt: skip
     return [
         Heading("5. Compared with autograd"),
-        "The same network through torch.nn.RNN and autograd, and through the fast backward pass of model=manual "
+        "The same network through torch's operations and autograd, and through the fast backward pass of model=manual "
         "(src/models/bptt.py): the largest difference of an entry from the numbers above.",
         Table(["", "largest entry", "from autograd's", "from model=manual's"], rows),
         f"The largest difference of all is {worst:.1e}: {'' if worst < TOLERANCE else 'NOT '}below {TOLERANCE:.0e}.",

@@ -5,73 +5,40 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import re
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from src.benchmarks import data, measuring, models
-from src.benchmarks.models import CASES, SIZES, Size, Step, build, operations
-from src.config.commands import MODELS, BenchmarkConfig, BenchmarkOptions, errors_in_benchmark
+from src.benchmarks import MODELS, data, errors_in_benchmark, measuring
+from src.benchmarks.models import CLASSES, SIZES, Size, Step
+from src.config.schema import BenchmarkConfig, BenchmarkOptions
 from tests.runs.commands import SHARED_DATA, refused, run
 
 SMALL = Size(8, 2, 5, 3, 11)
 
 
 def test_the_schema_knows_every_case_and_the_sizes_are_those_on_record():
-    assert tuple(CASES) == MODELS
+    assert {name.removesuffix("_bf16") for name in MODELS} == set(CLASSES)
     assert [size[:4] for size in SIZES] == [
         (128, 1, 64, 32), (128, 2, 50, 50), (256, 1, 100, 64), (512, 2, 100, 64), (1024, 2, 128, 64)
     ]  # fmt: skip
 
 
-def test_operations_are_counted_as_by_hand():
-    # a character, one layer of 2 units, 3 characters: W is 2 x 2, V is 3 x 2, each in three products, 2 for a pair
-    one = Size(2, 1, 1, 1, 3)
-    assert operations(CASES["manual"], one) == 3 * 2 * (4 + 6)
-    assert operations(CASES["stacked"], one) == operations(CASES["manual_bf16"], one) == operations(CASES["cell"], one)
-    assert operations(CASES["lstm"], one) == 3 * 2 * (4 * 4 + 6)
-    two = Size(2, 2, 5, 7, 3)  # the second layer has its U in products too
-    assert operations(CASES["gru"], two) == 3 * 2 * (3 * 3 * 4 + 6) * 35
-
-
-def test_gradients_are_compared_with_float64():
-    errors = models.gradient_errors(list(CASES), SMALL)
-    exact = {name: error for name, error in errors.items() if not CASES[name].bf16}
-    assert all(0 < error < 1e-5 for error in exact.values()), exact
-    assert all(1e-5 < errors[name] < 0.1 for name in errors.keys() - exact.keys()), errors
-
-
-@pytest.mark.parametrize(("factor", "expected"), [(2.0, 1.0), (math.nan, math.nan)])
-def test_a_wrong_gradient_and_one_that_is_no_number_are_seen(monkeypatch, factor, expected):
-    right = models.gradients
-
-    def wrong(model, size, bf16):
-        found = right(model, size, bf16)
-        if next(model.parameters()).dtype is torch.float32:
-            found[1] = factor * found[1]
-        return found
-
-    monkeypatch.setattr(models, "gradients", wrong)
-    errors = models.gradient_errors(["cell", "manual", "lstm"], SMALL)
-    assert list(errors.values()) == pytest.approx([expected] * 3, abs=1e-3, nan_ok=True)
-
-
-def test_the_three_start_from_the_same_weights_and_train():
+def test_all_train_and_the_three_start_from_the_same_weights():
     losses = {}
-    for name in ("cell", "stacked", "manual"):
+    for name in MODELS:
         step = Step(name, SMALL)
+        losses[name] = float(torch.logsumexp(step.model(step.inputs)[0].detach().double(), -1).sum())
         before = [p.detach().clone() for p in step.model.parameters()]
         step()
         step()
         assert all((p != q).any() for p, q in zip(step.model.parameters(), before, strict=True))
-        assert step.state.shape == (2, 3, 8)
-        assert not step.state.requires_grad
-        model = build(CASES[name], SMALL)
-        losses[name] = float(torch.logsumexp(model(step.inputs)[0].detach().double(), -1).sum())
-    assert max(losses.values()) - min(losses.values()) < 1e-3
+        state = step.state[0] if name == "lstm" else step.state
+        assert state.shape == (2, 3, 8)
+        assert not state.requires_grad
+    assert losses["cell"] == pytest.approx(losses["stacked"], rel=1e-5) == losses["manual"]
 
 
 def test_all_take_turns_as_often_as_asked_and_the_order_changes():
@@ -105,7 +72,7 @@ def test_all_errors_are_reported_at_once():
     assert found[1].startswith("benchmark.size_mb is not used by benchmark=models, which has models, hidden_size")
     assert found[2].startswith("benchmark.threads=two: expected auto or ")
     assert found[3].endswith("did you mean stacked?")
-    assert found[4] == "benchmark.out=no/a.json: there is no folder no"
+    assert found[4].startswith("benchmark.out=no/a.json: expected the name of a file in a folder")
     wrong = BenchmarkOptions("models", out=".", models=[], seconds=math.inf, vocab_size=1, repeats=0)
     found = errors_in_benchmark(BenchmarkConfig(wrong))
     assert [text.partition("=")[0].partition(" ")[0] for text in found] == [
@@ -126,7 +93,7 @@ def test_a_typo_on_the_command_line_gets_a_suggestion(tmp_path):
 def test_the_table_of_models_has_the_numbers_of_the_json(tmp_path):
     words = ("benchmark.hidden_size=8", "benchmark.seq_len=4", "benchmark.batch_size=2", "benchmark.repeats=2")
     models = "benchmark.models=[stacked,manual_bf16]"
-    text = run(*words, models, "benchmark.rate_size=64", "benchmark.out=b.json", cwd=tmp_path, module="src.benchmark")
+    text = run(*words, models, "benchmark.out=b.json", cwd=tmp_path, module="src.benchmark")
     assert max(map(len, text.splitlines())) <= 100
     written = json.loads((tmp_path / "b.json").read_text())
     assert (written["format"], written["benchmark"]) == (1, "models")
@@ -140,19 +107,15 @@ def test_the_table_of_models_has_the_numbers_of_the_json(tmp_path):
         assert float(row[0]) == round(found["min_ms"], 2) <= float(row[1]) == round(found["median_ms"], 2)
         assert found["characters_per_second"] == pytest.approx(8e3 / found["median_ms"])
         ratio = result["models"]["stacked"]["median_ms"] / found["median_ms"]
-        assert float(row[5]) == pytest.approx(ratio, abs=0.006)
-        kind = "bfloat16" if name.endswith("bf16") else "float32"
-        assert found["gflops"] == pytest.approx(operations(CASES[name], Size(8, 1, 4, 2)) / found["median_ms"] / 1e6)
-        share = found["gflops"] / result["product_gflops"][kind]
-        assert found["share_of_rate"] == pytest.approx(share, rel=0.1)
+        assert float(row[3]) == pytest.approx(ratio, abs=0.006)
         assert found["peak_mb"] > 100
-        assert re.fullmatch(r"\d\.\de-\d\d", row[8])
+        assert float(row[5]) == round(found["peak_mb"])
     assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
 
 
 @pytest.mark.slow
 def test_each_job_of_a_sweep_writes_a_file_of_its_own(tmp_path):
-    words = ("benchmark.seq_len=2", "benchmark.repeats=1", "benchmark.models=[manual]", "benchmark.rate_size=64")
+    words = ("benchmark.seq_len=2", "benchmark.repeats=1", "benchmark.models=[manual]")
     words += ("benchmark.memory=false", "benchmark.batch_size=2", "benchmark.out=b.json")
     run("-m", "benchmark.hidden_size=3,4", *words, cwd=tmp_path, module="src.benchmark")
     sizes = {path.name: json.loads(path.read_text())["results"][0]["hidden_size"] for path in tmp_path.iterdir()}

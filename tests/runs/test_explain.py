@@ -9,18 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.config.commands import ExplainConfig, ExplainOptions, errors_in_explain
-from src.config.schema import ModelConfig
+from src.config.schema import ExplainConfig, ExplainOptions, ModelConfig
 from src.models.language_model import build_model
+from src.worked_example import errors_in_explain
 from src.worked_example.bptt_example import build_problem, compute, differences
 from src.worked_example.document import Table, as_markdown, as_text, columns, vector, visible
 from tests.runs.commands import run
 
-HELLO = ([1, 0, 2, 2, 3], [3, 1, 2, 3, 2], 4)
-
 
 def explained(num_layers: int = 1, nonlinearity: str = "tanh", hidden_size: int = 3):
-    problem = build_problem(*HELLO, ExplainOptions("", "", hidden_size, num_layers, nonlinearity, seed=0))
+    problem = build_problem(ExplainOptions("hello", "ohlol", hidden_size, num_layers, nonlinearity, seed=0), "ehlo")
     return problem, compute(problem)
 
 
@@ -48,7 +46,7 @@ def test_the_weights_are_those_that_training_starts_from():
     torch.manual_seed(7)
     trained = build_model(config, vocab_size=4).double().state_dict()
     before = torch.random.get_rng_state()
-    problem = build_problem(*HELLO, ExplainOptions("", "", 3, 2, "tanh", seed=7))
+    problem = build_problem(ExplainOptions("hello", "ohlol", 3, 2, "tanh", seed=7), "ehlo")
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(weight, trained[name]) for name, weight in problem.model.state_dict().items())
     assert torch.equal(problem.U[1], trained["recurrence.layers.1.weight"][:, :3])
@@ -153,11 +151,12 @@ def test_markdown_has_equations_as_code_and_another_input_is_explained_too(tmp_p
 
 
 def test_all_errors_are_reported_at_once():
-    wrong = ExplainOptions("ha", "ohlol", 80, 1, "tanh", 2**63, "txt")
+    wrong = ExplainOptions("ha", "ohlol", 80, 7, "tanh", -1, "txt")
     assert errors_in_explain(ExplainConfig(wrong)) == [
-        "explain.format=txt: expected one of text, markdown; did you mean text?",
         "explain.hidden_size=80: expected 1 to 8",
-        "explain.seed=9223372036854775808: expected 0 to 9223372036854775807",
+        "explain.num_layers=7: expected 1 to 6",
+        f"explain.seed=-1: expected at least 0 and at most {2**64 - 1}",
+        "explain.format=txt: expected one of text, markdown; did you mean text?",
         "explain.input=ha has 2 characters and explain.target=ohlol has 5; each step needs one target",
     ]
 
