@@ -13,7 +13,7 @@ from src.inference.options import errors_in_sample
 from src.process import from_standard_input, in_json, line_of_standard_input, pipe_may_close, say
 
 if TYPE_CHECKING:
-    from src.inference.trained_model import TrainedModel
+    from src.inference.load import TrainedModel
 
 
 def sample(config: SampleConfig) -> None:
@@ -22,11 +22,11 @@ def sample(config: SampleConfig) -> None:
     trained = load_in_implementation(config)
     with pipe_may_close():
         if config.interactive:
-            return converse(trained, config, prompt)
-        prompt = trained.start if prompt is None else prompt
-        if config.format == "json":
-            return say(as_json(trained, prompt, config))
-        return stream(trained, prompt, config)
+            converse(trained, config, prompt)
+        elif config.format == "json":
+            say(as_json(trained, trained.start if prompt is None else prompt, config))
+        else:
+            stream(trained, trained.start if prompt is None else prompt, config)
 
 
 def stream(trained: TrainedModel, prompt: str, config: SamplingConfig) -> None:
@@ -34,22 +34,20 @@ def stream(trained: TrainedModel, prompt: str, config: SamplingConfig) -> None:
     from src.inference.generate import generate
 
     pieces = generate(trained, prompt, config)  # raises before the first character is printed
-    several = config.num_samples > 1
-    say((heading(config, 0) if several else "") + prompt)
+    say((heading(config, 0) if config.num_samples > 1 else "") + prompt)
     steps = []
     for step in pieces:
         say(step[0])
         steps.append(step)
-    texts = [prompt + "".join(own) for own in zip(*steps, strict=True)]
-    say("" if texts[0].endswith("\n") else "\n")
-    for index, text in enumerate(texts[1:], start=1):
-        say(heading(config, index) + text + ("" if text.endswith("\n") else "\n"))
+    for index, own in enumerate(zip(*steps, strict=True)):
+        text = prompt + "".join(own)
+        say(("" if index == 0 else f"\n{heading(config, index)}{text}") + ("" if text.endswith("\n") else "\n"))
 
 
 def heading(config: SamplingConfig, index: int) -> str:
     """Return the line above one of several samples."""
     seed = "" if config.seed is None else f", seed {config.seed + index}"
-    return f"{'' if index == 0 else chr(10)}--- sample {index + 1} of {config.num_samples}{seed} ---\n"
+    return f"--- sample {index + 1} of {config.num_samples}{seed} ---\n"
 
 
 def as_json(trained: TrainedModel, prompt: str, config: SamplingConfig) -> str:
@@ -57,10 +55,9 @@ def as_json(trained: TrainedModel, prompt: str, config: SamplingConfig) -> str:
     from src.inference.generate import generate, with_seed
 
     config = with_seed(config)
-    samples = []
-    for index, own in enumerate(zip(*generate(trained, prompt, config), strict=True)):
-        text = "".join(own)
-        samples.append({"seed": (config.seed or 0) + index, "text": prompt + text, "continuation": text})
+    texts = ["".join(own) for own in zip(*generate(trained, prompt, config), strict=True)]
+    seeds = range(config.seed or 0, (config.seed or 0) + config.num_samples)
+    samples = [{"seed": i, "text": prompt + text, "continuation": text} for i, text in zip(seeds, texts, strict=True)]
     options = ("length", "temperature", "top_k", "top_p", "min_p", "seed", "stop")
     model = {"checkpoint": str(trained.path), "model": trained.config.model.name, "prompt": prompt}
     return in_json({**model, **{key: getattr(config, key) for key in options}, "samples": samples}, indent=2)
@@ -70,8 +67,7 @@ def converse(trained: TrainedModel, config: SamplingConfig, prompt: str | None) 
     """Continue `prompt`, if there is one, then one prompt a line; an empty line continues the last text."""
     from src.inference.generate import Conversation
 
-    terminal = sys.stdin.isatty()
-    conversation = Conversation(trained, config)
+    terminal, conversation = sys.stdin.isatty(), Conversation(trained, config)
     while True:
         if prompt is None:
             say("> " if terminal else "")
