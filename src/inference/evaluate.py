@@ -75,10 +75,6 @@ def evaluate_run(
         split: `train`, `val` or `test`; None is `val`, or `train` if there is no `val`.
         changes: keys of the `data` group that differ from the run's.
         model: another implementation to evaluate the same weights in; its numbers are under `also`.
-
-    Raises:
-        DataError: a text that is not there, or a split that it lacks.
-        UserError: weights that do not move to that implementation.
     """
     changed = {key: value for key, value in vars(changes or EvaluationDataConfig()).items() if value is not None}
     data = dataclasses.replace(trained.config.data, **changed)
@@ -119,9 +115,6 @@ def own_corpus(trained: TrainedModel, data: DataConfig) -> Corpus:
 
     It is opened as training opened it, so that it is found in the cache. If that gives other ids (the text has
     changed, or the run started from another's weights), it is encoded with the model's vocabulary.
-
-    Raises:
-        UnknownCharacter: the model has no symbol for a character, and no unknown symbol.
     """
     if data.split is not None and (data.val_path or data.test_path):  # a held-out text replaces its share
         data = dataclasses.replace(data, split=None if data.val_path else data.split[:2])

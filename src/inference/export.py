@@ -159,9 +159,6 @@ def export_to(trained: TrainedModel, format: str, output: str | None = None) -> 
     """Write a model as `onnx`, `torch` or `safetensors`, the last with its configuration beside it as JSON.
 
     Returns the files and the largest difference from the model that the check found.
-
-    Raises:
-        UserError: an extra that is missing, a file that differs from the model.
     """
     vocabulary = {**trained.vocabulary.to_plain(), "symbols": list(trained.vocabulary.symbols)}
     config = to_plain(trained.config)

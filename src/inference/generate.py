@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from src.config.schema import SamplingConfig
+from src.config.schema import SamplingConfig, errors_in_values
 from src.data.vocabulary import TextStream, Vocabulary
 from src.errors import UserError
 from src.inference.incremental import change_parts, stepper
-from src.inference.options import errors_in_sampling
 from src.models.language_model import LanguageModel, State
 
 if TYPE_CHECKING:
@@ -119,7 +118,9 @@ def read_prompt(model: LanguageModel, prompt: np.ndarray) -> tuple[np.ndarray, S
 
 def start(trained: TrainedModel, prompt: str, sampling: SamplingConfig) -> Iterator[np.ndarray]:
     """Return the ids that continue a prompt, as `generate_ids`; a UserError has all errors in prompt and options."""
-    errors = errors_in_sampling(sampling, len(trained.vocabulary))
+    errors, vocab_size = list(errors_in_values(sampling, SamplingConfig)), len(trained.vocabulary)
+    if sampling.top_k is not None and sampling.top_k > vocab_size:
+        errors.append(f"top_k={sampling.top_k}: the vocabulary has {vocab_size} characters; at most that many are kept")
     try:
         ids = trained.ids(prompt, "prompt")
     except UserError as error:

@@ -151,8 +151,8 @@ class TrainedModel:
         except UnknownCharacter as error:
             error.what = error.what.replace("the text", what, 1)
             known = "".join(symbol for symbol in vocabulary.symbols if len(symbol) == 1)
-            shown = repr(known) if len(known) <= 100 else f"{known[:100]!r} and {len(known) - 100} more"
-            raise error.with_remedy(f"leave them out; the model knows {shown}") from None
+            first = repr(known) if len(known) <= 100 else f"{known[:100]!r} and more"
+            raise error.with_remedy(f"leave them out; the model knows {first}") from None
         if vocabulary.unknown_id is not None and (unknown := ids == vocabulary.unknown_id).any():
             names = vocabulary.names(np.unique(codes_of(text, vocabulary.kind)[unknown]).tolist())
             how_many = counted(int(unknown.sum()), vocabulary.kind)
@@ -210,8 +210,8 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
         remedy = "the last checkpoint may be whole: at=last" if has_last else REMEDY
         raise UserError(*error.messages[:-1], f"{error.messages[-1]}; {remedy}") from error
     try:
-        stored = {name: tensor for name, tensor in content["state_dict"].items() if name.startswith(prefix)}
-        weights = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
+        stored = content["state_dict"].items()
+        weights = {name.removeprefix(prefix): tensor for name, tensor in stored if name.startswith(prefix)}
         double = any(tensor.dtype is torch.float64 for tensor in weights.values())
         dtype = torch.float64 if (precision or MODEL_PRECISIONS[double]) == "64-true" else torch.float32
         config: Config = from_plain(content["unroll"]["config"])
@@ -226,35 +226,27 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Return a checkpoint's contents; no pickle in it is ever executed.
-
-    Raises:
-        UserError: no checkpoint, a damaged one, a file of another program, a newer format.
-    """
+    """Return a checkpoint's contents, or raise a UserError; no pickle in it is ever executed."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch.load accepts a file with a flipped byte
-        checkpoint = None if damaged else torch.load(path, map_location=map_location, weights_only=True)
+        content: Any = None if damaged else torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # zipfile, zlib, struct, pickle and torch have a dozen of their own
         raise UserError(f"{path} is no checkpoint, only a part of one, or holds more than plain data") from error
     if damaged:
         raise UserError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
-    ours = checkpoint.get("unroll") if isinstance(checkpoint, dict) else None
+    ours = content.get("unroll") if isinstance(content, dict) else None
     if not isinstance(ours, dict) or "format" not in ours:
         raise UserError(f"{path} was not written by this program: it has no config and no vocabulary inside")
     if ours["format"] != FORMAT:
         raise UserError(f"{path} has format {ours['format']}; this version reads format {FORMAT}")
-    return checkpoint
+    return content
 
 
 def newest_sound(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the newest checkpoint of a run that is whole: `last.ckpt`, or with a warning the one before it.
-
-    Raises:
-        UserError: there is none, or none is whole.
-    """
+    """Return the newest checkpoint of a run that is whole: `last.ckpt`, or with a warning the one before it."""
     errors: list[str] = []
     for path in (folder / "last.ckpt", folder / "previous.ckpt"):
         if path.exists():

@@ -10,7 +10,6 @@ from src.config.schema import (
     ExportConfig,
     InferenceConfig,
     SampleConfig,
-    SamplingConfig,
     ScoreConfig,
     errors_in_values,
 )
@@ -18,7 +17,6 @@ from src.errors import UserError
 from src.files import user_path
 
 EXPORTED = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.safetensors"}  # default file names
-EMPTY_STOP = "stop is empty: expected the text before which a sample ends; leave it out for none"
 
 
 def locate(path: str | Path, at: str | None = None) -> Path:
@@ -27,9 +25,6 @@ def locate(path: str | Path, at: str | None = None) -> Path:
     Args:
         path: a run's folder, or a file (a checkpoint, or weights that `src.export` wrote).
         at: `best` or `last`; None is the best where the run has one, else the last.
-
-    Raises:
-        UserError: there is no such file, or the folder is not a run; with the nearest run.
     """
     if not str(path):
         raise UserError("an empty path names no run: expected its folder, or a file of its checkpoints/")
@@ -88,7 +83,7 @@ def errors_in_sample(config: SampleConfig) -> list[str]:
     """Return what is wrong with the options of `python -m src.sample`."""
     errors = errors_in_inference(config)
     if config.stop == "":
-        errors.append(EMPTY_STOP)
+        errors.append("stop is empty: expected the text before which a sample ends; leave it out for none")
     if config.prompt == "":
         errors.append("prompt is empty: the model needs a character to begin with; leave it out for a line break")
     if config.interactive and config.prompt == "-":
@@ -96,14 +91,6 @@ def errors_in_sample(config: SampleConfig) -> list[str]:
     if config.interactive and (config.num_samples > 1 or config.format != "text"):
         errors.append("interactive=true writes one text as it comes; leave num_samples and format out")
     return errors
-
-
-def errors_in_sampling(sampling: SamplingConfig, vocab_size: int) -> list[str]:
-    """Return what is wrong with options that were given in Python, or that only the model shows."""
-    errors = list(errors_in_values(sampling, SamplingConfig))
-    if sampling.top_k is not None and sampling.top_k > vocab_size:
-        errors.append(f"top_k={sampling.top_k}: the vocabulary has {vocab_size} characters; at most that many are kept")
-    return errors + [EMPTY_STOP] * (sampling.stop == "")
 
 
 def errors_in_score(config: ScoreConfig) -> list[str]:
