@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from src.config.commands import load_in_implementation, run_inference
@@ -13,6 +15,7 @@ from src.inference.options import errors_in_sample
 from src.process import from_standard_input, in_json, line_of_standard_input, pipe_may_close, say
 
 if TYPE_CHECKING:
+    from src.inference.generate import Conversation
     from src.inference.load import TrainedModel
 
 
@@ -20,66 +23,55 @@ def sample(config: SampleConfig) -> None:
     """Generate text and print it."""
     prompt = from_standard_input("prompt") if config.prompt == "-" else config.prompt
     trained = load_in_implementation(config)
+    from src.inference.generate import Conversation, generate, with_seed
+
     with pipe_may_close():
         if config.interactive:
-            converse(trained, config, prompt)
-        elif config.format == "json":
-            say(as_json(trained, trained.start if prompt is None else prompt, config))
-        else:
-            stream(trained, trained.start if prompt is None else prompt, config)
+            return converse(Conversation(trained, config), prompt)
+        prompt, sampling = trained.start if prompt is None else prompt, with_seed(config)
+        pieces = generate(trained, prompt, sampling)  # raises before the first character is printed
+        if config.format == "json":
+            return say(as_json(trained, prompt, sampling, pieces))
+        return stream(prompt, sampling, pieces)
 
 
-def stream(trained: TrainedModel, prompt: str, config: SamplingConfig) -> None:
+def stream(prompt: str, config: SamplingConfig, pieces: Iterator[list[str]]) -> None:
     """Print the first sample as it is generated, then the others, which were generated beside it."""
-    from src.inference.generate import generate
-
-    pieces = generate(trained, prompt, config)  # raises before the first character is printed
-    say((heading(config, 0) if config.num_samples > 1 else "") + prompt)
+    count, seed = config.num_samples, config.seed or 0
+    headings = [f"--- sample {i + 1} of {count}, seed {seed + i} ---\n" if count > 1 else "" for i in range(count)]
+    say(headings[0] + prompt)
     steps = []
     for step in pieces:
         say(step[0])
         steps.append(step)
     for index, own in enumerate(zip(*steps, strict=True)):
         text = prompt + "".join(own)
-        say(("" if index == 0 else f"\n{heading(config, index)}{text}") + ("" if text.endswith("\n") else "\n"))
+        say(("" if index == 0 else f"\n{headings[index]}{text}") + ("" if text.endswith("\n") else "\n"))
 
 
-def heading(config: SamplingConfig, index: int) -> str:
-    """Return the line above one of several samples."""
-    seed = "" if config.seed is None else f", seed {config.seed + index}"
-    return f"--- sample {index + 1} of {config.num_samples}{seed} ---\n"
-
-
-def as_json(trained: TrainedModel, prompt: str, config: SamplingConfig) -> str:
+def as_json(trained: TrainedModel, prompt: str, config: SamplingConfig, pieces: Iterator[list[str]]) -> str:
     """Return all samples and the options they were generated with."""
-    from src.inference.generate import generate, with_seed
-
-    config = with_seed(config)
-    texts = ["".join(own) for own in zip(*generate(trained, prompt, config), strict=True)]
-    seeds = range(config.seed or 0, (config.seed or 0) + config.num_samples)
-    samples = [{"seed": i, "text": prompt + text, "continuation": text} for i, text in zip(seeds, texts, strict=True)]
+    samples = []
+    for seed, own in enumerate(zip(*pieces, strict=True), start=config.seed or 0):
+        text = "".join(own)
+        samples.append({"seed": seed, "text": prompt + text, "continuation": text})
     options = ("length", "temperature", "top_k", "top_p", "min_p", "seed", "stop")
     model = {"checkpoint": str(trained.path), "model": trained.config.model.name, "prompt": prompt}
     return in_json({**model, **{key: getattr(config, key) for key in options}, "samples": samples}, indent=2)
 
 
-def converse(trained: TrainedModel, config: SamplingConfig, prompt: str | None) -> None:
+def converse(conversation: Conversation, prompt: str | None) -> None:
     """Continue `prompt`, if there is one, then one prompt a line; an empty line continues the last text."""
-    from src.inference.generate import Conversation
-
-    terminal, conversation = sys.stdin.isatty(), Conversation(trained, config)
+    terminal = sys.stdin.isatty()
     while True:
         if prompt is None:
             say("> " if terminal else "")
-            prompt = line_of_standard_input()
-        if prompt is None:
-            return say("\n" if terminal else "")
+            if (prompt := line_of_standard_input()) is None:
+                return say("\n" if terminal else "")
         try:
             pieces = conversation.turn(prompt)
-            say(prompt)
-            for piece in pieces:
+            for piece in itertools.chain([prompt], pieces, ["\n"]):
                 say(piece)
-            say("\n")
         except UserError as error:
             print(error, file=sys.stderr)
         prompt = None

@@ -31,7 +31,6 @@ from src.models.language_model import LanguageModel
 
 STEPS = 100  # carried, in the check of an exported step
 AGREE = 1e-5  # the largest difference of a logit that is rounding, in float32
-Run = Callable[..., Any]  # arrays ids, h[, c] -> arrays logits, h_n[, c_n]
 
 
 class CellStep(nn.Module):
@@ -87,7 +86,7 @@ def example(model: LanguageModel, batch: int = 2) -> tuple[tuple[Tensor, ...], A
     return (ids, *map(torch.zeros_like, parts)), ({0: any_size}, tuple({1: any_size} for _ in parts))
 
 
-def check_agreement(model: LanguageModel, run: Run, batch: int = 3) -> float:
+def check_agreement(model: LanguageModel, run: Callable[..., Any], batch: int = 3) -> float:
     """Return the largest difference of a logit over `STEPS` carried steps; a UserError if it is more than rounding."""
     _, *state = (value.numpy() for value in example(model, batch)[0])
     vocab_size = len(run(np.zeros(batch, np.int64), *state)[0][0])

@@ -5,14 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from src.config.schema import (
-    AT,
-    ExportConfig,
-    InferenceConfig,
-    SampleConfig,
-    ScoreConfig,
-    errors_in_values,
-)
+from src.config.schema import AT, ExportConfig, InferenceConfig, SampleConfig, ScoreConfig, errors_in_values
 from src.errors import UserError
 from src.files import user_path
 
