@@ -1,7 +1,4 @@
-"""`from src import load`: a checkpoint, checked, becomes a model to step, sample and score with.
-
-Needs neither Hydra nor Lightning.
-"""
+"""`from src import load`: a checkpoint becomes a model to step, sample and score with. No Hydra, no Lightning."""
 
 from __future__ import annotations
 
@@ -163,7 +160,9 @@ class TrainedModel:
         """Return the text in lower case if the model was trained so; as in training, a character remains one."""
         if not self.config.data.lowercase:
             return text
-        return "".join(lower if len(lower := one.lower()) == 1 else one for one in text)
+        all_letters = self.vocabulary.kind == "characters"  # else those of ASCII, since bytes are lowered one by one
+        lowered = ((one, one.lower() if all_letters or one.isascii() else one) for one in text)
+        return "".join(lower if len(lower) == 1 else one for one, lower in lowered)
 
 
 def implementation_config(config: ModelConfig, name: str) -> ModelConfig:

@@ -211,6 +211,8 @@ def test_an_unseen_character_is_named_with_those_that_are_known(run):
 def test_a_model_of_lowercase_text_reads_any_case(tmp_path):
     trained = load(fabricate(tmp_path / "run", **{"data.lowercase": True}))
     assert trained.ids("The RAIN").tolist() == trained.ids("the rain").tolist()
+    of_bytes = load(fabricate(tmp_path / "b", text="É é " * 90, **{"data.lowercase": True, "data.encoding": "bytes"}))
+    assert of_bytes.ids("É").tolist() == of_bytes.vocabulary.encode("É").tolist()  # bytes: only ASCII, as in training
 
 
 def test_the_run_of_a_checkpoint_is_found_behind_a_link_and_from_inside_its_folder(run, tmp_path, monkeypatch):
