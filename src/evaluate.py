@@ -21,18 +21,15 @@ def evaluate(config: EvaluateConfig) -> None:
 
     result = evaluate_run(trained, config.split, config.data, config.implementation)
     with pipe_may_close():
-        if config.format == "json":
-            say(in_json(result, indent=2))
-        else:
-            say("\n".join(table(result, trained.config.data.name)) + "\n")
+        say(in_json(result, indent=2) if config.format == "json" else table(result, trained.config.data.name))
     written = keep(trained, result)  # last, so that the numbers are printed even if the folder cannot be written to
     if written and config.format == "text":
         with pipe_may_close():
             say(f"written: {written}\n")
 
 
-def table(result: dict[str, Any], data: str) -> list[str]:
-    """Return the lines of the table: the four metrics of the model, the baselines below them."""
+def table(result: dict[str, Any], data: str) -> str:
+    """Return the four metrics of the model as a table, the baselines below them."""
     what = f"{data}, {result['split']}: {result['characters']:,} characters scored once each, the state carried"
     lines = [f"{what} ({result['checkpoint']} checkpoint, step {result['step']})"]
     if result["text"]["changed"]:
@@ -40,15 +37,13 @@ def table(result: dict[str, Any], data: str) -> list[str]:
     lines += [f"note: {note}" for note in result["notes"]]
     lines.append(f"{'':12}{'nats':>10}{'bits':>10}{'perplexity':>12}{'accuracy':>10}")
     for row in (result, *result["also"]):
-        numbers = (row["cross_entropy"], row["bits_per_character"], row["perplexity"])
-        lines.append("{:12}{:10.6f}{:10.6f}{:12.4f}{:10.4f}".format(row["model"], *numbers, row["accuracy"]))
-    for row in result["also"]:
-        lines.append(f"the same weights as {row['model']}: {row['difference']:+.2e} nats")
+        numbers = (row["cross_entropy"], row["bits_per_character"], row["perplexity"], row["accuracy"])
+        lines.append("{:12}{:10.6f}{:10.6f}{:12.4f}{:10.4f}".format(row["model"], *numbers))
+    lines += [f"the same weights as {row['model']}: {row['difference']:+.2e} nats" for row in result["also"]]
     for name, bits in result["baselines"].items():
-        nats = bits * math.log(2)
-        line = f"{name:12}{nats:10.6f}{bits:10.6f}{perplexity(nats):12.4f}"
-        lines.append(f"{line}    beaten" if bits > result["bits_per_character"] else line)
-    return lines
+        nats, beaten = bits * math.log(2), "    beaten" if bits > result["bits_per_character"] else ""
+        lines.append(f"{name:12}{nats:10.6f}{bits:10.6f}{perplexity(nats):12.4f}{beaten}")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

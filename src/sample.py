@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from src.config.commands import load_in_implementation, run_inference
@@ -13,77 +15,63 @@ from src.inference.options import errors_in_sample
 from src.process import from_standard_input, in_json, line_of_standard_input, pipe_may_close, say
 
 if TYPE_CHECKING:
-    from src.inference.trained_model import TrainedModel
+    from src.inference.generate import Conversation
+    from src.inference.load import TrainedModel
 
 
 def sample(config: SampleConfig) -> None:
     """Generate text and print it."""
     prompt = from_standard_input("prompt") if config.prompt == "-" else config.prompt
     trained = load_in_implementation(config)
+    from src.inference.generate import Conversation, generate, with_seed
+
     with pipe_may_close():
         if config.interactive:
-            return converse(trained, config, prompt)
-        prompt = trained.start if prompt is None else prompt
+            return converse(Conversation(trained, config), prompt)
+        prompt, sampling = trained.start if prompt is None else prompt, with_seed(config)
+        pieces = generate(trained, prompt, sampling)  # raises before the first character is printed
         if config.format == "json":
-            return say(as_json(trained, prompt, config))
-        return stream(trained, prompt, config)
+            return say(as_json(trained, prompt, sampling, pieces))
+        return stream(prompt, sampling, pieces)
 
 
-def stream(trained: TrainedModel, prompt: str, config: SamplingConfig) -> None:
+def stream(prompt: str, config: SamplingConfig, pieces: Iterator[list[str]]) -> None:
     """Print the first sample as it is generated, then the others, which were generated beside it."""
-    from src.inference.generate import generate
-
-    pieces = generate(trained, prompt, config)  # raises before the first character is printed
-    several = config.num_samples > 1
-    say((heading(config, 0) if several else "") + prompt)
+    count, seed = config.num_samples, config.seed or 0
+    headings = [f"--- sample {i + 1} of {count}, seed {seed + i} ---\n" if count > 1 else "" for i in range(count)]
+    say(headings[0] + prompt)
     steps = []
     for step in pieces:
         say(step[0])
         steps.append(step)
-    texts = [prompt + "".join(own) for own in zip(*steps, strict=True)]
-    say("" if texts[0].endswith("\n") else "\n")
-    for index, text in enumerate(texts[1:], start=1):
-        say(heading(config, index) + text + ("" if text.endswith("\n") else "\n"))
+    for index, own in enumerate(zip(*steps, strict=True)):
+        text = prompt + "".join(own)
+        say(("" if index == 0 else f"\n{headings[index]}{text}") + ("" if text.endswith("\n") else "\n"))
 
 
-def heading(config: SamplingConfig, index: int) -> str:
-    """Return the line above one of several samples."""
-    seed = "" if config.seed is None else f", seed {config.seed + index}"
-    return f"{'' if index == 0 else chr(10)}--- sample {index + 1} of {config.num_samples}{seed} ---\n"
-
-
-def as_json(trained: TrainedModel, prompt: str, config: SamplingConfig) -> str:
+def as_json(trained: TrainedModel, prompt: str, config: SamplingConfig, pieces: Iterator[list[str]]) -> str:
     """Return all samples and the options they were generated with."""
-    from src.inference.generate import generate, with_seed
-
-    config = with_seed(config)
     samples = []
-    for index, own in enumerate(zip(*generate(trained, prompt, config), strict=True)):
+    for seed, own in enumerate(zip(*pieces, strict=True), start=config.seed or 0):
         text = "".join(own)
-        samples.append({"seed": (config.seed or 0) + index, "text": prompt + text, "continuation": text})
+        samples.append({"seed": seed, "text": prompt + text, "continuation": text})
     options = ("length", "temperature", "top_k", "top_p", "min_p", "seed", "stop")
     model = {"checkpoint": str(trained.path), "model": trained.config.model.name, "prompt": prompt}
     return in_json({**model, **{key: getattr(config, key) for key in options}, "samples": samples}, indent=2)
 
 
-def converse(trained: TrainedModel, config: SamplingConfig, prompt: str | None) -> None:
+def converse(conversation: Conversation, prompt: str | None) -> None:
     """Continue `prompt`, if there is one, then one prompt a line; an empty line continues the last text."""
-    from src.inference.generate import Conversation
-
     terminal = sys.stdin.isatty()
-    conversation = Conversation(trained, config)
     while True:
         if prompt is None:
             say("> " if terminal else "")
-            prompt = line_of_standard_input()
-        if prompt is None:
-            return say("\n" if terminal else "")
+            if (prompt := line_of_standard_input()) is None:
+                return say("\n" if terminal else "")
         try:
             pieces = conversation.turn(prompt)
-            say(prompt)
-            for piece in pieces:
+            for piece in itertools.chain([prompt], pieces, ["\n"]):
                 say(piece)
-            say("\n")
         except UserError as error:
             print(error, file=sys.stderr)
         prompt = None

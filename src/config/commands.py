@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.process import heavy_imports
 
 if TYPE_CHECKING:
-    from src.inference.trained_model import TrainedModel
+    from src.inference.load import TrainedModel
 
 T = TypeVar("T", bound=InferenceConfig)
 
@@ -53,6 +53,4 @@ def load_in_implementation(config: InferenceConfig) -> TrainedModel:
         UserError: no checkpoint that can be read, or weights that do not fit that implementation.
     """
     trained = load_model(config)
-    from src.inference.trained_model import in_implementation
-
-    return in_implementation(trained, config.implementation or trained.config.model.name)
+    return trained.in_implementation(config.implementation or trained.config.model.name)

@@ -1,26 +1,51 @@
-"""Exact evaluation: every transition of a split scored once, beside the baselines and a comparison with the run."""
+"""Exact evaluation: every transition of a split, or of any text, scored once, the state carried.
+
+The cost of a character is -log2 p(character | all before it), in bits.
+"""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from src.baselines import baselines, basis
 from src.config.schema import DataConfig, EvaluationDataConfig
-from src.data.batching import Windows
+from src.data.batching import Windows, evaluation_windows
 from src.data.corpus import Corpus, open_corpus
-from src.errors import UnknownCharacter
+from src.data.splits import LineSplit, TextSplit
+from src.data.text_reader import Source, pieces
+from src.data.vocabulary import codes_of
+from src.errors import DataError, UnknownCharacter, UserError
 from src.files import read_json, write_json
 from src.inference.options import run_of
-from src.inference.score import losses, remedy_for_a_model, split_windows
-from src.inference.trained_model import TrainedModel, in_implementation
-from src.metrics import Tally
-from src.models.language_model import LanguageModel
+from src.metrics import Tally, perplexity
+from src.models.language_model import LanguageModel, State
+from src.models.loss import WindowLoss, window_loss
+
+if TYPE_CHECKING:
+    from src.inference.load import TrainedModel
+
+LEVELS = 16  # of colour on the page of texts coloured by surprisal
+BITS_PER_LEVEL = 0.75  # so that the darkest begins at 11.25 bits, one in 2,400
+
+
+def losses(model: LanguageModel, windows: Windows) -> Iterator[tuple[WindowLoss, Tensor]]:
+    """Yield each window's loss and whether each first guess was right (time, batch); the state is carried."""
+    state: State = None
+    for window in windows:
+        with torch.inference_mode():
+            logits, state = model(window.inputs, None if window.starts else state)
+            loss, hits = window_loss(logits, window.targets, "mean"), logits.argmax(-1) == window.targets
+        yield loss, hits  # outside of the mode, which would else be set in the caller too
 
 
 def evaluate(model: LanguageModel, windows: Windows) -> dict[str, Any]:
@@ -50,20 +75,20 @@ def evaluate_run(
         split: `train`, `val` or `test`; None is `val`, or `train` if there is no `val`.
         changes: keys of the `data` group that differ from the run's.
         model: another implementation to evaluate the same weights in; its numbers are under `also`.
-
-    Raises:
-        DataError: a text that is not there, or a split that it lacks.
-        UserError: weights that do not move to that implementation.
     """
     changed = {key: value for key, value in vars(changes or EvaluationDataConfig()).items() if value is not None}
     data = dataclasses.replace(trained.config.data, **changed)
-    other = in_implementation(trained, model or trained.config.model.name)
+    other = trained.in_implementation(model or trained.config.model.name)
     corpus = own_corpus(trained, data)
     split = split or ("val" if "val" in corpus.splits else "train")
-    windows = split_windows(corpus.splits[split], data.seq_len, data.batch_size)
+    # The state is carried through a text, which is one stream; the items of a list may be side by side
+    streams = data.batch_size if isinstance(corpus.splits[split], LineSplit) else 1
+    windows = evaluation_windows(corpus.splits[split], data.seq_len, streams)
     models = [trained] if other is trained else [trained, other]
     found, *others = [{"model": one.config.model.name, **evaluate(one.model, windows)} for one in models]
     partial = basis(corpus, split) if split != "train" else None
+    run, sha256 = run_of(trained.path), corpus.provenance.get("sha256")
+    trained_on = (read_json(run / "run.json").get("data_provenance") or {}).get("sha256") if run else None
     return {
         "split": split,
         **found,
@@ -72,17 +97,13 @@ def evaluate_run(
         "baselines": {"uniform": math.log2(len(corpus.vocabulary))} if split == "train" else baselines(corpus, split),
         "checkpoint": trained.path.stem,
         **trained.progress,
-        "text": {"sha256": corpus.provenance.get("sha256"), "changed": has_changed(corpus, run_of(trained.path))},
+        "text": {"sha256": sha256, "changed": None if trained_on is None else trained_on != sha256},
         "notes": [*corpus.notes, *([partial] if partial else [])],
     }
 
 
 def keep(trained: TrainedModel, result: dict[str, Any]) -> Path | None:
-    """Write evaluation_<split>.json into the folder of the model's run; None if the model is in no run.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
+    """Write evaluation_<split>.json into the folder of the model's run; None if the model is in no run."""
     if (run := run_of(trained.path)) is None:
         return None
     write_json(path := run / f"evaluation_{result['split']}.json", result)
@@ -94,31 +115,113 @@ def own_corpus(trained: TrainedModel, data: DataConfig) -> Corpus:
 
     It is opened as training opened it, so that it is found in the cache. If that gives other ids (the text has
     changed, or the run started from another's weights), it is encoded with the model's vocabulary.
-
-    Raises:
-        UnknownCharacter: the model has no symbol for a character, and no unknown symbol.
     """
     if data.split is not None and (data.val_path or data.test_path):  # a held-out text replaces its share
         data = dataclasses.replace(data, split=None if data.val_path else data.split[:2])
-    with remedy_for_a_model():
-        if trained.config.init_from is None:
-            with contextlib.suppress(UnknownCharacter):  # the model may know what the training split now lacks
-                corpus = open_corpus(data)
-                if corpus.vocabulary == trained.vocabulary:
-                    return corpus
-        data = dataclasses.replace(data, unknown="error" if trained.vocabulary.unknown_id is None else "map")
-        try:
-            return open_corpus(data, trained.vocabulary)
-        except UnknownCharacter as error:
-            run = run_of(trained.path) or trained.path
-            further = f"train on from it with python -m src.train init_from={run} data.unknown=extend"
-            raise error.with_remedy(f"leave them out of the text, or {further}") from None
-
-
-def has_changed(corpus: Corpus, run: Path | None) -> bool | None:
-    """Return whether the text is not the one that the run was trained on; None if the run's record does not say."""
+    if trained.config.init_from is None:
+        with contextlib.suppress(UnknownCharacter):  # the model may know what the training split now lacks
+            corpus = open_corpus(data)
+            if corpus.vocabulary == trained.vocabulary:
+                return corpus
+    data = dataclasses.replace(data, unknown="error" if trained.vocabulary.unknown_id is None else "map")
     try:
-        recorded = read_json(run / "run.json")["data_provenance"]["sha256"] if run is not None else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return None if recorded is None else recorded != corpus.provenance.get("sha256")
+        return open_corpus(data, trained.vocabulary)
+    except UnknownCharacter as error:
+        run = run_of(trained.path) or trained.path
+        further = f"train on from it with python -m src.train init_from={run} data.unknown=extend"
+        raise error.with_remedy(f"leave them out of the text, or {further}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """The bits of every scored symbol of a text, in order.
+
+    name: of the file, or `text`.
+    given: what is read and not scored: the first symbol; nothing for a list of items.
+    symbols: the scored symbols, as many as `bits`; single bytes if the model reads bytes.
+    bits: -log2 p of each; `total` is their sum.
+    characters: how many were scored: one less than the text has; of a list, each item's and one for its end.
+    cross_entropy: nats per character.
+    accuracy: the share that was the model's first guess.
+    """
+
+    name: str
+    given: bytes
+    symbols: list[bytes]
+    bits: list[float]
+    characters: int
+    total: float
+    cross_entropy: float
+    bits_per_character: float
+    perplexity: float
+    accuracy: float
+
+    def readable(self) -> Iterator[tuple[str, float | None]]:
+        """Yield (character, bits): the bytes of a character together; None if the character was given."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        if given := decoder.decode(self.given):
+            yield given, None
+        bits = 0.0
+        for symbol, cost in zip(self.symbols, self.bits, strict=True):
+            bits += cost
+            if text := decoder.decode(symbol):
+                yield text, bits
+                bits = 0.0
+        if rest := decoder.decode(b"", final=True):
+            yield rest, bits
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain data for JSON, with the keys of evaluation_<split>.json; `text` has pairs (character, bits)."""
+        names = ("name", "characters", "total", "cross_entropy", "bits_per_character", "perplexity", "accuracy", "bits")
+        return {**{name: getattr(self, name) for name in names}, "text": [list(pair) for pair in self.readable()]}
+
+
+def score_ids(trained: TrainedModel, ids: np.ndarray, name: str) -> Score:
+    """Score ids (length,), from a zero state: all but the first; in a list each item with its end."""
+    decode, boundary = trained.vocabulary.decode_bytes, trained.boundary_id
+    if boundary is None:
+        texts, given = [ids] if len(ids) > 1 else [], decode(ids[:1])
+    else:
+        parts = np.split(ids, np.flatnonzero(ids == boundary))  # each but the first begins with a boundary
+        items = [part[part != boundary] for part in parts]
+        texts, given = [np.pad(item, 1, constant_values=boundary) for item in items if len(item)], b""
+    if not texts:
+        what = "one character, which is given" if boundary is None else "line breaks only"
+        raise UserError(f"{name} has {what}; at least one more character is needed to be scored")
+    nats: list[np.ndarray] = []
+    correct = 0
+    for text in texts:
+        for loss, hits in losses(trained.model, evaluation_windows(TextSplit(name, text), trained.config.data.seq_len)):
+            nats.append(loss.losses[:, 0].double().numpy())
+            correct += int(hits.sum())
+    bits = (np.concatenate(nats) / np.log(2)).tolist()
+    symbols = [decode([id]) for id in range(len(trained.vocabulary))]
+    scored = [symbols[id] for text in texts for id in text[1:]]
+    total, count = math.fsum(bits), len(bits)
+    mean = total / count * math.log(2)
+    return Score(name, given, scored, bits, count, total, mean, total / count, perplexity(mean), correct / count)
+
+
+def source_ids(trained: TrainedModel, source: Source) -> np.ndarray:
+    """Return the ids of a file (length,), read as the model's own text was."""
+    try:
+        symbols = list(pieces([source], trained.config.data))
+    except DataError as error:  # data.errors, which its advice may name, was decided when the model was trained
+        what = str(error).partition("; data.errors=")[0]
+        raise DataError(f"{what}; the model reads files as in training: correct the file or name another") from error
+    if trained.config.data.encoding == "bytes":
+        return trained.ids(b"".join(map(bytes, symbols)).decode("utf-8", "surrogateescape"), source.name)
+    codes = [codes_of(piece, "characters") if isinstance(piece, bytes) else piece for piece in symbols]
+    text = np.concatenate([np.empty(0, np.uint32), *codes]).astype("<u4").tobytes().decode("utf-32-le")
+    return trained.ids(text, source.name)
+
+
+def render(scores: Sequence[Score], model: str) -> str:
+    """Return one HTML page: a table if there are several texts, then each text coloured, with the bits as titles."""
+    import jinja2
+
+    template = Path(__file__).with_name("surprisal.html").read_text(encoding="utf-8")
+    page = jinja2.Environment(autoescape=True).from_string(template)
+    shares = [level / (LEVELS - 1) for level in range(LEVELS)]  # of the darkest colour
+    level_of = lambda bits: min(LEVELS - 1, int(bits / BITS_PER_LEVEL))  # noqa: E731
+    return page.render(scores=scores, model=model, shares=shares, width=BITS_PER_LEVEL, level_of=level_of)

@@ -8,13 +8,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,16 +23,14 @@ from torch.nn import functional as F
 
 from src.config.schema import to_plain
 from src.errors import UserError
-from src.files import to_json, user_path, write_atomic, write_json
-from src.inference.incremental import Network, network_of
-from src.inference.load import FORMAT
-from src.inference.options import EXPORTED, errors_in_output, run_of
-from src.inference.trained_model import TrainedModel
+from src.files import user_path, write_atomic, write_json
+from src.inference.incremental import Network, network_of, parts_of
+from src.inference.load import FORMAT, TrainedModel, export_libraries
+from src.inference.options import EXPORTED, run_of
 from src.models.language_model import LanguageModel
 
 STEPS = 100  # carried, in the check of an exported step
 AGREE = 1e-5  # the largest difference of a logit that is rounding, in float32
-Run = Callable[..., Any]  # arrays ids, h[, c] -> arrays logits, h_n[, c_n]
 
 
 class CellStep(nn.Module):
@@ -68,7 +65,7 @@ class ForwardStep(nn.Module):
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Shapes as above."""
         logits, end = self.model(ids[None], state if len(state) > 1 else state[0])
-        return logits[0], *(end if isinstance(end, tuple) else (end,))
+        return logits[0], *parts_of(end)
 
 
 def one_step(model: LanguageModel) -> nn.Module:
@@ -78,21 +75,20 @@ def one_step(model: LanguageModel) -> nn.Module:
     return step.eval().requires_grad_(False)
 
 
-def example(model: LanguageModel, batch: int = 2) -> tuple[Tensor, ...]:
-    """Return ids (batch,) and a state of zeros; a batch of 2, since torch.export takes 1 for a constant."""
-    ids = torch.zeros(batch, dtype=torch.int64)
-    with torch.no_grad():
-        _, state = model(ids[None], None)
-    return ids, *(torch.zeros_like(part) for part in (state if isinstance(state, tuple) else (state,)))
+def example(model: LanguageModel, batch: int = 2) -> tuple[tuple[Tensor, ...], Any]:
+    """Return ids (batch,) and the parts of a state of zeros, and which axes of them may have another size: the batch.
 
-
-def check_agreement(model: LanguageModel, run: Run, batch: int = 3) -> float:
-    """Return the largest difference of a logit over `STEPS` carried steps of random characters.
-
-    Raises:
-        UserError: it is more than rounding.
+    The batch is 2, since torch.export takes 1 for a constant.
     """
-    _, *state = (value.numpy() for value in example(model, batch))
+    ids, any_size = torch.zeros(batch, dtype=torch.int64), torch.export.Dim("batch")
+    with torch.no_grad():
+        parts = parts_of(model(ids[None], None)[1])
+    return (ids, *map(torch.zeros_like, parts)), ({0: any_size}, tuple({1: any_size} for _ in parts))
+
+
+def check_agreement(model: LanguageModel, run: Callable[..., Any], batch: int = 3) -> float:
+    """Return the largest difference of a logit over `STEPS` carried steps; a UserError if it is more than rounding."""
+    _, *state = (value.numpy() for value in example(model, batch)[0])
     vocab_size = len(run(np.zeros(batch, np.int64), *state)[0][0])
     ids = np.random.default_rng(0).integers(0, vocab_size, (STEPS, batch))
     with torch.no_grad():
@@ -108,42 +104,34 @@ def check_agreement(model: LanguageModel, run: Run, batch: int = 3) -> float:
     return largest
 
 
-# -- the three formats: each gives the content of the file, and the largest difference from the model that it found --
-
-
 def export_onnx(model: LanguageModel, header: dict[str, str]) -> tuple[bytes, float]:
-    """The step as ONNX for any batch size, `header` in its metadata."""
-    onnx, _, runtime = needed("onnx", "onnxscript", "onnxruntime")
-    inputs = example(model)
-    names = ["ids", "h", "c"][: len(inputs)], ["logits", "h_n", "c_n"][: len(inputs)]
-    shapes = dynamic_shapes(inputs)
-    with silent():
-        program = torch.onnx.export(
-            one_step(model), inputs, input_names=names[0], output_names=names[1], dynamic_shapes=shapes, verbose=False
-        )
-        proto = program.model_proto  # type: ignore[union-attr]
+    """Return the step as ONNX for any batch size, `header` in its metadata, and its difference from the model."""
+    onnx, _, runtime = export_libraries("onnx", "onnxscript", "onnxruntime")
+    inputs, shapes = example(model)
+    before, after = ["ids", "h", "c"][: len(inputs)], ["logits", "h_n", "c_n"][: len(inputs)]
+    options: dict[str, Any] = {"input_names": before, "output_names": after, "dynamic_shapes": shapes}
+    program = torch.onnx.export(one_step(model), inputs, verbose=False, **options)
+    proto = program.model_proto  # type: ignore[union-attr]
     onnx.helper.set_model_props(proto, header)
     onnx.checker.check_model(proto)
     content = proto.SerializeToString()
     session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    run = lambda *values: session.run(names[1], dict(zip(names[0], values, strict=True)))  # noqa: E731
-    return content, check_agreement(model, run)
+    return content, check_agreement(model, lambda *values: session.run(after, dict(zip(before, values, strict=True))))
 
 
 def export_torch(model: LanguageModel, header: dict[str, str]) -> tuple[bytes, float]:
-    """The step as `torch.export` saves it, for any batch size, `header` as extra files."""
-    inputs, file = example(model), io.BytesIO()
-    with silent():
-        program = torch.export.export(one_step(model), inputs, dynamic_shapes=dynamic_shapes(inputs))
-        torch.export.save(program, file, extra_files=dict(header))
-        loaded = torch.export.load(io.BytesIO(file.getvalue())).module()
+    """Return the step as `torch.export` saves it, `header` as extra files, and its difference from the model."""
+    (inputs, shapes), file = example(model), io.BytesIO()
+    program = torch.export.export(one_step(model), inputs, dynamic_shapes=shapes)
+    torch.export.save(program, file, extra_files=header)
+    loaded = torch.export.load(io.BytesIO(file.getvalue())).module()
     run = lambda *values: [out.numpy() for out in loaded(*map(torch.from_numpy, values))]  # noqa: E731
     return file.getvalue(), check_agreement(model, run)
 
 
 def export_safetensors(model: LanguageModel, header: dict[str, str]) -> tuple[bytes, float]:
-    """The weights under the names of `model.state_dict()`, `header` in the file's."""
-    (safetensors,) = needed("safetensors.torch")
+    """Return the weights under the names of `model.state_dict()`, `header` in the file's, and 0, the difference."""
+    (safetensors,) = export_libraries("safetensors.torch")
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     content = safetensors.save(weights, metadata=header)
     back = safetensors.load(content)
@@ -153,20 +141,6 @@ def export_safetensors(model: LanguageModel, header: dict[str, str]) -> tuple[by
 
 
 WRITERS = {"onnx": export_onnx, "torch": export_torch, "safetensors": export_safetensors}
-
-
-def needed(*modules: str) -> list[ModuleType]:
-    """Import the libraries of the extra `export`; a UserError tells how to install them."""
-    try:
-        return [importlib.import_module(module) for module in modules]
-    except ImportError as error:
-        raise UserError(f"this format needs {' and '.join(modules)}: pip install -e '.[export]' ({error})") from error
-
-
-def dynamic_shapes(inputs: tuple[Tensor, ...]) -> Any:
-    """Return the axes whose size may differ: the batch, of ids and of each part of the state."""
-    batch = torch.export.Dim("batch")
-    return {0: batch}, tuple({1: batch} for _ in inputs[1:])
 
 
 @contextlib.contextmanager
@@ -184,20 +158,14 @@ def export_to(trained: TrainedModel, format: str, output: str | None = None) -> 
     """Write a model as `onnx`, `torch` or `safetensors`, the last with its configuration beside it as JSON.
 
     Returns the files and the largest difference from the model that the check found.
-
-    Raises:
-        UserError: an extra that is missing, a place that cannot be written to, a file that differs from the model.
     """
-    if wrong := errors_in_output(format, output):
-        raise UserError(*wrong)
-    folder = (run_of(trained.path) or trained.path.parent) / "export"
     vocabulary = {**trained.vocabulary.to_plain(), "symbols": list(trained.vocabulary.symbols)}
     config = to_plain(trained.config)
     identity = {"format": FORMAT, "vocabulary": vocabulary, "config": config, "progress": trained.progress}
     plain = {"unroll": identity, "vocabulary": vocabulary, "config": config}  # all of it, and what others need of it
-    # Lone surrogates, which a path may have, as JSON's escapes
-    header = {name: to_json(value).encode("utf-8", "backslashreplace").decode() for name, value in plain.items()}
-    content, difference = WRITERS[format](trained.model, header)
+    with silent():
+        content, difference = WRITERS[format](trained.model, {name: json.dumps(value) for name, value in plain.items()})
+    folder = (run_of(trained.path) or trained.path.parent) / "export"
     files = [user_path(output) if output else folder / EXPORTED[format]]
     files[0].parent.mkdir(exist_ok=True)
     write_atomic(files[0], content)

@@ -7,14 +7,12 @@
 
 The filters apply in this order, each to what the one before has left; what is left is scaled to sum to 1. A draw
 inverts the cumulative sum at a uniform number: one number decides one symbol, and equal numbers give equal texts.
-The prefix is never read again, since the state holds all that the model knows of it.
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from typing import TYPE_CHECKING
@@ -22,58 +20,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from src.config.schema import SamplingConfig
-from src.data.vocabulary import TextStream, Vocabulary, codes_of
+from src.config.schema import SamplingConfig, errors_in_values
+from src.data.vocabulary import TextStream, Vocabulary
 from src.errors import UserError
-from src.inference.incremental import stepper
-from src.inference.options import errors_in_sampling
+from src.inference.incremental import change_parts, stepper
 from src.models.language_model import LanguageModel, State
 
 if TYPE_CHECKING:
-    from src.inference.trained_model import TrainedModel
+    from src.inference.load import TrainedModel
 
-Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 PROMPT_WINDOW = 1024  # steps of the prompt read at once: long enough for fast products, small in memory
 DRAWN_AT_ONCE = 256
 BELOW_ONE = 1 - 2.0**-52  # the largest uniform number: u * sum must stay below the sum after rounding
-log = logging.getLogger(__name__)
-
-# -- one symbol -------------------------------------------------------------------------------------------------------
 
 
-def probabilities(logits: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
-    """logits (batch, vocab) -> the distribution that is drawn from, (batch, vocab) float64, rows sum to 1."""
-    if sampling.temperature == 0:
-        return np.eye(logits.shape[1])[logits.argmax(1)]
-    kept = _weights(logits, sampling)
-    return kept / kept.sum(1, keepdims=True)
-
-
-def sampler(sampling: SamplingConfig) -> Draw:
-    """Return the function (logits (batch, vocab), uniform numbers (batch,)) -> ids (batch,)."""
-    if sampling.temperature == 0:
-        return lambda logits, uniform: logits.argmax(1)
-    return lambda logits, uniform: draw(_weights(logits, sampling), uniform)
-
-
-def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Return the ids (batch,) at which `uniform` (batch,), in [0, 1), falls in the shares of `weights` (batch, vocab).
-
-    id = the first with w_0 + ... + w_id > u * sum(w), so a symbol of weight 0 is never drawn.
-
-    Raises:
-        UserError: weights that are not finite.
-    """
-    total = np.cumsum(weights, 1)
-    if not (total[:, -1] > 0).all():
-        raise UserError("the logits are not finite: the model diverged in training; use an earlier checkpoint")
-    if len(total) == 1:  # of one row a binary search is faster than comparing every symbol
-        return np.array([total[0].searchsorted(uniform[0] * total[0, -1], "right")])
-    return (total <= (uniform * total[:, -1])[:, None]).sum(1)
-
-
-def _weights(logits: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
+def weights_of(logits: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
     """logits (batch, vocab) -> float64 numbers proportional to p, 0 where a filter drops a symbol."""
+    if sampling.temperature == 0:
+        return (np.arange(logits.shape[1]) == logits.argmax(1)[:, None]).astype(np.float64)
     weights = logits.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         weights -= weights.max(1, keepdims=True)  # first, since logits / temperature may overflow
@@ -94,15 +58,25 @@ def _weights(logits: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
     return weights
 
 
+def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Return the ids (batch,) at which `uniform` (batch,), in [0, 1), falls in the shares of `weights` (batch, vocab).
+
+    id = the first with w_0 + ... + w_id > u * sum(w), so a symbol of weight 0 is never drawn.
+    """
+    total = np.cumsum(weights, 1)
+    if not (total[:, -1] > 0).all():
+        raise UserError("the logits are not finite: the model diverged in training; use an earlier checkpoint")
+    if len(total) == 1:  # of one row a binary search is faster than comparing every symbol
+        return np.array([total[0].searchsorted(uniform[0] * total[0, -1], "right")])
+    return (total <= (uniform * total[:, -1])[:, None]).sum(1)
+
+
 def uniform_numbers(seeds: Sequence[int]) -> Iterator[np.ndarray]:
     """Yield (batch,) numbers in [0, 1) without end, number i from the generator of seed i."""
     generators = [np.random.default_rng(seed) for seed in seeds]
     while True:
         block = np.stack([generator.random(DRAWN_AT_ONCE) for generator in generators], axis=1)
         yield from np.minimum(block, BELOW_ONE)
-
-
-# -- ids --------------------------------------------------------------------------------------------------------------
 
 
 def generate_ids(
@@ -123,10 +97,9 @@ def generate_ids(
     """
     last, state = read_prompt(model, prompt)
     logits = np.repeat(last[None], len(seeds), axis=0)
-    decoder = stepper(model, len(seeds), expand_state(state, len(seeds)))
-    choose = sampler(sampling)
+    decoder = stepper(model, change_parts(state, lambda part: part.expand(-1, len(seeds), -1)))
     for uniform in uniform_numbers(seeds):
-        ids = choose(logits, uniform)
+        ids = draw(weights_of(logits, sampling), uniform)
         yield ids
         if boundary is not None and (ended := ids == boundary).any():
             decoder.restart(ended)
@@ -143,20 +116,11 @@ def read_prompt(model: LanguageModel, prompt: np.ndarray) -> tuple[np.ndarray, S
     return logits[-1, 0].numpy(), state
 
 
-def expand_state(state: State, batch: int) -> State:
-    """Repeat the state (layers, 1, hidden) of one stream for a batch of streams."""
-    if isinstance(state, tuple):
-        return tuple(part.expand(-1, batch, -1) for part in state)
-    return state.expand(-1, batch, -1)
-
-
 def start(trained: TrainedModel, prompt: str, sampling: SamplingConfig) -> Iterator[np.ndarray]:
-    """Check options and prompt; return the ids that continue the prompt, as `generate_ids`.
-
-    Raises:
-        UserError: everything that is wrong with the options and the prompt.
-    """
-    errors = errors_in_sampling(sampling, len(trained.vocabulary))
+    """Return the ids that continue a prompt, as `generate_ids`; a UserError has all errors in prompt and options."""
+    errors, vocab_size = list(errors_in_values(sampling, SamplingConfig)), len(trained.vocabulary)
+    if sampling.top_k is not None and sampling.top_k > vocab_size:
+        errors.append(f"top_k={sampling.top_k}: the vocabulary has {vocab_size} characters; at most that many are kept")
     try:
         ids = trained.ids(prompt, "prompt")
     except UserError as error:
@@ -176,60 +140,36 @@ def with_seed(sampling: SamplingConfig) -> SamplingConfig:
     return replace(sampling, seed=secrets.randbelow(2**31)) if sampling.seed is None else sampling
 
 
-# -- text -------------------------------------------------------------------------------------------------------------
-
-
 def generate(trained: TrainedModel, prompt: str, sampling: SamplingConfig) -> Iterator[list[str]]:
-    """Yield step by step the new text of each sample, without the prompt; at the end what was held back.
-
-    Raises:
-        UserError: as `start`, at once.
-    """
+    """Yield step by step the new text of each sample, without the prompt. Errors, those of `start`, come at once."""
     ids = start(trained, prompt, sampling)
-    return decoded(ids, trained.vocabulary, replace(sampling, stop=stop_text(trained, sampling.stop)))
+    return decoded(ids, trained.vocabulary, replace(sampling, stop=trained.in_its_case(sampling.stop or "")))
 
 
 def decoded(ids: Iterator[np.ndarray], vocabulary: Vocabulary, sampling: SamplingConfig) -> Iterator[list[str]]:
     """Yield the text of `sampling.length` steps of ids (num_samples,), or until the stop text ended all samples."""
-    steps = (step.tolist() for step in islice(ids, sampling.length))
     texts = [TextStream(vocabulary, sampling.stop) for _ in range(sampling.num_samples)]
-    for step in steps:
-        yield [text.feed(id) for text, id in zip(texts, step, strict=True)]
-        if sampling.stop is not None and all(text.stopped for text in texts):
+    for step in islice(ids, sampling.length):
+        yield [text.feed(id) for text, id in zip(texts, step.tolist(), strict=True)]
+        if all(text.stopped for text in texts):
             break
     yield [text.finish() for text in texts]
-
-
-def stop_text(trained: TrainedModel, stop: str | None) -> str | None:
-    """Return the stop text in the case that the model writes; warn if it has characters that the model never writes."""
-    if stop is None:
-        return None
-    stop, codes, kind = trained.in_its_case(stop), {*trained.vocabulary.codes}, trained.vocabulary.kind
-    if unknown := sorted(one for one in set(stop) if not codes.issuperset(codes_of(one, kind).tolist())):
-        log.warning("stop=%r never ends a text: the model does not write %s", stop, ", ".join(map(repr, unknown)))
-    return stop
 
 
 class Conversation:
     """One text after another: a prompt begins a new one, an empty prompt continues the last.
 
-    Args:
-        trained: the model.
-        sampling: as for one sample. Each new text has a seed of its own, from `sampling.seed` on.
+    `sampling` is for one sample; each new text has a seed of its own, from `sampling.seed` on.
     """
 
     def __init__(self, trained: TrainedModel, sampling: SamplingConfig) -> None:
         self.trained, self.sampling = trained, sampling
-        self.stop = stop_text(trained, sampling.stop)
+        self.stop = trained.in_its_case(sampling.stop or "")
         self.seeds = count(with_seed(sampling).seed or 0)
         self.ids: Iterator[np.ndarray] | None = None
 
     def turn(self, prompt: str) -> Iterator[str]:
-        """Return the next text, piece by piece: `sampling.length` symbols, or up to the stop text.
-
-        Raises:
-            UserError: what is wrong with the prompt, at once; the last text can still be continued.
-        """
+        """Return the next text, piece by piece; after an error, which comes at once, the last one can be continued."""
         if prompt or self.ids is None:
             sampling = replace(self.sampling, seed=next(self.seeds))
             self.ids = start(self.trained, prompt or self.trained.start, sampling)

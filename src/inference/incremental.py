@@ -70,7 +70,7 @@ class Network(NamedTuple):
 def network_of(recurrence: nn.Module) -> Network | None:
     """Return the cell and the weights of one of this project's recurrences, None for a class of the user's own."""
     layers: list[tuple[Tensor, ...]] = []
-    cell: Cell
+    cell: Cell = elman_cell
     if isinstance(recurrence, (LSTM, GRU)):
         cell, f = lstm_cell if isinstance(recurrence, LSTM) else gru_cell, "tanh"
         for U, W, b_ih, b_hh in recurrence.rnn.all_weights:
@@ -83,7 +83,7 @@ def network_of(recurrence: nn.Module) -> Network | None:
             layers = [(U, W, b, torch.zeros_like(b)) for U, W, b in read_layers(recurrence)]
         except TypeError:
             return None
-        cell, f = elman_cell, nonlinearity_of(recurrence)
+        f = nonlinearity_of(recurrence)
     return Network(cell, f, [tuple(part.detach().t().contiguous().clone() for part in layer) for layer in layers])
 
 
@@ -93,45 +93,48 @@ def nonlinearity_of(recurrence: nn.Module) -> str:
     return str(inner.nonlinearity)
 
 
+def parts_of(state: State) -> tuple[Tensor, ...]:
+    """Return the parts of a state: (h,), or (h, c) of an lstm."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def change_parts(state: State, change: Callable[[Tensor], Tensor]) -> State:
+    """Return a state with each part changed."""
+    return tuple(map(change, state)) if isinstance(state, tuple) else change(state)
+
+
 class ForwardStepper:
     """Any model, by its own forward: the reference for `CellStepper`, and what a recurrence of the user's own gets."""
 
-    def __init__(self, model: LanguageModel, batch: int, state: State = None) -> None:
-        self.model, self.carried = model, state
-        if state is None:
-            with torch.inference_mode():  # only the model knows the shape of its state
-                _, end = model(torch.zeros(1, batch, dtype=torch.int64), None)
-                self.carried = _each(end, torch.zeros_like)
+    def __init__(self, model: LanguageModel, state: State) -> None:
+        self.model, self.state = model, state
 
     def step(self, ids: np.ndarray) -> np.ndarray:
-        """As `CellStepper.step`."""
+        """ids (batch,) -> logits (batch, vocab) of the next character."""
         with torch.inference_mode():
-            logits, self.carried = self.model(torch.from_numpy(ids)[None], self.carried)
+            logits, self.state = self.model(torch.from_numpy(ids)[None], self.state)
         return logits[0].numpy()
 
     def restart(self, streams: np.ndarray) -> None:
-        """As `CellStepper.restart`."""
+        """Set the state to zeros in the streams for which `streams` (batch,) is true."""
         keep = torch.from_numpy(~streams)[:, None]
         with torch.inference_mode():
-            self.carried = _each(self.carried, lambda part: part * keep)
+            self.state = change_parts(self.state, lambda part: part * keep)
 
 
 class CellStepper:
-    """A network in numpy, reading one character of each of `batch` streams at a time, from `state` (zeros if None).
+    """A network in numpy, reading one character of each stream at a time, from `state` (num_layers, batch, hidden).
 
     Products are numpy's: for one row torch's take three times as long, and its threads spin while they wait.
     """
 
-    def __init__(self, network: Network, readout: nn.Module, batch: int, state: State = None) -> None:
+    def __init__(self, network: Network, readout: nn.Module, state: State) -> None:
         self.cell = network.cell
-        self.f: Function = relu if network.nonlinearity == "relu" else np.tanh
+        self.f: Function = np.tanh if network.nonlinearity == "tanh" else lambda z: np.maximum(z, 0)
         self.layers = [tuple(part.cpu().numpy() for part in layer) for layer in network.layers]
-        U, W, b_ih, _ = self.layers[0]
+        U, _, b_ih, _ = self.layers[0]
         self.table = U + b_ih
-        self.states = np.zeros((2 if network.cell is lstm_cell else 1, len(self.layers), batch, len(W)), W.dtype)
-        if state is not None:
-            parts = state if isinstance(state, tuple) else (state,)
-            self.states[:] = np.stack([part.detach().cpu().numpy() for part in parts])
+        self.states = np.ascontiguousarray(np.stack([part.detach().cpu().numpy() for part in parts_of(state)]))
         self.by_layer = [tuple(self.states[:, layer]) for layer in range(len(self.layers))]  # views
         self.readout = None
         if isinstance(readout, nn.Linear):
@@ -139,7 +142,7 @@ class CellStepper:
             self.readout = np.ascontiguousarray(weight.T), bias
 
     def step(self, ids: np.ndarray) -> np.ndarray:
-        """ids (batch,) -> logits (batch, vocab) of the next character."""
+        """As `ForwardStepper.step`."""
         below: Any = None
         for (U, W, b_ih, b_hh), state in zip(self.layers, self.by_layer, strict=True):
             x = self.table.take(ids, 0) if below is None else below.dot(U) + b_ih
@@ -150,25 +153,16 @@ class CellStepper:
         return below.copy() if self.readout is None else below.dot(self.readout[0]) + self.readout[1]
 
     def restart(self, streams: np.ndarray) -> None:
-        """Set the state to zeros in the streams for which `streams` (batch,) is true."""
+        """As `ForwardStepper.restart`."""
         self.states[:, :, streams] = 0
 
 
-def stepper(model: LanguageModel, batch: int, state: State = None) -> CellStepper | ForwardStepper:
-    """Return the fastest stepper for a model on the CPU, from `state` (zeros if None)."""
+def stepper(model: LanguageModel, state: State) -> CellStepper | ForwardStepper:
+    """Return the fastest stepper for a model on the CPU."""
     network = network_of(model.recurrence)
-    return ForwardStepper(model, batch, state) if network is None else CellStepper(network, model.readout, batch, state)
-
-
-def relu(x: np.ndarray) -> np.ndarray:
-    """max(x, 0)."""
-    return np.maximum(x, 0)
+    return ForwardStepper(model, state) if network is None else CellStepper(network, model.readout, state)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)), by tanh, which cannot overflow."""
     return 0.5 * (1 + np.tanh(0.5 * x))
-
-
-def _each(state: State, change: Callable[[Tensor], Tensor]) -> State:
-    return tuple(map(change, state)) if isinstance(state, tuple) else change(state)

@@ -1,78 +1,186 @@
-"""`from src import load`: a checkpoint, checked, becomes a model again. Needs neither Hydra nor Lightning."""
+"""`from src import load`: a checkpoint becomes a model to step, sample and score with. No Hydra, no Lightning."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import logging
-import pickle
-import struct
 import zipfile
-import zlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from src.config.schema import MODEL_PRECISIONS, Config, from_plain
-from src.data.vocabulary import Vocabulary
-from src.errors import UserError
+from src.config.schema import MODEL_PRECISIONS, Config, ModelConfig, SamplingConfig, from_plain
+from src.data.corpora import is_list
+from src.data.splits import BOUNDARY
+from src.data.vocabulary import Vocabulary, codes_of
+from src.errors import UnknownCharacter, UserError, counted
 from src.files import user_path
+from src.inference.evaluate import Score, score_ids
+from src.inference.generate import generate
 from src.inference.options import locate
-from src.inference.trained_model import TrainedModel
-from src.models.language_model import build_model
+from src.models.convert import convert_
+from src.models.language_model import LanguageModel, State, build_model
 
 FORMAT = 1
-# What zipfile and torch.load raise for a file that is not a whole zip, or whose pickle is not plain data
-NO_CHECKPOINT = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, EOFError, OSError),
-    *(ValueError, RuntimeError, LookupError, TypeError, AttributeError),
-)
 REMEDY = "name a run's folder, or a file of its checkpoints/"
 PREFIX = "model."  # in a checkpoint: Lightning names a parameter from the module that trains it
+# Implementations of the same network, between which weights move without loss; as in conf/model/
+IMPLEMENTATIONS = {
+    "cell": "src.models.cell.CellRNN",
+    "stacked": "src.models.stacked.StackedRNN",
+    "manual": "src.models.manual.ManualRNN",
+}
 log = logging.getLogger(__name__)
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Return a checkpoint's contents; no pickle in it is ever executed.
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A model with its vocabulary.
 
-    Raises:
-        UserError: no such file, a damaged one, a file of another program, a newer format.
+    model: ids in, logits out; on the CPU, in evaluation mode.
+    vocabulary: str or bytes <-> ids.
+    config: the configuration it was trained with.
+    path: the file it was read from.
+    progress: the `step` and the `epoch` of the checkpoint.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # torch.load accepts a file with a flipped byte
-                raise UserError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except UserError:
-        raise
-    except NO_CHECKPOINT as error:
-        raise UserError(f"{path} is no checkpoint, only a part of one, or holds more than plain data") from error
-    ours = checkpoint.get("unroll") if isinstance(checkpoint, dict) else None
-    if not isinstance(ours, dict) or "format" not in ours:
-        raise UserError(f"{path} was not written by this program: it has no config and no vocabulary inside")
-    if ours["format"] != FORMAT:
-        raise UserError(f"{path} has format {ours['format']}; this version reads format {FORMAT}")
-    return checkpoint
+
+    model: LanguageModel
+    vocabulary: Vocabulary
+    config: Config
+    path: Path
+    progress: dict[str, Any]
+
+    def step(self, ids: int | list[int] | Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Read one character of each stream; return the logits of the next (batch, vocab), and the state.
+
+        Args:
+            ids: (batch,) ids, or one id, which is a batch of one; `vocabulary.encode` makes them.
+            state: (num_layers, batch, hidden), for an lstm the pair of them; None is zeros.
+        """
+        with torch.no_grad():
+            logits, state = self.model(torch.as_tensor(ids, dtype=torch.int64).reshape(1, -1), state)
+        return logits[0], state
+
+    def sample(
+        self,
+        prompt: str | None = None,
+        *,
+        length: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        seed: int | None = 0,
+        num_samples: int = 1,
+        stop: str | None = None,
+    ) -> str | list[str]:
+        """Return the prompt and the text that the model adds to it; a list of texts for more than one sample.
+
+        Args:
+            prompt: what is read first; None is a line break, if the model knows one.
+            length: symbols to add: characters, or bytes if the model reads bytes.
+            temperature, top_k, top_p, min_p: see `src.inference.generate`; temperature 0 always takes the likeliest.
+            seed: equal seeds give equal texts; None draws one. Sample i of several is what seed + i gives alone.
+            stop: a sample ends before this text.
+
+        Raises:
+            UserError: an empty prompt, a character the model does not know, a number out of range.
+        """
+        sampling = SamplingConfig(temperature, top_k, top_p, min_p, length, num_samples, seed, stop)
+        prompt = self.start if prompt is None else prompt
+        pieces = list(generate(self, prompt, sampling))
+        texts = [prompt + "".join(own) for own in zip(*pieces, strict=True)]
+        return texts[0] if num_samples == 1 else texts
+
+    def score(self, text: str, name: str = "text") -> Score:
+        """Return the bits of each character of a text, given all before it: the numbers of `evaluate` for that text.
+
+        The first character is given and not scored. A model of a list scores each line and its end from a zero state.
+
+        Raises:
+            UserError: nothing to score, or a character that the model does not know.
+        """
+        return score_ids(self, self.ids(text, name), name)
+
+    def to_torch_rnn(self) -> nn.RNN | nn.LSTM | nn.GRU:
+        """Return the recurrence as torch's own module, if torch has one; `model.readout` after it gives the logits."""
+        has_one = hasattr(self.model.recurrence, "rnn")
+        model = self.model if has_one else self.in_implementation("stacked").model
+        return model.recurrence.rnn  # type: ignore[return-value]  # nn.Module types it as a tensor
+
+    def in_implementation(self, name: str) -> TrainedModel:
+        """Return the model with its weights in `cell`, `stacked` or `manual`; itself if it is that already."""
+        if name == self.config.model.name:
+            return self
+        config = dataclasses.replace(self.config, model=implementation_config(self.config.model, name))
+        model = built(config.model, self.vocabulary, next(self.model.parameters()).dtype)
+        convert_(model, self.model)
+        return dataclasses.replace(self, model=model, config=config)
+
+    @property
+    def start(self) -> str:
+        """What is read if no prompt is given: a line break, a blank, or the first symbol that the model knows."""
+        known = [text for text in ("\n", " ") if ord(text) in self.vocabulary.codes]
+        return known[0] if known else self.vocabulary.decode([0])
+
+    @property
+    def boundary_id(self) -> int | None:
+        """The id between the items of a list, after which the state is zeros; None for a model of running text."""
+        return int(self.vocabulary.encode(BOUNDARY)[0]) if is_list(self.config.data) else None
+
+    def ids(self, text: str, what: str = "text") -> np.ndarray:
+        """Return the ids of a text, in lower case if the model was trained so; warn of characters read as unknown.
+
+        Raises:
+            UserError: an empty text; a character that the model has never seen, and it has no unknown symbol.
+        """
+        if not text:
+            raise UserError(f"{what} is empty: the model needs a character to begin with, such as {self.start!r}")
+        text, vocabulary = self.in_its_case(text), self.vocabulary
+        try:
+            ids = vocabulary.encode(text)
+        except UnknownCharacter as error:
+            error.what = error.what.replace("the text", what, 1)
+            known = "".join(symbol for symbol in vocabulary.symbols if len(symbol) == 1)
+            first = repr(known) if len(known) <= 100 else f"{known[:100]!r} and more"
+            raise error.with_remedy(f"leave them out; the model knows {first}") from None
+        if vocabulary.unknown_id is not None and (unknown := ids == vocabulary.unknown_id).any():
+            names = vocabulary.names(np.unique(codes_of(text, vocabulary.kind)[unknown]).tolist())
+            how_many = counted(int(unknown.sum()), vocabulary.kind)
+            log.warning("%s: %s that the model does not know, read as its unknown symbol: %s", what, how_many, names)
+        return ids
+
+    def in_its_case(self, text: str) -> str:
+        """Return the text in lower case if the model was trained so; as in training, a character remains one."""
+        if not self.config.data.lowercase:
+            return text
+        all_letters = self.vocabulary.kind == "characters"  # else those of ASCII, since bytes are lowered one by one
+        lowered = ((one, one.lower() if all_letters or one.isascii() else one) for one in text)
+        return "".join(lower if len(lower) == 1 else one for one, lower in lowered)
 
 
-def newest_sound(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the newest checkpoint of a run that is whole: `last.ckpt`, or with a warning the one before it.
+def implementation_config(config: ModelConfig, name: str) -> ModelConfig:
+    """Return the same network's configuration in the implementation `name`; UserError if that has other equations."""
+    if name == config.name:
+        return config
+    if not {name, config.name} <= IMPLEMENTATIONS.keys():
+        raise UserError(
+            f"model={name}: the weights of a {config.name} model do not fit it; only {', '.join(IMPLEMENTATIONS)} have "
+            "the same weights; name one of them, or leave model= out"
+        )
+    return dataclasses.replace(config, name=name, _target_=IMPLEMENTATIONS[name])
 
-    Raises:
-        UserError: there is none, or none is whole.
-    """
-    errors: list[str] = []
-    for path in (folder / "last.ckpt", folder / "previous.ckpt"):
-        if path.exists():
-            try:
-                return path, read_checkpoint(path)
-            except UserError as error:
-                errors.extend(error.messages)
-                log.warning("%s; trying the one before it", error)
-    raise UserError(*errors or [f"{folder} holds no last.ckpt and no previous.ckpt"])
+
+def built(config: ModelConfig, vocabulary: Vocabulary, dtype: torch.dtype) -> LanguageModel:
+    """Return a model to use, not to train, whose weights are still to be set; the global generator stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        return build_model(config, len(vocabulary)).to(dtype).eval().requires_grad_(False)
 
 
 def load(path: str | Path, *, at: str | None = None, precision: str | None = None) -> TrainedModel:
@@ -89,51 +197,82 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
     if precision not in (None, *MODEL_PRECISIONS):
         raise UserError(f"precision={precision}: expected one of {', '.join(MODEL_PRECISIONS)}")
     file = locate(path, at)
-    exported = file.suffix == ".safetensors"
-    file, content = (file, read_safetensors(file)) if exported else _read(file, is_run=file != user_path(path))
     try:
-        prefix = "" if exported else PREFIX
-        stored = {name: tensor for name, tensor in content["state_dict"].items() if name.startswith(prefix)}
-        weights = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
+        if file.suffix == ".safetensors":
+            content, prefix = read_safetensors(file), ""
+        elif file.name == "last.ckpt" and file != user_path(path):  # a run was named: if it is damaged, the one before
+            (file, content), prefix = newest_sound(file.parent), PREFIX
+        else:
+            content, prefix = read_checkpoint(file), PREFIX
+    except UserError as error:
+        has_last = file != user_path(path) and file.name == "best.ckpt" and (file.parent / "last.ckpt").is_file()
+        remedy = "the last checkpoint may be whole: at=last" if has_last else REMEDY
+        raise UserError(*error.messages[:-1], f"{error.messages[-1]}; {remedy}") from error
+    try:
+        stored = content["state_dict"].items()
+        weights = {name.removeprefix(prefix): tensor for name, tensor in stored if name.startswith(prefix)}
         double = any(tensor.dtype is torch.float64 for tensor in weights.values())
         dtype = torch.float64 if (precision or MODEL_PRECISIONS[double]) == "64-true" else torch.float32
         config: Config = from_plain(content["unroll"]["config"])
         vocabulary = Vocabulary.from_plain(content["unroll"]["vocabulary"])
-        with torch.random.fork_rng(devices=[]):  # building draws random weights; the caller's generator stays as it is
-            model = build_model(config.model, len(vocabulary)).to(dtype)
+        model = built(config.model, vocabulary, dtype)
         model.load_state_dict(weights)
         progress = {"step": content.get("global_step"), "epoch": content.get("epoch")}
-        return TrainedModel(model.eval().requires_grad_(False), vocabulary, config, file, progress)
+        return TrainedModel(model, vocabulary, config, file, progress)
     except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise UserError(f"{file} does not fit its own configuration: {what}; {REMEDY}") from error
 
 
-def _read(file: Path, is_run: bool) -> tuple[Path, dict[str, Any]]:
-    """Return a checkpoint and its contents; if a run was named whose last checkpoint is damaged, the one before."""
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return a checkpoint's contents, or raise a UserError; no pickle in it is ever executed."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint")
     try:
-        return newest_sound(file.parent) if is_run and file.name == "last.ckpt" else (file, read_checkpoint(file))
-    except UserError as error:
-        remedy = REMEDY
-        if is_run and file.name == "best.ckpt" and (file.parent / "last.ckpt").is_file():
-            remedy = "the last checkpoint may be whole: at=last"
-        raise UserError(*error.messages[:-1], f"{error.messages[-1]}; {remedy}") from error
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load accepts a file with a flipped byte
+        content: Any = None if damaged else torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # zipfile, zlib, struct, pickle and torch have a dozen of their own
+        raise UserError(f"{path} is no checkpoint, only a part of one, or holds more than plain data") from error
+    if damaged:
+        raise UserError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
+    ours = content.get("unroll") if isinstance(content, dict) else None
+    if not isinstance(ours, dict) or "format" not in ours:
+        raise UserError(f"{path} was not written by this program: it has no config and no vocabulary inside")
+    if ours["format"] != FORMAT:
+        raise UserError(f"{path} has format {ours['format']}; this version reads format {FORMAT}")
+    return content
+
+
+def newest_sound(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the newest checkpoint of a run that is whole: `last.ckpt`, or with a warning the one before it."""
+    errors: list[str] = []
+    for path in (folder / "last.ckpt", folder / "previous.ckpt"):
+        if path.exists():
+            try:
+                return path, read_checkpoint(path)
+            except UserError as error:
+                errors.extend(error.messages)
+                log.warning("%s; trying the one before it", error)
+    raise UserError(*errors or [f"{folder} holds no last.ckpt and no previous.ckpt"])
+
+
+def export_libraries(*modules: str) -> list[ModuleType]:
+    """Import libraries of the extra `export`; a UserError tells how to install them."""
+    try:
+        return [importlib.import_module(module) for module in modules]
+    except ImportError as error:
+        raise UserError(f"this format needs {' and '.join(modules)}: pip install -e '.[export]' ({error})") from error
 
 
 def read_safetensors(file: Path) -> dict[str, Any]:
     """Return an exported file, which has all but the weights as JSON in its header, in the form of a checkpoint."""
+    (safetensors,) = export_libraries("safetensors")
     try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise UserError(f"{file}: to read it, install the extra: pip install -e '.[export]'") from error
-    try:
-        with safe_open(file, "pt") as opened:
-            header = opened.metadata() or {}
+        with safetensors.safe_open(file, "pt") as opened:
+            identity = json.loads(opened.metadata()["unroll"])
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a mapping
-        identity = json.loads(header["unroll"])
         progress = identity["progress"]
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is no safetensors file, or only a part of one ({error}); {REMEDY}") from error
-    except (ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{file} was not written by this program: no config in its header; {REMEDY}") from error
+    except Exception as error:  # SafetensorError is an Exception; no header, no JSON in it
+        raise UserError(f"{file} is no whole file written by python -m src.export ({error})") from error
     return {"state_dict": weights, "unroll": identity, "global_step": progress["step"], "epoch": progress["epoch"]}

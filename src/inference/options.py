@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
 
-from src.config.schema import (
-    AT,
-    ExportConfig,
-    InferenceConfig,
-    SampleConfig,
-    SamplingConfig,
-    ScoreConfig,
-    errors_in_values,
-    key_table,
-)
+from src.config.schema import AT, ExportConfig, InferenceConfig, SampleConfig, ScoreConfig, errors_in_values
 from src.errors import UserError
 from src.files import user_path
 
 EXPORTED = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.safetensors"}  # default file names
-KINDS: dict[Any, Any] = {int: Integral, float: Real, str: str}  # numbers of numpy are accepted too
-
-# -- the file of a model ----------------------------------------------------------------------------------------------
 
 
 def locate(path: str | Path, at: str | None = None) -> Path:
@@ -33,29 +18,21 @@ def locate(path: str | Path, at: str | None = None) -> Path:
     Args:
         path: a run's folder, or a file (a checkpoint, or weights that `src.export` wrote).
         at: `best` or `last`; None is the best where the run has one, else the last.
-
-    Raises:
-        UserError: there is no such file, or the folder is not a run; with the nearest run.
     """
     if not str(path):
         raise UserError("an empty path names no run: expected its folder, or a file of its checkpoints/")
     place = user_path(path)
-    if place.name == "run.json":
-        place = place.parent
-    if os.path.isfile(place):  # False if the name is too long, where Path.is_file raises
+    if os.path.isfile(place):  # os.path answers False where pathlib raises: a name too long, a folder not readable
         return place
-    if not os.path.exists(place):
+    if not os.path.isdir(place):
         above = next((parent for parent in place.parents if os.path.isdir(parent)), Path())
         near = newest_below(above) if above != Path() else f" (relative paths start at {Path.cwd()})"
         raise UserError(f"{path}: there is no such file or folder{near}")
-    if not os.access(place, os.R_OK | os.X_OK):
-        raise UserError(f"{path} cannot be read: permission denied")
     folder = place / "checkpoints"
-    if not (place / "run.json").is_file() and not folder.is_dir():
+    if not os.path.isfile(place / "run.json") and not os.path.isdir(folder):
         inside = f"; did you mean {place.parent}?" if (place.parent / "run.json").is_file() else newest_below(place)
         raise UserError(f"{path} is no run: it has no run.json and no checkpoints{inside}")
-    names = AT if at else (*AT, "previous")
-    found = [name for name in names if (folder / f"{name}.ckpt").is_file()]
+    found = [name for name in (AT if at else (*AT, "previous")) if os.path.isfile(folder / f"{name}.ckpt")]
     if not found:
         raise UserError(
             f"{path} is a run without a checkpoint in {folder}: it ended before the first one was written, or was "
@@ -83,19 +60,29 @@ def newest_below(place: Path) -> str:
     return f"; did you mean {max(records, key=lambda record: record.stat().st_mtime).parent}?"
 
 
-# -- the options of the commands --------------------------------------------------------------------------------------
+def errors_in_inference(config: InferenceConfig) -> list[str]:
+    """Return what is wrong with the choice of a model, and every value that its key does not allow, one text each."""
+    errors = list(errors_in_values(config, type(config)))
+    if (config.run is None) == (config.checkpoint is None):
+        return ["which model? give run=... (the folder of a run) or checkpoint=... (a file), one of them", *errors]
+    try:
+        locate(config.path or "", config.at if config.at in AT else None)
+    except UserError as error:
+        errors += error.messages
+    return errors
 
 
 def errors_in_sample(config: SampleConfig) -> list[str]:
-    """Return what is wrong with the options of `python -m src.sample`, one text an error."""
-    errors = [*errors_in_inference(config), *_errors_in_stop(config)]
+    """Return what is wrong with the options of `python -m src.sample`."""
+    errors = errors_in_inference(config)
+    if config.stop == "":
+        errors.append("stop is empty: expected the text before which a sample ends; leave it out for none")
     if config.prompt == "":
         errors.append("prompt is empty: the model needs a character to begin with; leave it out for a line break")
-    if config.interactive:
-        if config.prompt == "-":
-            errors.append("interactive=true reads its prompts from standard input; leave prompt=- out")
-        if config.num_samples > 1 or config.format != "text":
-            errors.append("interactive=true writes one text as it comes; leave num_samples and format out")
+    if config.interactive and config.prompt == "-":
+        errors.append("interactive=true reads its prompts from standard input; leave prompt=- out")
+    if config.interactive and (config.num_samples > 1 or config.format != "text"):
+        errors.append("interactive=true writes one text as it comes; leave num_samples and format out")
     return errors
 
 
@@ -113,52 +100,15 @@ def errors_in_score(config: ScoreConfig) -> list[str]:
 
 def errors_in_export(config: ExportConfig) -> list[str]:
     """Return what is wrong with the options of `python -m src.export`."""
-    errors = errors_in_inference(config)
-    return errors + (errors_in_output(config.format, config.output) if config.format in EXPORTED else [])
-
-
-def errors_in_inference(config: InferenceConfig) -> list[str]:
-    """Return what is wrong with the choice of a model, and every value that its key does not allow."""
-    errors = list(errors_in_values(config, type(config)))
-    if (config.run is None) == (config.checkpoint is None):
-        return ["which model? give run=... (the folder of a run) or checkpoint=... (a file), one of them", *errors]
-    try:
-        locate(config.path or "", config.at if config.at in AT else None)
-    except UserError as error:
-        errors += error.messages
-    return errors
-
-
-def errors_in_sampling(sampling: SamplingConfig, vocab_size: int) -> list[str]:
-    """Return what is wrong with options that were given in Python, where nothing has checked their types."""
-    errors = []
-    for key, about in key_table(SamplingConfig).items():
-        value, kind = getattr(sampling, key), KINDS[about.type]
-        if isinstance(value, bool) or not isinstance(value, kind | None if about.optional else kind):
-            errors.append(f"{key}={value!r}: expected a {kind.__name__}")
-    if errors:
-        return errors
-    if sampling.top_k is not None and sampling.top_k > vocab_size:
-        errors.append(f"top_k={sampling.top_k}: the vocabulary has {vocab_size} characters; at most that many are kept")
-    return [*errors_in_values(sampling, SamplingConfig), *errors, *_errors_in_stop(sampling)]
-
-
-def _errors_in_stop(sampling: SamplingConfig) -> Iterator[str]:
-    if sampling.stop == "":
-        yield "stop is empty: expected the text before which a sample ends; leave it out for none"
-
-
-def errors_in_output(format: str, output: str | None) -> list[str]:
-    """Return what is wrong with the file that an export is to write; None is the default file."""
+    errors, output = errors_in_inference(config), config.output
     if output is None:
-        return []
-    if output == "":
-        return ["output is empty: expected a file to write; leave it out for export/ in the run's folder"]
+        return errors
     target = user_path(output)
-    if os.path.isdir(target):  # False if the name is too long, where pathlib raises
-        return [f"output={output} is a folder; name a file in it, such as {target / EXPORTED[format]}"]
-    errors = [] if os.path.isdir(target.parent) else [f"output={output}: there is no folder {target.parent}"]
-    if format == "safetensors" and target.suffix != ".safetensors":
+    if output == "" or os.path.isdir(target):
+        return [*errors, f"output={output} is not a file; name one, or leave it out for export/ in the run's folder"]
+    if not os.path.isdir(target.parent):
+        errors.append(f"output={output}: there is no folder {target.parent}")
+    if config.format == "safetensors" and target.suffix != ".safetensors":
         named = Path(output).with_suffix(".safetensors")
         errors.append(f"output={output}: weights are recognised by their suffix; use output={named}")
     return errors

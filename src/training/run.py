@@ -27,8 +27,7 @@ from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
 from src.errors import RunFailure, UserError
 from src.files import write_atomic
-from src.inference.load import FORMAT, load
-from src.inference.trained_model import TrainedModel, implementation_config
+from src.inference.load import FORMAT, TrainedModel, implementation_config, load
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
 from src.models.language_model import LanguageModel, build_model

@@ -11,10 +11,10 @@ import torch
 
 from src import load
 from src.config.schema import EvaluationDataConfig
-from src.data.batching import LineSplit, TextSplit
+from src.data.batching import evaluation_windows
+from src.data.splits import LineSplit, TextSplit
 from src.errors import UserError
 from src.inference.evaluate import evaluate, evaluate_run, keep
-from src.inference.score import split_windows
 from src.models.gated import GRU
 from src.models.language_model import LanguageModel
 from tests.fabricated_run import MODELS, VERSE, fabricate
@@ -40,7 +40,7 @@ def by_hand(model: LanguageModel, ids: np.ndarray) -> np.ndarray:
 def test_the_state_is_carried_from_the_first_character_to_the_last(model, seq_len):
     ids = np.random.default_rng(0).integers(0, 5, 101).astype(np.uint8)
     expected = by_hand(model, ids)
-    found = evaluate(model, split_windows(TextSplit("test", ids), seq_len))
+    found = evaluate(model, evaluation_windows(TextSplit("test", ids), seq_len))
     assert found["characters"] == 100
     assert found["cross_entropy"] * found["characters"] == pytest.approx(expected.sum(), abs=1e-10)
     by_position = [expected[place::seq_len].mean() for place in range(min(seq_len, 100))]
@@ -54,7 +54,7 @@ def test_items_are_scored_from_a_zero_state_to_their_end_however_many_side_by_si
     items = [generator.integers(1, 5, length) for length in (3, 1, 8, 4, 5, 5, 2)]
     split = LineSplit("test", np.concatenate([[0], *(np.append(item, 0) for item in items)]).astype(np.uint8), 0)
     expected = sum(by_hand(model, np.concatenate(([0], item, [0]))).sum() for item in items)
-    found = evaluate(model, split_windows(split, seq_len, side_by_side))
+    found = evaluate(model, evaluation_windows(split, seq_len, side_by_side))
     assert found["characters"] == sum(len(item) + 1 for item in items)
     assert found["cross_entropy"] * found["characters"] == pytest.approx(expected, abs=1e-10)
 
@@ -63,7 +63,7 @@ def test_accuracy_is_the_share_of_right_first_guesses(model):
     ids = np.random.default_rng(0).integers(0, 5, 50).astype(np.uint8)
     with torch.no_grad():
         guesses = model(torch.from_numpy(ids[:-1].astype(np.int64))[:, None])[0][:, 0].argmax(-1).numpy()
-    found = evaluate(model, split_windows(TextSplit("test", ids), 8))
+    found = evaluate(model, evaluation_windows(TextSplit("test", ids), 8))
     assert found["accuracy"] == pytest.approx((guesses == ids[1:]).mean())
     assert found["bits_per_character"] == pytest.approx(found["cross_entropy"] / math.log(2))
     assert found["perplexity"] == pytest.approx(math.exp(found["cross_entropy"]))

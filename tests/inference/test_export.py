@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from src.config.schema import to_plain
 from src.errors import UserError
 from src.inference import export
 from src.inference.export import export_to
-from src.inference.trained_model import TrainedModel
+from src.inference.incremental import parts_of
+from src.inference.load import TrainedModel
 from tests.fabricated_run import MODELS, fabricate
 
 
@@ -27,8 +29,7 @@ def carried(trained: TrainedModel, steps: int, batch: int) -> tuple[np.ndarray, 
     """ids (steps, batch), the model's logits over them in one window, and the state of zeros it starts from."""
     ids = np.random.default_rng(0).integers(0, len(trained.vocabulary), (steps, batch))
     logits, state = trained.model(torch.from_numpy(ids))
-    parts = state if isinstance(state, tuple) else (state,)
-    return ids, logits.numpy(), [np.zeros_like(part.numpy()) for part in parts]
+    return ids, logits.numpy(), [np.zeros_like(part.numpy()) for part in parts_of(state)]
 
 
 @pytest.mark.slow
@@ -85,9 +86,7 @@ def test_safetensors_come_back_to_the_bit_and_load_as_a_model(trained):
 
 def test_a_run_trained_as_manual_is_exported_and_loaded_as_torch_s_rnn(trained):
     safetensors = pytest.importorskip("safetensors.torch")
-    from src.inference.trained_model import in_implementation
-
-    (path, _), _ = export_to(in_implementation(trained, "stacked"), "safetensors")
+    (path, _), _ = export_to(trained.in_implementation("stacked"), "safetensors")
     weights = safetensors.load_file(path)
     rnn = torch.nn.RNN(len(trained.vocabulary), 13, 2)
     rnn.load_state_dict({k.removeprefix("recurrence.rnn."): v for k, v in weights.items() if "rnn" in k})
@@ -109,13 +108,13 @@ def test_a_file_goes_where_it_is_asked_to_and_nothing_half_made_stays(trained, t
 
 @pytest.mark.parametrize(("format", "library"), [("onnx", "onnxscript"), ("safetensors", "safetensors.torch")])
 def test_a_missing_extra_is_named(trained, monkeypatch, format, library):
-    found = export.importlib.import_module
+    found = importlib.import_module
 
     def without(name: str):
         if name == library:
             raise ImportError(f"No module named {name!r}")
         return found(name)
 
-    monkeypatch.setattr(export.importlib, "import_module", without)
+    monkeypatch.setattr(importlib, "import_module", without)
     with pytest.raises(UserError, match=r"pip install -e '\.\[export\]'"):
         export_to(trained, format)

@@ -9,8 +9,8 @@ import torch
 from src import load
 from src.config.schema import SamplingConfig
 from src.errors import UserError
-from src.inference.generate import Conversation, generate, probabilities, read_prompt
-from src.inference.trained_model import TrainedModel
+from src.inference.generate import Conversation, generate, read_prompt, weights_of
+from src.inference.load import TrainedModel
 from tests.fabricated_run import MODELS, VERSE, fabricate
 
 
@@ -63,9 +63,8 @@ def test_a_stop_text_ends_each_sample_by_itself_and_is_left_out(manual):
     assert len({len(text) for text in stopped}) > 1
 
 
-def test_a_stop_text_that_cannot_come_does_no_harm_and_is_said(manual, caplog):
+def test_a_stop_text_that_cannot_come_does_no_harm(manual):
     assert manual.sample("every", length=30, stop="Ω, 你") == manual.sample("every", length=30)
-    assert ["'Ω', '你'" in line for line in caplog.messages] == [True]
     assert manual.sample("every", length=30, stop="\udce9") == manual.sample("every", length=30)  # an odd byte
 
 
@@ -83,16 +82,10 @@ def test_a_conversation_of_bytes_pauses_in_the_middle_of_a_character(tmp_path):
     assert len(whole) - len(paused) <= 1  # a character that is not whole yet
 
 
-def test_what_is_no_text_is_a_type_error_that_names_it(manual):
-    for wrong in (lambda: manual.sample(5), lambda: manual.sample(b"every"), lambda: manual.score(["every"])):
-        with pytest.raises(TypeError, match=r"(prompt|text): expected a str"):
-            wrong()
-
-
 def test_a_temperature_next_to_nothing_takes_the_likeliest(manual):
     greedy = manual.sample("every", length=30, temperature=0)
     assert manual.sample("every", length=30, temperature=1e-310) == greedy
-    assert probabilities(np.array([[5.0, -3.0, 1e3]]), SamplingConfig(1e-310)).tolist() == [[0, 0, 1]]
+    assert weights_of(np.array([[5.0, -3.0, 1e3]]), SamplingConfig(1e-310)).tolist() == [[0, 0, 1]]
 
 
 def test_all_that_is_wrong_is_told_at_once(manual):
@@ -149,12 +142,11 @@ def test_a_model_of_bytes_writes_whole_characters(tmp_path):
         ({"temperature": -1}, "temperature"),
         ({"top_k": 10_000}, "the vocabulary has"),
         ({"seed": -1}, "seed"),
-        ({"stop": ""}, "stop"),
-        ({"stop": 5}, "stop=5: expected"),
-        ({"length": True}, "length=True: expected"),
-        ({"length": "many"}, "length='many'"),
-        ({"num_samples": None}, "num_samples=None"),
-        ({"seed": 0.5}, "seed=0.5"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"min_p": -0.1}, "min_p"),
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": "Ω"}, "Ω"),
     ],

@@ -8,7 +8,7 @@ import torch
 
 from src.config.schema import ModelConfig
 from src.inference.export import one_step
-from src.inference.incremental import ForwardStepper, stepper
+from src.inference.incremental import ForwardStepper, change_parts, parts_of, stepper
 from src.models.language_model import LanguageModel, build_model
 
 CLASSES = {
@@ -34,11 +34,14 @@ def build(
     return build_model(config, 7 if readout == "identity" else 5).double().eval()
 
 
-def random_state(model: LanguageModel, batch: int):
+def zero_state(model: LanguageModel, batch: int):
     with torch.no_grad():
-        _, state = model(torch.zeros(1, batch, dtype=torch.int64), None)
+        return change_parts(model(torch.zeros(1, batch, dtype=torch.int64), None)[1], torch.zeros_like)
+
+
+def random_state(model: LanguageModel, batch: int):
     torch.manual_seed(2)
-    return tuple(map(torch.randn_like, state)) if isinstance(state, tuple) else torch.randn_like(state)
+    return change_parts(zero_state(model, batch), torch.randn_like)
 
 
 @pytest.mark.parametrize(("name", "nonlinearity"), KINDS)
@@ -49,7 +52,7 @@ def test_a_step_is_the_model_s_own_forward_from_any_state(name, nonlinearity, ba
     ids = torch.randint(5, (11, batch))
     with torch.no_grad():
         logits, _ = model(ids, state)
-    fast = stepper(model, batch, state)
+    fast = stepper(model, state)
     assert not isinstance(fast, ForwardStepper)
     found = np.stack([fast.step(x_t) for x_t in ids.numpy()])
     np.testing.assert_allclose(found, logits.numpy(), rtol=0, atol=1e-12)
@@ -58,27 +61,28 @@ def test_a_step_is_the_model_s_own_forward_from_any_state(name, nonlinearity, ba
 @pytest.mark.parametrize(("name", "nonlinearity"), KINDS)
 def test_a_stream_that_restarts_goes_on_as_a_new_one_and_leaves_the_others_alone(name, nonlinearity):
     model = build(name, nonlinearity)
-    fast, plain = (made(model, 3, random_state(model, 3)) for made in (stepper, ForwardStepper))
+    fast, plain = (made(model, random_state(model, 3)) for made in (stepper, ForwardStepper))
     for made in (fast, plain):
         made.step(np.array([0, 1, 2]))
         made.restart(np.array([False, True, False]))
     again = np.array([3, 3, 3])
     logits = fast.step(again)
     np.testing.assert_allclose(logits, plain.step(again), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(logits[1], stepper(model, 1).step(again[:1])[0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(logits[1], stepper(model, zero_state(model, 1)).step(again[:1])[0], rtol=0, atol=1e-12)
 
 
 def test_an_identity_readout_gives_the_hidden_state():
     model = build("manual", "tanh", layers=1, readout="identity")
-    logits = stepper(model, 2).step(np.array([0, 6]))
-    np.testing.assert_allclose(logits, ForwardStepper(model, 2).step(np.array([0, 6])))
+    state = zero_state(model, 2)
+    logits = stepper(model, state).step(np.array([0, 6]))
+    np.testing.assert_allclose(logits, ForwardStepper(model, state).step(np.array([0, 6])))
 
 
 @pytest.mark.parametrize(("name", "nonlinearity"), KINDS)
 def test_the_step_that_is_exported_is_the_model_s_own_forward(name, nonlinearity):
     model = build(name, nonlinearity)
     state = random_state(model, 4)
-    parts = state if isinstance(state, tuple) else (state,)
+    parts = parts_of(state)
     ids = torch.randint(5, (6, 4))
     with torch.no_grad():
         logits, _ = model(ids, state)

@@ -14,7 +14,6 @@ import torch
 from src import load
 from src.errors import UnknownCharacter, UserError
 from src.inference.options import run_of
-from src.inference.trained_model import in_implementation
 from tests.fabricated_run import MODELS, fabricate
 from tests.runs.commands import environment
 
@@ -181,16 +180,16 @@ def test_the_same_weights_give_the_same_logits_in_every_implementation(tmp_path,
     trained = load(fabricate(tmp_path / "run", model, **{"model.nonlinearity": "relu"}), precision="64-true")
     ids = torch.randint(len(trained.vocabulary), (9, 2))
     torch.testing.assert_close(
-        in_implementation(trained, other).model(ids)[0], trained.model(ids)[0], rtol=0, atol=1e-12
+        trained.in_implementation(other).model(ids)[0], trained.model(ids)[0], rtol=0, atol=1e-12
     )
-    assert in_implementation(trained, other).config.model.name == other
+    assert trained.in_implementation(other).config.model.name == other
 
 
 def test_weights_do_not_move_where_they_would_mean_something_else(tmp_path, run):
     with pytest.raises(UserError, match="only cell, stacked, manual have the same weights"):
-        in_implementation(load(run), "lstm")
+        load(run).in_implementation("lstm")
     with pytest.raises(UserError, match="gru"):
-        in_implementation(load(fabricate(tmp_path / "run", "gru")), "cell")
+        load(fabricate(tmp_path / "run", "gru")).in_implementation("cell")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -212,6 +211,8 @@ def test_an_unseen_character_is_named_with_those_that_are_known(run):
 def test_a_model_of_lowercase_text_reads_any_case(tmp_path):
     trained = load(fabricate(tmp_path / "run", **{"data.lowercase": True}))
     assert trained.ids("The RAIN").tolist() == trained.ids("the rain").tolist()
+    of_bytes = load(fabricate(tmp_path / "b", text="É é " * 90, **{"data.lowercase": True, "data.encoding": "bytes"}))
+    assert of_bytes.ids("É").tolist() == of_bytes.vocabulary.encode("É").tolist()  # bytes: only ASCII, as in training
 
 
 def test_the_run_of_a_checkpoint_is_found_behind_a_link_and_from_inside_its_folder(run, tmp_path, monkeypatch):

@@ -7,10 +7,14 @@ import pytest
 
 from src.config.schema import SamplingConfig as S
 from src.errors import UserError
-from src.inference.generate import draw, probabilities, sampler
-from src.inference.options import errors_in_sampling
+from src.inference.generate import draw, weights_of
 
 LOGITS = np.log(np.array([[0.4, 0.3, 0.2, 0.06, 0.04]]))
+
+
+def probabilities(logits: np.ndarray, choice: S) -> np.ndarray:
+    weights = weights_of(logits, choice)
+    return weights / weights.sum(1, keepdims=True)
 
 
 def kept(choice: S) -> list[int]:
@@ -28,7 +32,7 @@ def test_a_lower_temperature_raises_probabilities_to_its_inverse():
 
 def test_temperature_zero_takes_the_first_of_the_likeliest():
     logits = np.array([[1.0, 3.0, 3.0], [5.0, 5.0, 0.0]])
-    assert sampler(S(0))(logits, np.array([0.99, 0.99])).tolist() == [1, 0]
+    assert draw(weights_of(logits, S(0)), np.array([0.99, 0.99])).tolist() == [1, 0]
     assert probabilities(logits, S(0)).tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
@@ -76,7 +80,7 @@ def test_draws_come_as_often_as_their_probabilities_say(choice):
     generator = np.random.default_rng(5)
     logits = np.repeat(generator.normal(size=(1, 12)) * 2, 40_000, axis=0)
     expected = probabilities(logits[:1], choice)[0] * len(logits)
-    counts = np.bincount(sampler(choice)(logits, generator.random(len(logits))), minlength=12)
+    counts = np.bincount(draw(weights_of(logits, choice), generator.random(len(logits))), minlength=12)
     possible = expected > 0
     assert counts[~possible].sum() == 0
     chi_square = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
@@ -99,28 +103,6 @@ def test_the_ends_of_the_uniform_numbers_never_draw_what_has_no_weight():
     assert draw(np.repeat(weights, 2, 0), np.array([0.0, 1 - 2.0**-52])).tolist() == [1, 3]
 
 
-@pytest.mark.parametrize(
-    ("choice", "named"),
-    [
-        (S(-0.1), "temperature"),
-        (S(float("nan")), "temperature"),
-        (S(top_k=0), "top_k"),
-        (S(top_k=13), "12"),
-        (S(top_p=0.0), "top_p"),
-        (S(top_p=1.1), "top_p"),
-        (S(min_p=-0.1), "min_p"),
-    ],
-)
-def test_a_number_out_of_range_is_named(choice, named):
-    (message,) = errors_in_sampling(choice, 12)
-    assert named in message
-
-
-def test_all_errors_are_reported_at_once():
-    assert len(errors_in_sampling(S(-1, 0, 2, 3), 12)) == 4
-    assert errors_in_sampling(S(np.float32(0), np.int64(12), 1.0, 0.0), 12) == []
-
-
 def test_logits_that_are_not_finite_are_an_error():
     with pytest.raises(UserError, match="not finite"):
-        sampler(S(0.5))(np.array([[1.0, np.nan]]), np.array([0.5]))
+        draw(weights_of(np.array([[1.0, np.nan]]), S(0.5)), np.array([0.5]))
