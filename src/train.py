@@ -35,7 +35,7 @@ def resume(folder: Path, overrides: list[str]) -> None:
     stored_config(folder, overrides)  # reports what is wrong before anything is changed
     changes = changes_in(overrides)
     with heavy_imports():
-        from src.training.resume import resume
+        from src.training.run import resume
     resume(folder, changes)
 
 

@@ -21,7 +21,7 @@ from src.config.schema import (
 )
 from src.errors import UserError, nearest
 from src.files import user_path
-from src.process import heavy_imports
+from src.process import heavy_imports, threads_for, use_threads
 
 if TYPE_CHECKING:
     from src.inference.trained_model import TrainedModel
@@ -198,7 +198,6 @@ def load_model(config: InferenceConfig) -> TrainedModel:
     """
     with heavy_imports():
         from src.inference.load import load
-        from src.training.machine import threads_for, use_threads
     trained = load(config.path or "", at=config.at, precision=config.precision)
     use_threads(threads_for(config.threads, trained.config.model.hidden_size))
     return trained

@@ -26,7 +26,6 @@ IGNORED_WARNINGS = (
     ".*does not have many workers.*",
     ".*callbacks used to create the checkpoint need to be provided.*",  # the user has switched one off
 )
-ONLY_IN_THE_FILE = {"only_in_the_file": True}  # `extra` of a line that the console shows by other means
 log = logging.getLogger(__name__)
 
 
@@ -36,43 +35,34 @@ def is_wanted(record: logging.LogRecord) -> bool:
     return bool(text) and not text.startswith(DROPPED)
 
 
-class Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
+class Console(logging.Handler):
     """The terminal: whatever `sys.stdout` is at the moment of a line (a progress bar and tests replace it)."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stdout)
-        self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write to the present stdout; warnings to stderr."""
-        if getattr(record, "only_in_the_file", False):
+        if getattr(record, "only_in_the_file", False):  # the console shows it by other means
             return
-        self.stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Go on training if stdout is closed or full, and report that once."""
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError) and self.stream is sys.stdout:
-            _silence_stdout(error)
-        else:
-            super().handleError(record)
+        try:
+            if record.levelno >= logging.WARNING:
+                print(self.format(record), file=sys.stderr, flush=True)
+            else:
+                say(self.format(record))
+        except (OSError, ValueError):
+            self.handleError(record)
 
 
 def say(line: str) -> None:
-    """Write a line to the present stdout in one piece, so that the lines of two threads do not mix."""
+    """Write a line to the present stdout in one piece, so that the lines of two threads do not mix.
+
+    If stdout is closed or full the run goes on without it; a closed pipe (`| head`) needs no message.
+    """
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except OSError as error:
-        _silence_stdout(error)
-
-
-def _silence_stdout(error: OSError) -> None:
-    """Write nothing to stdout from now on; a closed pipe (`| head`) needs no message."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    if not isinstance(error, BrokenPipeError):
-        print(f"standard output takes no more lines ({error.strerror}); the work goes on", file=sys.stderr)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        if not isinstance(error, BrokenPipeError):
+            print(f"standard output takes no more lines ({error.strerror}); the work goes on", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -100,7 +90,7 @@ def logging_to(folder: Path) -> Iterator[None]:
         yield
     finally:
         logging.captureWarnings(False)
-        for handler in handlers[1:]:
+        for handler in handlers:
             handler.close()
         root.handlers[:] = before
         root.setLevel(level)
@@ -111,10 +101,9 @@ def say_start(record: Record, corpus: Corpus) -> None:
     known = record.entries
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in corpus.splits.items())
     log.info(
-        "%s on %s (%d characters to tell apart; %s): %s parameters, seed %d, in %s",
-        known["model"], known["data"], known["vocab_size"], sizes, f"{known['parameters']:,}", known["seed"],
-        record.folder,
-    )  # fmt: skip
+        f"{known['model']} on {known['data']} ({known['vocab_size']} characters to tell apart; {sizes}): "
+        f"{known['parameters']:,} parameters, seed {known['seed']}, in {record.folder}"
+    )
     for note in corpus.notes:
         log.info("%s", note)
     baselines = ", ".join(f"{name} {bits:.3f}" for name, bits in known["baselines"].items())

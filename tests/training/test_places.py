@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info
 
 from src.config.run_key import absolute, run_key, with_absolute_paths
 from src.data.text_reader import find
-from src.training.machine import use_threads
+from src.process import use_threads
 from tests.fabricated_run import VERSE, configuration
 from tests.runs.commands import only_run, refused, run
 
