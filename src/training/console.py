@@ -10,9 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from src.data.corpus import Corpus
-from src.metrics import bits_per_character
-from src.training.run_record import NO_FOLDER, Record
+from src.training.run_record import NO_FOLDER
 
 # Beginnings of Lightning's lines that a user can do nothing about, or that our own lines say.
 DROPPED = (
@@ -26,7 +24,6 @@ IGNORED_WARNINGS = (
     ".*does not have many workers.*",
     ".*callbacks used to create the checkpoint need to be provided.*",  # the user has switched one off
 )
-log = logging.getLogger(__name__)
 
 
 def is_wanted(record: logging.LogRecord) -> bool:
@@ -94,27 +91,3 @@ def logging_to(folder: Path) -> Iterator[None]:
             handler.close()
         root.handlers[:] = before
         root.setLevel(level)
-
-
-def say_start(record: Record, corpus: Corpus) -> None:
-    """Log what is trained, and the baselines to compare with."""
-    known = record.entries
-    sizes = ", ".join(f"{name} {len(split):,}" for name, split in corpus.splits.items())
-    log.info(
-        f"{known['model']} on {known['data']} ({known['vocab_size']} characters to tell apart; {sizes}): "
-        f"{known['parameters']:,} parameters, seed {known['seed']}, in {record.folder}"
-    )
-    for note in corpus.notes:
-        log.info("%s", note)
-    baselines = ", ".join(f"{name} {bits:.3f}" for name, bits in known["baselines"].items())
-    partial = f" ({known['baselines_basis']})" if known.get("baselines_basis") else ""
-    log.info("to beat, in bits a character: %s%s", baselines, partial)
-
-
-def say_end(record: Record) -> None:
-    """Log what was reached and where it is stored."""
-    best = record.entries["metrics"]["best"]
-    if best is not None and best["monitor"] == "val/cross_entropy":
-        nats = best["value"]
-        log.info("best val %.4f nats = %.4f bits a character, at step %d", nats, bits_per_character(nats), best["step"])
-    log.info("done in %.1f s: %s", record.entries["seconds"], record.folder)

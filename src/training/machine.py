@@ -51,7 +51,7 @@ def check_machine(trainer: TrainerConfig) -> None:
         )
     most = max(2, here["cpu"]) if kind == "cpu" else here.get(kind, trainer.devices)  # two show it on one core too
     if trainer.devices > most:
-        raise UserError(f"trainer.devices={trainer.devices}: expected at most {most}; this machine has no more {kind}s")
+        raise UserError(f"trainer.devices={trainer.devices}: expected at most {most} on this machine")
     if trainer.precision.startswith("16") and (kind == "cpu" or "gpu" not in here):
         raise UserError(f"trainer.precision={trainer.precision} needs a GPU; on a CPU use bf16-mixed or 32-true")
 
@@ -65,15 +65,11 @@ def check_prompt(samples: TextSamplesConfig, vocabulary: Vocabulary) -> None:
 
 
 def check_monitor(config: Config, splits: Container[str]) -> None:
-    """Raise UserError if the monitored metric is of `val` and the text has no such split.
-
-    Not for the default metric, unless early stopping or the plateau scheduler needs it.
-    """
+    """Raise UserError if a metric of `val` was asked for, or is needed to stop early or for plateau, without a val."""
     monitor, data = config.checkpoint.monitor, config.data.name
-    if "val" in splits or not monitor.startswith("val/"):
-        return
-    needed = config.early_stopping.enabled or config.scheduler.name == "plateau"
-    if needed or data == "hello" or monitor != "val/cross_entropy":  # which is the default of every other text
+    needed = config.early_stopping.enabled or config.scheduler.name == "plateau" or data == "hello"
+    asked = monitor.startswith("val/") and (needed or monitor != "val/cross_entropy")  # the default of other texts
+    if asked and "val" not in splits:
         raise UserError(
             f"checkpoint.monitor={monitor}: the text of data={data} has no val split; "
             f"expected a metric of training, checkpoint.monitor=train/{monitor.removeprefix('val/')}"
@@ -147,17 +143,8 @@ def drawn_seed() -> int:
     return int(os.environ[SEED])
 
 
-def agree(trainer: pl.Trainer, *numbers: int) -> tuple[int, ...]:
-    """Return the largest that any process has of each number or flag; every process must ask, at the same moment."""
-    return tuple(int(number) for number in _reduced(trainer, numbers, "max"))
-
-
-def total(trainer: pl.Trainer, value: float) -> float:
-    """Return the sum of a number over all processes of the run."""
-    return _reduced(trainer, (value,), "sum")[0]
-
-
-def _reduced(trainer: pl.Trainer, numbers: tuple[float, ...], how: str) -> list[float]:
+def reduced(trainer: pl.Trainer, how: str, *numbers: float) -> list[float]:
+    """Return the `max` or `sum` over all processes of each number or flag; every process must ask at the same time."""
     if trainer.world_size == 1:
         return list(numbers)
     import torch

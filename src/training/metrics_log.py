@@ -21,7 +21,7 @@ from src.diagnostics.scalar_logger import last_window, write_scalars
 from src.files import to_json
 from src.metrics import bits_per_character, four_metrics
 from src.training.console import say
-from src.training.machine import total
+from src.training.machine import reduced
 from src.training.module import LanguageModule
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class MetricsLog(Callback):
             self._write(trainer, pl_module, {})
 
     def _write(self, trainer: pl.Trainer, module: LanguageModule, validated: dict[str, float]) -> None:
-        nats, characters = total(trainer, float(module.nats)), int(module.characters)
+        (nats,), characters = reduced(trainer, "sum", float(module.nats)), int(module.characters)
         metrics = {**validated}
         if module.outcome is not None and characters > self.mark[1]:  # else nothing was trained on since
             window = last_window(trainer, module.outcome)  # whose loss and accuracy are shown beside the mean

@@ -32,13 +32,14 @@ from src.errors import RunFailure, UserError
 from src.files import remove_leftovers, write_atomic
 from src.inference.load import FORMAT, load
 from src.inference.trained_model import TrainedModel, implementation_config
+from src.metrics import bits_per_character
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
 from src.models.language_model import LanguageModel, build_model
 from src.process import threads_for, use_threads
 from src.training import machine
 from src.training.checkpoint import Checkpoint, newest_checkpoint, truncate_logs
-from src.training.console import logging_to, say_end, say_start
+from src.training.console import logging_to
 from src.training.machine import peer_is_gone, rank, world_size
 from src.training.module import LanguageModule
 from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, provenance
@@ -136,15 +137,33 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
                     f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()
                 }
                 say_start(record, prepared.corpus)
-            path = checkpoint.path if checkpoint else None
+            path = checkpoint and checkpoint.path
             built.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=path, weights_only=True)
         except BaseException as error:
             _ended_by(error, prepared, record, built)
             return record.folder
     finish(record, "done", prepared, built)
-    if rank() == 0:
-        say_end(record)
+    best = built.metrics.best
+    if best is not None and best["monitor"] == "val/cross_entropy":
+        nats = best["value"]
+        log.info("best val %.4f nats = %.4f bits a character, at step %d", nats, bits_per_character(nats), best["step"])
+    log.info("done in %.1f s: %s", record.entries["seconds"], record.folder)
     return record.folder
+
+
+def say_start(record: Record, corpus: Corpus) -> None:
+    """Log what is trained, and the baselines to compare with."""
+    known = record.entries
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in corpus.splits.items())
+    log.info(
+        f"{known['model']} on {known['data']} ({known['vocab_size']} characters to tell apart; {sizes}): "
+        f"{known['parameters']:,} parameters, seed {known['seed']}, in {record.folder}"
+    )
+    for note in corpus.notes:
+        log.info("%s", note)
+    baselines = ", ".join(f"{name} {bits:.3f}" for name, bits in known["baselines"].items())
+    partial = f" ({known['baselines_basis']})" if known.get("baselines_basis") else ""
+    log.info("to beat, in bits a character: %s%s", baselines, partial)
 
 
 def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: Built) -> None:
@@ -286,22 +305,15 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
     write_config(folder, prepared.config)
     step, changed = 0, "".join(f"; {key} is now {value}" for key, value in changes.items())
     if checkpoint:
-        step, changed = checkpoint.step, changed + end_of_schedule(prepared, checkpoint)
+        step, config, horizon = checkpoint.step, prepared.config, checkpoint.progress["schedule"]["total_steps"]
+        if config.scheduler.name == "cosine" and horizon < run_steps(config.trainer, prepared.steps_an_epoch):
+            rate = config.optimizer.lr * config.scheduler.final_fraction
+            changed += f"; the schedule ends at step {horizon}, that of the first start: its last rate is {rate:g}"
     before = {key: record.entries[key] for key in ("status", "started", "process", "git")}
     resumed = [{"from_step": step, "at": now(), "changes": changes, "before": before}]
     record.entries |= provenance() | {"started": before["started"], "status": "running", "error": None}
     record.entries["resumed"] = record.entries.get("resumed", []) + resumed
     log.info("going on from %s at step %d%s", checkpoint.path.name if checkpoint else "the start", step, changed)
-
-
-def end_of_schedule(prepared: Prepared, checkpoint: Checkpoint) -> str:
-    """Return the note on a schedule that ends before the run does, for its horizon is that of the first start."""
-    config, horizon = prepared.config, checkpoint.progress["schedule"]["total_steps"]
-    if config.scheduler.name != "cosine" or horizon >= run_steps(config.trainer, prepared.steps_an_epoch):
-        return ""
-    rate = config.optimizer.lr * config.scheduler.final_fraction
-    verb = "has ended" if checkpoint.step >= horizon else "ends"
-    return f"; the schedule {verb} at step {horizon}: its last rate is {rate:g}"
 
 
 # -- init_from: the first weights are those of another run, in the same or another implementation ---------------------
@@ -359,8 +371,5 @@ def _extend_recurrence(into: nn.Module, source: nn.Module) -> None:
         (U, W, b), *above = read_layers(source)
         new = read_layers(into)[0].U
     except TypeError as error:
-        raise UserError(
-            f"data.unknown=extend: {type(into).__name__} does not say where the weights of new characters belong; "
-            "use data.unknown=error, or a model of this project"
-        ) from error
+        raise UserError(f"data.unknown=extend: {error}; use data.unknown=error") from error
     write_layers(into, [Layer(torch.cat([U, new[:, U.size(1) :]], dim=1), W, b), *above])

@@ -7,6 +7,7 @@ import datetime
 import functools
 import os
 import platform
+import re
 import secrets
 import socket
 import subprocess
@@ -36,10 +37,7 @@ def new_folder(parent: Path) -> Path:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process, until its end at most; UserError if another process trains in it."""
-    if folder == NO_FOLDER:
-        yield
-        return
-    with lock(folder / ".lock") as held:
+    with contextlib.nullcontext(True) if folder == NO_FOLDER else lock(folder / ".lock") as held:
         if not held:
             raise UserError(f"{folder}: another process is training in it; wait for it, or stop it first")
         yield
@@ -96,10 +94,8 @@ def boot_id() -> str:
 def processor() -> str:
     """Return the processor's name."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    found = re.search(r"model name\s*:(.*)", path.read_text()) if path.exists() else None
+    return found[1].strip() if found else platform.processor()
 
 
 @functools.cache  # of the code that this process has loaded

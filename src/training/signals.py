@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from src.training.checkpoint import CheckpointCallback
 from src.training.lightning_compat import ignore_lightnings_sigterm
-from src.training.machine import agree
+from src.training.machine import reduced
 from src.training.run_record import slurm_job
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -82,8 +82,8 @@ class StopOnSignal(Callback):
         due = self.checkpoints is not None and self.checkpoints.is_due(trainer.global_step)
         # A signal that comes while the processes agree counts at the next batch: it must not be overwritten here
         preempting, self.preempting = self.preempting, False
-        stop, preempted, save = agree(trainer, self.received or int(late), preempting, due)
-        self.stop, self.preempted = max(self.stop, stop), self.preempted or preempted > 0
+        stop, preempted, save = reduced(trainer, "max", self.received or late, preempting, due)
+        self.stop, self.preempted = max(self.stop, int(stop)), self.preempted or preempted > 0
         if self.checkpoints is not None and (self.stop or self.preempted or save):
             self.checkpoints.requested = True
 
@@ -92,8 +92,7 @@ class StopOnSignal(Callback):
         saved = self.checkpoints is None or self.checkpoints.last_step == trainer.global_step
         if self.preempted and saved:
             self.preempted = False
-            (queued,) = agree(trainer, trainer.is_global_zero and requeue())
-            if queued:
+            if any(reduced(trainer, "max", trainer.is_global_zero and requeue())):
                 raise Interrupted(signal.SIGUSR1)
         if self.stop and saved:
             raise Interrupted(self.stop if self.stop > 1 else None)
