@@ -83,7 +83,7 @@ def in_json(content: Any, indent: int | None = None) -> str:
 def line_of_standard_input() -> str | None:
     """Return the next line without its end, or None after the last; other bytes than UTF-8 as surrogates."""
     line = sys.stdin.buffer.readline().decode("utf-8", "surrogateescape")
-    return line.removesuffix("\n").removesuffix("\r") if line else None
+    return line.rstrip("\r\n") if line else None
 
 
 def from_standard_input(what: str) -> str:
