@@ -33,7 +33,7 @@ def resume(folder: Path, overrides: list[str]) -> None:
     """Go on with a run in its folder; the overrides may extend it or move it."""
     _, changes = stored_config(folder, overrides)  # reports what is wrong before anything is changed
     with heavy_imports():
-        from src.training.resume import resume
+        from src.training.run import resume
     resume(folder, changes)
 
 

@@ -17,8 +17,9 @@ from src.config.schema import BenchmarkOptions, ModelConfig, OptimizerConfig, Sa
 from src.data.vocabulary import Vocabulary
 from src.inference.generate import decoded, generate_ids
 from src.models.language_model import LanguageModel, State, build_model, detached
-from src.training.machine import keep_memory, threads_for, use_threads
-from src.training.optimizers import build_optimizer
+from src.process import threads_for, use_threads
+from src.training.machine import keep_memory
+from src.training.module import build_optimizer
 
 
 class Size(NamedTuple):

@@ -92,7 +92,7 @@ def bare(prepared: Any, config: Config) -> Iterator[float]:
     from torch.nn import functional as F
 
     from src.models.language_model import detached
-    from src.training.optimizers import build_optimizer
+    from src.training.module import build_optimizer
 
     model, clip = prepared.module.model, config.trainer.gradient_clip_val
     optimizer = build_optimizer(model.parameters(), config.optimizer)

@@ -40,7 +40,6 @@ def load_model(config: InferenceConfig) -> TrainedModel:
     """
     with heavy_imports():
         from src.inference.load import load
-        from src.training.machine import threads_for, use_threads
     trained = load(config.path or "", at=config.at, precision=config.precision)
     use_threads(threads_for(config.threads, trained.config.model.hidden_size))
     return trained

@@ -185,8 +185,7 @@ class JobRunner:
         }
         try:
             with heavy_imports():
-                from src.training.resume import resume
-                from src.training.run import fit
+                from src.training.run import fit, resume
             if action == "resume":
                 try:
                     resume(folder, None)

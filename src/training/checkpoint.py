@@ -26,7 +26,8 @@ from src.inference.load import newest_sound, read_checkpoint
 from src.training.metrics_log import MetricsLog, validates_this_epoch
 
 GROWING_FILES = ("metrics.jsonl", "metrics.csv", "events.out.tfevents.*")
-# Checkpoints of earlier versions name the state of a callback by its class; these are the keys of today.
+# Checkpoints of earlier versions name the state of a callback by its class; these are the keys of today. Others, as
+# TextSamples, became the key of the same words, text_samples.
 STATE_KEYS = {
     "Keeper": "checkpoint",
     "History": "metrics",
@@ -69,14 +70,13 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
 
 def with_state_keys(content: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint whose callback states have the keys of today, also those inside of `diagnostics`."""
+
+    def renamed(states: Mapping[str, Any]) -> dict[str, Any]:
+        named = {name.partition("{")[0]: state for name, state in states.items()}
+        return {STATE_KEYS.get(key) or re.sub(r"\B[A-Z]", r"_\g<0>", key).lower(): named[key] for key in named}
+
     states = renamed(content.get("callbacks", {}))
     return content | {"callbacks": states | {"diagnostics": renamed(states.get("diagnostics", {}))}}
-
-
-def renamed(states: Mapping[str, Any]) -> dict[str, Any]:
-    """Return states by their keys of today: as in STATE_KEYS, else the class name as `text_samples`."""
-    named = {name.partition("{")[0]: state for name, state in states.items()}
-    return {STATE_KEYS.get(name) or re.sub(r"\B[A-Z]", r"_\g<0>", name).lower(): state for name, state in named.items()}
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -115,9 +115,7 @@ class CheckpointCallback(Callback):
         self.last_step = -1
         self.lengths: dict[str, int] = {}  # of the growing files, at the last checkpoint
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.requested and can_resume_after(trainer, batch_idx):
             self.save(trainer)
 
@@ -154,9 +152,8 @@ class CheckpointCallback(Callback):
     def is_due(self, step: int) -> bool:
         """Whether the cadence asks for a checkpoint; `StopOnSignal` asks this for all processes together."""
         steps, minutes = self.config.every_n_steps, self.config.every_n_minutes
-        if steps and step % steps == 0 and step != self.last_step:
-            return True
-        return minutes is not None and time.monotonic() - self.last_save > 60 * minutes
+        by_steps = bool(steps) and step % (steps or 1) == 0 and step != self.last_step
+        return by_steps or (minutes is not None and time.monotonic() - self.last_save > 60 * minutes)
 
 
 def can_resume_after(trainer: pl.Trainer, batch_idx: int) -> bool:
@@ -170,7 +167,7 @@ def can_resume_after(trainer: pl.Trainer, batch_idx: int) -> bool:
 
 def lengths(folder: Path) -> dict[str, int]:
     """Return the length in bytes of each append-only file of a run."""
-    return {file.name: file.stat().st_size for pattern in GROWING_FILES for file in sorted(folder.glob(pattern))}
+    return {file.name: file.stat().st_size for pattern in GROWING_FILES for file in folder.glob(pattern)}
 
 
 def truncate_logs(folder: Path, to: Mapping[str, int]) -> None:

@@ -10,9 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from src.data.corpus import Corpus
-from src.metrics import bits_per_character
-from src.training.run_record import NO_FOLDER, Record
+from src.training.run_record import NO_FOLDER
 
 # Beginnings of Lightning's lines that a user can do nothing about, or that our own lines say.
 DROPPED = (
@@ -26,8 +24,6 @@ IGNORED_WARNINGS = (
     ".*does not have many workers.*",
     ".*callbacks used to create the checkpoint need to be provided.*",  # the user has switched one off
 )
-ONLY_IN_THE_FILE = {"only_in_the_file": True}  # `extra` of a line that the console shows by other means
-log = logging.getLogger(__name__)
 
 
 def is_wanted(record: logging.LogRecord) -> bool:
@@ -36,43 +32,34 @@ def is_wanted(record: logging.LogRecord) -> bool:
     return bool(text) and not text.startswith(DROPPED)
 
 
-class Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
+class Console(logging.Handler):
     """The terminal: whatever `sys.stdout` is at the moment of a line (a progress bar and tests replace it)."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stdout)
-        self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write to the present stdout; warnings to stderr."""
-        if getattr(record, "only_in_the_file", False):
+        if getattr(record, "only_in_the_file", False):  # the console shows it by other means
             return
-        self.stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Go on training if stdout is closed or full, and report that once."""
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError) and self.stream is sys.stdout:
-            _silence_stdout(error)
-        else:
-            super().handleError(record)
+        try:
+            if record.levelno >= logging.WARNING:
+                print(self.format(record), file=sys.stderr, flush=True)
+            else:
+                say(self.format(record))
+        except (OSError, ValueError):
+            self.handleError(record)
 
 
 def say(line: str) -> None:
-    """Write a line to the present stdout in one piece, so that the lines of two threads do not mix."""
+    """Write a line to the present stdout in one piece, so that the lines of two threads do not mix.
+
+    If stdout is closed or full the run goes on without it; a closed pipe (`| head`) needs no message.
+    """
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except OSError as error:
-        _silence_stdout(error)
-
-
-def _silence_stdout(error: OSError) -> None:
-    """Write nothing to stdout from now on; a closed pipe (`| head`) needs no message."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    if not isinstance(error, BrokenPipeError):
-        print(f"standard output takes no more lines ({error.strerror}); the work goes on", file=sys.stderr)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        if not isinstance(error, BrokenPipeError):
+            print(f"standard output takes no more lines ({error.strerror}); the work goes on", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -100,32 +87,7 @@ def logging_to(folder: Path) -> Iterator[None]:
         yield
     finally:
         logging.captureWarnings(False)
-        for handler in handlers[1:]:
+        for handler in handlers:
             handler.close()
         root.handlers[:] = before
         root.setLevel(level)
-
-
-def say_start(record: Record, corpus: Corpus) -> None:
-    """Log what is trained, and the baselines to compare with."""
-    known = record.entries
-    sizes = ", ".join(f"{name} {len(split):,}" for name, split in corpus.splits.items())
-    log.info(
-        "%s on %s (%d characters to tell apart; %s): %s parameters, seed %d, in %s",
-        known["model"], known["data"], known["vocab_size"], sizes, f"{known['parameters']:,}", known["seed"],
-        record.folder,
-    )  # fmt: skip
-    for note in corpus.notes:
-        log.info("%s", note)
-    baselines = ", ".join(f"{name} {bits:.3f}" for name, bits in known["baselines"].items())
-    partial = f" ({known['baselines_basis']})" if known.get("baselines_basis") else ""
-    log.info("to beat, in bits a character: %s%s", baselines, partial)
-
-
-def say_end(record: Record) -> None:
-    """Log what was reached and where it is stored."""
-    best = record.entries["metrics"]["best"]
-    if best is not None and best["monitor"] == "val/cross_entropy":
-        nats = best["value"]
-        log.info("best val %.4f nats = %.4f bits a character, at step %d", nats, bits_per_character(nats), best["step"])
-    log.info("done in %.1f s: %s", record.entries["seconds"], record.folder)

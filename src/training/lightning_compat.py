@@ -1,8 +1,7 @@
 """Every private attribute of Lightning that we use, written for lightning 2.6.6: why, and what breaks without it.
 
 What Lightning offers in public is used elsewhere: `trainer.is_last_batch`, `trainer.enable_validation`,
-`trainer.accumulate_grad_batches`. Speed tricks (hooks set to None, a profiler without context managers, a plain
-`__setattr__`) are gone: together they were less than 5 % of a step of 128 units.
+`trainer.accumulate_grad_batches`.
 """
 
 from __future__ import annotations
@@ -37,9 +36,8 @@ def run_to_the_end(trainer: pl.Trainer) -> None:
 
 
 def ignore_lightnings_sigterm(trainer: pl.Trainer) -> None:
-    """Forget a SIGTERM that Lightning's own handler has noted before ours replaced it.
+    """Forget a SIGTERM that Lightning's handler has noted before ours (`signals.StopOnSignal`) replaced it.
 
-    Our handler was called too (`signals.StopOnSignal`). Without this Lightning raises SIGTERMException after the next
-    batch: no checkpoint is written, and the exit code is 0.
+    Without this Lightning raises SIGTERMException after the next batch: no checkpoint is written, the exit code is 0.
     """
     trainer._signal_connector.received_sigterm = False

@@ -1,123 +1,79 @@
-"""Checks of a run against this machine and its text before it starts, and process-wide settings. Importing is cheap."""
+"""The machine, and the processes that train one run together: checks before the start, ranks, common decisions.
+
+Process 0 (rank 0) owns the run's folder, its record, its curves and its log; the others compute their share of the
+streams. What only one of them can know (a signal, the time) is agreed on at the end of a batch. Importing this module
+does not import torch.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import functools
+import dataclasses
 import os
+import secrets
 import sys
+import threading
+import time
 from collections.abc import Container
-from typing import Any
+from typing import TYPE_CHECKING
 
-from src.config.schema import Config, ModelConfig, TextSamplesConfig, TrainerConfig
+from src.config.schema import Config, TextSamplesConfig, TrainerConfig
 from src.data.vocabulary import Vocabulary
 from src.errors import UnknownCharacter, UserError
 
-# Up to this hidden size one thread. Alone on two cores a step of two threads is 0.95 to 1.1 times as fast up to 96
-# units and 1.25 to 1.55 at 128, but two such runs side by side slow one another tenfold, and small runs are many.
-SMALL = 128
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+# Set by torchrun, by Lightning's own launcher and by SLURM; the first that is set counts.
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+PEER_IS_GONE = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "gloo", "NCCL")
+SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
+PARENT = "UNROLL_PARENT"  # the id of process 0, for those that Lightning starts from it
 
 
 def available_accelerators() -> dict[str, int]:
-    """Return how many devices of each kind torch finds here."""
+    """Return how many devices of each kind torch sees here."""
     import torch
 
-    counts = {"cpu": os.cpu_count() or 1}
-    if torch.cuda.is_available():
-        counts["gpu"] = torch.cuda.device_count()
-    if torch.backends.mps.is_available():
-        counts["mps"] = 1
-    return counts
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    counts = {"cpu": os.cpu_count() or 1, "gpu": gpus, "mps": int(torch.backends.mps.is_available())}
+    return {kind: count for kind, count in counts.items() if count}
 
 
 def check_machine(trainer: TrainerConfig) -> None:
     """Raise UserError if `trainer` asks for what this machine lacks, with what would work."""
     here = available_accelerators()
-    asked = {"cuda": "gpu"}.get(trainer.accelerator, trainer.accelerator)
-    if asked != "auto" and asked not in here:
+    kind = {"cuda": "gpu"}.get(trainer.accelerator, trainer.accelerator)
+    if kind != "auto" and kind not in here:
         raise UserError(
-            f"trainer.accelerator={trainer.accelerator}, but torch finds none on this machine; "
+            f"trainer.accelerator={trainer.accelerator}, but torch sees none on this machine; "
             f"use trainer.accelerator={' or '.join(here)}"
         )
-    most = (
-        max(2, here["cpu"]) if asked == "cpu" else here.get(asked, trainer.devices)
-    )  # two show on one core how it works
+    most = max(2, here["cpu"]) if kind == "cpu" else here.get(kind, trainer.devices)  # two show it on one core too
     if trainer.devices > most:
-        raise UserError(
-            f"trainer.devices={trainer.devices}: expected at most {most}; this machine has {here[asked]} {asked}"
-        )
-    if trainer.precision.startswith("16") and (asked == "cpu" or "gpu" not in here):
+        raise UserError(f"trainer.devices={trainer.devices}: expected at most {most} on this machine")
+    if trainer.precision.startswith("16") and (kind == "cpu" or "gpu" not in here):
         raise UserError(f"trainer.precision={trainer.precision} needs a GPU; on a CPU use bf16-mixed or 32-true")
 
 
 def check_prompt(samples: TextSamplesConfig, vocabulary: Vocabulary) -> None:
     """Raise UserError if the prompt of callbacks.text_samples has characters that the vocabulary lacks."""
-    if not (samples.enabled and samples.prompt):
-        return
     try:
-        vocabulary.encode(samples.prompt)
+        vocabulary.encode(samples.prompt or "" if samples.enabled else "")
     except UnknownCharacter as error:
         raise UserError(f"callbacks.text_samples.prompt={samples.prompt!r}: {error}") from error
 
 
-def check_size(model: ModelConfig, vocab_size: int) -> None:
-    """Raise UserError if the weights and their gradients, 4 bytes each, do not fit into the memory of this machine."""
-    H, L = model.hidden_size, model.num_layers
-    numbers = H * (vocab_size + H * (2 * L - 1)) * {"lstm": 4, "gru": 3}.get(model.name, 1)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if 8 * numbers > memory:
-        raise UserError(
-            f"model.hidden_size={H} model.num_layers={L}: {numbers:,} weights and their gradients take "
-            f"{8 * numbers / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}"
-        )
-
-
 def check_monitor(config: Config, splits: Container[str]) -> None:
-    """Raise UserError if the monitored metric is of `val` and the text has no such split.
-
-    Not for the default metric, unless early stopping or the plateau scheduler needs it.
-    """
+    """Raise UserError if a metric of `val` was asked for, or is needed to stop early or for plateau, without a val."""
     monitor, data = config.checkpoint.monitor, config.data.name
-    if "val" in splits or not monitor.startswith("val/"):
-        return
-    needs = ["early_stopping.enabled=true"] if config.early_stopping.enabled else []
-    needs += ["scheduler=plateau"] if config.scheduler.name == "plateau" else []
-    if needs or data == "hello" or monitor != "val/cross_entropy":  # which is the default of every other text
-        needed = f"{' and '.join(needs)} with " if needs else ""
+    needed = config.early_stopping.enabled or config.scheduler.name == "plateau" or data == "hello"
+    asked = monitor.startswith("val/") and (needed or monitor != "val/cross_entropy")  # the default of other texts
+    if asked and "val" not in splits:
         raise UserError(
-            f"{needed}checkpoint.monitor={monitor}: the text of data={data} has no val split; "
+            f"checkpoint.monitor={monitor}: the text of data={data} has no val split; "
             f"expected a metric of training, checkpoint.monitor=train/{monitor.removeprefix('val/')}"
         )
-
-
-def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:
-    """Return how many threads this process uses; `auto` shares the cores among processes and runs if layers are large.
-
-    `share` processes of this run share the machine; UNROLL_SIDE_BY_SIDE says how many runs of a sweep do.
-    """
-    if threads != "auto":
-        return int(threads)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    share *= int(os.environ.get("UNROLL_SIDE_BY_SIDE", "1"))
-    return 1 if hidden_size <= SMALL else max(1, cores // share)
-
-
-def use_threads(count: int) -> None:
-    """Let torch use `count` threads, and numpy, whose products sample texts and ignore torch's setting, at most."""
-    import torch
-
-    torch.set_num_threads(count)
-    pools, most = _numpy_pools()
-    pools.limit(limits=min(count, most))  # for the rest of the process
-
-
-@functools.cache
-def _numpy_pools() -> tuple[Any, int]:
-    """The libraries behind numpy's products, and how many threads this process was started with (OMP_NUM_THREADS)."""
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
-
-    pools = ThreadpoolController().select(user_api="blas")
-    return pools, max((pool["num_threads"] for pool in pools.info()), default=1)
 
 
 def keep_memory() -> None:
@@ -129,3 +85,76 @@ def keep_memory() -> None:
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
             mallopt(parameter, 2**30)
+
+
+# -- several processes ------------------------------------------------------------------------------------------------
+
+
+def rank() -> int:
+    """Return the number of this process among those of the run, before a trainer knows it; 0 if there is one."""
+    return next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
+
+
+def world_size(trainer: TrainerConfig) -> int:
+    """Return how many processes a configuration asks for."""
+    return trainer.devices * trainer.num_nodes
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def join(trainer: TrainerConfig) -> TrainerConfig:
+    """Watch the parent process; return the configuration with the number of processes that torchrun has started."""
+    if rank() > 0:
+        exit_with_parent()
+    else:
+        os.environ[PARENT] = str(os.getpid())
+    if not under_torchrun():
+        return trainer
+    started, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if world_size(trainer) not in (1, started):
+        raise UserError(
+            f"torchrun has started {started} processes, and trainer.devices={trainer.devices} "
+            f"trainer.num_nodes={trainer.num_nodes} asks for {world_size(trainer)}; leave both out"
+        )
+    return dataclasses.replace(trainer, devices=here, num_nodes=started // here)
+
+
+def exit_with_parent() -> None:
+    """Exit if the process that started this one dies, which processes that wait to meet notice after half an hour."""
+    parent = os.getppid() if under_torchrun() else int(os.environ.get(PARENT, os.getppid()))
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="exit with parent").start()
+
+
+def drawn_seed() -> int:
+    """Return a random seed; processes that Lightning starts from process 0 find it in their environment."""
+    if under_torchrun():
+        raise UserError("seed=null: torchrun's processes would each draw a seed; give a number, as seed=0")
+    if rank() == 0:
+        os.environ[SEED] = str(secrets.randbelow(2**31))
+    return int(os.environ[SEED])
+
+
+def reduced(trainer: pl.Trainer, how: str, *numbers: float) -> list[float]:
+    """Return the `max` or `sum` over all processes of each number or flag; every process must ask at the same time."""
+    if trainer.world_size == 1:
+        return list(numbers)
+    import torch
+
+    device = trainer.strategy.root_device  # NCCL reduces no tensor of a CPU
+    reduced = trainer.strategy.reduce(torch.tensor(numbers, dtype=torch.float64, device=device), reduce_op=how)
+    assert isinstance(reduced, torch.Tensor)
+    return [float(number) for number in reduced.tolist()]
+
+
+def peer_is_gone(error: BaseException) -> bool:
+    """Whether an error means no more than that another process of the run has died."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in PEER_IS_GONE)

@@ -21,7 +21,7 @@ from src.diagnostics.scalar_logger import last_window, write_scalars
 from src.files import to_json
 from src.metrics import bits_per_character, four_metrics
 from src.training.console import say
-from src.training.distributed import total
+from src.training.machine import reduced
 from src.training.module import LanguageModule
 
 log = logging.getLogger(__name__)
@@ -97,28 +97,33 @@ class MetricsLog(Callback):
         if 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            assert isinstance(pl_module, LanguageModule)
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == "fit":
             metrics = pl_module.val_tally.metrics("val")
             write_scalars(trainer, metrics, trainer.global_step)
             self._write(trainer, pl_module, metrics)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write a line if there was no validation."""
         if not validates_this_epoch(trainer):
-            assert isinstance(pl_module, LanguageModule)
             self._write(trainer, pl_module, {})
 
     def _write(self, trainer: pl.Trainer, module: LanguageModule, validated: dict[str, float]) -> None:
-        nats, characters = total(trainer, float(module.nats)), int(module.characters)
-        metrics = self._of_training(trainer, module, nats, characters) | validated
-        self.mark = (nats, characters)
+        (nats,), characters = reduced(trainer, "sum", float(module.nats)), int(module.characters)
+        metrics = {**validated}
+        if module.outcome is not None and characters > self.mark[1]:  # else nothing was trained on since
+            window = last_window(trainer, module.outcome)  # whose loss and accuracy are shown beside the mean
+            mean = (nats - self.mark[0]) / (characters - self.mark[1])
+            trained = {"train/loss": window["train/loss"], **four_metrics("train", mean, window["train/accuracy"])}
+            metrics = trained | validated
+        self.final, self.mark = metrics, (nats, characters)
         position = {"step": trainer.global_step, "epoch": trainer.current_epoch, "characters": characters}
-        self.final = metrics
-        self._compare(metrics, position)
-        value = metrics.get(self.monitor)
-        if value is not None:
+        value = metrics.get(self.monitor, math.nan)
+        better = self.best is None or (value < self.best["value"] if self.mode == "min" else value > self.best["value"])
+        self.improved = math.isfinite(value) and better
+        if self.improved:
+            self.best = {"monitor": self.monitor, "mode": self.mode, "value": value, **position, **metrics}
+        if self.monitor in metrics:
             module.schedule.after_validation(value)
             if self.stopper:
                 self.stopper.after_line(trainer, value)
@@ -127,23 +132,6 @@ class MetricsLog(Callback):
                 file.write(to_json(position | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
         if not self.quiet:
             log.info(self._in_words(trainer, metrics))
-
-    def _of_training(
-        self, trainer: pl.Trainer, module: LanguageModule, nats: float, characters: int
-    ) -> dict[str, float]:
-        """The cross-entropy is the mean since the last line; loss and accuracy are those of the last window."""
-        if module.outcome is None or characters <= self.mark[1]:
-            return {}  # nothing was trained on since
-        window = last_window(trainer, module.outcome)
-        mean = (nats - self.mark[0]) / (characters - self.mark[1])
-        return {"train/loss": window["train/loss"], **four_metrics("train", mean, window["train/accuracy"])}
-
-    def _compare(self, metrics: dict[str, float], position: dict[str, int]) -> None:
-        value = metrics.get(self.monitor, math.nan)
-        better = self.best is None or (value < self.best["value"] if self.mode == "min" else value > self.best["value"])
-        self.improved = math.isfinite(value) and better
-        if self.improved:
-            self.best = {"monitor": self.monitor, "mode": self.mode, "value": value, **position, **metrics}
 
     def _in_words(self, trainer: pl.Trainer, metrics: dict[str, float]) -> str:
         stage = "val" if "val/cross_entropy" in metrics else "train"
@@ -167,19 +155,15 @@ class MetricsLog(Callback):
 class PredictedString(Callback):
     """Print `Predicted string:ohlll,Epoch [15/15] loss=3.4000` after each step, as the tutorial's script does.
 
-    Prediction and loss are those before the step, of the window's first stream.
-
-    `decode` turns ids into text.
+    Prediction and loss are those before the step, of the window's first stream; `decode` turns ids into text.
     """
 
     def __init__(self, decode: Callable[[Any], str]) -> None:
         self.decode = decode
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        assert isinstance(pl_module, LanguageModule) and pl_module.outcome is not None
-        outcome = pl_module.outcome
-        predicted = self.decode(outcome.logits[:, 0].argmax(-1).cpu().numpy())
-        loss = last_window(trainer, outcome)["train/loss"]
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        predicted = self.decode(pl_module.outcome.logits[:, 0].argmax(-1).cpu().numpy())
+        loss = last_window(trainer, pl_module.outcome)["train/loss"]
         epoch = f"Epoch [{trainer.current_epoch + 1}/{trainer.max_epochs}]"
         if trainer.is_global_zero:
             say(f"Predicted string:{predicted},{epoch} loss={loss:.4f}")

@@ -1,24 +1,30 @@
-"""The Lightning module: one window is one batch, and the state is carried from one window to the next."""
+"""The Lightning module: one window is one batch, the state is carried from one window to the next; the optimizer."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from src.config.schema import Config
+from src.config.schema import Config, OptimizerConfig, SchedulerConfig
 from src.data.batching import Window
 from src.errors import RunFailure
 from src.metrics import Tally
-from src.models.language_model import LanguageModel, Outcome, State, detached, exact, moved, window_loss
-from src.training.optimizers import Schedule, build_optimizer
+from src.models.language_model import LanguageModel, State, detached, moved
+from src.models.loss import Outcome, exact, window_loss
+
+OPTIMIZERS = {
+    kind.__name__.lower(): kind for kind in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)
+}
 
 
 class LanguageModule(pl.LightningModule):
@@ -51,12 +57,12 @@ class LanguageModule(pl.LightningModule):
         self.clipped_steps: Tensor | float = 0.0  # since the scalar logger reset it
         self.norm_wanted = False  # set by the scalar logger on the steps that it writes
 
-    # -- training -----------------------------------------------------------------------------------------------------
-
     def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
         """Set the learning rate of the step; after a resume also the generators: nothing else draws from here on."""
         if self.random_state is not None:
-            set_random_state(self.random_state)
+            torch.set_rng_state(self.random_state["cpu"])
+            if "cuda" in self.random_state and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(self.random_state["cuda"])
             self.random_state = None
         factor = self.schedule.factor(self.trainer.global_step)
         for group in self.trainer.optimizers[0].param_groups:
@@ -106,24 +112,17 @@ class LanguageModule(pl.LightningModule):
         if own and self.trainer.world_size > 1:
             torch.distributed.all_reduce(value := value.clone())
         if not math.isfinite(value.item()):
-            raise RunFailure(self._explain(f"{what} is {value.item()}"))
-
-    def _explain(self, what: str) -> str:
-        """Return the message of a run that came to a nan or an inf; its weights are still finite."""
-        kept = (Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt").exists()
-        before = ", ".join(f"{float(norm):.3g} at step {step}" for step, norm in self.recent_norms)
-        return (
-            f"{what} at step {self.trainer.global_step}; "
-            f"{'the last sound checkpoint is kept' if kept else 'no checkpoint was written yet'}."
-            + (f" Gradient norms before clipping: {before}." if before else "")
-            + worst_gradient(self.model)
-            + " Try a smaller optimizer.lr, trainer.gradient_clip_val=1 or model.init=orthogonal."
-        )
+            kept = (Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt").exists()
+            before = ", ".join(f"{float(norm):.3g} at step {step}" for step, norm in self.recent_norms)
+            raise RunFailure(
+                f"{what} is {value.item()} at step {self.trainer.global_step}; "
+                + ("the last checkpoint is from before it." if kept else "no checkpoint was written yet.")
+                + (f" Gradient norms before clipping: {before}." if before else "")
+                + " Try a smaller optimizer.lr, trainer.gradient_clip_val=1 or model.init=orthogonal."
+            )
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.parameters(), self.optimizer_config)
-
-    # -- validation ---------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
         self.states["val"] = None
@@ -138,16 +137,17 @@ class LanguageModule(pl.LightningModule):
         hits = self.val_outcome.hits()
         self.val_tally.add(float(exact(loss.losses).sum()), float(hits), int(loss.characters))
 
-    # -- checkpoints --------------------------------------------------------------------------------------------------
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file a model, and what makes a resume exact: plain data, gathered from all processes."""
+        random: dict[str, Any] = {"cpu": torch.get_rng_state()}  # dropout draws from torch's global generators
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state_all()
         own = {
             "states": {stage: moved(state, torch.device("cpu")) for stage, state in self.states.items()},
             "characters": int(self.characters),
             "nats": float(self.nats),
             "clipped_steps": float(self.clipped_steps),
-            "random": random_state(),
+            "random": random,
         }
         ranks = [own]
         if self.trainer.world_size > 1:
@@ -165,27 +165,64 @@ class LanguageModule(pl.LightningModule):
         self.schedule.load_state_dict(progress["schedule"])
 
 
-def worst_gradient(model: nn.Module) -> str:
-    """Return a sentence on the parameter with the largest (or first non-finite) gradient, if there are gradients."""
-    norms = {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
-    if not norms:
-        return ""
-    name = max(norms, key=lambda name: norms[name] if math.isfinite(norms[name]) else math.inf)
-    layer = next((int(part) for part in name.replace("_l", ".").split(".") if part.isdecimal()), None)
-    shown = name if layer is None else f"layer {layer + 1} ({name})"
-    return f" Worst in the last backward pass: {shown}, {norms[name]:.3g}."
+def build_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) -> Optimizer:
+    """Build one of torch's optimizers with the keys of the configuration that are not None."""
+    given = {key: value for key, value in dataclasses.asdict(config).items() if key != "name" and value is not None}
+    if "betas" in given:
+        given["betas"] = tuple(given["betas"])
+    trained = [p for p in parameters if p.requires_grad]
+    if config.name != "rmsprop" and all(p.device.type == "cpu" for p in trained):
+        given["fused"] = True  # one pass over the weights instead of ten: a fourth of the time
+    return OPTIMIZERS[config.name](trained, **given)
 
 
-def random_state() -> dict[str, Any]:
-    """Return the state of torch's global generators (dropout draws from them)."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
+class Schedule:
+    """The factor on the learning rate at an optimizer step.
 
+        warm-up   (s + 1) / warmup_steps             while s < warmup_steps; times one of the following
+        none      1
+        cosine    f + (1 - f) (1 + cos(pi s / S)) / 2    f = final_fraction, S = total_steps; f after step S
+        step      gamma ^ floor(s / step_size)
+        plateau   factor ^ (times that the monitored metric did not improve for more than `patience` validations)
 
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Restore it."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    `run_steps`, the optimizer steps of the whole run, are the horizon if `total_steps` is None. `mode` is `min` or
+    `max`, which way the monitored metric is better (plateau).
+    """
+
+    def __init__(self, config: SchedulerConfig, run_steps: int, mode: str = "min") -> None:
+        self.config = config
+        self.total_steps = max(1, config.total_steps or run_steps)
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.best = math.inf
+        self.bad_validations = 0
+        self.reductions = 0
+
+    def factor(self, step: int) -> float:
+        """Return the factor for the update that optimizer step `step` (from 0) makes."""
+        config = self.config
+        ramp = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+        if config.name == "cosine":
+            final, done = config.final_fraction, min(1.0, step / self.total_steps)
+            return ramp * (final + (1 - final) * (1 + math.cos(math.pi * done)) / 2)
+        if config.name == "step":
+            return float(ramp * config.gamma ** (step // config.step_size))
+        if config.name == "plateau":
+            return float(ramp * config.factor**self.reductions)
+        return ramp
+
+    def after_validation(self, metric: float) -> None:
+        """Count a validation; plateau lowers the rate after more than `patience` of them without a better metric."""
+        if self.sign * metric < self.best:
+            self.best, self.bad_validations = self.sign * metric, 0
+            return
+        self.bad_validations += 1
+        if self.bad_validations > self.config.patience:
+            self.reductions, self.bad_validations = self.reductions + 1, 0
+
+    def state_dict(self) -> dict[str, float]:
+        return {key: getattr(self, key) for key in ("total_steps", "best", "bad_validations", "reductions")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore it; the horizon too, so that extending a run does not change its schedule."""
+        for key, value in state.items():
+            setattr(self, key, value)

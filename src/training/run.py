@@ -1,7 +1,8 @@
 """One run: check everything (`prepare`), make a folder, train, and record how it ended, whatever happens.
 
-A new run and a resumed one (src/training/resume.py) both go through `prepare` and `train`; the difference is
-`checkpoint`. So does a process with rank > 0: its folder is NO_FOLDER, to which nothing is written.
+A new run (`fit`) and one that goes on from its newest checkpoint, to the bit (`resume`), both go through `prepare` and
+`train`; the difference is `checkpoint`. So does a process with rank > 0: its folder is NO_FOLDER, to which nothing is
+written.
 """
 
 from __future__ import annotations
@@ -21,28 +22,25 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from src.baselines import baselines, basis
-from src.config.schema import Config, to_plain
+from src.config.checks import check_validations, run_steps, windows_an_epoch
+from src.config.run_key import with_absolute_paths
+from src.config.schema import Config, from_plain, key_table, set_value, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
 from src.errors import RunFailure, UserError
-from src.files import write_atomic
-from src.inference.load import FORMAT, TrainedModel, implementation_config, load
+from src.files import remove_leftovers, write_atomic
+from src.inference.load import FORMAT, load
+from src.inference.trained_model import TrainedModel, implementation_config
+from src.metrics import bits_per_character
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
 from src.models.language_model import LanguageModel, build_model
-from src.training.checkpoint import Checkpoint
-from src.training.console import ONLY_IN_THE_FILE, logging_to, say_end, say_start
-from src.training.distributed import drawn_seed, join, peer_is_gone, rank, world_size
-from src.training.machine import (
-    check_machine,
-    check_monitor,
-    check_prompt,
-    check_size,
-    keep_memory,
-    threads_for,
-    use_threads,
-)
+from src.process import threads_for, use_threads
+from src.training import machine
+from src.training.checkpoint import Checkpoint, newest_checkpoint, truncate_logs
+from src.training.console import logging_to
+from src.training.machine import peer_is_gone, rank, world_size
 from src.training.module import LanguageModule
 from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, provenance
 from src.training.signals import Interrupted
@@ -68,53 +66,51 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     A new run, without a checkpoint, reads `init_from`. Raises UserError if the machine lacks what was asked for, the
     text cannot be used, or the weights do not fit.
     """
-    config = dataclasses.replace(config, trainer=join(config.trainer))
-    check_machine(config.trainer)
-    seed = drawn_seed() if config.seed is None else config.seed
-    config = dataclasses.replace(config, seed=seed)
+    trainer = machine.join(config.trainer)
+    machine.check_machine(trainer)
+    seed = machine.drawn_seed() if config.seed is None else config.seed
+    config = dataclasses.replace(config, trainer=trainer, seed=seed)
     source = source_of(config) if checkpoint is None else None
     start = checkpoint.content["unroll"].get("init_from") if checkpoint else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
     corpus = open_corpus(config.data, known)
-    check_prompt(config.callbacks.text_samples, corpus.vocabulary)
-    check_monitor(config, corpus.splits)
-    if source:
-        check_growth(source, corpus.vocabulary, config.data.unknown)
-    config = config.with_absolute_paths()  # only now: the errors above name paths as the user typed them
+    size = len(corpus.vocabulary)
+    machine.check_prompt(config.callbacks.text_samples, corpus.vocabulary)
+    machine.check_monitor(config, corpus.splits)
+    if source and source.config.model.readout == "identity" and size > len(source.vocabulary):
+        raise UserError(
+            "data.unknown=extend: the hidden state is the logits here (model.readout=identity), so its size is the "
+            "vocabulary's and cannot grow; use data.unknown=error"
+        )
+    config = with_absolute_paths(config)  # only now: the errors above name paths as the user typed them
     data = TextData(corpus, config.data, seed)
-    processes, size = world_size(config.trainer), len(corpus.vocabulary)
-    data.limit = config.trainer.windows_an_epoch(len(data.windows(world_size=processes)))
-    check_size(config.model, size)
-    share = config.trainer.devices if processes > 1 else 1
-    threads = threads_for(config.trainer.threads, config.model.hidden_size, share)
-    if checkpoint and config.trainer.threads == "auto":
+    processes = world_size(trainer)
+    data.limit = windows_an_epoch(trainer, len(data.windows(world_size=processes)))
+    check_validations(trainer, data.limit)
+    threads = threads_for(trainer.threads, config.model.hidden_size, trainer.devices if processes > 1 else 1)
+    if checkpoint and trainer.threads == "auto":
         threads = checkpoint.progress["threads"]  # with another number sums have other last digits
     use_threads(threads)
-    keep_memory()
+    machine.keep_memory()
     torch.manual_seed(seed)
     model = build_model(config.model, size)  # nothing draws from torch's generator before it
     if rank() > 0:
         torch.manual_seed(seed + rank())  # dropout must not repeat itself in another process's columns
     if source:
         start = start_from(model, source, corpus.vocabulary)
-    steps_an_epoch = math.ceil(data.limit / config.trainer.accumulate_grad_batches)
+    steps_an_epoch = math.ceil(data.limit / trainer.accumulate_grad_batches)
     identity = {"format": FORMAT, "config": to_plain(config), "corpus": corpus.key, "init_from": start}
     identity["vocabulary"] = corpus.vocabulary.to_plain()
-    module = LanguageModule(model, config, config.trainer.run_steps(steps_an_epoch), identity)
+    module = LanguageModule(model, config, run_steps(trainer, steps_an_epoch), identity)
     return Prepared(config, corpus, data, module, steps_an_epoch)
 
 
 def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, also: Sequence[Callback] = ()) -> Path:
     """Train a new run and return its folder; every user error is found before the folder exists.
 
-    Args:
-        command: entries for the record: `command`, `overrides`, `key`.
-        folder: the run's folder, which is made; None makes a new one under `config.runs`.
-        also: callbacks that are called after those of the configuration (a search's pruner).
-
-    Raises:
-        UserError, DataError: see `prepare`.
-        Interrupted: a signal has stopped the run, and its state is saved.
+    `command` are entries for the record: `command`, `overrides`, `key`. `folder` is made; None is a new one under
+    `config.runs`. `also` are callbacks after those of the configuration (a search's pruner). Raises UserError as
+    `prepare` does, and Interrupted if a signal has stopped the run, whose state is saved then.
     """
     prepared = prepare(config)
     record = Record(NO_FOLDER, {})
@@ -126,12 +122,10 @@ def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, 
         write_config(folder, prepared.config)
         record = Record(folder, {"status": "running", **describe(prepared), **command, **provenance()})
     with locked(record.folder), logging_to(record.folder):
-        return train(prepared, record, also=also)
+        return train(prepared, record, None, also)
 
 
-def train(
-    prepared: Prepared, record: Record, checkpoint: Checkpoint | None = None, also: Sequence[Callback] = ()
-) -> Path:
+def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, also: Sequence[Callback] = ()) -> Path:
     """Run the trainer, from the start or from a checkpoint, and write into the record how it ended."""
     built = build_trainer(prepared.config, record.folder, prepared.corpus, prepared.steps_an_epoch)
     built.trainer.callbacks.extend(also)  # type: ignore[attr-defined]
@@ -139,18 +133,37 @@ def train(
         try:
             record.update()
             if rank() == 0:
-                baselines = record.entries["baselines"]
-                built.scalars.constant = {f"baseline/{name}": bits for name, bits in baselines.items()}
+                built.scalars.constant = {
+                    f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()
+                }
                 say_start(record, prepared.corpus)
-            path = checkpoint.path if checkpoint else None
+            path = checkpoint and checkpoint.path
             built.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=path, weights_only=True)
         except BaseException as error:
             _ended_by(error, prepared, record, built)
             return record.folder
     finish(record, "done", prepared, built)
-    if rank() == 0:
-        say_end(record)
+    best = built.metrics.best
+    if best is not None and best["monitor"] == "val/cross_entropy":
+        nats = best["value"]
+        log.info("best val %.4f nats = %.4f bits a character, at step %d", nats, bits_per_character(nats), best["step"])
+    log.info("done in %.1f s: %s", record.entries["seconds"], record.folder)
     return record.folder
+
+
+def say_start(record: Record, corpus: Corpus) -> None:
+    """Log what is trained, and the baselines to compare with."""
+    known = record.entries
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in corpus.splits.items())
+    log.info(
+        f"{known['model']} on {known['data']} ({known['vocab_size']} characters to tell apart; {sizes}): "
+        f"{known['parameters']:,} parameters, seed {known['seed']}, in {record.folder}"
+    )
+    for note in corpus.notes:
+        log.info("%s", note)
+    baselines = ", ".join(f"{name} {bits:.3f}" for name, bits in known["baselines"].items())
+    partial = f" ({known['baselines_basis']})" if known.get("baselines_basis") else ""
+    log.info("to beat, in bits a character: %s%s", baselines, partial)
 
 
 def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: Built) -> None:
@@ -160,25 +173,22 @@ def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: B
     stopped = gone or isinstance(error, Interrupted | KeyboardInterrupt)
     if not stopped:
         failed = {"type": type(error).__name__, "message": str(error)}
-        log.error("%s", traceback.format_exc().rstrip(), extra=ONLY_IN_THE_FILE)  # Python prints it to the console
+        log.error("%s", traceback.format_exc().rstrip(), extra={"only_in_the_file": True})  # Python prints it as well
     finish(record, "stopped" if stopped else "failed", prepared, built, failed)
     if rank() > 0 and (gone or isinstance(error, Interrupted | RunFailure)):
         sys.exit(int(gone))  # on the other reasons all processes have agreed, and process 0 reports them
+    again = f"python -m src.train resume={folder}"
     if gone:
-        raise RunFailure(
-            f"another process of the run has died; to go on: python -m src.train resume={folder}"
-        ) from error
+        raise RunFailure(f"another process of the run has died; to go on: {again}") from error
     if stopped:
         saved = (folder / "checkpoints" / "last.ckpt").exists()
         way = "to go on" if saved else "no checkpoint was written, so this begins anew"
-        log.info("stopped at step %d; %s: python -m src.train resume=%s", record.entries["steps"], way, folder)
+        log.info("stopped at step %d; %s: %s", record.entries["steps"], way, again)
     if not (isinstance(error, Interrupted) and error.signum is None):  # the time that was given is no error
         raise error
 
 
-def finish(
-    record: Record, status: str, prepared: Prepared, built: Built, error: Mapping[str, str] | None = None
-) -> None:
+def finish(record: Record, status: str, prepared: Prepared, built: Built, error: Any = None) -> None:
     """Write into the record how the run ended, and what it had reached."""
     trainer, metrics = built.trainer, built.metrics
     record.update(
@@ -199,8 +209,9 @@ def write_config(folder: Path, config: Config) -> None:
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:
-    """Return the record's entries on a run before its first step."""
+    """Return the record's entries on a run before its first step; baselines are in bits per character."""
     config, corpus = prepared.config, prepared.corpus
+    known = baselines(corpus) if "val" in corpus.splits else {"uniform": math.log2(len(corpus.vocabulary))}
     return {
         "name": config.name,
         "experiment": config.experiment,
@@ -209,7 +220,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "seed": config.seed,
         "parameters": sum(p.numel() for p in prepared.module.parameters() if p.requires_grad),
         "vocab_size": len(corpus.vocabulary),
-        "baselines": bits_to_beat(corpus),
+        "baselines": {name: max(0.0, known[name]) for name in ("uniform", "unigram", "ngram_5") if name in known},
         "baselines_basis": basis(corpus),
         "windows": prepared.data.described(),
         "data_provenance": corpus.provenance,
@@ -218,12 +229,91 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def bits_to_beat(corpus: Corpus) -> dict[str, float]:
-    """Return bits per character of a uniform guess, and of counted n-grams if there is a `val` split."""
-    if "val" not in corpus.splits:
-        return {"uniform": math.log2(len(corpus.vocabulary))}
-    known = baselines(corpus)
-    return {name: max(0.0, known[name]) for name in ("uniform", "unigram", "ngram_5") if name in known}
+# -- resume=RUN: go on in the same folder -----------------------------------------------------------------------------
+
+
+def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
+    """Go on with a run in its folder; one that is done and asked for no more is left as it is.
+
+    `changes` are dotted keys with `may_change` in the schema, and their new values. Raises UserError for no run there,
+    another process on it, another key, a text that has changed, or no undamaged checkpoint; Interrupted as `fit` does.
+    """
+    try:
+        record, changes = Record.read(folder), dict(changes or {})
+        config: Config = from_plain(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{folder} is no run: expected run.json and config.yaml in it ({error})") from error
+    free = [key for key, about in key_table().items() if about.may_change]
+    refused = [key for key in changes if not any(key == one or one.startswith(f"{key}.") for one in free)]
+    if refused:
+        way = "to start a new one from its weights: init_from=RUN"
+        raise UserError(*(f"{key} cannot change in a run that goes on; {way} {key}=..." for key in refused))
+    for key, value in changes.items():
+        set_value(config, key, value)
+    own = folder if rank() == 0 else NO_FOLDER
+    with locked(own), logging_to(own):
+        checkpoint, done = newest_checkpoint(folder), record.entries["status"] == "done"
+        if done and not changes:
+            log.info("%s is done; to go on: resume=%s trainer.max_epochs=N", folder, folder)
+            return folder
+        prepared = prepare(config, checkpoint)
+        if checkpoint:
+            check_goes_on(prepared, checkpoint)
+            all_made = checkpoint.step >= run_steps(config.trainer, prepared.steps_an_epoch)
+            waited, early = checkpoint.state("early_stopping").get("lines", 0), config.early_stopping
+            if done and (all_made or (early.enabled and waited >= early.patience)):
+                remedy = "trainer.max_epochs=N (or max_steps)" if all_made else "early_stopping.enabled=false"
+                log.info("%s is done and left as it is, at step %d; for more: %s", folder, checkpoint.step, remedy)
+                return folder
+        if own == NO_FOLDER:
+            record = Record(NO_FOLDER, record.entries)
+        else:
+            set_back(record, prepared, checkpoint, changes)
+        return train(prepared, record, checkpoint)
+
+
+def check_goes_on(prepared: Prepared, checkpoint: Checkpoint) -> None:
+    """Raise UserError for another text or number of processes than the run had, or a limit that it has passed."""
+    trainer, step, stored = prepared.config.trainer, checkpoint.step, len(checkpoint.progress["ranks"])
+    for what in ("vocabulary", "corpus"):
+        if prepared.module.identity[what] != checkpoint.content["unroll"][what]:
+            raise UserError(
+                f"the {what} is not the one in {checkpoint.path}: the text has changed since; "
+                "put the old text back, or start a new run with init_from="
+            )
+    if world_size(trainer) != stored:  # other streams, other sums
+        raise UserError(
+            f"the number of processes was {stored} in this run, and {world_size(trainer)} would not go on exactly; "
+            f"resume it with {stored}"
+        )
+    for what, limit, reached in (
+        ("epochs", trainer.max_epochs, math.ceil(step / prepared.steps_an_epoch)),  # one that has begun counts
+        ("steps", trainer.max_steps, step),
+    ):
+        if 0 <= limit < reached:
+            raise UserError(f"trainer.max_{what}={limit}: {reached} {what} are trained already; give {reached} or more")
+
+
+def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, changes: Mapping[str, Any]) -> None:
+    """Set the files of a run back to its checkpoint, and write into the record that it goes on."""
+    folder, last = record.folder, record.folder / "checkpoints" / "last.ckpt"
+    if checkpoint and checkpoint.path != last and last.exists():
+        last.rename(last.with_name("damaged.ckpt"))  # the next save must not make it previous.ckpt
+    remove_leftovers(folder)
+    remove_leftovers(last.parent)
+    truncate_logs(folder, checkpoint.state("checkpoint").get("lengths", {}) if checkpoint else {})
+    write_config(folder, prepared.config)
+    step, changed = 0, "".join(f"; {key} is now {value}" for key, value in changes.items())
+    if checkpoint:
+        step, config, horizon = checkpoint.step, prepared.config, checkpoint.progress["schedule"]["total_steps"]
+        if config.scheduler.name == "cosine" and horizon < run_steps(config.trainer, prepared.steps_an_epoch):
+            rate = config.optimizer.lr * config.scheduler.final_fraction
+            changed += f"; the schedule ends at step {horizon}, that of the first start: its last rate is {rate:g}"
+    before = {key: record.entries[key] for key in ("status", "started", "process", "git")}
+    resumed = [{"from_step": step, "at": now(), "changes": changes, "before": before}]
+    record.entries |= provenance() | {"started": before["started"], "status": "running", "error": None}
+    record.entries["resumed"] = record.entries.get("resumed", []) + resumed
+    log.info("going on from %s at step %d%s", checkpoint.path.name if checkpoint else "the start", step, changed)
 
 
 # -- init_from: the first weights are those of another run, in the same or another implementation ---------------------
@@ -237,22 +327,13 @@ def source_of(config: Config) -> TrainedModel | None:
     asked, given = config.model, source.config.model
     if asked._target_ != given._target_:
         implementation_config(given, asked.name)
+    weights = f"the weights of init_from={config.init_from} have"
     differ = [key for key in SIZES if getattr(asked, key) != getattr(given, key)]
     if differ:
-        weights = f"the weights of init_from={config.init_from} have"
         raise UserError(
             *(f"model.{key}={getattr(asked, key)}: {weights} {getattr(given, key)}; leave it out" for key in differ)
         )
     return source
-
-
-def check_growth(source: TrainedModel, vocabulary: Vocabulary, unknown: str | None) -> None:
-    """Raise UserError if the vocabulary has grown and the hidden state, which is the logits, cannot."""
-    if source.config.model.readout == "identity" and len(vocabulary) != len(source.vocabulary):
-        raise UserError(
-            f"data.unknown={unknown}: the hidden state is the logits here (model.readout=identity), so its size is the "
-            "vocabulary's and cannot grow; use data.unknown=error"
-        )
 
 
 def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -290,8 +371,5 @@ def _extend_recurrence(into: nn.Module, source: nn.Module) -> None:
         (U, W, b), *above = read_layers(source)
         new = read_layers(into)[0].U
     except TypeError as error:
-        raise UserError(
-            f"data.unknown=extend: {type(into).__name__} does not say where the weights of new characters belong; "
-            "use data.unknown=error, or a model of this project"
-        ) from error
+        raise UserError(f"data.unknown=extend: {error}; use data.unknown=error") from error
     write_layers(into, [Layer(torch.cat([U, new[:, U.size(1) :]], dim=1), W, b), *above])

@@ -7,6 +7,7 @@ import datetime
 import functools
 import os
 import platform
+import re
 import secrets
 import socket
 import subprocess
@@ -36,10 +37,7 @@ def new_folder(parent: Path) -> Path:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process, until its end at most; UserError if another process trains in it."""
-    if folder == NO_FOLDER:
-        yield
-        return
-    with lock(folder / ".lock") as held:
+    with contextlib.nullcontext(True) if folder == NO_FOLDER else lock(folder / ".lock") as held:
         if not held:
             raise UserError(f"{folder}: another process is training in it; wait for it, or stop it first")
         yield
@@ -76,7 +74,7 @@ def provenance() -> dict[str, Any]:
         "process": {"pid": os.getpid(), "boot": boot_id(), "host": socket.gethostname()},
         "slurm_job": slurm_job(),
         "git": git_state(),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS_OF}},
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS_OF}},
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
     }
 
@@ -88,47 +86,29 @@ def now() -> str:
 
 def boot_id() -> str:
     """Return what identifies this start of the machine: a process id means nothing after a reboot."""
-    return _content("/proc/sys/kernel/random/boot_id").strip()
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""
 
 
 @functools.cache
 def processor() -> str:
     """Return the processor's name."""
-    models = (line for line in _content("/proc/cpuinfo").splitlines() if line.startswith("model name"))
-    return next((line.split(":", 1)[1].strip() for line in models), platform.processor())
-
-
-def _content(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:(.*)", path.read_text()) if path.exists() else None
+    return found[1].strip() if found else platform.processor()
 
 
 @functools.cache  # of the code that this process has loaded
 def git_state() -> dict[str, Any]:
     """Return the commit of the source tree and whether it differs from it; None for both if git cannot tell."""
-    root = Path(__file__).resolve().parents[2]
+    # One process for both: the branch header names the commit, every further line is a change.
+    command = ["git", "-C", str(Path(__file__).parent), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
-        # One process for both: the branch header names the commit, every further line is a change.
-        status = subprocess.run(
-            ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=no"],
-            capture_output=True, text=True, timeout=5, check=True,
-        ).stdout.splitlines()  # fmt: skip
+        status = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
     commit = next((line.split()[-1] for line in status if line.startswith("# branch.oid")), None)
     return {"commit": commit, "dirty": any(not line.startswith("#") for line in status)}
-
-
-@functools.cache
-def _version(distribution: str) -> str | None:
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version(distribution)
-    return None
-
-
-# -- SLURM: a job that was put back into the queue continues its run --------------------------------------------------
 
 
 def slurm_job() -> str | None:
@@ -138,7 +118,7 @@ def slurm_job() -> str | None:
 
 
 def run_before(runs: Path, command_line: Sequence[str]) -> Path | None:
-    """Return the run below `runs` that this command had begun before its job was put back into the queue, or None."""
+    """Return the run below `runs` that this command had begun before SLURM put its job back into the queue, or None."""
     if slurm_job() is None or int(os.environ.get("SLURM_RESTART_COUNT") or 0) == 0:
         return None
     for path in sorted(runs.glob("*/run.json"), reverse=True):

@@ -16,8 +16,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from src.training.checkpoint import CheckpointCallback
-from src.training.distributed import agree
 from src.training.lightning_compat import ignore_lightnings_sigterm
+from src.training.machine import reduced
 from src.training.run_record import slurm_job
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -41,7 +41,7 @@ class StopOnSignal(Callback):
 
     def __init__(self, checkpoints: CheckpointCallback | None, max_time: str | None = None) -> None:
         self.checkpoints = checkpoints
-        self.max_seconds = seconds_in(max_time) if max_time else None
+        self.max_seconds = seconds_in(max_time) if max_time else float("inf")
         self.started = time.monotonic()
         self.received: int | None = None  # by this process; set by the handler, as is `preempting`
         self.preempting = False
@@ -50,23 +50,22 @@ class StopOnSignal(Callback):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals, and restore the previous handlers afterwards; only the main thread may."""
+        """Handle the signals, and restore the previous handlers afterwards."""
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        self._set_handlers()
+        self._set_handlers(dict.fromkeys(SIGNALS, self._handle))
         try:
             yield
         finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+            self._set_handlers(before)
 
-    def _set_handlers(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self._handle)
+    def _set_handlers(self, handlers: dict[signal.Signals, Any]) -> None:
+        if threading.current_thread() is threading.main_thread():  # no other thread may
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._set_handlers()  # again: Lightning has just set its own, which stop in the middle of anything
+        """Set the handlers again: Lightning has just set its own, which stop in the middle of anything."""
+        self._set_handlers(dict.fromkeys(SIGNALS, self._handle))
         ignore_lightnings_sigterm(trainer)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
@@ -79,12 +78,12 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Request a checkpoint, now or at the next batch after which one is exact."""
-        late = self.max_seconds is not None and time.monotonic() - self.started > self.max_seconds
+        late = time.monotonic() - self.started > self.max_seconds
         due = self.checkpoints is not None and self.checkpoints.is_due(trainer.global_step)
         # A signal that comes while the processes agree counts at the next batch: it must not be overwritten here
         preempting, self.preempting = self.preempting, False
-        stop, preempted, save = agree(trainer, self.received or int(late), preempting, due)
-        self.stop, self.preempted = max(self.stop, stop), self.preempted or preempted > 0
+        stop, preempted, save = reduced(trainer, "max", self.received or late, preempting, due)
+        self.stop, self.preempted = max(self.stop, int(stop)), self.preempted or preempted > 0
         if self.checkpoints is not None and (self.stop or self.preempted or save):
             self.checkpoints.requested = True
 
@@ -93,8 +92,7 @@ class StopOnSignal(Callback):
         saved = self.checkpoints is None or self.checkpoints.last_step == trainer.global_step
         if self.preempted and saved:
             self.preempted = False
-            (queued,) = agree(trainer, trainer.is_global_zero and requeue())
-            if queued:
+            if any(reduced(trainer, "max", trainer.is_global_zero and requeue())):
                 raise Interrupted(signal.SIGUSR1)
         if self.stop and saved:
             raise Interrupted(self.stop if self.stop > 1 else None)
@@ -102,8 +100,7 @@ class StopOnSignal(Callback):
 
 def requeue() -> bool:
     """Under SLURM, put the job back into the queue; return whether that was done."""
-    number = slurm_job()
-    if number is None:
+    if (number := slurm_job()) is None:
         return False
     done = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, check=False)
     log.info("preempted: saved; scontrol requeue %s: %s", number, done.stderr.strip() or "done")

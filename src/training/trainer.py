@@ -25,8 +25,8 @@ from src.training.lightning_compat import run_to_the_end
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString
 from src.training.signals import StopOnSignal
 
-# Keys of the `trainer` group that Lightning's Trainer gets as they are. Of the others, `threads` is set by
-# src/training/machine.py, limit_train_batches and overfit_batches limit the windows, the rest is for callbacks.
+# Keys of the `trainer` group that Lightning's Trainer gets as they are. `threads` is set in `prepare`,
+# limit_train_batches and overfit_batches limit the windows there, the rest is for callbacks.
 PASSED = (
     "accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "max_steps", "min_epochs",
     "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches", "val_check_interval",
@@ -56,7 +56,9 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
     callbacks: list[Callback] = [signals, scalars, metrics]
     if prints_predictions:
         callbacks.append(PredictedString(corpus.vocabulary.decode))
-    callbacks += build_diagnostics(config, folder, corpus, metrics)
+    others = vars(config.callbacks).keys() - {"save_figures", "predicted_string"}
+    if any(getattr(config.callbacks, name).enabled for name in others):
+        callbacks += build_diagnostics(config, folder, corpus, metrics)
     if keys.profile:
         callbacks.append(ProfilerCallback(folder / "trace.json"))
     callbacks += [one for one in (stopper, checkpoints) if one]  # checkpoints last: they store the state of the others
@@ -75,8 +77,8 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
         default_root_dir=folder,
         log_every_n_steps=1,  # Lightning's own cadence; ours is that of `ScalarLogger`
         enable_progress_bar=bar,
-        enable_checkpointing=False,
         enable_model_summary=False,
+        enable_checkpointing=False,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
@@ -99,12 +101,9 @@ class RunCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append the scalars of a step."""
-        new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", "tag", "value"])
-            writer.writerows([step, tag, value] for tag, value in metrics.items())
+            rows = [[step, tag, value] for tag, value in metrics.items()]
+            csv.writer(file).writerows(rows if file.tell() else [["step", "tag", "value"], *rows])
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml has them."""

@@ -168,8 +168,8 @@ def test_a_finished_run_is_left_as_it_is_unless_a_step_is_asked_for_and_an_ended
     shutil.copytree(only_run(uninterrupted), folder)
     kept = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "train.log"]
     before = [(file, file.read_bytes()) for file in kept]
-    assert "has made all its" in run(f"resume={folder}", text, "runs=elsewhere", cwd=tmp_path)
+    assert "is done and left as it is" in run(f"resume={folder}", text, "runs=elsewhere", cwd=tmp_path)
     assert [(file, file.read_bytes()) for file in kept] == before
     printed = run(f"resume={folder}", text, "trainer.max_epochs=4", cwd=tmp_path)
-    assert "the schedule has ended at step" in printed
+    assert "the schedule ends at step" in printed
     assert "its last rate is 0" in printed

@@ -92,7 +92,7 @@ def test_what_this_machine_lacks_is_told_once_and_before_job_0(monkeypatch: pyte
 
 
 def test_auto_threads_take_the_share_that_the_sweep_has_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from src.training.machine import threads_for
+    from src.process import threads_for
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setenv("UNROLL_SIDE_BY_SIDE", "4")

@@ -10,8 +10,8 @@ import torch
 
 from src.config.schema import OptimizerConfig, SchedulerConfig, TrainerConfig
 from src.metrics import Tally, bits_per_character, perplexity
-from src.models.language_model import NO_TARGET, sum_in_order, window_loss
-from src.training.optimizers import Schedule, build_optimizer
+from src.models.loss import NO_TARGET, sum_in_order, window_loss
+from src.training.module import Schedule, build_optimizer
 
 
 def test_a_uniform_guess_over_64_characters_costs_6_bits() -> None:

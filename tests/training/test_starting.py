@@ -65,7 +65,7 @@ def test_sizes_that_do_not_fit_are_refused_by_name(tmp_path):
     with pytest.raises(UserError) as told:
         source_of(config)
     assert ["model.hidden_size=14" in message for message in told.value.messages] == [True, False]
-    with pytest.raises(UserError, match="cell, stacked, manual share theirs"):
+    with pytest.raises(UserError, match="cell, stacked, manual have the same weights"):
         source_of(configuration("lstm", init_from=str(folder)))
 
 

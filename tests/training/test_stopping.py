@@ -22,11 +22,11 @@ def test_a_signal_that_comes_while_the_processes_agree_stops_them_at_the_next_ba
     """Agreeing takes most of a small step: what came meanwhile was overwritten by what had been agreed on before it."""
     stopper, trainer = StopOnSignal(checkpoints=None), SimpleNamespace(global_step=1, is_global_zero=True)
 
-    def agree(_, *flags):
+    def reduced(trainer, how, *flags):
         stopper._handle(signal.SIGTERM, None)
         return flags
 
-    monkeypatch.setattr(signals, "agree", agree)
+    monkeypatch.setattr(signals, "reduced", reduced)
     stopper.on_train_batch_end(trainer)
     stopper.on_train_batch_start(trainer, None)  # not agreed on yet: the others know nothing of it
     stopper.on_train_batch_end(trainer)
@@ -37,7 +37,7 @@ def test_a_signal_that_comes_while_the_processes_agree_stops_them_at_the_next_ba
 
 def test_a_preemption_is_heard_once(monkeypatch):
     stopper, trainer = StopOnSignal(checkpoints=None), SimpleNamespace(global_step=1, is_global_zero=True)
-    monkeypatch.setattr(signals, "agree", lambda _, *flags: flags)
+    monkeypatch.setattr(signals, "reduced", lambda trainer, how, *flags: flags)
     monkeypatch.setattr(signals, "requeue", lambda: False)
     stopper._handle(signal.SIGUSR1, None)
     stopper.on_train_batch_end(trainer)
