@@ -31,7 +31,6 @@ from src.training.console import say
 from src.training.run_record import Record, now, provenance
 
 STOP = (signal.SIGINT, signal.SIGTERM)
-LAUNCHER_PACKAGES = ("submitit", "ray")  # their signal handlers raise to end a job that they will start again
 
 
 class StopSignals:
@@ -125,7 +124,7 @@ class JobRunner:
     def __call__(self, cfg: DictConfig) -> None:
         """Run one job. What the run raises, SystemExit included, is recorded and does not end the other jobs.
 
-        Only a signal in the sweep's own process, and what a launcher raises to queue its job again, are raised.
+        Only a signal in the sweep's own process, and the end of a SLURM job, which submitit starts again, are raised.
         """
         here = self.started_by == this_process()
         if not here:
@@ -147,10 +146,10 @@ class JobRunner:
             if here:
                 self.signals.raise_if_received()  # one that came in the last step of a run, which ended as done
         except BaseException as error:
-            if raised_by_launcher(error):
-                mark_stopped(folder)
+            if here or isinstance(error, Exception):
                 raise
-            if here or isinstance(error, Exception) or "SLURM_JOB_ID" in os.environ:
+            if "SLURM_JOB_ID" in os.environ:
+                mark_stopped(folder)
                 raise
 
     def _run(self, config: Config, folder: Path, action: str) -> None:
@@ -176,18 +175,11 @@ class JobRunner:
             config.name = run_name(config)
             fit(config, command, folder)
         except BaseException as error:
-            if raised_by_launcher(error):
+            stopped = isinstance(error, Interrupted) or self.signals.received() is not None or is_stopping(self.record)
+            # Else a job that raises SystemExit itself has failed; under SLURM, submitit raises it at a time limit
+            if not isinstance(error, Exception) and (stopped or "SLURM_JOB_ID" in os.environ):
                 raise
-            if not isinstance(error, Exception):  # a job may raise SystemExit or KeyboardInterrupt itself, and fails
-                if isinstance(error, Interrupted) or self.signals.received() is not None or is_stopping(self.record):
-                    raise
             record_failure(folder, config, command, error)
-
-
-def raised_by_launcher(error: BaseException) -> bool:
-    """Whether a launcher's code raised an error in the middle of a run: a time limit, or a preemption."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and str(frames[-1].f_globals.get("__name__")).partition(".")[0] in LAUNCHER_PACKAGES
 
 
 def first_line(error: object) -> str:
@@ -196,7 +188,7 @@ def first_line(error: object) -> str:
 
 
 def mark_stopped(folder: Path) -> None:
-    """Let a run that its launcher ended be resumed when the job starts again; the run itself recorded a failure."""
+    """Let a run that SLURM ended be resumed when the job starts again; the run itself recorded a failure."""
     entries = record_of(folder)
     if entries.get("status") == "failed":
         Record(folder, entries).update(status="stopped", error=None)

@@ -169,7 +169,6 @@ class Progress:
         self.ended: dict[Path, str] = {}
         self.before = {job.folder: _modified(job) for job in jobs}  # records of earlier attempts do not count
         self.stopping = False  # ask running jobs to stop
-        self.asked: set[Any] = {os.getpid()}
 
     def has_begun(self, job: Job) -> bool:
         """Whether the job's record has changed since the sweep began."""
@@ -186,7 +185,9 @@ class Progress:
                 elif record.get("status") == "running":
                     running.append(record.get("process") or {})
         for process in running if self.stopping else ():
-            self._stop(process)
+            if process.get("host") == socket.gethostname() and process.get("pid") != os.getpid():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process["pid"], signal.SIGTERM)  # it saves and stops
         count = Counter(self.ended.values())
         line = f"sweep: {count['done']} of {len(self.jobs)} done"
         line += "".join(f", {count[status]} {status}" for status in ENDED[1:] if count[status])
@@ -199,14 +200,6 @@ class Progress:
             seconds = (time.time() - self.began) / len(self.ended) * left
             line += f", about {timedelta(seconds=round(seconds))} left"
         say(line)
-
-    def _stop(self, process: Mapping[str, Any]) -> None:
-        """Send a run of this machine SIGTERM, once: it saves and stops."""
-        pid = process.get("pid")
-        if process.get("host") == socket.gethostname() and pid not in self.asked:
-            self.asked.add(pid)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGTERM)
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -226,12 +219,10 @@ class Progress:
             thread.join()
 
 
-def _modified(job: Job) -> tuple[int, int] | None:
-    try:
-        stat = (job.folder / "run.json").stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+def _modified(job: Job) -> int | None:
+    with contextlib.suppress(OSError):
+        return (job.folder / "run.json").stat().st_mtime_ns
+    return None
 
 
 def best_result(record: Mapping[str, Any]) -> str:
