@@ -22,6 +22,7 @@ import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -55,9 +56,8 @@ def error_in_launcher(name: str) -> str | None:
     if name not in LAUNCHERS:
         return f"hydra/launcher={name}: expected one of {', '.join(LAUNCHERS)}{nearest(name, LAUNCHERS)}"
     extra, module = LAUNCHERS[name]
-    if is_installed(module):
-        return None
-    return f"hydra/launcher={name} needs the extra {extra}, which is not installed: pip install -e '.[{extra}]'"
+    missing = f"hydra/launcher={name} needs the extra {extra}, which is not installed: pip install -e '.[{extra}]'"
+    return None if is_installed(module) else missing
 
 
 def is_installed(module: str) -> bool:
@@ -77,8 +77,7 @@ class RememberingLoader(ConfigLoaderImpl):
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the configuration of the job with these overrides."""
-        groups: list[Override] = []
-        values: list[Override] = []
+        groups, values = [], []
         for override in OverridesParser.create(config_loader=self).parse_overrides(sweep_overrides):
             is_group = not isinstance(override.value(), dict) and self.repository.group_exists(override.key_or_group)
             (groups if is_group else values).append(override)
@@ -143,8 +142,7 @@ class CheckedSweeper(Sweeper):
         """Expand, check all jobs, launch; UserError with what is wrong with any job, each text once."""
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise UserError("torchrun starts one run: leave -m out, or use hydra/launcher=joblib in place of torchrun")
-        loader = self.context.config_loader
-        jobs: list[ComposedJob] = []
+        loader, jobs = self.context.config_loader, []
         errors: dict[str, None] = {}
         for overrides in expand(OverridesParser.create(config_loader=loader).parse_overrides(arguments)):
             job = ComposedJob(overrides, self.current.plain(loader.load_sweep_config(self.master, overrides)))
@@ -156,8 +154,8 @@ class CheckedSweeper(Sweeper):
             raise UserError(*errors)
         settings: Any = OmegaConf.to_container(self.master.hydra.launcher, resolve=False)
         launcher = Launcher(self.master.hydra.runtime.choices["hydra/launcher"], settings, self._launch)
-        run_jobs = self.current.run_jobs
-        self.current.exit_code = run_jobs(jobs, launcher) if run_jobs else run_each(jobs, launcher, self.task)
+        run_jobs = self.current.run_jobs or partial(run_each, task=self.task)
+        self.current.exit_code = run_jobs(jobs, launcher)
 
     def _launch(self, jobs: Sequence[Sequence[str]], task: TaskFunction) -> Sequence[JobReturn]:
         start = Plugins.instance().instantiate_launcher
