@@ -1,8 +1,7 @@
 """One job of a sweep, in whatever process a launcher runs it; and the signals that stop a sweep.
 
-Jobs in the sweep's own process (the basic launcher): a signal makes the run save and stop, and the sweep ends with it.
-Jobs in other processes: the sweep's record says `stopping`, so no further job starts, and running jobs are asked to
-save and stop. A second signal ends the sweep at once.
+In the sweep's own process (the basic launcher), a signal makes the run save and stop, and the sweep ends with it.
+Elsewhere, no further job starts when the sweep's record says `stopping`, and running jobs are asked to save and stop.
 """
 
 from __future__ import annotations
@@ -148,7 +147,7 @@ class JobRunner:
         except BaseException as error:
             if here or isinstance(error, Exception):
                 raise
-            if "SLURM_JOB_ID" in os.environ:
+            if in_slurm():
                 mark_stopped(folder)
                 raise
 
@@ -176,10 +175,14 @@ class JobRunner:
             fit(config, command, folder)
         except BaseException as error:
             stopped = isinstance(error, Interrupted) or self.signals.received() is not None or is_stopping(self.record)
-            # Else a job that raises SystemExit itself has failed; under SLURM, submitit raises it at a time limit
-            if not isinstance(error, Exception) and (stopped or "SLURM_JOB_ID" in os.environ):
+            if not isinstance(error, Exception) and (stopped or in_slurm()):  # else the job itself raised SystemExit
                 raise
             record_failure(folder, config, command, error)
+
+
+def in_slurm() -> bool:
+    """Whether submitit runs this job under SLURM: it raises SystemExit at a time limit and starts the job again."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def first_line(error: object) -> str:

@@ -94,9 +94,6 @@ def make_plan(composed: Sequence[ComposedJob]) -> Plan:
     return Plan(list(jobs.values()), duplicates)
 
 
-# -- what the folder of a job holds -----------------------------------------------------------------------------------
-
-
 def status_of(folder: Path, config: Config) -> str:
     """Return the status of a job.
 
@@ -183,9 +180,6 @@ def claim(folder: Path) -> Iterator[bool]:
         yield mine
 
 
-# -- the record of the sweep ------------------------------------------------------------------------------------------
-
-
 class SweepRecord:
     """`runs/sweeps/<date>_<time>_<id>.json`, replaced atomically.
 
@@ -196,24 +190,18 @@ class SweepRecord:
     def __init__(self, folder: Path, command: Sequence[str], plan: Plan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder.resolve() / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}.json"
-        self.jobs = [{"words": job.label, "folder": str(job.folder), "plan": job.action} for job in plan.jobs]
+        jobs = [{"words": job.label, "folder": str(job.folder), "plan": job.action} for job in plan.jobs]
         self.entries: dict[str, Any] = {"format": 1, "status": "running", "command": shlex.join(command)}
         self.entries |= {"started": now(), "finished": None, "process": this_process()}
-        self.entries |= {"plan": plan.summary(), "jobs": self.jobs}
-        self.write("running", [record_of(job.folder).get("status", "not run") for job in plan.jobs])
+        self.entries |= {"plan": plan.summary(), "jobs": jobs}
+        self.update([record_of(job.folder).get("status", "not run") for job in plan.jobs])
 
-    def write(self, status: str, statuses: Sequence[str] = ()) -> None:
-        """Write the file with this status, and those of the jobs where they are given."""
-        self.entries["status"] = status
-        for entry, ended in zip(self.jobs, statuses, strict=False):
-            entry["status"] = ended
+    def update(self, statuses: Sequence[str] = (), **entries: Any) -> None:
+        """Change entries, and the status of each job where given, and write the file."""
+        for job, status in zip(self.entries["jobs"], statuses, strict=False):
+            job["status"] = status
+        self.entries |= entries
         write_json(self.path, self.entries)
-
-    def finish(self, status: str, statuses: Sequence[str]) -> None:
-        """Write how the sweep and each of its jobs ended."""
-        not_run = [job["words"] for job, ended in zip(self.jobs, statuses, strict=True) if ended == "not run"]
-        self.entries |= {"not_run": not_run, "finished": now()}
-        self.write(status, statuses)
 
 
 def is_stopping(record: Path) -> bool:

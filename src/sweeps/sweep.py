@@ -29,6 +29,7 @@ from src.sweeps.job import JobRunner, StopSignals, children_without_ctrl_c, firs
 from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of, this_process
 from src.training.console import say
 from src.training.machine import check_monitor, check_prompt
+from src.training.run_record import now
 
 WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")  # of the data group; not of the text
 OTHER_MACHINES = ("submitit_slurm", "ray")  # launchers whose jobs may run on machines with other files
@@ -67,7 +68,9 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
         for job, entries in zip(plan.jobs, records, strict=True)
     ]
     all_done = all(status == "done" for status in statuses)
-    record.finish("done" if all_done else "incomplete" if stopped_by is None else "stopped", statuses)
+    status = "done" if all_done else "incomplete" if stopped_by is None else "stopped"
+    not_run = [job.label for job, ended in zip(plan.jobs, statuses, strict=True) if ended == "not run"]
+    record.update(statuses, status=status, not_run=not_run, finished=now())
     say("\n".join(["", *table(plan.jobs, records, statuses), summary(statuses)]))
     if not all_done:
         say(f"the same command runs what is missing; this sweep's record: {record.path}")
@@ -137,7 +140,7 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
 
     def stop_jobs() -> None:
         progress.stopping = True
-        record.write("stopping")
+        record.update(status="stopping")
         print("stopping: running jobs save first; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
 
     children = children_without_ctrl_c() if launcher.name == "submitit_local" else contextlib.nullcontext()
@@ -158,10 +161,7 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
 
 
 class Progress:
-    """The progress line of a sweep, read from the jobs' records, so that it is the same for every launcher.
-
-    At least `every` seconds pass between two lines.
-    """
+    """The progress line, read from the jobs' records with any launcher; `every` seconds apart at least."""
 
     def __init__(self, jobs: Sequence[Job], every: float) -> None:
         self.jobs, self.every = jobs, every

@@ -108,10 +108,8 @@ def _errors_in_space(space: Space, study: str | None) -> Iterator[str]:
                 yield f"{where}: kind=categorical needs choices"
         elif low is None or high is None or not low < high:
             yield f"{where}: expected low and high, low < high; got {low} and {high}"
-        elif one.kind.startswith("log") and low <= 0:
-            yield f"{where}: a logarithmic scale needs low above 0; got {low}"
-        elif "int" in one.kind and (low != int(low) or high != int(high)):
-            yield f"{where}: {one.kind} needs whole numbers; got {low} and {high}"
+        elif (one.kind.startswith("log") and low <= 0) or ("int" in one.kind and (low % 1 or high % 1)):
+            yield f"{where}: a logarithmic scale needs low above 0, int whole numbers; got {low} and {high}"
         for other in one.when:
             if other in space and other not in before:
                 yield f"{where} depends on {other}: move {other} before it"

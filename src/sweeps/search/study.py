@@ -25,7 +25,6 @@ from filelock import FileLock
 from lightning.pytorch.callbacks import Callback
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from src.config.compose import compose, to_config
@@ -47,7 +46,6 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
     """Open the study in a folder, or create it.
 
     `question` is plain data that must stay the same when the study continues: its space, the settings of all trials.
-    `mode` is `min` or `max`.
 
     Raises:
         UserError: the study in this folder has another question, or its journal is damaged.
@@ -59,9 +57,8 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
     with journal_lock:
         repair(journal)
     storage = JournalStorage(JournalFileBackend(str(journal), cast("Any", journal_lock)))
-    direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
     with lock(folder / STUDY_LOCK, wait=True):
-        study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=direction)
+        study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=f"{mode}imize")
         new = json.loads(json.dumps(question))
         old = study.user_attrs.get("question")
         if old is None:
@@ -77,11 +74,7 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
 
 
 def repair(journal: Path) -> None:
-    """Cut off a last line that a dying machine left half written; whoever appends would spoil the next line too.
-
-    Raises:
-        UserError: another line is damaged.
-    """
+    """Cut off a last line that is half written, which would spoil the next one; UserError if another line is damaged."""
     text = journal.read_bytes() if journal.exists() else b""
     whole = text.rfind(b"\n") + 1
     if whole < len(text):
@@ -210,14 +203,14 @@ def run_trial(
 
 def describe(trial: FrozenTrial) -> str:
     """Return a line about a trial that has just ended: number, result, parameters."""
-    note = trial.user_attrs.get("note", "")
+    note = f" ({trial.user_attrs['note']})" if "note" in trial.user_attrs else ""
     if trial.state == TrialState.FAIL:
-        result = f"failed ({note})"
+        result = "failed"
     elif trial.state == TrialState.PRUNED:
         result = f"pruned after {len(trial.intermediate_values)} points at {trial.user_attrs['best']:.4f}"
     else:
-        result = f"{trial.value:.4f}" + (f" ({note})" if note else "")
-    return f"trial {trial.number}: {result}  {' '.join(override(*item) for item in trial.params.items())}"
+        result = f"{trial.value:.4f}"
+    return f"trial {trial.number}: {result}{note}  {' '.join(override(*item) for item in trial.params.items())}"
 
 
 def conclude(study: optuna.Study, folder: Path, wanted: int) -> None:
