@@ -14,7 +14,6 @@ the warning about `hydra/launcher/NAME`          our presets replace the plugins
 from __future__ import annotations
 
 import copy
-import importlib
 import importlib.util
 import os
 import sys
@@ -77,7 +76,8 @@ class RememberingLoader(ConfigLoaderImpl):
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the configuration of the job with these overrides."""
-        groups, values = [], []
+        groups: list[Override] = []
+        values: list[Override] = []
         for override in OverridesParser.create(config_loader=self).parse_overrides(sweep_overrides):
             is_group = not isinstance(override.value(), dict) and self.repository.group_exists(override.key_or_group)
             (groups if is_group else values).append(override)
@@ -102,10 +102,7 @@ class ComposedJob(NamedTuple):
 
 
 class Launcher(NamedTuple):
-    """One of Hydra's launchers, with its settings.
-
-    `launch(overrides of each job, task)` returns when all jobs have ended; what it raises ends the sweep.
-    """
+    """One of Hydra's launchers; `launch(overrides of each job, task)` returns when all jobs have ended, or raises."""
 
     name: str
     settings: Mapping[str, Any]
@@ -182,7 +179,8 @@ def register(sweep: Sweep) -> None:
 def expand(overrides: list[Override]) -> list[list[str]]:
     """Return the overrides of each job: every combination of the values of each key."""
     for override in overrides:
-        if isinstance(options := override.value(), Glob):
+        options: Any = override.value()
+        if isinstance(options, Glob):
             options.exclude.append("_*")  # files that other options share
     return BasicSweeper.split_arguments(overrides, None)[0]
 

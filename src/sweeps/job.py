@@ -203,8 +203,7 @@ def record_failure(folder: Path, config: Config, command: dict[str, Any], error:
 
     entries = record_of(folder)
     described = {"type": type(error).__name__, "message": str(error)}
-    first = first_line(error).encode(errors="backslashreplace").decode()
-    say(f"failed: {folder}: {described['type']}: {first}")
+    say(f"failed: {folder}: {described['type']}: {first_line(error).encode(errors='backslashreplace').decode()}")
     if entries.get("status") == "failed" and entries.get("error") == described:
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -97,8 +97,8 @@ def make_plan(composed: Sequence[ComposedJob]) -> Plan:
 def status_of(folder: Path, config: Config) -> str:
     """Return the status of a job.
 
-    new (no folder), done, failed, stopped (by a signal), interrupted (its record says running, but its process is
-    gone), running, other (no run, or a run whose stored configuration differs in what can change the result).
+    new (no folder), done, failed, stopped (by a signal), running, interrupted (its record says running, but its process
+    is gone), other (no run, or a run whose stored configuration differs in what can change the result).
     """
     if not folder.exists():
         return "new"
@@ -162,10 +162,7 @@ def is_gone(record: Mapping[str, Any], folder: Path) -> bool:
 
 
 def archive(folder: Path) -> Path:
-    """Move a job's folder to `.earlier/<key>/<date>_<time>_<id>` beside it and return its new path.
-
-    The leading dot keeps reports and later sweeps from reading it as a run of the sweep.
-    """
+    """Move a job's folder to `.earlier/<key>/<date>_<time>_<id>` beside it, which reports skip; return its new path."""
     target = new_folder(folder.parent / ".earlier" / folder.name)
     os.replace(folder, target)  # onto an empty folder, in one step
     return target

@@ -57,8 +57,9 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
     with journal_lock:
         repair(journal)
     storage = JournalStorage(JournalFileBackend(str(journal), cast("Any", journal_lock)))
+    direction: Any = f"{mode}imize"
     with lock(folder / STUDY_LOCK, wait=True):
-        study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=f"{mode}imize")
+        study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=direction)
         new = json.loads(json.dumps(question))
         old = study.user_attrs.get("question")
         if old is None:
@@ -74,7 +75,7 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
 
 
 def repair(journal: Path) -> None:
-    """Cut off a last line that is half written, which would spoil the next one; UserError if another line is damaged."""
+    """Cut off a last line that is half written, which would spoil the next; UserError if another line is damaged."""
     text = journal.read_bytes() if journal.exists() else b""
     whole = text.rfind(b"\n") + 1
     if whole < len(text):
