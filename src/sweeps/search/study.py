@@ -231,9 +231,9 @@ def conclude(study: optuna.Study, folder: Path, wanted: int) -> None:
         path, command = write_best(study, folder)
         for name, share in importances(study).items() if finite > 3 else ():
             print(f"  {name:30} {share:6.1%} of what makes a trial good")
-        plots = write_plots(study, folder)
+        write_plots(study, folder / "plots")
     print(f"best: trial {study.best_trial.number}, {study.best_value:.4f}; as an experiment: {path}")
-    print(f"plots: {', '.join(plot.name for plot in plots)} in {folder / 'plots'}")
+    print(f"plots: {folder / 'plots'}")
     print(f"run it: {command}")
 
 
@@ -271,7 +271,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
         return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
 
 
-def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
+def write_plots(study: optuna.Study, folder: Path) -> None:
     """Write Optuna's plots as PNG files; one that needs more trials, or other ones, is left out."""
     import matplotlib
 
@@ -286,15 +286,12 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
         "parallel": draw.plot_parallel_coordinate,
         "timeline": draw.plot_timeline,
     }
-    (folder / "plots").mkdir(exist_ok=True)
-    paths = []
+    folder.mkdir(exist_ok=True)
     for name, plot in plots.items():
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # too few trials, or all equal
             warnings.simplefilter("ignore")  # Optuna calls these plots experimental
             plot(study)
             figure = plt.gcf()
             figure.set_size_inches(max(8.0, figure.get_figwidth()), max(5.0, figure.get_figheight()))
-            paths.append(folder / "plots" / f"{name}.png")
-            figure.savefig(paths[-1], dpi=100, bbox_inches="tight")
+            figure.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")
         plt.close("all")
-    return paths
