@@ -7,30 +7,27 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.config.compose import compose_and_run, exit_with
+from src.config.compose import compose, compose_and_run, exit_with, to_config
 from src.config.hydra_compat import is_installed
 from src.config.overrides import FLAGS_WITH_A_VALUE, groups
 from src.config.schema import SearchRoot, to_plain
 from src.errors import UserError
 from src.process import heavy_imports
 from src.sweeps.job import StopSignals
-from src.sweeps.search.space import check_trials, config_of, errors_in_search, known_of, settings_of
+from src.sweeps.search.space import check_trials, errors_in_search, known_of, settings_of
 from src.sweeps.sweep import errors_here
-
-SHOWING = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}  # these flags run nothing
 
 
 def search(root: SearchRoot, name: str, words: Sequence[str]) -> None:
     """Run trials until the study has as many as wanted, then write what it found.
 
-    Args:
-        root: conf/search.yaml, composed.
-        name: of the file in conf/search/.
-        words: the user's overrides of src.train.
+    `name` is that of the file in conf/search/; `words` are the user's overrides of src.train.
     """
+    if not is_installed("optuna"):
+        raise UserError("src.search needs the extra search, which is not installed: pip install -e '.[search]'")
     config, words = root.search, [*root.search.words, *words]
     check_trials(words, config.space)
-    shared = config_of(words)
+    shared = to_config(compose(words))
     if errors := errors_here([shared]):
         raise UserError(*errors)
     with heavy_imports():
@@ -68,18 +65,15 @@ def main() -> None:
     """Answer the command line: `search=NAME` and `search.KEY=...` are ours, other overrides are those of src.train."""
     ours: list[str] = []
     words: list[str] = []
-    flag = False
     for given in sys.argv[1:]:
-        mine = flag or given.startswith("-") or given.partition("=")[0].split(".")[0] in ("search", "hydra")
+        value_of_flag = bool(ours) and ours[-1] in FLAGS_WITH_A_VALUE
+        mine = value_of_flag or given.startswith("-") or given.partition("=")[0].split(".")[0] in ("search", "hydra")
         (ours if mine else words).append(given)
-        flag = given in FLAGS_WITH_A_VALUE
     if {"-m", "--multirun"} & set(ours):
         raise UserError("a search is one study, and its space says what varies: leave -m out")
     names = [word.partition("=")[2] for word in ours if word.startswith("search=")]
     if not names and not any(word.startswith("-") for word in ours):
         raise UserError(f"which search? search=NAME, NAME one of {', '.join(groups().get('search', []))}")
-    if not is_installed("optuna") and not SHOWING & set(ours):
-        raise UserError("src.search needs the extra search, which is not installed: pip install -e '.[search]'")
     compose_and_run("search", SearchRoot, lambda root: search(root, names[-1], words), ours, errors_in_search)
 
 

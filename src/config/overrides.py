@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.hydra_compat import error_in_launcher, error_in_launcher_key
+from src.config.hydra_compat import error_in_launcher
 from src.config.schema import Config, Key, key_table
 from src.errors import nearest
 
@@ -144,13 +144,12 @@ def without_null_groups(overrides: Iterable[str]) -> list[str]:
 
 def errors_in_overrides(overrides: Iterable[str], schema: type, folders: Iterable[Path] = (CONF,)) -> dict[str, str]:
     """Return what is wrong with each override by itself, {override: message}; those of Hydra's own are left to it."""
-    options, known, overrides = groups_for(schema, folders), keys(schema), list(overrides)
-    launchers = [override.partition("=")[2] for override in overrides if override.startswith("hydra/launcher=")]
-    found = {override: _error(override, options, known, schema, [*launchers, "basic"][0]) for override in overrides}
+    options, known = groups_for(schema, folders), keys(schema)
+    found = {override: _error(override, options, known, schema) for override in overrides}
     return {override: message for override, message in found.items() if message}
 
 
-def _error(text: str, options: dict[str, list[str]], known: list[str], schema: type, launcher: str) -> str | None:
+def _error(text: str, options: dict[str, list[str]], known: list[str], schema: type) -> str | None:
     if "=" not in text:
         if text.startswith("~"):
             return f"{text}: nothing can be deleted; give the key another value ({text.lstrip('~')}=...)"
@@ -165,8 +164,6 @@ def _error(text: str, options: dict[str, list[str]], known: list[str], schema: t
         return f"{text}: nothing can be deleted; give the key another value ({key}=...)"
     if key == "hydra/launcher" and not override.is_delete():
         return error_in_launcher(str(override.value()))
-    if key.startswith("hydra.launcher.") and not override.is_delete():
-        return error_in_launcher_key(key, launcher)
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return None
     if key in options:

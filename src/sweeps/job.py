@@ -1,8 +1,7 @@
 """One job of a sweep, in whatever process a launcher runs it; and the signals that stop a sweep.
 
-Jobs in the sweep's own process (the basic launcher): a signal makes the run save and stop, and the sweep ends with it.
-Jobs in other processes: the sweep's record says `stopping`, so no further job starts, and running jobs are asked to
-save and stop. A second signal ends the sweep at once.
+In the sweep's own process (the basic launcher), a signal makes the run save and stop, and the sweep ends with it.
+Elsewhere, no further job starts when the sweep's record says `stopping`, and running jobs are asked to save and stop.
 """
 
 from __future__ import annotations
@@ -12,30 +11,25 @@ import os
 import shlex
 import signal
 import socket
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.compose import to_config
-from src.config.run_key import run_key, sweep_folder
-from src.config.schema import Config, to_plain
+from src.config.run_key import run_key, run_name, sweep_folder
+from src.config.schema import Config
 from src.errors import UserError
-from src.files import write_atomic
 from src.process import heavy_imports
-from src.sweeps.plan import ACTIONS, TO_DO, is_stopping
-from src.sweeps.state import archive, claim, record_of, status_of, this_process
+from src.sweeps.plan import ACTIONS, TO_DO, archive, claim, is_stopping, record_of, status_of, this_process
 from src.training.console import say
 from src.training.run_record import Record, now, provenance
 
 STOP = (signal.SIGINT, signal.SIGTERM)
-LAUNCHER_PACKAGES = ("submitit", "ray")  # their signal handlers raise to end a job that they will start again
 
 
 class StopSignals:
@@ -63,9 +57,6 @@ class StopSignals:
     @contextlib.contextmanager
     def handled(self, stop_jobs: Callable[[], None] | None = None) -> Iterator[None]:
         """Handle signals: the first one calls `stop_jobs`, where jobs run elsewhere, or raises KeyboardInterrupt."""
-        self._reader, writer = socket.socketpair()
-        self._reader.setblocking(False)
-        writer.setblocking(False)
         asked = False
 
         def handle(number: int, frame: Any) -> None:
@@ -75,7 +66,11 @@ class StopSignals:
             asked = True
             stop_jobs()
 
-        with restored_handlers():
+        reader, writer = socket.socketpair()
+        with reader, writer, restored_handlers():
+            reader.setblocking(False)
+            writer.setblocking(False)
+            self._reader = reader
             for number in STOP:
                 signal.signal(number, handle)
             before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -84,25 +79,17 @@ class StopSignals:
             finally:
                 signal.set_wakeup_fd(before)
                 self.received()
-                self._reader.close()
                 self._reader = None
-                writer.close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the socket."""
         return {"first": None, "_reader": None}
 
 
-def in_main_thread() -> bool:
-    """Whether this thread may set signal handlers; a launcher's worker may run a job in another one."""
-    return threading.current_thread() is threading.main_thread()
-
-
 @contextlib.contextmanager
 def restored_handlers() -> Iterator[None]:
     """Restore the signal handlers at the end: Lightning leaves Ctrl-C ignored after a KeyboardInterrupt."""
-    numbers = (*STOP, signal.SIGUSR1) if in_main_thread() else ()
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in (*STOP, signal.SIGUSR1)}
     try:
         yield
     finally:
@@ -123,38 +110,26 @@ def children_without_ctrl_c() -> Iterator[None]:
 
 @dataclass
 class JobRunner:
-    """The task of Hydra's launchers; it is pickled and sent to other processes and machines.
+    """The task of Hydra's launchers; it is pickled and sent to other processes and machines."""
 
-    Args:
-        record: the sweep's record.
-        command: the sweep's command line.
-        side_by_side: how many jobs share a machine.
-        cwd: the user's working directory, where relative paths start.
-        started_by: the process of the sweep itself.
-        signals: the signals that the sweep's own process has received.
-        labels: label of each job by folder.
-    """
-
-    record: Path
-    command: list[str]
-    side_by_side: int
-    cwd: Path
-    started_by: dict[str, Any]
-    signals: StopSignals
-    labels: dict[str, str]
+    record: Path  # of the sweep
+    command: list[str]  # of the sweep
+    side_by_side: int  # jobs that share a machine
+    cwd: Path  # the user's working directory, where relative paths start
+    started_by: dict[str, Any]  # the process of the sweep itself
+    signals: StopSignals  # that this process has received
+    labels: dict[str, str]  # label of each job by folder
 
     def __call__(self, cfg: DictConfig) -> None:
         """Run one job. What the run raises, SystemExit included, is recorded and does not end the other jobs.
 
-        Raises:
-            BaseException: a signal in the sweep's own process, or what a launcher raises to requeue its job.
+        Only a signal in the sweep's own process, and the end of a SLURM job, which submitit starts again, are raised.
         """
         here = self.started_by == this_process()
         if not here:
             if is_stopping(self.record):
                 return
-            if in_main_thread():
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # between runs; a run handles it and saves
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # between runs; a run handles it and saves
             if self.cwd.is_dir():
                 os.chdir(self.cwd)  # some launchers start their workers elsewhere
         config = to_config(cfg)
@@ -170,10 +145,10 @@ class JobRunner:
             if here:
                 self.signals.raise_if_received()  # one that came in the last step of a run, which ended as done
         except BaseException as error:
-            if raised_by_launcher(error):
-                mark_stopped(folder)
+            if here or isinstance(error, Exception):
                 raise
-            if here or isinstance(error, Exception) or "SLURM_JOB_ID" in os.environ:
+            if in_slurm():
+                mark_stopped(folder)
                 raise
 
     def _run(self, config: Config, folder: Path, action: str) -> None:
@@ -183,9 +158,11 @@ class JobRunner:
             "key": run_key(config),
             "label": self.labels.get(str(folder)),
         }
+        with heavy_imports():
+            from src.training.resume import resume
+            from src.training.run import fit
+            from src.training.signals import Interrupted
         try:
-            with heavy_imports():
-                from src.training.run import fit, resume
             if action == "resume":
                 try:
                     resume(folder, None)
@@ -197,20 +174,15 @@ class JobRunner:
             config.name = config.run_name
             fit(config, command, folder)
         except BaseException as error:
-            if raised_by_launcher(error):
+            stopped = isinstance(error, Interrupted) or self.signals.received() is not None or is_stopping(self.record)
+            if not isinstance(error, Exception) and (stopped or in_slurm()):  # else the job itself raised SystemExit
                 raise
-            if not isinstance(error, Exception):  # a job may raise SystemExit or KeyboardInterrupt itself, and fails
-                from src.training.signals import Interrupted
-
-                if isinstance(error, Interrupted) or self.signals.received() is not None or is_stopping(self.record):
-                    raise
             record_failure(folder, config, command, error)
 
 
-def raised_by_launcher(error: BaseException) -> bool:
-    """Whether a launcher's code raised an error in the middle of a run: a time limit, or a preemption."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and str(frames[-1].f_globals.get("__name__")).partition(".")[0] in LAUNCHER_PACKAGES
+def in_slurm() -> bool:
+    """Whether submitit runs this job under SLURM: it raises SystemExit at a time limit and starts the job again."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def first_line(error: object) -> str:
@@ -219,7 +191,7 @@ def first_line(error: object) -> str:
 
 
 def mark_stopped(folder: Path) -> None:
-    """Let a run that its launcher ended be resumed when the job starts again; the run itself recorded a failure."""
+    """Let a run that SLURM ended be resumed when the job starts again; the run itself recorded a failure."""
     entries = record_of(folder)
     if entries.get("status") == "failed":
         Record(folder, entries).update(status="stopped", error=None)
@@ -227,15 +199,16 @@ def mark_stopped(folder: Path) -> None:
 
 def record_failure(folder: Path, config: Config, command: dict[str, Any], error: BaseException) -> None:
     """Write a failed job's traceback to its train.log and its error to its run.json, unless the run itself did."""
+    from src.training.run import write_config
+
     entries = record_of(folder)
     described = {"type": type(error).__name__, "message": str(error)}
-    first = first_line(error).encode(errors="backslashreplace").decode()
-    say(f"failed: {folder}: {described['type']}: {first}")
+    say(f"failed: {folder}: {described['type']}: {first_line(error).encode(errors='backslashreplace').decode()}")
     if entries.get("status") == "failed" and entries.get("error") == described:
         return
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.yaml").exists():
-        write_atomic(folder / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
+        write_config(folder, config)
     with (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("".join(traceback.format_exception(error)))
     known: dict[str, Any] = {"name": config.run_name, "experiment": config.experiment, "model": config.model.name}

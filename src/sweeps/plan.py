@@ -1,23 +1,28 @@
-"""The plan of a sweep: each job's folder, what it holds, what the sweep does about it; and the sweep's own record."""
+"""The plan of a sweep: what each job's folder holds, what the sweep does about it; and the sweep's own record."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
 import secrets
 import shlex
+import socket
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from src.config.hydra_compat import ComposedJob
-from src.config.run_key import run_key, sweep_folder
-from src.config.schema import Config
+from src.config.run_key import run_key, run_name, sweep_folder, what_matters
+from src.config.schema import Config, from_plain
 from src.errors import counted
-from src.files import read_json, write_json
-from src.sweeps.state import record_of, status_of, this_process
-from src.training.run_record import now
+from src.files import is_alive, lock, read_json, write_json
+from src.training.run_record import Record, boot_id, new_folder, now
 
 ACTIONS = {
     "new": "run",
@@ -29,7 +34,8 @@ ACTIONS = {
     "running": "wait",  # another process trains it: left alone, and not counted as done
 }
 TO_DO = ("run", "resume", "retry")
-FORMAT = 1
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast; a sweep may have a thousand jobs
+SILENT = 15 * 60  # seconds: a run writes a checkpoint every five minutes
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,6 @@ class Job:
     config: Config
     folder: Path
     action: str
-    status: str = "not run"  # in its record, before the sweep
-
-    @property
-    def to_do(self) -> bool:
-        """Whether the sweep starts it."""
-        return self.action in TO_DO
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Plan:
     @property
     def to_do(self) -> list[Job]:
         """The jobs that the sweep starts."""
-        return [job for job in self.jobs if job.to_do]
+        return [job for job in self.jobs if job.action in TO_DO]
 
     def summary(self) -> str:
         """Return one line: `12 jobs: 3 done, 9 to do (7 to run, 1 to resume, 1 to retry), 2 duplicates`."""
@@ -90,9 +90,91 @@ def make_plan(composed: Sequence[ComposedJob]) -> Plan:
             duplicates.append(label)
             continue
         folder = sweep_folder(config)
-        status = str(record_of(folder).get("status", "not run"))
-        jobs[key] = Job(overrides, label, config, folder, ACTIONS[status_of(folder, config)], status)
+        jobs[key] = Job(overrides, label, config, folder, ACTIONS[status_of(folder, config)])
     return Plan(list(jobs.values()), duplicates)
+
+
+def status_of(folder: Path, config: Config) -> str:
+    """Return the status of a job.
+
+    new (no folder), done, failed, stopped (by a signal), running, interrupted (its record says running, but its process
+    is gone), other (no run, or a run whose stored configuration differs in what can change the result).
+    """
+    if not folder.exists():
+        return "new"
+    status = ended_status(record_of(folder), folder)
+    known = status == "running" or (status in ACTIONS and has_configuration(folder, config))
+    return status if known else "other"
+
+
+def ended_status(record: Mapping[str, Any], folder: Path) -> str:
+    """Return the status in a record: `interrupted` if its process is gone, `not run` without one."""
+    status = str(record.get("status", "not run"))
+    return "interrupted" if status == "running" and is_gone(record, folder) else status
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """Return a folder's run.json; an empty dict where it is missing or unreadable."""
+    try:
+        return Record.read(folder).entries
+    except (OSError, ValueError):
+        return {}
+
+
+def has_configuration(folder: Path, config: Config) -> bool:
+    """Whether a folder's stored configuration equals the given one in everything that can change the result."""
+    try:
+        stored = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER)
+        given, found = what_matters(config), what_matters(from_plain(stored))
+    except (OSError, yaml.YAMLError, TypeError, AttributeError, KeyError):
+        return False
+    if given.get("seed") is None:  # the run drew a seed and stored it
+        found["seed"] = None
+    return given == found
+
+
+def this_process() -> dict[str, Any]:
+    """Return what identifies this process."""
+    return {"pid": os.getpid(), "boot": boot_id(), "host": socket.gethostname()}
+
+
+def process_ended(process: Mapping[str, Any]) -> bool:
+    """Whether a process of this machine has ended; one of another machine cannot be seen and counts as running."""
+    here = process.get("host") == socket.gethostname()
+    return here and (process.get("boot") != boot_id() or not is_alive(process.get("pid")))
+
+
+def is_gone(record: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the process in a run's record trains no more: it has ended, or it holds no lock on the run.
+
+    The lock alone decides on this machine: a process number may belong to another process by now, or to another
+    container. On another machine, nothing in the folder must have changed for a quarter of an hour, too.
+    """
+    process = record.get("process") or {}
+    if process_ended(process):
+        return True
+    silent = time.time() - max(path.stat().st_mtime for path in folder.rglob("*")) > SILENT
+    path = folder / ".lock"
+    if not path.exists() or not (silent or process.get("boot") == boot_id()):
+        return False
+    with lock(path) as free, lock(path) as twice:  # twice: this file system has no locks
+        return free and not twice
+
+
+def archive(folder: Path) -> Path:
+    """Move a job's folder to `.earlier/<key>/<date>_<time>_<id>` beside it, which reports skip; return its new path."""
+    target = new_folder(folder.parent / ".earlier" / folder.name)
+    os.replace(folder, target)  # onto an empty folder, in one step
+    return target
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Reserve a job for this process; yield False if another process has it."""
+    locks = folder.parent / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with lock(locks / folder.name) as mine:
+        yield mine
 
 
 class SweepRecord:
@@ -100,43 +182,23 @@ class SweepRecord:
 
     `status`: running, stopping (no further job is started), done (all jobs are), incomplete, stopped.
     Each job: label, folder, planned action, and status: done, failed, stopped, interrupted, running, not run.
-
-    Args:
-        folder: runs/sweeps.
-        command: the sweep's command line.
-        plan: its jobs.
     """
 
     def __init__(self, folder: Path, command: Sequence[str], plan: Plan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder.resolve() / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}.json"
-        self.entries: dict[str, Any] = {
-            "format": FORMAT,
-            "status": "running",
-            "command": shlex.join(command),
-            "started": now(),
-            "finished": None,
-            "process": this_process(),
-            "plan": plan.summary(),
-            "jobs": [
-                {"words": job.label, "folder": str(job.folder), "plan": job.action, "status": job.status}
-                for job in plan.jobs
-            ],
-        }
-        self.write("running")
+        jobs = [{"words": job.label, "folder": str(job.folder), "plan": job.action} for job in plan.jobs]
+        self.entries: dict[str, Any] = {"format": 1, "status": "running", "command": shlex.join(command)}
+        self.entries |= {"started": now(), "finished": None, "process": this_process()}
+        self.entries |= {"plan": plan.summary(), "jobs": jobs}
+        self.update([record_of(job.folder).get("status", "not run") for job in plan.jobs])
 
-    def write(self, status: str) -> None:
-        """Write the file with this status."""
-        self.entries["status"] = status
+    def update(self, statuses: Sequence[str] = (), **entries: Any) -> None:
+        """Change entries, and the status of each job where given, and write the file."""
+        for job, status in zip(self.entries["jobs"], statuses, strict=False):
+            job["status"] = status
+        self.entries |= entries
         write_json(self.path, self.entries)
-
-    def finish(self, status: str, statuses: Sequence[str]) -> None:
-        """Write how the sweep and each of its jobs ended."""
-        for entry, ended in zip(self.entries["jobs"], statuses, strict=True):
-            entry["status"] = ended
-        self.entries["not_run"] = [entry["words"] for entry in self.entries["jobs"] if entry["status"] == "not run"]
-        self.entries["finished"] = now()
-        self.write(status)
 
 
 def is_stopping(record: Path) -> bool:

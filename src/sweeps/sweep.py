@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
+import shutil
 import signal
 import socket
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src.config.hydra_compat import ComposedJob, Launcher, errors_in_launcher_settings, failure_of
+from src.config.checks import check_validations, windows_an_epoch
+from src.config.hydra_compat import ComposedJob, Launcher, failure_of
 from src.config.schema import Config, to_plain
 from src.data.batching import plan as plan_windows
 from src.data.corpus import Corpus, open_corpus
@@ -24,10 +26,10 @@ from src.errors import UserError, counted
 from src.metrics import bits_per_character
 from src.process import heavy_imports
 from src.sweeps.job import JobRunner, StopSignals, children_without_ctrl_c, first_line
-from src.sweeps.plan import Job, Plan, SweepRecord, make_plan
-from src.sweeps.state import ended_status, record_of, this_process
+from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of, this_process
 from src.training.console import say
 from src.training.machine import check_monitor, check_prompt
+from src.training.run_record import now
 
 WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")  # of the data group; not of the text
 OTHER_MACHINES = ("submitit_slurm", "ray")  # launchers whose jobs may run on machines with other files
@@ -38,19 +40,19 @@ TABLE_ORDER = ("done", "running", "stopped", "interrupted", "not run", "failed")
 def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -> int:
     """Run what is missing of a sweep; return its exit code: 0 if all jobs are done, 1, or 128 + the signal.
 
-    Args:
-        jobs: every combination of the sweep's values, checked.
-        launcher: Hydra's launcher.
-        command: the command line.
-
-    Raises:
-        UserError: before job 0, what a job needs and is missing: a text, a GPU, weights, the launcher's scheduler.
+    Raises UserError before job 0 if a job needs what is missing: a text, a GPU, weights, the launcher's scheduler.
     """
     plan = make_plan(jobs)
     if jobs[0].config.sweep.dry_run:
         say("\n".join(plan.lines()))
         return 0
-    errors = errors_in_launcher_settings(launcher)
+    errors: list[str] = []
+    trainers = [job.config.trainer for job in jobs]
+    if max(trainer.devices * trainer.num_nodes for trainer in trainers) > 1:
+        # Lightning would start the whole sweep again in each other process
+        errors.append("trainer.devices: a job of a sweep is one process; start a run of several alone, without -m")
+    if launcher.name == "submitit_slurm" and shutil.which("srun") is None:
+        errors.append(f"hydra/launcher={launcher.name}: this machine has no SLURM (no srun); use submitit_local")
     if launcher.name not in OTHER_MACHINES:
         errors += errors_here([job.config for job in plan.to_do])
     if errors:
@@ -59,56 +61,63 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
     progress = Progress(plan.to_do, every=2.0 if sys.stdout.isatty() else 10.0)
-    number = _launch(plan, launcher, record, command, progress) if plan.to_do else None
-    return _conclude(plan, record, progress, number)
+    stopped_by = _launch(plan, launcher, record, command, progress) if plan.to_do else None
+    records = [record_of(job.folder) for job in plan.jobs]
+    statuses = [
+        "not run" if job.action in TO_DO and not progress.has_begun(job) else ended_status(entries, job.folder)
+        for job, entries in zip(plan.jobs, records, strict=True)
+    ]
+    all_done = all(status == "done" for status in statuses)
+    status = "done" if all_done else "incomplete" if stopped_by is None else "stopped"
+    not_run = [job.label for job, ended in zip(plan.jobs, statuses, strict=True) if ended == "not run"]
+    record.update(statuses, status=status, not_run=not_run, finished=now())
+    say("\n".join(["", *table(plan.jobs, records, statuses), summary(statuses)]))
+    if not all_done:
+        say(f"the same command runs what is missing; this sweep's record: {record.path}")
+    return 128 + stopped_by if stopped_by is not None else 0 if all_done else 1
 
 
 def errors_here(configs: Sequence[Config]) -> list[str]:
     """Return what the texts, this machine and stored weights say against jobs; torch is imported only where needed."""
-    errors = _errors_in_texts(configs)
+    errors: dict[str, None] = {}
+
+    def collect(check: Callable[[Any], object], values: Iterable[Any]) -> None:
+        for value in values:
+            try:
+                check(value)
+            except UserError as error:
+                errors.update(dict.fromkeys(error.messages))
+
+    by_text: dict[str, list[Config]] = defaultdict(list)
+    for config in configs:
+        options = {key: value for key, value in to_plain(config.data).items() if key not in WINDOW_KEYS}
+        by_text[str(options)].append(config)
+    for group in by_text.values():
+        try:
+            corpus = open_corpus(group[0].data)
+        except UserError as error:
+            errors.update(dict.fromkeys(error.messages))
+        else:
+            collect(partial(_check_text, corpus), group)
     if trainers := [config.trainer for config in configs if config.trainer.accelerator != "cpu"]:
         with heavy_imports():
             from src.training.machine import check_machine
-        errors |= _errors_of(check_machine, trainers)
-    if started := {json.dumps([one.init_from, to_plain(one.model)]): one for one in configs if one.init_from}:
+        collect(check_machine, trainers)
+    if started := {str([config.init_from, config.model]): config for config in configs if config.init_from}:
         with heavy_imports():
             from src.training.run import source_of
-        errors |= _errors_of(source_of, started.values())
+        collect(source_of, started.values())
     return list(errors)
 
 
-def _errors_in_texts(configs: Iterable[Config]) -> dict[str, None]:
-    """Check each job's text: is it there, long enough for the windows, and does it have the samples' prompt?"""
-    texts: dict[str, Corpus | UserError] = {}
-
-    def check(config: Config) -> None:
-        data = config.data
-        options = {key: value for key, value in to_plain(data).items() if key not in WINDOW_KEYS}
-        if (name := json.dumps(options)) not in texts:
-            try:
-                texts[name] = open_corpus(data)
-            except UserError as error:
-                texts[name] = error
-        if isinstance(corpus := texts[name], UserError):
-            raise corpus
-        if config.init_from is None:  # else the vocabulary is that of the older run, extended
-            check_prompt(config.callbacks.text_samples, corpus.vocabulary)
-        check_monitor(config, corpus.splits)
-        windows = plan_windows(corpus.splits["train"], data.seq_len, data.batch_size, data.offset, 0)
-        config.trainer.windows_an_epoch(windows.count)
-
-    return _errors_of(check, configs)
-
-
-def _errors_of(check: Callable[[Any], object], values: Iterable[Any]) -> dict[str, None]:
-    """Return the messages of the UserErrors that a check raises for any of the values, each once, in order."""
-    errors: dict[str, None] = {}
-    for value in values:
-        try:
-            check(value)
-        except UserError as error:
-            errors |= dict.fromkeys(error.messages)
-    return errors
+def _check_text(corpus: Corpus, config: Config) -> None:
+    """Check that a text is long enough for the windows, and has the samples' prompt and the monitored split."""
+    data = config.data
+    if config.init_from is None:  # else the vocabulary is that of the older run, extended
+        check_prompt(config.callbacks.text_samples, corpus.vocabulary)
+    check_monitor(config, corpus.splits)
+    windows = plan_windows(corpus.splits["train"], data.seq_len, data.batch_size, data.offset, 0)
+    check_validations(config.trainer, windows_an_epoch(config.trainer, windows.count))
 
 
 def jobs_per_machine(launcher: Launcher, jobs: int) -> int:
@@ -131,7 +140,7 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
 
     def stop_jobs() -> None:
         progress.stopping = True
-        record.write("stopping")
+        record.update(status="stopping")
         print("stopping: running jobs save first; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
 
     children = children_without_ctrl_c() if launcher.name == "submitit_local" else contextlib.nullcontext()
@@ -151,28 +160,8 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
     return signals.first
 
 
-def _conclude(plan: Plan, record: SweepRecord, progress: Progress, number: int | None) -> int:
-    """Print the table, write the sweep's record, return the exit code."""
-    records = [record_of(job.folder) for job in plan.jobs]
-    statuses = [
-        "not run" if job.to_do and not progress.has_begun(job) else ended_status(entries, job.folder)
-        for job, entries in zip(plan.jobs, records, strict=True)
-    ]
-    all_done = all(status == "done" for status in statuses)
-    record.finish("done" if all_done else "incomplete" if number is None else "stopped", statuses)
-    say("\n".join(["", *table(plan.jobs, records, statuses), summary(statuses)]))
-    if not all_done:
-        say(f"the same command runs what is missing; this sweep's record: {record.path}")
-    return 128 + number if number is not None else 0 if all_done else 1
-
-
 class Progress:
-    """The progress line of a sweep, read from the jobs' records, so that it is the same for every launcher.
-
-    Args:
-        jobs: those that the sweep starts.
-        every: seconds between two lines, at least.
-    """
+    """The progress line, read from the jobs' records with any launcher; `every` seconds apart at least."""
 
     def __init__(self, jobs: Sequence[Job], every: float) -> None:
         self.jobs, self.every = jobs, every
@@ -180,45 +169,37 @@ class Progress:
         self.ended: dict[Path, str] = {}
         self.before = {job.folder: _modified(job) for job in jobs}  # records of earlier attempts do not count
         self.stopping = False  # ask running jobs to stop
-        self.asked = {os.getpid()}
 
     def has_begun(self, job: Job) -> bool:
         """Whether the job's record has changed since the sweep began."""
         return _modified(job) != self.before[job.folder]
 
     def update(self) -> None:
-        """Read the records that may have changed, and print a line if the counts have."""
-        running = 0
+        """Read the records that have changed, and print a line if the counts have."""
+        running = []
         for job in self.jobs:
-            if job.folder in self.ended or not self.has_begun(job):
-                continue
-            record = record_of(job.folder)
-            if (status := record.get("status")) in ENDED:
-                self.ended[job.folder] = str(status)
-            elif status == "running":
-                running += 1
-                if self.stopping:
-                    self._stop(record.get("process") or {})
+            if job.folder not in self.ended and self.has_begun(job):
+                record = record_of(job.folder)
+                if record.get("status") in ENDED:
+                    self.ended[job.folder] = record["status"]
+                elif record.get("status") == "running":
+                    running.append(record.get("process") or {})
+        for process in running if self.stopping else ():
+            if process.get("host") == socket.gethostname() and process.get("pid") != os.getpid():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process["pid"], signal.SIGTERM)  # it saves and stops
         count = Counter(self.ended.values())
         line = f"sweep: {count['done']} of {len(self.jobs)} done"
         line += "".join(f", {count[status]} {status}" for status in ENDED[1:] if count[status])
-        line += f", {running} running" if running else ""
+        line += f", {len(running)} running" if running else ""
         if line == self.last or time.time() - self.shown_at < self.every:
             return
         self.last, self.shown_at = line, time.time()
         left = len(self.jobs) - len(self.ended)
         if self.ended and left:
             seconds = (time.time() - self.began) / len(self.ended) * left
-            line += f", about {seconds / 60:.0f} min left" if seconds > 120 else f", about {seconds:.0f} s left"
+            line += f", about {timedelta(seconds=round(seconds))} left"
         say(line)
-
-    def _stop(self, process: Mapping[str, Any]) -> None:
-        """Send a run of this machine SIGTERM, once: it saves and stops."""
-        pid = process.get("pid")
-        if process.get("host") == socket.gethostname() and isinstance(pid, int) and pid not in self.asked:
-            self.asked.add(pid)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGTERM)
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -229,7 +210,7 @@ class Progress:
             while not over.wait(1.0):
                 self.update()
 
-        thread = threading.Thread(target=loop, name="sweep progress", daemon=True)
+        thread = threading.Thread(target=loop, daemon=True)
         thread.start()
         try:
             yield
@@ -238,12 +219,10 @@ class Progress:
             thread.join()
 
 
-def _modified(job: Job) -> tuple[int, int] | None:
-    try:
-        stat = (job.folder / "run.json").stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+def _modified(job: Job) -> int | None:
+    with contextlib.suppress(OSError):
+        return (job.folder / "run.json").stat().st_mtime_ns
+    return None
 
 
 def best_result(record: Mapping[str, Any]) -> str:
@@ -251,23 +230,19 @@ def best_result(record: Mapping[str, Any]) -> str:
     best = (record.get("metrics") or {}).get("best")
     if not best:
         return "-"
-    monitor, value = best["monitor"], best["value"]
-    if not math.isfinite(value):
-        return f"{monitor} {value}"
-    bits = f" = {bits_per_character(value):.4f} bits" if monitor == "val/cross_entropy" else ""
-    return f"{monitor} {value:.4f}{bits}"
+    bits = f" = {bits_per_character(best['value']):.4f} bits" if best["monitor"] == "val/cross_entropy" else ""
+    return f"{best['monitor']} {best['value']:.4f}{bits}"
 
 
 def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: Sequence[str]) -> list[str]:
     """Return the lines: status, job, result, seconds and folder of each, failures last; then each failure's error."""
-    rank = {status: TABLE_ORDER.index(status) for status in statuses if status in TABLE_ORDER}
     rows, failures = [("status", "job", "best", "seconds", "folder")], []
-    for job, record, status in sorted(zip(jobs, records, statuses, strict=True), key=lambda row: rank.get(row[2], 4)):
-        best, seconds = best_result(record), record.get("seconds")
-        shown = f"{seconds:.1f}" if isinstance(seconds, int | float) else "-"
+    ordered = sorted(zip(jobs, records, statuses, strict=True), key=lambda row: TABLE_ORDER.index(row[2]))
+    for job, record, status in ordered:
         if status == "not run":  # the record is that of an earlier attempt
-            best = shown = "-"
-        rows.append((status, job.label, best, shown, str(job.folder)))
+            record = {}
+        seconds = f"{record['seconds']:.1f}" if "seconds" in record else "-"
+        rows.append((status, job.label, best_result(record), seconds, str(job.folder)))
         if status == "failed":
             error = record.get("error") or {}
             message = first_line(error.get("message", ""))

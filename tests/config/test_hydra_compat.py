@@ -30,7 +30,6 @@ from src.config.hydra_compat import (
     RememberingLoader,
     Sweep,
     error_in_launcher,
-    errors_in_launcher_settings,
     expand,
     register,
     run_each,
@@ -123,7 +122,7 @@ def test_every_combination_is_a_job_and_of_one_key_the_last_values_count() -> No
         ["a=2", "b='y,z'", "+c=0"],
         ["a=2", "b='y,z'", "+c=1"],
     ]
-    assert list(expand(overrides)) == jobs
+    assert expand(overrides) == jobs
 
 
 def launcher(*outcomes: Any) -> Launcher:
@@ -151,37 +150,10 @@ def test_jobs_without_a_record_that_raise_are_named_and_make_exit_code_1(capsys:
 
 
 def test_a_launcher_that_is_not_installed_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.config.hydra_compat.is_installed", lambda module: False)
+    monkeypatch.setattr("src.config.hydra_compat.is_installed", lambda module: module == "hydra")
     assert error_in_launcher("basic") is None
     assert str(error_in_launcher("submitit_slurm")).endswith("pip install -e '.[slurm]'")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "end"),
-    [
-        (["hydra/launcher=joblip"], "did you mean joblib?"),
-        (["hydra/launcher=joblib", "hydra.launcher.n_job=2"], "no such key; did you mean hydra.launcher.n_jobs?"),
-        (["hydra.launcher.n_jobs=2"], "is a key of hydra/launcher=joblib; add that too"),
-        (["hydra.launcher.partition=long"], "is a key of hydra/launcher=submitit_slurm; add that too"),
-    ],
-)
-def test_a_key_of_a_launcher_must_be_one_of_its_preset(
-    monkeypatch: pytest.MonkeyPatch, overrides: list[str], end: str
-) -> None:
-    monkeypatch.setattr("src.config.hydra_compat.is_installed", lambda module: True)
-    (message,) = errors_in_overrides(overrides, Config).values()
-    assert message.endswith(end)
-    good = ["hydra.launcher.partition=long", "+hydra.launcher.additional_parameters.x=2"]
-    assert errors_in_overrides(["hydra/launcher=submitit_slurm", *good], Config) == {}
-
-
-def test_a_launcher_that_can_run_nothing_here_is_refused_before_job_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda program: None)
-    (message,) = errors_in_launcher_settings(Launcher("submitit_slurm", {}, list))  # type: ignore[arg-type]
-    assert "hydra/launcher=submitit_local" in message
-    (message,) = errors_in_launcher_settings(Launcher("joblib", {"n_jobs": 0}, list))  # type: ignore[arg-type]
-    assert message.startswith("hydra.launcher.n_jobs=0: expected")
-    assert errors_in_launcher_settings(Launcher("joblib", {"n_jobs": -1}, list)) == []  # type: ignore[arg-type]
+    assert str(error_in_launcher("joblip")).endswith("did you mean joblib?")
 
 
 def test_a_glob_of_options_is_accepted() -> None:

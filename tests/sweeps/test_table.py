@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from src.config.compose import compose, to_config
 from src.config.hydra_compat import Launcher
 from src.config.schema import Config
 from src.sweeps.plan import Job
-from src.sweeps.search.space import config_of
 from src.sweeps.sweep import Progress, best_result, errors_here, jobs_per_machine, summary, table
 
 
@@ -86,9 +86,9 @@ def test_the_cores_are_divided_among_the_jobs_that_run_at_once(
 
 def test_what_this_machine_lacks_is_told_once_and_before_job_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.training.machine.available_accelerators", lambda: {"cpu": 2})
-    here, gpu = config_of([]), config_of(["trainer.accelerator=gpu"])
+    here, gpu = to_config(compose([])), to_config(compose(["trainer.accelerator=gpu"]))
     (message,) = errors_here([here, gpu, dataclasses.replace(gpu, seed=1)])
-    assert message.startswith("trainer.accelerator=gpu, but torch sees none on this machine")
+    assert message.startswith("trainer.accelerator=gpu, but torch finds none on this machine")
 
 
 def test_auto_threads_take_the_share_that_the_sweep_has_said(monkeypatch: pytest.MonkeyPatch) -> None:

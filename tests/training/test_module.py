@@ -15,10 +15,10 @@ import yaml
 
 from src import load
 from src.config.checks import errors_in_config
+from src.config.compose import compose, to_config
 from src.config.schema import Config, TrainerConfig, to_plain
 from src.inference.evaluate import evaluate_run
 from src.models.language_model import build_model
-from src.sweeps.search.space import config_of
 from src.training.module import LanguageModule
 from src.training.run import fit, prepare
 from src.training.trainer import PASSED, build_trainer
@@ -33,8 +33,9 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.chdir(tmp_path)
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog; " * 20)
-    overrides = f"data=text data.path={text} model=stacked model.hidden_size=6 data.seq_len=5 data.batch_size=3"
-    config = config_of([*overrides.split(), *["callbacks=none", "logger=none", "name=small", "trainer.max_epochs=1"]])
+    overrides = f"data=text data.path={text} model=stacked model.hidden_size=6 data.seq_len=5 data.batch_size=3 "
+    overrides += "callbacks=none logger=none name=small trainer.max_epochs=1"
+    config: Config = to_config(compose(overrides.split()))
     assert errors_in_config(config) == []
     return config
 

@@ -10,19 +10,17 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.checks import errors_in_config
-from src.config.compose import to_config
-from src.config.hydra_compat import RememberingLoader, Sweep, register
+from src.config.compose import compose, to_config
+from src.config.hydra_compat import RememberingLoader
 from src.config.overrides import CONF, errors_in_overrides, groups, quote_literals, several
 from src.config.run_key import what_matters
 from src.config.schema import Config, Parameter, SearchRoot, errors_in_values, flatten, to_plain
@@ -42,10 +40,7 @@ Space = Mapping[str, Parameter]
 def suggest(trial: BaseTrial, space: Space, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return a value of each parameter whose condition holds, in the order of the space.
 
-    Args:
-        trial: Optuna's.
-        space: of conf/search/NAME.yaml.
-        known: key or group -> value that all trials share, for conditions on what is not in the space.
+    `known` has the keys and groups that all trials share, for conditions on what is not in the space: see `known_of`.
     """
     chosen: dict[str, Any] = {}
     for key, one in space.items():
@@ -64,30 +59,7 @@ def suggest(trial: BaseTrial, space: Space, known: Mapping[str, Any]) -> dict[st
 
 def override(key: str, value: Any) -> str:
     """Return the override that sets a parameter: `optimizer.lr=0.003`, `model.dropout=null`."""
-    if value is None or isinstance(value, bool | list):
-        return f"{key}={json.dumps(value)}"
-    return f"{key}={value!r}" if isinstance(value, int | float) else f"{key}={value}"
-
-
-def compose(words: Sequence[str]) -> DictConfig:
-    """Return what src.train composes from these overrides, Hydra's node included.
-
-    Raises:
-        UserError: it cannot be composed.
-    """
-    ConfigStore.instance().store(name="train_schema", node=Config)
-    register(Sweep(to_config, errors_in_config, None))  # conf/train.yaml names our sweeper
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("train", quote_literals(words), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(words)}: {str(error).splitlines()[0]}") from error
-
-
-def config_of(words: Sequence[str]) -> Config:
-    """Return the configuration of a training run with these overrides."""
-    config: Config = to_config(compose(words))
-    return config
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def known_of(words: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +78,7 @@ def as_experiment(words: Sequence[str]) -> dict[str, Any]:
     cfg = compose(words)
     chosen = {group: cfg.hydra.runtime.choices.get(group) for group in groups() if group not in NOT_IN_BEST}
     chosen = {group: option for group, option in chosen.items() if option is not None}
-    defaults = dict(flatten(to_plain(config_of([f"{group}={option}" for group, option in chosen.items()]))))
+    defaults = dict(flatten(to_plain(to_config(compose(f"{group}={option}" for group, option in chosen.items())))))
     experiment: dict[str, Any] = {"defaults": [{f"override /{group}": option} for group, option in chosen.items()]}
     experiment["defaults"].append("_self_")
     for key, value in flatten(to_plain(to_config(cfg))):
@@ -136,10 +108,8 @@ def _errors_in_space(space: Space, study: str | None) -> Iterator[str]:
                 yield f"{where}: kind=categorical needs choices"
         elif low is None or high is None or not low < high:
             yield f"{where}: expected low and high, low < high; got {low} and {high}"
-        elif one.kind.startswith("log") and low <= 0:
-            yield f"{where}: a logarithmic scale needs low above 0; got {low}"
-        elif "int" in one.kind and (low != int(low) or high != int(high)):
-            yield f"{where}: {one.kind} needs whole numbers; got {low} and {high}"
+        elif (one.kind.startswith("log") and low <= 0) or ("int" in one.kind and (low % 1 or high % 1)):
+            yield f"{where}: a logarithmic scale needs low above 0, int whole numbers; got {low} and {high}"
         for other in one.when:
             if other in space and other not in before:
                 yield f"{where} depends on {other}: move {other} before it"
@@ -149,8 +119,7 @@ def _errors_in_space(space: Space, study: str | None) -> Iterator[str]:
 def check_trials(words: Sequence[str], space: Space) -> None:
     """Check the overrides that all trials share, the conditions, and configurations at the ends of the space.
 
-    Raises:
-        UserError: all errors at once.
+    Raises UserError with all errors of a step at once.
     """
     errors: dict[str, None] = {}
     for given in quote_literals(words):
@@ -160,15 +129,18 @@ def check_trials(words: Sequence[str], space: Space) -> None:
             errors[f"{given}: a search gives all its trials one value; vary it by a space in conf/search/"] = None
     ends = [override(key, value) for key, values in ends_of(space).items() for value in values]
     errors |= dict.fromkeys(errors_in_overrides([*quote_literals(words), *ends], Config).values())
-    if not errors:
-        known = known_of(words)
-        for key, other in ((key, other) for key, one in space.items() for other in one.when):
+    if errors:
+        raise UserError(*errors)
+    known = known_of(words)
+    for key, one in space.items():
+        for other in one.when:
             if other not in space and other not in known:
                 like = nearest(other, [*space, *known])
                 errors[f"search.space: {key} depends on {other}: there is no such key{like}"] = None
-        if not errors:
-            for config in _configs_of(words, corners(space, known)):
-                errors |= dict.fromkeys(errors_in_config(config))
+    if errors:
+        raise UserError(*errors)
+    for config in _configs_of(words, corners(space, known)):
+        errors |= dict.fromkeys(errors_in_config(config))
     if errors:
         raise UserError(*errors)
 
@@ -193,22 +165,17 @@ def ends_of(space: Space) -> dict[str, list[Any]]:
 
 
 def corners(space: Space, known: Mapping[str, Any], most: int = MAX_CORNERS) -> list[dict[str, Any]]:
-    """Return values to check beforehand: every combination of the ends of ranges and of choices.
-
-    Where there are more than `most` combinations: each end and each choice at least once, and `most` random ones.
-    """
+    """Return every combination of the ends of ranges and of choices, or `most` random ones where there are more."""
     from optuna.trial import FixedTrial  # half a second
 
     ends = ends_of(space)
-    sizes = [len(values) for values in ends.values()]
-    picks: list[tuple[int, ...]] = [tuple(min(i, size - 1) for size in sizes) for i in range(max(sizes))]
-    if math.prod(sizes) <= most:
-        picks += itertools.product(*map(range, sizes))
-    else:
+    values = list(ends.values())
+    picks: Iterable[Sequence[Any]] = itertools.product(*values)
+    if math.prod(map(len, values)) > most:
         draw = random.Random(0)
-        picks += [tuple(map(draw.randrange, sizes)) for _ in range(most)]
+        picks = [list(map(draw.choice, values)) for _ in range(most)]
     found = {}
     for pick in picks:
-        chosen = suggest(FixedTrial({key: ends[key][i] for key, i in zip(ends, pick, strict=True)}), space, known)
+        chosen = suggest(FixedTrial(dict(zip(ends, pick, strict=True))), space, known)
         found[json.dumps(chosen)] = chosen  # without the parameters whose conditions fail, many are equal
     return list(found.values())

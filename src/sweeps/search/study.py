@@ -1,14 +1,13 @@
 """A study of Optuna's on disk: its journal, which several processes may use at once; its trials; what it found.
 
-A trial is a run of ours in `trials/<number>`. Its record is Optuna's: the state, the value, the parameters, and as
-attributes `words` (overrides), `folder`, `process`, `best` (of a pruned trial) and `note`. A trial that was given up is
-queued again, and the new trial's attributes say which it was (`again`) and why (`why`).
+A trial is a run in `trials/<number>`. Optuna stores its state, value and parameters, and as attributes `words`
+(overrides), `folder`, `process`, `best` (of a pruned trial) and `note`. A trial that was given up is queued again, and
+the new trial's attributes say which it was (`again`) and why (`why`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import math
 import os
@@ -20,48 +19,45 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import optuna
+import pandas as pd
 import yaml
+from filelock import FileLock
 from lightning.pytorch.callbacks import Callback
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from src.config.schema import PrunerConfig, SamplerConfig, SearchConfig, flatten
+from src.config.compose import compose, to_config
+from src.config.schema import PrunerConfig, SearchConfig, flatten
 from src.errors import RunFailure, UserError
-from src.files import atomic_file, lock, write_atomic
-from src.sweeps.search.space import Space, as_experiment, config_of, override, suggest
-from src.sweeps.state import process_ended, record_of, this_process
+from src.files import lock, write_atomic
+from src.sweeps.plan import process_ended, record_of, this_process
+from src.sweeps.search.space import Space, as_experiment, override, suggest
 from src.training.metrics_log import MetricsLog
 from src.training.run import fit
 from src.training.run_record import Record
 from src.training.signals import Interrupted
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-MIN_FOR_IMPORTANCE = 4  # completed trials
 STUDY_LOCK = ".lock"  # held while a process looks at the study and acts on what it saw
-JOURNAL_LOCK = ".journal.lock"  # held while a process appends to the journal
 
 
 def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) -> optuna.Study:
     """Open the study in a folder, or create it.
 
-    Args:
-        folder, name: of the study.
-        mode: `min` or `max`.
-        question: plain data that must stay the same when the study continues: its space, the settings of all trials.
+    `question` is plain data that must stay the same when the study continues: its space, the settings of all trials.
 
     Raises:
         UserError: the study in this folder has another question, or its journal is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journal = folder / "journal.log"
-    with lock(folder / JOURNAL_LOCK, wait=True):
+    # The system's lock ends with its process; Optuna's own lock files survive a killed one.
+    journal, journal_lock = folder / "journal.log", FileLock(folder / ".journal.lock")
+    with journal_lock:
         repair(journal)
-    journal_lock = cast("Any", JournalLock(folder / JOURNAL_LOCK))  # the base class has no public name
-    storage = JournalStorage(JournalFileBackend(str(journal), journal_lock))
-    direction = StudyDirection.MINIMIZE if mode == "min" else StudyDirection.MAXIMIZE
+    storage = JournalStorage(JournalFileBackend(str(journal), cast("Any", journal_lock)))
+    direction: Any = f"{mode}imize"
     with lock(folder / STUDY_LOCK, wait=True):
         study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=direction)
         new = json.loads(json.dumps(question))
@@ -69,59 +65,27 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
         if old is None:
             study.set_user_attr("question", new)
         elif old != new:
+            before, after = (one | dict(flatten(one.get("settings", {}))) for one in (old, new))
+            changed = [key for key in before | after if key != "settings" and before.get(key) != after.get(key)]
             raise UserError(
-                f"the study in {folder} was begun with another {', '.join(_changes(old, new))}: its trials cannot be "
+                f"the study in {folder} was begun with another {', '.join(changed[:5])}: its trials cannot be "
                 "compared with new ones; give the new study a name of its own: search.study=NAME"
             )
     return study
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return what differs between two questions: `space`, `monitor`, or the keys of settings; at most five names."""
-    found = [key for key in new if key != "settings" and old.get(key) != new[key]]
-    before, after = (dict(flatten(one.get("settings", {}))) for one in (old, new))
-    found += [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return [*found[:4], *(["..."] if len(found) > 4 else [])]
-
-
-class JournalLock:
-    """Optuna's interface of a journal's lock, with the system's lock, which ends with the process.
-
-    Optuna's own lock files survive a killed process, and the next one then waits for them without end.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.held = contextlib.ExitStack()
-
-    def acquire(self) -> bool:
-        """Wait for the lock; always True."""
-        self.held.enter_context(lock(self.path, wait=True))
-        return True
-
-    def release(self) -> None:
-        """Release it."""
-        self.held.close()
-
-
 def repair(journal: Path) -> None:
-    """Cut off a last line that a dying machine left half written; whoever appends would spoil the next line too.
-
-    Raises:
-        UserError: another line is damaged.
-    """
+    """Cut off a last line that is half written, which would spoil the next; UserError if another line is damaged."""
     text = journal.read_bytes() if journal.exists() else b""
     whole = text.rfind(b"\n") + 1
     if whole < len(text):
         os.truncate(journal, whole)
     for number, line in enumerate(text[:whole].splitlines(), 1):
         try:
-            json.loads(line)["op_code"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"{journal}, line {number}: the study's journal is damaged there; restore a copy of the file, or begin "
-                "a new study: search.study=NAME"
-            ) from error
+            json.loads(line)
+        except ValueError as error:
+            way = "restore a copy of the file, or begin a new study: search.study=NAME"
+            raise UserError(f"{journal}, line {number} is damaged: {way}") from error
 
 
 def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optuna.Trial | None:
@@ -136,7 +100,9 @@ def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optun
         trials = study.get_trials(deepcopy=False)
         if sum(trial.state in (*FINISHED, TrialState.RUNNING) for trial in trials) >= search.trials:
             return None
-        study.sampler = sampler(search.sampler, len(trials))
+        config, seed = search.sampler, search.sampler.seed + 1_000 * len(trials)
+        tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup_trials)
+        study.sampler = tpe if config.name == "tpe" else optuna.samplers.RandomSampler(seed=seed)
         trial = study.ask()
         trial.set_user_attr("process", this_process())
         return trial
@@ -156,30 +122,23 @@ def _give_up(study: optuna.Study, chosen: Callable[[Any], bool], why: str) -> No
             study.enqueue_trial(trial.params, user_attrs={"again": trial.number, "why": why})
 
 
-def sampler(config: SamplerConfig, number: int) -> optuna.samplers.BaseSampler:
-    """Return the sampler that proposes trial `number`."""
-    seed = config.seed + 1_000 * number
-    if config.name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup_trials)
-
-
 def pruner(config: PrunerConfig) -> optuna.pruners.BasePruner:
     """Return the pruner."""
-    pruners: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
-        "median": lambda: optuna.pruners.MedianPruner(config.startup_trials, n_warmup_steps=config.warmup),
-        "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, config.warmup)),
-        "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=max(1, config.warmup)),
-        "none": optuna.pruners.NopPruner,
+    least = max(1, config.warmup)
+    pruners: dict[str, optuna.pruners.BasePruner] = {
+        "median": optuna.pruners.MedianPruner(config.startup_trials, n_warmup_steps=config.warmup),
+        "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=least),
+        "hyperband": optuna.pruners.HyperbandPruner(min_resource=least),
+        "none": optuna.pruners.NopPruner(),
     }
-    return pruners[config.name]()
+    return pruners[config.name]
 
 
 class Pruning(Callback):
     """Report each point of the curve to the study, and stop the run where the study's pruner says so.
 
-    A point is a line of metrics.jsonl: a validation, or an epoch of a corpus without `val`. The pruner counts points
-    and not steps, so that trials of different batch sizes can be compared.
+    A point is a line of metrics.jsonl. The pruner counts points and not steps, so that trials of different batch sizes
+    can be compared.
     """
 
     def __init__(self, trial: optuna.Trial, monitor: str) -> None:
@@ -210,15 +169,13 @@ def run_trial(
 ) -> FrozenTrial:
     """Run a trial and tell the study its value: the best of the monitored metric, or the worst possible after a NaN.
 
-    `words` are the overrides that all trials share; for `known` see `suggest`.
-
-    Raises:
-        KeyboardInterrupt, Interrupted: a signal; the trial then still counts as running (see `release`).
+    `words` are the overrides that all trials share; for `known` see `suggest`. After a signal, which raises
+    KeyboardInterrupt or Interrupted, the trial still counts as running (see `release`).
     """
     with lock(folder / STUDY_LOCK, wait=True):
         chosen = suggest(trial, space, known)
     words = [*words, *(override(key, value) for key, value in chosen.items())]
-    config = config_of(words)
+    config = to_config(compose(words))
     config.name = study.study_name
     run = folder / "trials" / f"{trial.number:04d}"
     trial.set_user_attr("words", words)
@@ -247,14 +204,14 @@ def run_trial(
 
 def describe(trial: FrozenTrial) -> str:
     """Return a line about a trial that has just ended: number, result, parameters."""
-    note = trial.user_attrs.get("note", "")
+    note = f" ({trial.user_attrs['note']})" if "note" in trial.user_attrs else ""
     if trial.state == TrialState.FAIL:
-        result = f"failed ({note})"
+        result = "failed"
     elif trial.state == TrialState.PRUNED:
         result = f"pruned after {len(trial.intermediate_values)} points at {trial.user_attrs['best']:.4f}"
     else:
-        result = f"{trial.value:.4f}" + (f" ({note})" if note else "")
-    return f"trial {trial.number}: {result}  {' '.join(override(*item) for item in trial.params.items())}"
+        result = f"{trial.value:.4f}"
+    return f"trial {trial.number}: {result}{note}  {' '.join(override(*item) for item in trial.params.items())}"
 
 
 def conclude(study: optuna.Study, folder: Path, wanted: int) -> None:
@@ -266,41 +223,32 @@ def conclude(study: optuna.Study, folder: Path, wanted: int) -> None:
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         print(f"{finished} of {wanted} trials finished ({counts}): {folder}")
         write_trials(study, folder)
-        if not completed(study):
+        values = [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
+        finite = sum(value is not None and math.isfinite(value) for value in values)
+        if not finite:
             print("no trial has a finite value yet, so there is no best one")
             return
         path, command = write_best(study, folder)
-        for name, share in importances(study).items():
+        for name, share in importances(study).items() if finite > 3 else ():
             print(f"  {name:30} {share:6.1%} of what makes a trial good")
-        plots = write_plots(study, folder)
+        write_plots(study, folder / "plots")
     print(f"best: trial {study.best_trial.number}, {study.best_value:.4f}; as an experiment: {path}")
-    print(f"plots: {', '.join(plot.name for plot in plots)} in {folder / 'plots'}")
+    print(f"plots: {folder / 'plots'}")
     print(f"run it: {command}")
-
-
-def completed(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that have a finite value."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in trials if trial.value is not None and math.isfinite(trial.value)]
 
 
 def write_trials(study: optuna.Study, folder: Path) -> None:
     """Write trials.csv, one line a trial: number, state, value, note, seconds, and each parameter."""
     trials = study.get_trials(deepcopy=False)
     given_up = {t.user_attrs["again"]: t.user_attrs["why"] for t in trials if "why" in t.user_attrs}
-    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    with (
-        atomic_file(folder / "trials.csv") as path,
-        path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["number", "state", "value", "note", "seconds", *names])
-        for trial in trials:
-            value = trial.value if trial.state == TrialState.COMPLETE else trial.user_attrs.get("best", "")
-            note = trial.user_attrs.get("note", given_up.get(trial.number, ""))
-            seconds = round(trial.duration.total_seconds(), 3) if trial.duration else ""
-            row = [trial.number, trial.state.name.lower(), value, note, seconds]
-            writer.writerow([*row, *(trial.params.get(name, "") for name in names)])
+    rows: list[dict[str, Any]] = []
+    for trial in trials:
+        row = {"number": trial.number, "state": trial.state.name.lower()}
+        row["value"] = trial.value if trial.state == TrialState.COMPLETE else trial.user_attrs.get("best")
+        row["note"] = trial.user_attrs.get("note", given_up.get(trial.number))
+        row["seconds"] = round(trial.duration.total_seconds(), 3) if trial.duration else None
+        rows.append(row | trial.params)
+    write_atomic(folder / "trials.csv", pd.DataFrame(rows, dtype=object).to_csv(index=False))
 
 
 def write_best(study: optuna.Study, folder: Path) -> tuple[Path, str]:
@@ -317,27 +265,13 @@ def write_best(study: optuna.Study, folder: Path) -> tuple[Path, str]:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """Return the share of each parameter in what makes a trial good (PED-ANOVA), largest first.
-
-    A parameter that only some trials have is judged among those; with fewer than four of them it is left out.
-    """
-    trials = completed(study)
-    found: dict[str, float] = {}
-    for name in dict.fromkeys(name for trial in trials for name in trial.params):
-        among = optuna.create_study(direction=study.direction)
-        among.add_trials([trial for trial in trials if name in trial.params])
-        if len(among.trials) < MIN_FOR_IMPORTANCE:
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna calls the evaluator experimental
-            judge = optuna.importance.PedAnovaImportanceEvaluator()
-            found |= optuna.importance.get_param_importances(among, evaluator=judge, params=[name], normalize=False)
-    total = sum(found.values())
-    shares = {name: value / total if total > 0 else 0.0 for name, value in found.items()}
-    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+    """Return the share of each parameter in what makes a trial good (PED-ANOVA), largest first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls the evaluator experimental
+        return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
 
 
-def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
+def write_plots(study: optuna.Study, folder: Path) -> None:
     """Write Optuna's plots as PNG files; one that needs more trials, or other ones, is left out."""
     import matplotlib
 
@@ -352,15 +286,12 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
         "parallel": draw.plot_parallel_coordinate,
         "timeline": draw.plot_timeline,
     }
-    (folder / "plots").mkdir(exist_ok=True)
-    paths = []
+    folder.mkdir(exist_ok=True)
     for name, plot in plots.items():
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # too few trials, or all equal
             warnings.simplefilter("ignore")  # Optuna calls these plots experimental
             plot(study)
             figure = plt.gcf()
             figure.set_size_inches(max(8.0, figure.get_figwidth()), max(5.0, figure.get_figheight()))
-            paths.append(folder / "plots" / f"{name}.png")
-            figure.savefig(paths[-1], dpi=100, bbox_inches="tight")
+            figure.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")
         plt.close("all")
-    return paths
