@@ -104,13 +104,14 @@ def largest(values: Any, least: float) -> float:
     return float(np.max(moduli, initial=least, where=np.isfinite(moduli)))
 
 
-def log_scale(axes: Axes) -> None:
-    """Make the y axis logarithmic, with ticks as plain text: matplotlib's own are formulas, which are slow to draw."""
-    from matplotlib.ticker import LogFormatter
+def log_scale(axis: Any) -> None:
+    """Put a few ticks of plain text on a logarithmic axis: the usual ones are many formulas, and slow to draw."""
+    from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
 
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(LogFormatter())
-    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0), numticks=6))
+    axis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(math.inf, math.inf)))
+    axis.set_minor_locator(NullLocator())
 
 
 def heat(axes: Axes, values: np.ndarray, **look: Any) -> Any:
@@ -119,9 +120,12 @@ def heat(axes: Axes, values: np.ndarray, **look: Any) -> Any:
     return axes.imshow(values, aspect="auto", interpolation="nearest", **look)
 
 
-def colour_bar(image: Any, axes: Any, unit: str, **options: Any) -> None:
+def colour_bar(image: Any, axes: Any, unit: str, log: bool = False) -> None:
     """Draw what the colours of an image mean, beside one axes or several."""
-    image.figure.colorbar(image, ax=axes, label=unit, pad=0.01, aspect=30, **options).outline.set_visible(False)
+    bar = image.figure.colorbar(image, ax=axes, label=unit, pad=0.01, aspect=30)
+    bar.outline.set_visible(False)
+    if log:
+        log_scale(bar.ax.yaxis)
 
 
 # -- characters -------------------------------------------------------------------------------------------------------

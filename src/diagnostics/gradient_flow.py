@@ -189,7 +189,6 @@ def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, verdict:
     lags (points, layers, time): |dL_T/dz_(T-k)| at each of the steps; window (layers, time): |delta_t| of all losses.
     """
     from matplotlib.colors import LogNorm
-    from matplotlib.ticker import LogFormatter
 
     points, layers, time = lags.shape
     rows = drawing.in_rows(layers)
@@ -207,7 +206,8 @@ def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, verdict:
     now.set(title="The last step's error" + dotted, xlabel="lag k, steps back", ylabel="|dL_T / dz_(T-k)|")
     whole.set(title="The errors of all steps", xlabel="step t of the window", ylabel="|delta_t| = |dL / dz_t|")
     for axes in (now, whole):
-        drawing.log_scale(axes)
+        axes.set_yscale("log")
+        drawing.log_scale(axes.yaxis)
         drawing.whole_numbers(axes)
     now.legend(loc="upper right")
     known = values[values > 0]
@@ -221,5 +221,5 @@ def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, verdict:
         ticks = sorted({round(i * (points - 1) / 3) for i in range(4)})
         axes.set_xticks(ticks, [f"{steps[tick]:,}" for tick in ticks])
     unit = "|dL_T / dz_(T-k)|, grey: less"
-    drawing.colour_bar(image, [axes for row in maps for axes in row], unit, format=LogFormatter())
+    drawing.colour_bar(image, [axes for row in maps for axes in row], unit, log=True)
     return figure

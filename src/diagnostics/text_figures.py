@@ -19,7 +19,7 @@ FEWEST_LINES = 3  # fewer have no room for the numbers of the colour bar
 MOST_BITS = 8.0  # where the colours end, so that two figures can be compared
 # White at zero and light throughout: black letters can be read on all of it.
 LIGHT_AMOUNTS = ("#ffffff", "#d9ecf7", "#9ccbe5", "#f6c36a", "#e8833a")
-MOST_READ = 32_768  # characters that are counted for the confusions
+MOST_READ = 16_384  # characters that are counted for the confusions
 MOST_PAIRS, MOST_CHARACTERS = 16, 32  # bars
 
 
