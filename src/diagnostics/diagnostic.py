@@ -16,11 +16,19 @@ from torch import Tensor
 from src.config.schema import DiagnosticConfig
 from src.data.batching import Window, Windows, evaluation_windows
 from src.diagnostics.drawing import png
-from src.diagnostics.tensorboard import RunTensorBoard, writers
+from src.diagnostics.tensorboard import RunTensorBoard, write_scalars, writers
 from src.models.language_model import LanguageModel, State
 from src.models.loss import Outcome, window_loss
 
 log = logging.getLogger(__name__)
+
+
+class Reading(NamedTuple):
+    """A window that was read: targets, first guesses and nats of each character, all (time, batch)."""
+
+    targets: Tensor
+    guesses: Tensor
+    nats: Tensor
 
 
 class EvalView:
@@ -37,12 +45,11 @@ class EvalView:
     @property
     def writers(self) -> list[RunTensorBoard]:
         """The loggers of the run that write for TensorBoard."""
-        return writers(self.trainer.loggers)
+        return writers(self.trainer)
 
     def scalars(self, values: Mapping[str, float]) -> None:
         """Write a point of each curve to every logger."""
-        for logger in self.trainer.loggers:
-            logger.log_metrics(dict(values), self.step)
+        write_scalars(self.trainer, values, self.step)
 
     def windows(self) -> Windows:
         """Return new windows of the split, as a validation (else training) reads them."""
@@ -50,7 +57,7 @@ class EvalView:
         return windows
 
     def passage(self, length: int) -> list[Window]:
-        """Return the first `length` characters of the split as windows of one column; see `passage`."""
+        """Return the first `length` characters of the split as windows of one column."""
         return passage(evaluation_windows(self.data.corpus.splits[self.split], self.data.config.seq_len), length)
 
     def read(self, window: Window, state: State) -> tuple[Outcome, State]:
@@ -75,20 +82,12 @@ class EvalView:
         return found
 
 
-class Reading(NamedTuple):
-    """A window that was read: targets, first guesses and nats of each character, all (time, batch)."""
-
-    targets: Tensor
-    guesses: Tensor
-    nats: Tensor
-
-
 def passage(windows: Windows, length: int) -> list[Window]:
     """Return the first `length` characters of a text as windows of one column; of a list item by item."""
     found: list[Window] = []
+    items = windows.plan.fresh
     for index in range(len(windows)):
         window = windows.window(0, index)
-        items = windows.plan.fresh
         for column in range(window.inputs.shape[1]) if items else [0]:
             real = min(int((window.targets[:, column] >= 0).sum()), length)
             if real:
@@ -141,7 +140,6 @@ class Diagnostic:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts, and the attributes in `kept`."""
         return {name: getattr(self, name) for name in ("validations", "looked_at", "drawn_at", *self.kept)}
 
 
@@ -151,9 +149,7 @@ class Diagnostics(Callback):
     A moment is step 0, each validation (the end of an epoch if there is none) and the end; or, if `every_n_steps` is
     given, each multiple of it and the end. Diagnostics draw at validations 1, 4, 16, 64, ... and at the end, so that
     figures take no larger share of a long run than of a short one; with `every_n_steps` at every moment. These moments
-    depend only on counts that are in the checkpoint.
-
-    Of several processes only the first one looks. It makes no collective call, so the others need not wait.
+    depend only on counts that are in the checkpoint. Of several processes only the first one looks: no collective call.
 
     Args:
         parts: the diagnostics that are switched on.
@@ -164,11 +160,9 @@ class Diagnostics(Callback):
 
     def __init__(self, parts: Sequence[Diagnostic], save_figures: bool = False) -> None:
         self.parts, self.save_figures = list(parts), save_figures
-        self.with_cadence = [part for part in self.parts if part.every_n_steps is not None]
         self.active: list[Diagnostic] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find out which of them apply to the model and text."""
         view = EvalView(trainer, pl_module)
         self.active = [part for part in self.parts if trainer.is_global_zero and part.applies_to(view)]
 
@@ -183,14 +177,12 @@ class Diagnostics(Callback):
                 self._moment(part, trainer, pl_module, part.draws_at_start)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """A multiple of a cadence."""
-        for part in self.with_cadence:
-            step = trainer.global_step
-            if part in self.active and step % (part.every_n_steps or 1) == 0 and step != part.looked_at:
+        step = trainer.global_step
+        for part in self.active:
+            if part.every_n_steps is not None and step % part.every_n_steps == 0 and step != part.looked_at:
                 self._moment(part, trainer, pl_module, True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A validation."""
         for part in self.parts:
             part.validations += 1
             if part in self.active and part.every_n_steps is None:
@@ -203,7 +195,6 @@ class Diagnostics(Callback):
             self.on_validation_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The last moment."""
         for part in self.active:
             if part.drawn_at != trainer.global_step:
                 self._moment(part, trainer, pl_module, True)
@@ -228,7 +219,6 @@ class Diagnostics(Callback):
             (folder / f"{tag.replace('/', '_')}_{view.step:06d}.png").write_bytes(picture)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each part, by its name."""
         return {part.name: part.state_dict() for part in self.parts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -65,12 +65,9 @@ def test_the_passage_of_a_text_is_its_beginning_and_of_a_list_its_items_without_
 
 def test_a_passage_of_a_short_text_is_not_cut_into_the_streams_of_a_validation():
     corpus = SimpleNamespace(splits={"val": TextSplit("val", np.arange(100))}, vocabulary=SimpleNamespace(symbols=()))
-    data = SimpleNamespace(corpus=corpus, seq_len=8)
+    data = SimpleNamespace(corpus=corpus, config=SimpleNamespace(seq_len=8))
     view = EvalView(SimpleNamespace(datamodule=data, global_step=0), SimpleNamespace(model=None))
     assert torch.cat([window.inputs[:, 0] for window in view.passage(64)]).tolist() == list(range(64))
-
-
-# --- HParams ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_key_has_one_type_whatever_its_value():
@@ -86,17 +83,13 @@ def test_a_value_without_ink_is_written_as_it_would_be_typed_and_all_options_of_
     assert shown == {"data.separator": "'\\n'", "data.symbols": "a b", "model.options.k": "3"}
 
 
-def test_rows_are_told_apart_by_their_overrides_what_is_mostly_compared_and_their_folder():
+def test_a_row_is_named_by_what_is_mostly_compared_its_overrides_and_its_folder(tmp_path):
     config = Config(seed=1)
     config.model.name, config.model.num_layers, config.model.hidden_size = "cell", 2, 8
     config.optimizer.name, config.optimizer.lr = "adam", 0.002
-    folder = Path("runs/sweeps/x/0d3f5c9f0faf")
-    assert row_name([], config, folder) == "cell 2x8 adam lr=0.002 seed=1 0d3f5c9f0faf"
-    overrides = ["model=cell", "data.seq_len=12", "runs=elsewhere", "callbacks.save_figures=true", "logger=csv"]
-    assert row_name(overrides, config, folder) == "cell seq_len=12 (cell 2x8 adam lr=0.002 seed=1) 0d3f5c9f0faf"
-
-
-# --- text ------------------------------------------------------------------------------------------------------------
+    for record in ({"label": "model=cell"}, {"overrides": ["model=cell"]}):
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        assert row_name(config, tmp_path) == f"cell 2x8 adam lr=0.002 seed=1 model=cell {tmp_path.name}"
 
 
 @pytest.mark.parametrize("text", ["<b>bold</b> **bold** $x$", "```\ncode\n```", "a ````` b", "", "\n\n# no heading"])
