@@ -57,8 +57,16 @@ class EvalView:
         return windows
 
     def passage(self, length: int) -> list[Window]:
-        """Return the first `length` characters of the split as windows of one column."""
-        return passage(evaluation_windows(self.data.corpus.splits[self.split], self.data.config.seq_len), length)
+        """Return the first `length` characters of the split as windows of one column; of a list item by item."""
+        windows, found = evaluation_windows(self.data.corpus.splits[self.split], self.data.config.seq_len), []
+        for index in range(len(windows)):
+            inputs, targets, starts = windows.window(0, index)
+            real = min(int((targets[:, 0] >= 0).sum()), length)
+            found.append(Window(inputs[:real], targets[:real], windows.plan.fresh or starts))
+            length -= real
+            if not length:
+                break
+        return found
 
     def read(self, window: Window, state: State) -> tuple[Outcome, State]:
         """Run a window in the precision of training; return what came out and the state after it."""
@@ -80,23 +88,6 @@ class EvalView:
             if characters >= most:
                 break
         return found
-
-
-def passage(windows: Windows, length: int) -> list[Window]:
-    """Return the first `length` characters of a text as windows of one column; of a list item by item."""
-    found: list[Window] = []
-    items = windows.plan.fresh
-    for index in range(len(windows)):
-        window = windows.window(0, index)
-        for column in range(window.inputs.shape[1]) if items else [0]:
-            real = min(int((window.targets[:, column] >= 0).sum()), length)
-            if real:
-                inputs, targets = (part[:real, column : column + 1] for part in (window.inputs, window.targets))
-                found.append(Window(inputs, targets, items or window.starts))
-                length -= real
-            if not length:
-                return found
-    return found
 
 
 @contextlib.contextmanager
@@ -150,10 +141,6 @@ class Diagnostics(Callback):
     given, each multiple of it and the end. Diagnostics draw at validations 1, 4, 16, 64, ... and at the end, so that
     figures take no larger share of a long run than of a short one; with `every_n_steps` at every moment. These moments
     depend only on counts that are in the checkpoint. Of several processes only the first one looks: no collective call.
-
-    Args:
-        parts: the diagnostics that are switched on.
-        save_figures: also write each figure as figures/<tag>_<step>.png.
     """
 
     state_key = "diagnostics"

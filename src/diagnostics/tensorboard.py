@@ -151,22 +151,18 @@ class RunTensorBoard(TensorBoardLogger):
         No summary of the whole experiment is written: with it, the table would take its columns from one arbitrary
         run. Without it, the columns are the union of all runs' keys, and every scalar is a metric.
         """
-        from tensorboard.plugins.hparams import metadata, plugin_data_pb2  # type: ignore[import-untyped]
+        from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG  # type: ignore[import-untyped]
 
-        start = plugin_data_pb2.SessionStartInfo(group_name=name, start_time_secs=time.time())
-        for key, value in values.items():
-            kind = "bool" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
-            setattr(start.hparams[key], f"{kind}_value", value)
-        self._session(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+        start = {"group_name": name, "start_time_secs": time.time(), "hparams": dict(values)}
+        self._session(SESSION_START_INFO_TAG, session_start_info=start)
 
     @rank_zero_only
     def session_end(self, success: bool) -> None:
         """Close the row: the run is done, or it failed."""
-        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+        from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
 
-        status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
-        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-        self._session(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+        end = {"status": "STATUS_SUCCESS" if success else "STATUS_FAILURE", "end_time_secs": time.time()}
+        self._session(SESSION_END_INFO_TAG, session_end_info=end)
 
     @rank_zero_only
     def vectors(self, name: str, vectors: np.ndarray, labels: Sequence[str]) -> None:
@@ -181,10 +177,11 @@ class RunTensorBoard(TensorBoardLogger):
         )
 
     def _session(self, tag: str, **info: Any) -> None:
+        from google.protobuf.json_format import ParseDict
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-        about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**info))
+        about = metadata.create_summary_metadata(ParseDict(info, plugin_data_pb2.HParamsPluginData()))
         self._write(Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)]), 0)
 
     def _write(self, summary: Any, step: int) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from src.config.schema import Config, DiagnosticConfig
-from src.data.batching import Windows
+from src.data.batching import Window
 from src.data.splits import LineSplit, TextSplit
-from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, is_power_of_four, passage, undisturbed
+from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, is_power_of_four, undisturbed
 from src.diagnostics.tensorboard import hparams_of, literally, row_name
 
 
@@ -53,21 +53,19 @@ def test_what_a_checkpoint_keeps_of_diagnostics_comes_back_to_the_one_of_that_na
     assert again.parts[0].found == 7
 
 
-def test_the_passage_of_a_text_is_its_beginning_and_of_a_list_its_items_without_padding():
-    text = Windows(TextSplit("val", np.arange(50)), 4, 2)
-    read = torch.cat([window.inputs[:, 0] for window in passage(text, 10)])
-    assert read.tolist() == list(range(10))
-    items = Windows(LineSplit("val", np.array([0, 1, 2, 0, 3, 0, 4, 5, 6, 0]), 0), 8, 3)
-    found = passage(items, 100)
-    assert sorted(window.targets[:, 0].tolist() for window in found) == [[1, 2, 0], [3, 0], [4, 5, 6, 0]]
-    assert all(window.starts for window in found)
-
-
-def test_a_passage_of_a_short_text_is_not_cut_into_the_streams_of_a_validation():
-    corpus = SimpleNamespace(splits={"val": TextSplit("val", np.arange(100))}, vocabulary=SimpleNamespace(symbols=()))
+def passage(split: TextSplit | LineSplit, length: int) -> list[Window]:
+    corpus = SimpleNamespace(splits={"val": split}, vocabulary=SimpleNamespace(symbols=()))
     data = SimpleNamespace(corpus=corpus, config=SimpleNamespace(seq_len=8))
     view = EvalView(SimpleNamespace(datamodule=data, global_step=0), SimpleNamespace(model=None))
-    assert torch.cat([window.inputs[:, 0] for window in view.passage(64)]).tolist() == list(range(64))
+    return view.passage(length)
+
+
+def test_the_passage_of_a_text_is_its_beginning_and_of_a_list_its_items_without_padding():
+    read = torch.cat([window.inputs[:, 0] for window in passage(TextSplit("val", np.arange(100)), 61)])
+    assert read.tolist() == list(range(61))
+    found = passage(LineSplit("val", np.array([0, 1, 2, 0, 3, 0, 4, 5, 6, 0]), 0), 100)
+    assert sorted(window.targets[:, 0].tolist() for window in found) == [[1, 2, 0], [3, 0], [4, 5, 6, 0]]
+    assert all(window.starts for window in found)
 
 
 def test_a_key_has_one_type_whatever_its_value():

@@ -96,12 +96,6 @@ def test_every_layer_has_its_eigenvalues_and_its_map():
         assert f"Layer {layer} over training" in titles
 
 
-def test_a_window_of_one_step_is_drawn_as_points():
-    now, whole = gradient_by_lag([0], torch.ones(1, 1, 1), torch.ones(1, 1)).axes[:2]
-    assert {line.get_marker() for axes in (now, whole) for line in axes.lines} == {"o"}
-    assert all(tick == round(tick) for tick in now.get_xticks())
-
-
 def test_a_logarithmic_scale_leaves_out_zeros_and_what_is_not_finite_or_far_below():
     values = drawing.positive([1.0, 0.0, 100.0, float("inf"), 1e-30])
     assert values[[0, 2]].tolist() == [1.0, 100.0]

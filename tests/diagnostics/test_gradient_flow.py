@@ -8,7 +8,6 @@ import torch
 
 from src.config.schema import ModelConfig
 from src.diagnostics.gradient_flow import PlainRecurrence, sizes, verdict, verdicts, window_deltas
-from src.models.convert import convert_
 from src.models.gated import GRU
 from src.models.language_model import LanguageModel, build_model
 
@@ -65,15 +64,6 @@ def test_the_deltas_are_those_of_the_recursion_from_a_state_that_is_not_zero(nam
         torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12, msg=(f"layer {layer}: " + "{}").format)
 
 
-def test_an_identity_readout_is_read_without_a_matrix():
-    model = network("cell", readout="identity", hidden_size=7)
-    inputs, targets = window()
-    state = state_of(model)
-    for mine, truth in zip(window_deltas(model, inputs, targets, state, True),
-                           by_hand(model, inputs, targets, state, True), strict=True):  # fmt: skip
-        torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12)
-
-
 @pytest.mark.parametrize("r", [0.8, 1.0, 1.1])
 def test_in_its_linear_regime_a_network_with_w_r_times_orthogonal_shows_r_to_the_k(r):
     torch.manual_seed(0)
@@ -86,21 +76,6 @@ def test_in_its_linear_regime_a_network_with_w_r_times_orthogonal_shows_r_to_the
     lags = sizes(window_deltas(model, inputs, targets, None, last_alone=True)).flip(1)[0]
     expected = lags[0] * r ** torch.arange(40)
     assert lags == pytest.approx(expected, rel=0.01)
-
-
-def test_cell_stacked_and_manual_with_the_same_weights_have_the_same_map():
-    manual = network("manual", hidden_size=9, num_layers=3)
-    inputs, targets = window(time=17)
-    state = state_of(manual)
-    maps = []
-    for name in TARGETS:
-        model = network(name, hidden_size=9, num_layers=3)
-        convert_(model, manual)
-        maps.append(sizes(window_deltas(model, inputs, targets, state, last_alone=True)).flip(1))
-    assert maps[0].shape == (3, 17)
-    assert (maps[0] > 0).all()
-    torch.testing.assert_close(maps[1], maps[0], rtol=1e-10, atol=0)
-    torch.testing.assert_close(maps[2], maps[0], rtol=1e-10, atol=0)
 
 
 def test_a_look_changes_nothing_of_the_model():
