@@ -105,7 +105,7 @@ def confusions(step: int, readings: Sequence[Reading], symbols: Sequence[str]) -
     figure, [[errors, costs]] = drawing.page(f"Which characters are taken for which, after {step:,} steps", 4.6, [2])
     total, wrong = max(1, int(occurrences.sum())), pairs[:, 0] != pairs[:, 1]
     right = 1 - int(times[wrong].sum()) / total
-    worst, shares = pairs[wrong][:MOST_PAIRS].tolist(), 100 * times[wrong][:MOST_PAIRS] / total
+    worst, shares = pairs[wrong][:MOST_PAIRS].tolist(), (100 * times[wrong][:MOST_PAIRS] / total).numpy()
     names = [" → ".join(drawing.short(symbols[i]) for i in pair) for pair in worst]
     errors.barh(range(len(names)), shares, color=drawing.BLUE)
     errors.set_yticks(range(len(names)), names, parse_math=False)
