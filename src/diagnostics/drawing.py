@@ -39,10 +39,7 @@ FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", 
 def page(
     title: str, height: float, rows: Sequence[int], heights: Sequence[float] | None = None, footnote: str = ""
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure `height` inches high and its axes, row by row; `rows`: how many axes each row has.
-
-    heights: relative heights of the rows; footnote: a line below the axes.
-    """
+    """Return a figure `height` inches high and its axes, row by row; `rows`: axes in each row; `heights`: relative."""
     import matplotlib
     from matplotlib.figure import Figure
 

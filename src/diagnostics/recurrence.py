@@ -180,10 +180,7 @@ def states_over_passage(view: EvalView, length: int) -> tuple[Tensor, dict[str, 
 
 
 def units_over_text(step: int, hidden: dict[str, Tensor], text: Sequence[str]) -> Any:
-    """Draw hidden states above the text that they read: a row per unit, the slowest unit at the top.
-
-    hidden: (time, hidden) by the layer's name; text: (time,) labels of the characters read.
-    """
+    """Draw hidden states (time, hidden) by layer above the text (time,) that they read, the slowest unit at the top."""
     title = f"Hidden states over a passage, after {step:,} steps"
     figure, rows = drawing.page(title, 1.2 + 2.6 * len(hidden), [1] * len(hidden))
     for [axes], (name, states) in zip(rows, hidden.items(), strict=True):

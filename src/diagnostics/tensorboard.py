@@ -109,8 +109,7 @@ class ScalarLogger(Callback):
 class RunTensorBoard(TensorBoardLogger):
     """Lightning's logger without folders of its own and without its `hparams.yaml` (config.yaml says more).
 
-    Images and texts get exactly the tag that is given; torch's own methods add to some tags. Only the first of several
-    processes writes. `folder` is that of the run.
+    Images and texts get exactly the tag that is given, and only the first of several processes writes.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -20,14 +20,11 @@ from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading
 from src.errors import UserError
 from src.inference.generate import generate_ids
-from src.models.language_model import LanguageModel, State
+from src.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
 LENGTH, COLUMNS = 512, 64  # characters of the surprisal figure, and of one of its lines
-FEWEST_LINES = 3  # fewer have no room for the numbers of the colour bar
-MOST_BITS = 8.0  # where the colours end, so that two figures can be compared
-# White at zero and light throughout: black letters can be read on all of it.
-LIGHT_AMOUNTS = ("#ffffff", "#d9ecf7", "#9ccbe5", "#f6c36a", "#e8833a")
+MOST_BITS = 12.0  # where the colours end: the same in every figure, and pale enough below 8 bits to be read on
 COUNTED = 16_384  # characters that are counted for the confusions
 READ = 8_192  # characters for the loss by position: a quarter of a bit of noise at each, the same in both curves
 MOST_PAIRS, MOST_CHARACTERS = 16, 32  # bars
@@ -39,38 +36,28 @@ class Surprisal(Diagnostic):
     name = "surprisal"
 
     def draw(self, view: EvalView) -> dict[str, Any]:
-        ids: list[int] = []
-        nats = []
-        state: State = None
+        text, nats, state = [], [], None
         for window in view.passage(LENGTH):
             outcome, state = view.read(window, None if window.starts else state)
-            ids += window.targets[:, 0].tolist()
+            text += [view.symbols[i] for i in window.targets[:, 0].tolist()]
             nats.append(outcome.loss.losses[:, 0].cpu())
-        text = [view.symbols[i] for i in ids]
         return {"text/surprisal": surprisal(view.step, text, torch.cat(nats), f"the beginning of {view.split}")}
 
 
 def surprisal(step: int, text: Sequence[str], nats: Tensor, source: str) -> Any:
-    """Draw a passage, every character on the colour of what it cost.
-
-    text: (time,) symbols, each predicted from those before it; nats: (time,) what each cost; source: of the passage.
-    """
-    from matplotlib.colors import LinearSegmentedColormap
-
+    """Draw the symbols of a text (time,) from `source`, each on the colour of what it cost, nats (time,)."""
     bits = nats.double() * drawing.NAT
-    rows = max(FEWEST_LINES, -(-len(text) // COLUMNS))
+    rows = max(3, -(-len(text) // COLUMNS))  # fewer have no room for the colour bar
     cells = np.full(rows * COLUMNS, math.nan)
     cells[: len(bits)] = drawing.finite(bits)
     figure, [[axes]] = drawing.page(f"What every character cost, after {step:,} steps", 1.15 + 0.26 * rows, [1])
-    colours = LinearSegmentedColormap.from_list("light", LIGHT_AMOUNTS)
-    image = drawing.heat(axes, cells.reshape(rows, COLUMNS), cmap=colours, vmin=0, vmax=MOST_BITS)
+    image = drawing.heat(axes, cells.reshape(rows, COLUMNS), cmap="Oranges", vmin=0, vmax=MOST_BITS)
     drawing.colour_bar(image, axes, "bits")
     for i, shown in enumerate(map(drawing.short, text)):
         look: dict[str, Any] = {"fontsize": 9.5} if len(shown) <= 2 else {"fontsize": 6, "rotation": 90}
         look |= {"ha": "center", "va": "center", "parse_math": False, "in_layout": False}
         axes.text(i % COLUMNS, i // COLUMNS, shown, **look)
     axes.set(title=f"{source}: {float(bits.mean()):.2f} bits per character", xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
     return figure
 
 
