@@ -176,9 +176,9 @@ class RunTensorBoard(TensorBoardLogger):
         )
 
     def _session(self, tag: str, **info: Any) -> None:
-        from google.protobuf.json_format import ParseDict
+        from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+        from tensorboard.plugins.hparams import metadata, plugin_data_pb2  # type: ignore[import-untyped]
 
         about = metadata.create_summary_metadata(ParseDict(info, plugin_data_pb2.HParamsPluginData()))
         self._write(Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)]), 0)

@@ -10,7 +10,7 @@ from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Reading
 from src.diagnostics.drawing import label, png, short
 from src.diagnostics.gradient_flow import gradient_by_lag
-from src.diagnostics.recurrence import slowest_first, spectrum, spectrum_figure, units_over_text
+from src.diagnostics.recurrence import slowest_first, spectrum_figure, units_over_text
 from src.diagnostics.tensorboard import RunTensorBoard
 from src.diagnostics.text import confusions, count_confusions, loss_by_position, mean, sums_by_position, surprisal
 
@@ -100,16 +100,6 @@ def test_a_logarithmic_scale_leaves_out_zeros_and_what_is_not_finite_or_far_belo
     values = drawing.positive([1.0, 0.0, 100.0, float("inf"), 1e-30])
     assert values[[0, 2]].tolist() == [1.0, 100.0]
     assert np.isnan(values[[1, 3, 4]]).all()
-
-
-def test_eigenvalues_of_an_orthogonal_start_are_drawn_on_the_unit_circle():
-    torch.manual_seed(0)
-    found = [spectrum(torch.nn.init.orthogonal_(torch.empty(16, 16)))]
-    figure = spectrum_figure(0, found, found)
-    circle, first, now = figure.axes[0].lines
-    for points in (circle, first, now):
-        x, y = (torch.as_tensor(part) for part in points.get_data())
-        assert (x**2 + y**2) == pytest.approx(torch.ones(len(x)), abs=1e-4)
 
 
 def test_the_slowest_unit_stands_at_the_top():
