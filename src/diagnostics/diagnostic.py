@@ -16,10 +16,19 @@ from torch import Tensor
 from src.config.schema import DiagnosticConfig
 from src.data.batching import Window, Windows, evaluation_windows
 from src.diagnostics.drawing import png
-from src.diagnostics.tensorboard import RunTensorBoard, writers
-from src.models.language_model import LanguageModel, Outcome, State, window_loss
+from src.diagnostics.tensorboard import RunTensorBoard, write_scalars, writers
+from src.models.language_model import LanguageModel, State
+from src.models.loss import Outcome, window_loss
 
 log = logging.getLogger(__name__)
+
+
+class Reading(NamedTuple):
+    """A window that was read: targets, first guesses and nats of each character, all (time, batch)."""
+
+    targets: Tensor
+    guesses: Tensor
+    nats: Tensor
 
 
 class EvalView:
@@ -36,12 +45,11 @@ class EvalView:
     @property
     def writers(self) -> list[RunTensorBoard]:
         """The loggers of the run that write for TensorBoard."""
-        return writers(self.trainer.loggers)
+        return writers(self.trainer)
 
     def scalars(self, values: Mapping[str, float]) -> None:
         """Write a point of each curve to every logger."""
-        for logger in self.trainer.loggers:
-            logger.log_metrics(dict(values), self.step)
+        write_scalars(self.trainer, values, self.step)
 
     def windows(self) -> Windows:
         """Return new windows of the split, as a validation (else training) reads them."""
@@ -49,8 +57,16 @@ class EvalView:
         return windows
 
     def passage(self, length: int) -> list[Window]:
-        """Return the first `length` characters of the split as windows of one column; see `passage`."""
-        return passage(evaluation_windows(self.data.corpus.splits[self.split], self.data.config.seq_len), length)
+        """Return the first `length` characters of the split as windows of one column; of a list item by item."""
+        windows, found = evaluation_windows(self.data.corpus.splits[self.split], self.data.config.seq_len), []
+        for index in range(len(windows)):
+            inputs, targets, starts = windows.window(0, index)
+            real = min(int((targets[:, 0] >= 0).sum()), length)
+            found.append(Window(inputs[:real], targets[:real], windows.plan.fresh or starts))
+            length -= real
+            if not length:
+                break
+        return found
 
     def read(self, window: Window, state: State) -> tuple[Outcome, State]:
         """Run a window in the precision of training; return what came out and the state after it."""
@@ -72,31 +88,6 @@ class EvalView:
             if characters >= most:
                 break
         return found
-
-
-class Reading(NamedTuple):
-    """A window that was read: targets, first guesses and nats of each character, all (time, batch)."""
-
-    targets: Tensor
-    guesses: Tensor
-    nats: Tensor
-
-
-def passage(windows: Windows, length: int) -> list[Window]:
-    """Return the first `length` characters of a text as windows of one column; of a list item by item."""
-    found: list[Window] = []
-    for index in range(len(windows)):
-        window = windows.window(0, index)
-        items = windows.plan.fresh
-        for column in range(window.inputs.shape[1]) if items else [0]:
-            real = min(int((window.targets[:, column] >= 0).sum()), length)
-            if real:
-                inputs, targets = (part[:real, column : column + 1] for part in (window.inputs, window.targets))
-                found.append(Window(inputs, targets, items or window.starts))
-                length -= real
-            if not length:
-                return found
-    return found
 
 
 @contextlib.contextmanager
@@ -140,7 +131,6 @@ class Diagnostic:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts, and the attributes in `kept`."""
         return {name: getattr(self, name) for name in ("validations", "looked_at", "drawn_at", *self.kept)}
 
 
@@ -150,24 +140,16 @@ class Diagnostics(Callback):
     A moment is step 0, each validation (the end of an epoch if there is none) and the end; or, if `every_n_steps` is
     given, each multiple of it and the end. Diagnostics draw at validations 1, 4, 16, 64, ... and at the end, so that
     figures take no larger share of a long run than of a short one; with `every_n_steps` at every moment. These moments
-    depend only on counts that are in the checkpoint.
-
-    Of several processes only the first one looks. It makes no collective call, so the others need not wait.
-
-    Args:
-        parts: the diagnostics that are switched on.
-        save_figures: also write each figure as figures/<tag>_<step>.png.
+    depend only on counts that are in the checkpoint. Of several processes only the first one looks: no collective call.
     """
 
     state_key = "diagnostics"
 
     def __init__(self, parts: Sequence[Diagnostic], save_figures: bool = False) -> None:
         self.parts, self.save_figures = list(parts), save_figures
-        self.with_cadence = [part for part in self.parts if part.every_n_steps is not None]
         self.active: list[Diagnostic] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find out which of them apply to the model and text."""
         view = EvalView(trainer, pl_module)
         self.active = [part for part in self.parts if trainer.is_global_zero and part.applies_to(view)]
 
@@ -182,14 +164,12 @@ class Diagnostics(Callback):
                 self._moment(part, trainer, pl_module, part.draws_at_start)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """A multiple of a cadence."""
-        for part in self.with_cadence:
-            step = trainer.global_step
-            if part in self.active and step % (part.every_n_steps or 1) == 0 and step != part.looked_at:
+        step = trainer.global_step
+        for part in self.active:
+            if part.every_n_steps is not None and step % part.every_n_steps == 0 and step != part.looked_at:
                 self._moment(part, trainer, pl_module, True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A validation."""
         for part in self.parts:
             part.validations += 1
             if part in self.active and part.every_n_steps is None:
@@ -202,7 +182,6 @@ class Diagnostics(Callback):
             self.on_validation_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The last moment."""
         for part in self.active:
             if part.drawn_at != trainer.global_step:
                 self._moment(part, trainer, pl_module, True)
@@ -227,7 +206,6 @@ class Diagnostics(Callback):
             (folder / f"{tag.replace('/', '_')}_{view.step:06d}.png").write_bytes(picture)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each part, by its name."""
         return {part.name: part.state_dict() for part in self.parts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

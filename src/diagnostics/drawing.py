@@ -1,9 +1,8 @@
 """What the figures share: a page of axes, heat maps, and how a character of any text is written on a figure.
 
 A figure is 800 pixels wide and made without pyplot, so nothing keeps it alive once its PNG is taken. matplotlib is
-imported when the first figure is drawn. Colours can be told apart by colour-blind readers: Okabe and Ito's for lines,
-viridis for amounts, purple to orange for signs. A network that has diverged is drawn too: what is not finite is left
-out, and no limit of an axis is taken from it.
+imported when the first figure is drawn. Colours can be told apart by colour-blind readers. A network that has diverged
+is drawn too: what is not finite is left out, and no limit of an axis is taken from it.
 """
 
 from __future__ import annotations
@@ -22,44 +21,38 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, DPI = 8.0, 100  # inches and dots per inch
-BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-PALE = "#b5b5b5"
+BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#b5b5b5"
+COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", ORANGE, "#56B4E9")
 NAT = 1 / math.log(2)  # bits in a nat
 ACROSS = 3  # layers side by side; more of them go into further rows
-DECADES = 1e-8  # what is smaller than this share of the largest value is left out of a logarithmic scale
+SMALLEST = 1e-8  # what is smaller than this share of the largest value is left out of a logarithmic scale
 STYLE: dict[str, Any] = {
     "font.size": 9.0, "axes.titlesize": 10.0, "axes.labelsize": 9.0, "axes.spines.top": False,
     "axes.spines.right": False, "legend.fontsize": 8.0, "legend.frameon": False, "xtick.labelsize": 8.0,
-    "ytick.labelsize": 8.0, "lines.linewidth": 1.5, "axes.titlelocation": "left",
+    "ytick.labelsize": 8.0, "axes.titlelocation": "left",
 }  # fmt: skip
 # matplotlib brings the first one. Chinese, Japanese and Korean are shown where one of the others is installed.
-FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
-         "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB",
-         "Microsoft YaHei", "SimHei", "Arial Unicode MS")  # fmt: skip
+FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Zen Hei",
+         "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "SimHei", "Arial Unicode MS")  # fmt: skip
 
 
 def page(
     title: str, height: float, rows: Sequence[int], heights: Sequence[float] | None = None, footnote: str = ""
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure `height` inches high and its axes, row by row; `rows`: how many axes each row has.
-
-    heights: relative heights of the rows; footnote: a line below the axes.
-    """
+    """Return a figure `height` inches high and its axes, row by row; `rows`: axes in each row; `heights`: relative."""
     import matplotlib
     from matplotlib.figure import Figure
 
     matplotlib.rcParams.update(STYLE | {"font.family": fonts()})  # type: ignore[arg-type]  # keys are literals
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(8, height), dpi=100, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    if footnote:
-        figure.supxlabel(footnote, x=0.01, ha="left", fontsize=8)
+    figure.supxlabel(footnote, x=0.01, ha="left", fontsize=8)
     columns = math.lcm(*rows)
     grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
-    widths = [columns // count for count in rows]
-    spans = [[slice(i * width, (i + 1) * width) for i in range(n)] for n, width in zip(rows, widths, strict=True)]
-    return figure, [[figure.add_subplot(grid[row, span]) for span in row_of] for row, row_of in enumerate(spans)]
+    return figure, [
+        [figure.add_subplot(grid[row, i * columns // n : (i + 1) * columns // n]) for i in range(n)]
+        for row, n in enumerate(rows)
+    ]
 
 
 def in_rows(count: int) -> list[int]:
@@ -84,6 +77,15 @@ def whole_numbers(axes: Axes, which: str = "x", most: int = 5) -> None:
     getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
 
 
+def log_scale(axis: Any) -> None:
+    """Put a few ticks of plain text on a logarithmic axis: the usual ones are many formulas, and slow to draw."""
+    from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6))
+    axis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(math.inf, math.inf)))
+    axis.set_minor_locator(NullLocator())
+
+
 def finite(values: Any) -> Any:
     """Return values as float64, with NaN for what is not finite."""
     array = torch.as_tensor(values, dtype=torch.float64).clone().numpy()
@@ -93,8 +95,8 @@ def finite(values: Any) -> Any:
 
 def positive(values: Any) -> np.ndarray:
     """Return values for a logarithmic scale: NaN for zero, infinity and what is far below the rest."""
-    array = finite(values)
-    array[~(array > DECADES * largest(array, 0.0))] = np.nan
+    array: np.ndarray = finite(values)
+    array[~(array > SMALLEST * largest(array, 0.0))] = np.nan
     return array
 
 
@@ -104,39 +106,25 @@ def largest(values: Any, least: float) -> float:
     return float(np.max(moduli, initial=least, where=np.isfinite(moduli)))
 
 
-def log_scale(axes: Axes) -> None:
-    """Make the y axis logarithmic, with ticks as plain text: matplotlib's own are formulas, which are slow to draw."""
-    from matplotlib.ticker import LogFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(LogFormatter())
-    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
-
-
 def heat(axes: Axes, values: np.ndarray, **look: Any) -> Any:
     """Draw (rows, columns) as colours and return the image; NaN stays grey. `look` is for `imshow`."""
     axes.set_facecolor("#dddddd")
     return axes.imshow(values, aspect="auto", interpolation="nearest", **look)
 
 
-def colour_bar(image: Any, axes: Any, unit: str, **options: Any) -> None:
-    """Draw what the colours of an image mean, beside one axes or several."""
-    image.figure.colorbar(image, ax=axes, label=unit, pad=0.01, aspect=30, **options).outline.set_visible(False)
+def colour_bar(image: Any, axes: Any, unit: str) -> Any:
+    """Draw what the colours of an image mean, beside one axes or several; return the bar's own axis."""
+    return image.figure.colorbar(image, ax=axes, label=unit, pad=0.01, aspect=30).ax.yaxis
 
-
-# -- characters -------------------------------------------------------------------------------------------------------
 
 SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "⇤"}
-BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # printable according to Unicode, but without ink
 
 
 def label(symbol: str) -> str:
     """Return a printable form of one symbol: a space as ␣, a newline as ↵, an invisible one by its number."""
-    if symbol in SHOWN:
-        return SHOWN[symbol]
-    if len(symbol) != 1:
-        return symbol  # a byte as \\xNN, <unknown>: printable already
-    if symbol in BLANK or not symbol.isprintable():
+    if len(symbol) != 1 or symbol in SHOWN:
+        return SHOWN.get(symbol, symbol)  # a byte as \\xNN and <unknown> are printable already
+    if not symbol.isprintable():
         return f"U+{ord(symbol):04X}"
     return "◌" + symbol if unicodedata.category(symbol).startswith("M") else symbol
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +24,12 @@ VANISHED = 1e-3  # of what arrives at the last step: nothing that one step of an
 EXPLODED = 10.0
 STREAMS = 8  # columns of the window that is measured: the means over them hardly move any more
 WARM_UP = 16  # steps read before it from a zero state, so that the window starts as windows do in training
+SENTENCES = {
+    "exploding": "the gradient explodes: in layer {layer} |dL_T/dz_(T-k)| is over {exploded:g} times that at lag 0 at "
+    "lag k = {lag}; trainer.gradient_clip_val=1 bounds the step",
+    "vanishing": "the gradient vanishes: in layer {layer} |dL_T/dz_(T-k)| stays below {vanished:g} of that at lag 0 "
+    "from lag k = {lag} on; what lies further back is not learned from this error",
+}
 MOST_POINTS = 128  # columns of the heat map; beyond it every other point is dropped
 
 
@@ -76,9 +81,6 @@ def window_deltas(
 
     Each stream has a loss of its own: that of the last step, L = L_T, if `last_alone`, else L = L_1 + ... + L_T.
     A step without a target adds nothing. No gradient of the model is touched.
-
-    Raises:
-        TypeError: a model whose recurrence is none of cell, stacked, manual.
     """
     with torch.enable_grad():
         recurrence = PlainRecurrence(model.recurrence)
@@ -97,45 +99,35 @@ def sizes(deltas: Sequence[Tensor]) -> Tensor:
     return torch.stack([torch.linalg.vector_norm(layer.double(), dim=-1).mean(-1) for layer in deltas])
 
 
-def verdicts(lags: Tensor) -> dict[str, str]:
-    """Return a sentence if a gradient vanishes and one if it explodes, for |dL_T/dz_(T-k)| (layers, time) by lag k."""
-    found: dict[str, str] = {}
-    for layer, curve in enumerate(lags):
-        explodes, vanishes, start = explodes_at(curve), vanishes_at(curve), float(curve[0])
-        where = f"in layer {layer} |dL_T/dz_(T-k)|"
-        if explodes is not None:
-            size = float(curve[explodes])
-            how = f"{size / start:.1f} times that at lag 0" if math.isfinite(size) else f"{size}"
-            text = f"the gradient explodes: {where} is {how} at lag k = {explodes}; trainer.gradient_clip_val=1 "
-            found.setdefault("exploding", text + "bounds the step")
-        elif vanishes is not None:
-            how = f"stays below {VANISHED:g} of that at lag 0" if start else "is zero"
-            text = f"the gradient vanishes: {where} {how} from lag k = {vanishes} on; what lies further back is not "
-            found.setdefault("vanishing", text + "learned from this error")
-    return found
+def verdict(curve: Tensor) -> tuple[str, int] | None:
+    """Judge |dL_T/dz_(T-k)| by lag k (time,): `exploding` or `vanishing`, and from which lag on.
 
-
-def vanishes_at(curve: Tensor) -> int | None:
-    """Return the lag from which on the gradient stays below VANISHED of that at lag 0, or None if it never does."""
-    above = (curve > VANISHED * curve[0]).nonzero()
-    lag = int(above[-1]) + 1 if len(above) else 0
-    return lag if lag < len(curve) else None
-
-
-def explodes_at(curve: Tensor) -> int | None:
-    """Return the first lag at which the gradient is not finite or over EXPLODED times that at lag 0, or None.
-
-    If nothing arrives at lag 0 there is nothing to compare with.
+    Exploding: not finite, or over EXPLODED times that at lag 0 (if anything arrives there). Vanishing: below VANISHED
+    of that at lag 0 from there to the end of the window.
     """
     beyond = (~torch.isfinite(curve) | ((curve > EXPLODED * curve[0]) & (curve[0] > 0))).nonzero()
-    return int(beyond[0]) if len(beyond) else None
+    if len(beyond):
+        return "exploding", int(beyond[0])
+    above = (curve > VANISHED * curve[0]).nonzero()
+    lag = int(above[-1]) + 1 if len(above) else 0
+    return ("vanishing", lag) if lag < len(curve) else None
+
+
+def verdicts(lags: Tensor) -> dict[str, str]:
+    """Return a sentence by kind of verdict, for the first layer of (layers, time) that has it."""
+    found: dict[str, str] = {}
+    for layer, curve in enumerate(lags):
+        kind, lag = verdict(curve) or ("", 0)
+        if kind:
+            found.setdefault(kind, SENTENCES[kind].format(layer=layer, lag=lag, vanished=VANISHED, exploded=EXPLODED))
+    return found
 
 
 class GradientFlow(Diagnostic):
     """Draw `gradient/by_lag`, and log once where the gradient vanishes or explodes.
 
-    Measured on the same window every time, without dropout: the second one of the text that is validated on, from the
-    state that the end of the first one leaves; for the loss of the last step alone, for the figure also of all steps.
+    Measured without dropout on the second window of the text that is validated on, from the state that the end of the
+    first one leaves; for the loss of the last step alone, for the figure also of all steps.
     """
 
     name = "gradient_flow"
@@ -152,25 +144,23 @@ class GradientFlow(Diagnostic):
         return plain(view) is not None
 
     def look(self, view: EvalView) -> None:
-        """Measure, and log a new verdict."""
         if len(self.steps) >= MOST_POINTS:
             self.steps, self.lags = self.steps[::2], self.lags[::2]
         self.steps.append(view.step)
-        self.lags.append(sizes(measured_deltas(view, last_alone=True)).flip(1))
+        self.lags.append(measured(view, last_alone=True).flip(1))
         for kind, sentence in verdicts(self.lags[-1]).items():
             if kind not in self.said:
                 self.said.append(kind)
                 log.log(logging.WARNING if kind == "exploding" else logging.INFO, "at step %d %s", view.step, sentence)
 
     def draw(self, view: EvalView) -> dict[str, Any]:
-        """Draw the curves of now and the map of all."""
-        verdict = "; ".join(sentence.split(";")[0] for sentence in verdicts(self.lags[-1]).values())
-        window = sizes(measured_deltas(view, last_alone=False))
-        return {"gradient/by_lag": gradient_by_lag(self.steps, torch.stack(self.lags), window, verdict)}
+        judged = "; ".join(sentence.split(";")[0] for sentence in verdicts(self.lags[-1]).values())
+        window = measured(view, last_alone=False)
+        return {"gradient/by_lag": gradient_by_lag(self.steps, torch.stack(self.lags), window, judged)}
 
 
-def measured_deltas(view: EvalView, last_alone: bool) -> list[Tensor]:
-    """Return the deltas of the window that is always measured; of streams with a target at its end."""
+def measured(view: EvalView, last_alone: bool) -> Tensor:
+    """Return |delta_t| (layers, time) of the window that is always measured; of streams with a target at its end."""
     windows = view.windows()
     index = 1 if len(windows) > 2 else 0  # the last one may be short
     window = windows.window(0, index)
@@ -179,46 +169,43 @@ def measured_deltas(view: EvalView, last_alone: bool) -> list[Tensor]:
     if not window.starts:
         before = windows.window(0, index - 1).inputs[-WARM_UP:, columns]
         state = torch.stack([layer[-1] for layer in PlainRecurrence(view.model.recurrence).run(before)[1]])
-    return window_deltas(view.model, window.inputs[:, columns], window.targets[:, columns], state, last_alone)
+    return sizes(window_deltas(view.model, window.inputs[:, columns], window.targets[:, columns], state, last_alone))
 
 
-def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, verdict: str = "") -> Any:
+def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, footnote: str = "") -> Any:
     """Draw how far back an error reaches; the last of the steps is now.
 
     lags (points, layers, time): |dL_T/dz_(T-k)| at each of the steps; window (layers, time): |delta_t| of all losses.
     """
     from matplotlib.colors import LogNorm
-    from matplotlib.ticker import LogFormatter
 
     points, layers, time = lags.shape
     rows = drawing.in_rows(layers)
     title = f"How far back the gradient reaches, after {steps[-1]:,} steps"
-    figure, [[now, whole], *maps] = drawing.page(title, 4.0 + 2.0 * len(rows), [2, *rows], footnote=verdict)
+    figure, [[now, whole], *maps] = drawing.page(title, 4.0 + 2.0 * len(rows), [2, *rows], footnote=footnote)
     values = drawing.positive(lags)
+    marker = "o" if time == 1 else None  # one point makes no line
     for layer in range(layers):
-        look: dict[str, Any] = {"color": drawing.COLOURS[layer % len(drawing.COLOURS)], "label": f"layer {layer}"}
-        look["marker"] = "o" if time == 1 else None  # one point makes no line
-        now.plot(values[-1, layer], **look)
-        if points > 1:
-            now.plot(values[0, layer], **look | {"linewidth": 0.9, "linestyle": ":", "label": None})
-        whole.plot(range(1, window.shape[1] + 1), drawing.positive(window[layer]), **look)
-    dotted = f" (dotted: at step {steps[0]:,})" if points > 1 else ""
-    now.set(title="The last step's error" + dotted, xlabel="lag k, steps back", ylabel="|dL_T / dz_(T-k)|")
+        colour = drawing.COLOURS[layer % len(drawing.COLOURS)]
+        now.plot(values[-1, layer], color=colour, marker=marker, label=f"layer {layer}")
+        now.plot(values[0, layer], color=colour, linewidth=0.7, linestyle=":")
+        whole.plot(range(1, time + 1), drawing.positive(window[layer]), color=colour, marker=marker)
+    now.set(title=f"The last step's error (dotted: at step {steps[0]:,})", xlabel="lag k, steps back")
+    now.set(ylabel="|dL_T / dz_(T-k)|")
     whole.set(title="The errors of all steps", xlabel="step t of the window", ylabel="|delta_t| = |dL / dz_t|")
     for axes in (now, whole):
-        drawing.log_scale(axes)
+        axes.set_yscale("log")
+        drawing.log_scale(axes.yaxis)
         drawing.whole_numbers(axes)
     now.legend(loc="upper right")
     known = values[values > 0]
     low, high = (known.min(), known.max()) if len(known) else (0.1, 1.0)
-    norm = LogNorm(low, max(high, 3 * low))
-    for layer, axes in enumerate(axes for row in maps for axes in row):
-        image = drawing.heat(axes, values[:, layer].T, norm=norm, origin="lower")
-        axes.set(title=f"Layer {layer} over training", xlabel="optimizer steps")
-        axes.set_ylabel("" if layer % drawing.ACROSS else "lag k, steps back")
+    panels = [axes for row in maps for axes in row]
+    for layer, axes in enumerate(panels):
+        image = drawing.heat(axes, values[:, layer].T, norm=LogNorm(low, max(high, 3 * low)), origin="lower")
+        axes.set(title=f"Layer {layer} over training", xlabel="optimizer steps", ylabel="lag k, steps back")
         drawing.whole_numbers(axes, "y")
         ticks = sorted({round(i * (points - 1) / 3) for i in range(4)})
         axes.set_xticks(ticks, [f"{steps[tick]:,}" for tick in ticks])
-    unit = "|dL_T / dz_(T-k)|, grey: less"
-    drawing.colour_bar(image, [axes for row in maps for axes in row], unit, format=LogFormatter())
+    drawing.log_scale(drawing.colour_bar(image, panels, "|dL_T / dz_(T-k)|, grey: less"))
     return figure

@@ -14,10 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class ProfilerCallback(Callback):
-    """Record `steps` training steps after the first `warm_up`, and log where the trace is.
-
-    During the warm-up allocators and caches settle. A run that ends earlier has fewer steps recorded.
-    """
+    """Record `steps` training steps after the first `warm_up`, in which caches settle; fewer in a shorter run."""
 
     def __init__(self, path: Path, warm_up: int = 10, steps: int = 20) -> None:
         self.path, self.warm_up, self.steps = path, warm_up, steps
@@ -29,17 +26,11 @@ class ProfilerCallback(Callback):
         if self.profiler is None and trainer.global_step == first and trainer.is_global_zero:
             self.profiler = torch.profiler.profile()
             self.profiler.start()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Stop after the last recorded step."""
-        if self.profiler is not None and trainer.global_step >= self.warm_up + self.steps:
-            self._write()
+        elif trainer.global_step >= self.warm_up + self.steps:
+            self.on_train_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what there is."""
-        self._write()
-
-    def _write(self) -> None:
+        """Write what was recorded and log where it is."""
         if self.profiler is not None and not self.path.exists():
             self.profiler.stop()
             self.profiler.export_chrome_trace(str(self.path))

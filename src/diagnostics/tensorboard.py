@@ -1,8 +1,7 @@
-"""TensorBoard: the writer, and what the pages Custom Scalars and HParams show."""
+"""The curves of training for every logger; TensorBoard's writer and its pages Custom Scalars and HParams."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,22 +10,106 @@ from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
 from src.config.schema import Config, flatten, key_table, to_plain
 from src.files import read_json
+from src.metrics import four_metrics
+from src.models.loss import Outcome
+
+
+def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:
+    """Write scalars to every logger of the run; `step` is the number of optimizer steps made before."""
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(metrics), step)
+
+
+def last_window(trainer: pl.Trainer, outcome: Outcome) -> dict[str, float]:
+    """Return `train/loss` and the four metrics of a training window, over the columns of all processes.
+
+    A collective call: every process has to make it.
+    """
+    loss = outcome.loss
+    characters = max(1, int(loss.everywhere))
+    share = int(loss.characters) / characters
+    sums = [loss.minimised.item() / trainer.world_size, float(loss.mean()) * share, float(outcome.hits()) / characters]
+    if trainer.world_size > 1:
+        mine = torch.tensor(sums, dtype=torch.float64, device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(mine)
+        sums = mine.tolist()
+    minimised, nats, accuracy = sums
+    return {"train/loss": minimised, **four_metrics("train", nats, accuracy)}
+
+
+class ScalarLogger(Callback):
+    """Write the `train/...` scalars every `every_n_steps` optimizer steps, the first at step 0.
+
+    Nothing is written, and no number is fetched from the device, on the steps between. A point shows the loss before
+    its step; with gradient accumulation that of the last window.
+    """
+
+    state_key = "scalars"
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self.last_point: tuple[float, float, int] | None = None  # seconds, characters, step of the point before
+        self.since = 0
+        self.latest: dict[str, float] = {}
+        self.constant: dict[str, float] = {}  # baselines: a point at the first step and one at the last make a line
+        self.steps_before = 0  # optimizer steps made before this batch
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0 and self.constant:  # a resumed run has begun these lines
+            write_scalars(trainer, self.constant, 0)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step and self.constant:
+            write_scalars(trainer, self.constant, trainer.global_step)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """Ask for the gradient's norm on the steps that are written."""
+        self.steps_before = trainer.global_step
+        pl_module.norm_wanted = self.steps_before % self.every_n_steps == 0
+        if self.last_point is None:
+            self.last_point = (time.perf_counter(), float(pl_module.characters), self.since)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """Write a point if the optimizer has just made a step that is due."""
+        if self.steps_before % self.every_n_steps == 0 and trainer.global_step > self.steps_before:
+            self.latest = self._point(trainer, pl_module, self.steps_before)
+            write_scalars(trainer, self.latest, self.steps_before)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Since which step the clip rate is counted, and the last point; the clock starts anew."""
+        return {"since": self.last_point[2] if self.last_point else 0, "latest": self.latest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.since, self.latest = state_dict["since"], dict(state_dict.get("latest", {}))
+
+    def _point(self, trainer: pl.Trainer, module: Any, step: int) -> dict[str, float]:
+        assert self.last_point is not None
+        seconds, characters = time.perf_counter(), float(module.characters)
+        seconds_before, characters_before, since = self.last_point
+        point = last_window(trainer, module.outcome)
+        if isinstance(module.grad_norm, Tensor):
+            point["train/grad_norm"] = float(module.grad_norm)
+        if trainer.gradient_clip_val is not None:
+            point["train/clip_rate"] = float(module.clipped_steps) / max(1, step + 1 - since)
+            module.clipped_steps = 0.0
+        point["train/characters_per_second"] = (characters - characters_before) / max(1e-9, seconds - seconds_before)
+        point["optimizer/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        self.last_point = (seconds, characters, step + 1)
+        return point
 
 
 class RunTensorBoard(TensorBoardLogger):
     """Lightning's logger without folders of its own and without its `hparams.yaml` (config.yaml says more).
 
-    Images and texts get exactly the tag that is given; torch's own methods add to some tags. Only the first of several
-    processes writes.
-
-    Args:
-        folder: the run's folder.
+    Images and texts get exactly the tag that is given, and only the first of several processes writes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,22 +150,18 @@ class RunTensorBoard(TensorBoardLogger):
         No summary of the whole experiment is written: with it, the table would take its columns from one arbitrary
         run. Without it, the columns are the union of all runs' keys, and every scalar is a metric.
         """
-        from tensorboard.plugins.hparams import metadata, plugin_data_pb2  # type: ignore[import-untyped]
+        from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG  # type: ignore[import-untyped]
 
-        start = plugin_data_pb2.SessionStartInfo(group_name=name, start_time_secs=time.time())
-        for key, value in values.items():
-            kind = "bool" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
-            setattr(start.hparams[key], f"{kind}_value", value)
-        self._session(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+        start = {"group_name": name, "start_time_secs": time.time(), "hparams": dict(values)}
+        self._session(SESSION_START_INFO_TAG, session_start_info=start)
 
     @rank_zero_only
     def session_end(self, success: bool) -> None:
         """Close the row: the run is done, or it failed."""
-        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+        from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
 
-        status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
-        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-        self._session(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+        end = {"status": "STATUS_SUCCESS" if success else "STATUS_FAILURE", "end_time_secs": time.time()}
+        self._session(SESSION_END_INFO_TAG, session_end_info=end)
 
     @rank_zero_only
     def vectors(self, name: str, vectors: np.ndarray, labels: Sequence[str]) -> None:
@@ -92,17 +171,16 @@ class RunTensorBoard(TensorBoardLogger):
         np.savetxt(folder / f"{name}.tsv", vectors, "%.6g", "\t")
         (folder / f"{name}_labels.tsv").write_text("\n".join(labels) + "\n", encoding="utf-8")
         (self.folder / "projector_config.pbtxt").write_text(
-            f'embeddings {{\n  tensor_name: "{name}"\n  tensor_shape: {vectors.shape[0]}\n'
-            f'  tensor_shape: {vectors.shape[1]}\n  tensor_path: "projector/{name}.tsv"\n'
-            f'  metadata_path: "projector/{name}_labels.tsv"\n}}\n',
-            encoding="utf-8",
+            f'embeddings {{\n  tensor_name: "{name}"\n  tensor_path: "projector/{name}.tsv"\n'
+            f'  metadata_path: "projector/{name}_labels.tsv"\n}}\n'
         )
 
     def _session(self, tag: str, **info: Any) -> None:
+        from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+        from tensorboard.plugins.hparams import metadata, plugin_data_pb2  # type: ignore[import-untyped]
 
-        about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**info))
+        about = metadata.create_summary_metadata(ParseDict(info, plugin_data_pb2.HParamsPluginData()))
         self._write(Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)]), 0)
 
     def _write(self, summary: Any, step: int) -> None:
@@ -111,19 +189,16 @@ class RunTensorBoard(TensorBoardLogger):
 
 def literally(text: str) -> str:
     """Return Markdown that shows a text as it is: a fence longer than any run of backticks in it."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}\n{text}\n{fence}"
 
 
-def writers(loggers: Sequence[Any]) -> list[RunTensorBoard]:
+def writers(trainer: pl.Trainer) -> list[RunTensorBoard]:
     """Return those loggers of a run that write for TensorBoard."""
-    return [logger for logger in loggers if isinstance(logger, RunTensorBoard)]
+    return [logger for logger in trainer.loggers if isinstance(logger, RunTensorBoard)]
 
 
-# -- the page Custom Scalars ------------------------------------------------------------------------------------------
-
-CHARTS = {  # category -> chart -> patterns of the tags drawn in it
+CHARTS = {  # of the page Custom Scalars: category -> chart -> patterns of the tags drawn in it
     "learning": {
         "bits per character: train, val and baselines": [
             r"^(train|val)/bits_per_character$", r"^baseline/(uniform|unigram|ngram_5)$",
@@ -149,14 +224,8 @@ class Layout(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Once per run, before its first step; one run is enough for a whole folder of runs."""
         layout = {name: {title: ["Multiline", tags] for title, tags in of.items()} for name, of in CHARTS.items()}
-        for writer in writers(trainer.loggers) if trainer.global_step == 0 and trainer.is_global_zero else []:
+        for writer in writers(trainer) if trainer.global_step == 0 and trainer.is_global_zero else []:
             writer.experiment.add_custom_scalars(layout)
-
-
-# -- the page HParams -------------------------------------------------------------------------------------------------
-
-HPARAMS = {key: about for key, about in key_table().items() if about.affects_result and key != "model._target_"}
-METRICS = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
 
 
 class RunMetrics(Protocol):
@@ -167,13 +236,7 @@ class RunMetrics(Protocol):
 
 
 class HParams(Callback):
-    """Open the run's row at the start, close it at the end, with `best/...` and `final/...` of the metrics.
-
-    Args:
-        config: the whole configuration.
-        folder: the run's folder; its name makes the row's name unique.
-        metrics: read at the end.
-    """
+    """Open the run's row at the start, close it at the end, with `best/...` and `final/...` of the metrics."""
 
     def __init__(self, config: Config, folder: Path, metrics: RunMetrics) -> None:
         self.config, self.folder, self.metrics = config, folder, metrics
@@ -181,26 +244,22 @@ class HParams(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the keys of the configuration; a resumed run, whose keys may have changed, writes them again."""
         values = dict(hparams_of(to_plain(self.config)))
-        for writer in writers(trainer.loggers):
-            writer.session_start(row_name(overrides_of(self.folder), self.config, self.folder), values)
+        for writer in writers(trainer):
+            writer.session_start(row_name(self.config, self.folder), values)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the metrics and close the row."""
         final, best = self.metrics.final, self.metrics.best or {}
-        stage = "val" if "val/cross_entropy" in final else "train"
-        names = [f"{stage}/{metric}" for metric in METRICS]
-        point = {f"best/{name}": best[name] for name in names if name in best}
-        point |= {f"final/{name}": final[name] for name in names if name in final}
-        for logger in trainer.loggers:
-            logger.log_metrics(point, trainer.global_step)
-        for writer in writers(trainer.loggers):
+        names = four_metrics("val" if "val/cross_entropy" in final else "train", 0.0, 0.0)
+        point = {f"{which}/{name}": of[name] for which, of in (("best", best), ("final", final)) for name in names
+                 if name in of}  # fmt: skip
+        write_scalars(trainer, point, trainer.global_step)
+        for writer in writers(trainer):
             writer.session_end(success=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Close the row of a run that failed; one that was stopped may be resumed."""
-        if isinstance(exception, Exception):
-            for writer in writers(trainer.loggers):
-                writer.session_end(success=False)
+        for writer in writers(trainer) if isinstance(exception, Exception) else []:
+            writer.session_end(success=False)
 
 
 def hparams_of(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | float | str]]:
@@ -208,39 +267,19 @@ def hparams_of(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | float | 
 
     A key has one type in all runs: a number that may be null is written as text, and so is all else but numbers.
     """
+    known = {key: about for key, about in key_table().items() if about.affects_result and key != "model._target_"}
     for key, value in flatten(config):
-        known = HPARAMS.get(key)
-        if known is not None and known.type in (bool, int, float) and not known.optional:
+        if key in known and known[key].type in (bool, int, float) and not known[key].optional:
             yield key, value
-        elif value != {} and (known is not None or key.startswith("model.options.")):
+        elif value != {} and (key in known or key.startswith("model.options.")):
             text = str(value)
             yield key, text if text.strip() and text.isprintable() else repr(text)  # a newline would be a blank cell
 
 
-def overrides_of(folder: Path) -> list[str]:
-    """Return what tells a run from others according to its run.json: in a sweep its label, else its overrides."""
-    try:
-        record = read_json(folder / "run.json")
-    except (OSError, ValueError):
-        return []
-    return str(record["label"]).split() if record.get("label") else list(record.get("overrides", []))
-
-
-def row_name(overrides: Sequence[str], config: Config, folder: Path) -> str:
-    """Return a run's name in the table: its overrides, what is mostly compared, and its folder's name.
-
-    The table shows the first letters only, so overrides are shortened: `manual hidden_size=64` for model=manual
-    model.hidden_size=64, and those that cannot change the result are left out.
-    """
-    shown = []
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if dataclasses.is_dataclass(getattr(config, key, None)):  # a group
-            if any(known.startswith(f"{key}.") for known in HPARAMS):
-                shown.append(value)
-        elif key != "data.path" and (key in HPARAMS or key == "experiment" or key.startswith("model.options.")):
-            shown.append(f"{key.rpartition('.')[2]}={value}")
+def row_name(config: Config, folder: Path) -> str:
+    """Return a run's name in the table: what is mostly compared, its overrides (a sweep's label), its folder's name."""
     model, optimizer = config.model, config.optimizer
-    size = f"{model.num_layers}x{model.hidden_size}"
-    mostly = f"{model.name} {size} {optimizer.name} lr={optimizer.lr:g} seed={config.seed}"
-    return " ".join([*shown, f"({mostly})" if shown else mostly, folder.name])
+    mostly = f"{model.name} {model.num_layers}x{model.hidden_size} {optimizer.name} lr={optimizer.lr:g}"
+    record = read_json(folder / "run.json")
+    overrides = record.get("label") or " ".join(record.get("overrides", []))
+    return f"{mostly} seed={config.seed} {overrides} {folder.name}"

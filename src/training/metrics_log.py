@@ -17,7 +17,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from src.config.schema import CheckpointConfig, EarlyStoppingConfig
-from src.diagnostics.scalar_logger import last_window, write_scalars
+from src.diagnostics.tensorboard import last_window, write_scalars
 from src.files import to_json
 from src.metrics import bits_per_character, four_metrics
 from src.training.console import say

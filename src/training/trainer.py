@@ -18,8 +18,7 @@ from src.config.schema import Config
 from src.data.corpus import Corpus
 from src.diagnostics import build_diagnostics
 from src.diagnostics.profiler_callback import ProfilerCallback
-from src.diagnostics.scalar_logger import ScalarLogger
-from src.diagnostics.tensorboard import RunTensorBoard
+from src.diagnostics.tensorboard import RunTensorBoard, ScalarLogger
 from src.training.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from src.training.lightning_compat import run_to_the_end
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from src.config.schema import Config, DiagnosticConfig
-from src.data.batching import LineSplit, TextSplit, Windows
-from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, is_power_of_four, passage, undisturbed
+from src.data.batching import Window
+from src.data.splits import LineSplit, TextSplit
+from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, is_power_of_four, undisturbed
 from src.diagnostics.tensorboard import hparams_of, literally, row_name
 
 
@@ -52,24 +53,19 @@ def test_what_a_checkpoint_keeps_of_diagnostics_comes_back_to_the_one_of_that_na
     assert again.parts[0].found == 7
 
 
+def passage(split: TextSplit | LineSplit, length: int) -> list[Window]:
+    corpus = SimpleNamespace(splits={"val": split}, vocabulary=SimpleNamespace(symbols=()))
+    data = SimpleNamespace(corpus=corpus, config=SimpleNamespace(seq_len=8))
+    view = EvalView(SimpleNamespace(datamodule=data, global_step=0), SimpleNamespace(model=None))
+    return view.passage(length)
+
+
 def test_the_passage_of_a_text_is_its_beginning_and_of_a_list_its_items_without_padding():
-    text = Windows(TextSplit("val", np.arange(50)), 4, 2)
-    read = torch.cat([window.inputs[:, 0] for window in passage(text, 10)])
-    assert read.tolist() == list(range(10))
-    items = Windows(LineSplit("val", np.array([0, 1, 2, 0, 3, 0, 4, 5, 6, 0]), 0), 8, 3)
-    found = passage(items, 100)
+    read = torch.cat([window.inputs[:, 0] for window in passage(TextSplit("val", np.arange(100)), 61)])
+    assert read.tolist() == list(range(61))
+    found = passage(LineSplit("val", np.array([0, 1, 2, 0, 3, 0, 4, 5, 6, 0]), 0), 100)
     assert sorted(window.targets[:, 0].tolist() for window in found) == [[1, 2, 0], [3, 0], [4, 5, 6, 0]]
     assert all(window.starts for window in found)
-
-
-def test_a_passage_of_a_short_text_is_not_cut_into_the_streams_of_a_validation():
-    corpus = SimpleNamespace(splits={"val": TextSplit("val", np.arange(100))}, vocabulary=SimpleNamespace(symbols=()))
-    data = SimpleNamespace(corpus=corpus, seq_len=8)
-    view = EvalView(SimpleNamespace(datamodule=data, global_step=0), SimpleNamespace(model=None))
-    assert torch.cat([window.inputs[:, 0] for window in view.passage(64)]).tolist() == list(range(64))
-
-
-# --- HParams ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_key_has_one_type_whatever_its_value():
@@ -85,17 +81,13 @@ def test_a_value_without_ink_is_written_as_it_would_be_typed_and_all_options_of_
     assert shown == {"data.separator": "'\\n'", "data.symbols": "a b", "model.options.k": "3"}
 
 
-def test_rows_are_told_apart_by_their_overrides_what_is_mostly_compared_and_their_folder():
+def test_a_row_is_named_by_what_is_mostly_compared_its_overrides_and_its_folder(tmp_path):
     config = Config(seed=1)
     config.model.name, config.model.num_layers, config.model.hidden_size = "cell", 2, 8
     config.optimizer.name, config.optimizer.lr = "adam", 0.002
-    folder = Path("runs/sweeps/x/0d3f5c9f0faf")
-    assert row_name([], config, folder) == "cell 2x8 adam lr=0.002 seed=1 0d3f5c9f0faf"
-    overrides = ["model=cell", "data.seq_len=12", "runs=elsewhere", "callbacks.save_figures=true", "logger=csv"]
-    assert row_name(overrides, config, folder) == "cell seq_len=12 (cell 2x8 adam lr=0.002 seed=1) 0d3f5c9f0faf"
-
-
-# --- text ------------------------------------------------------------------------------------------------------------
+    for record in ({"label": "model=cell"}, {"overrides": ["model=cell"]}):
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        assert row_name(config, tmp_path) == f"cell 2x8 adam lr=0.002 seed=1 model=cell {tmp_path.name}"
 
 
 @pytest.mark.parametrize("text", ["<b>bold</b> **bold** $x$", "```\ncode\n```", "a ````` b", "", "\n\n# no heading"])

@@ -122,11 +122,6 @@ def test_texts_are_shown_as_they_are_with_their_temperatures(page, address):
     assert sample.locator("b").count() == 0  # no markup took effect
 
 
-def test_histograms_are_those_of_the_hidden_states(page, address):
-    page.goto(f"{address}#histograms")
-    page.get_by_text("hidden/layer_0").first.wait_for()
-
-
 def test_the_projector_has_a_point_a_character(page, address):
     page.goto(f"{address}#projector")
     inside = page.frame_locator("iframe[src*=projector]").frame_locator("iframe")  # a page of its own, twice framed

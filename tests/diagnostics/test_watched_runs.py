@@ -246,18 +246,6 @@ def test_killed_twice_a_watched_run_shows_what_an_undisturbed_one_shows(tmp_path
     assert [tag for tag in straight if straight[tag] != killed[tag]] == []
 
 
-def test_a_run_that_goes_on_draws_the_same_figures(tmp_path):
-    pictures = []
-    for name, commands in (("straight", [["trainer.max_epochs=3"]]), ("resumed", [["trainer.max_epochs=1"], ["more"]])):
-        folder = run_here(tmp_path / name, *SMALL, "model=stacked", *commands[0])
-        if len(commands) > 1:
-            run_here(tmp_path / name, f"resume={folder}", "trainer.max_epochs=3")
-        events = events_of(folder, len(commands))
-        pictures.append({tag: events.Images(tag)[-1].encoded_image_string for tag in events.Tags()["images"]})
-        assert steps(events.Images("gradient/by_lag"))[-1] == 18
-    assert pictures[0] == pictures[1]
-
-
 @pytest.mark.parametrize("model", ["manual", "gru"])
 def test_under_ddp_the_first_process_alone_writes_and_writes_all(tmp_path, model):
     (tmp_path / "text.txt").write_text(TEXT)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.diagnostics.recurrent_matrix import saturated, spectral_radius, spectrum
+from src.diagnostics.recurrence import saturated, spectral_radius, spectrum
 
 
 def turned(radius: float, angle: float = 0.7) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The weights: eigenvalues, singular values and spectral radius of each W, saturated units, the columns of U."""
+"""The recurrence: eigenvalues, singular values and spectral radius of each W, the columns of U, the hidden units."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView
 from src.diagnostics.gradient_flow import PlainRecurrence, plain, widened
 from src.models.gated import Gated
+from src.models.language_model import State
 
 LIMIT = 0.99  # of |h|; beyond it f' = 1 - h^2 is below 0.02, and hardly any gradient passes
 SQUARINGS = 8  # W^256: what the norm adds to the radius has shrunk to its 128th root
+SHOWN = 72  # characters below the heat map: as many as can be read at 800 pixels
+COUNTED = 256  # characters whose states make the histograms
+MOST_UNITS = 64  # rows of a map that can still be told apart
 
 
 def spectrum(W: Tensor) -> list[Tensor]:
@@ -32,30 +36,21 @@ def spectrum(W: Tensor) -> list[Tensor]:
 
 
 def spectral_radius(W: Tensor) -> float:
-    """Return the largest modulus of an eigenvalue of W, by Gelfand's formula, rho = lim |W^k|^(1/k).
+    """Return the largest modulus of an eigenvalue of W, NaN if W is not finite; Gelfand: rho = lim |W^k|^(1/k).
 
-    W is squared eight times. With the ratio |W^256| / |W^128| = rho^128 the constant in front of rho^k cancels, so an
-    orthogonal W gives 1 to the last digits and one whose eigenvectors span the space is right to about 1e-3. If m
-    eigenvectors fall together (a Jordan block) |W^k| grows as k^(m-1) rho^k, and the answer is up to 2^((m-1)/128) too
-    large: 0.5 % for m = 2, 11 % for m = 20. For hidden = 512 this is a tenth of what the eigenvalues cost.
-    NaN if W is not finite.
+    With the ratio |W^256| / |W^128| = rho^128 the constant in front of rho^k cancels: right to about 1e-3, to the last
+    digits if W is orthogonal, up to 0.5 % too large if two eigenvectors fall together. For hidden = 512 this is a tenth
+    of what the eigenvalues cost.
     """
     A = widened(W)
-    if not bool(A.isfinite().all()):
-        return math.nan
-    scale = float(A.abs().max())
-    if scale == 0.0:
-        return 0.0
-    A = A / scale  # the sum of squares must neither overflow nor vanish
-    log_norm = 0.0  # log |W^k|, kept apart: W^256 itself would overflow
+    before = log_norm = 0.0  # log |W^k|, kept apart: W^256 itself would overflow
     for _ in range(SQUARINGS + 1):
-        norm = float(torch.linalg.matrix_norm(A))
+        norm = float(torch.linalg.matrix_norm(A, dtype=torch.float64))  # its squares neither overflow nor vanish
         if norm == 0.0:
             return 0.0  # W^k = 0: every eigenvalue is zero
         before, log_norm = log_norm, 2 * log_norm + math.log(norm)
         A = (A / norm) @ (A / norm)
-    # log_norm is log |W^256|, and `before` log |W^128|
-    return scale * math.exp((log_norm - before) / 2 ** (SQUARINGS - 1))
+    return math.exp((log_norm - before) / 2 ** (SQUARINGS - 1))
 
 
 def saturated(hidden: Tensor) -> Tensor:
@@ -73,7 +68,6 @@ class RecurrentScalars(Diagnostic):
     name = "recurrent_scalars"
 
     def look(self, view: EvalView) -> None:
-        """Write a point of each."""
         recurrence = plain(view)
         radii = [spectral_radius(layer.W) for layer in recurrence.layers] if recurrence else []
         state = view.module.states["train"]
@@ -100,40 +94,33 @@ class RecurrentMatrix(Diagnostic):
         return plain(view) is not None
 
     def draw(self, view: EvalView) -> dict[str, Any]:
-        """Compute and draw."""
         now = [spectrum(layer.W) for layer in PlainRecurrence(view.model.recurrence).layers]
         self.first = self.first or now
         return {"recurrent/eigenvalues": spectrum_figure(view.step, now, self.first)}
 
 
 def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[Sequence[Tensor]]) -> Any:
-    """Draw each layer's W: its eigenvalues beside the unit circle, and its singular values; in grey those at the start.
-
-    now, first: `spectrum` of each layer's W.
-    """
+    """Draw the `spectrum` of each layer's W, in grey that at the start: eigenvalues, unit circle, singular values."""
     rows = drawing.in_rows(len(now))
-    height = 6.4 if len(rows) == 1 else 4.9 * len(rows)
-    pairs, heights = [count for count in rows for _ in range(2)], [1.9, 1.0] * len(rows)
-    figure, grid = drawing.page(f"The recurrent matrix W, after {step:,} steps", height, pairs, heights)
+    pairs = [count for count in rows for _ in range(2)]
+    title = f"The recurrent matrix W, after {step:,} steps"
+    figure, grid = drawing.page(title, 3 + 2.5 * len(rows), pairs, [1.9, 1.0] * len(rows))
     circles, spectra = ([axes for row in grid[half::2] for axes in row] for half in (0, 1))
     angles = torch.linspace(0, 2 * math.pi, 200)
     for layer, (plane, sigma_axes) in enumerate(zip(circles, spectra, strict=True)):
         plane.plot(angles.cos(), angles.sin(), color="black", linewidth=0.8)
         for (values, sigma), colour, name in (
-            (first[layer], drawing.PALE, "before the first step"),
+            (first[layer], drawing.GREY, "before the first step"),
             (now[layer], drawing.BLUE, "now"),
         ):
             plane.plot(drawing.finite(values.real), drawing.finite(values.imag), ".", markersize=3, color=colour)
             sigma_axes.plot(drawing.finite(sigma), color=colour, label=name)
-        reach = 1.08 * drawing.largest(torch.cat([now[layer][0], first[layer][0]]), 1.0)
-        plane.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         radius = float(now[layer][0].abs().max())
         plane.set(title=f"Layer {layer}: radius {radius:.3f}", xlabel="real part", ylabel="imaginary part")
+        plane.set_aspect("equal", adjustable="datalim")
         sigma_axes.axhline(1, color="black", linewidth=0.8)
-        sigma_axes.set_ylim(bottom=0)
         sigma_axes.set(title="Its singular values", xlabel="from the largest on", ylabel="singular value")
-        for axes, which in ((plane, "x"), (plane, "y"), (sigma_axes, "x")):
-            drawing.whole_numbers(axes, which)
+        drawing.whole_numbers(sigma_axes)
     spectra[0].legend(loc="lower left")
     return figure
 
@@ -148,9 +135,68 @@ class InputVectors(Diagnostic):
         return isinstance(view.model.recurrence, Gated) or plain(view) is not None
 
     def draw(self, view: EvalView) -> dict[str, Any]:
-        """Write the vectors of now in place of earlier ones."""
         gated, recurrence = view.model.recurrence, plain(view)
         U = recurrence.layers[0].U if recurrence else widened(gated.rnn.weight_ih_l0)  # type: ignore[arg-type, union-attr]
         for writer in view.writers:
             writer.vectors("input_vectors", U.T.numpy(), [drawing.label(symbol) for symbol in view.symbols])
         return {}
+
+
+class HiddenStates(Diagnostic):
+    """Draw `hidden/units_over_text`, and the histograms `hidden/layer_<l>`: peaks at -1 and 1 are saturation."""
+
+    name = "hidden_states"
+
+    def draw(self, view: EvalView) -> dict[str, Any]:
+        ids, states = states_over_passage(view, COUNTED)
+        text = [drawing.short(view.symbols[i]) for i in ids[:SHOWN].tolist()]
+        for writer in view.writers:
+            for name, values in states.items():
+                writer.histogram(f"hidden/{name.replace(' ', '_')}", values.float().numpy(), view.step)
+        shown = {name: states[name][:SHOWN] for name in (next(iter(states)), list(states)[-1])}
+        return {"hidden/units_over_text": units_over_text(view.step, shown, text)}
+
+
+def states_over_passage(view: EvalView, length: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the ids (time,) of a passage and the hidden states (time, hidden) that reading them leaves, by layer.
+
+    A gated or unknown recurrence shows its top layer only.
+    """
+    recurrence, state = plain(view), None
+    ids, found = [], []
+    for window in view.passage(length):
+        before: State = None if window.starts else state
+        if recurrence is not None:
+            _, hidden = recurrence.run(window.inputs, before)
+            state = torch.stack([h[-1] for h in hidden])
+        else:
+            with view.trainer.precision_plugin.forward_context():
+                top, state = view.model.recurrence(window.inputs.to(view.module.device), before)
+            hidden = [top.cpu()]
+        ids.append(window.inputs[:, 0])
+        found.append([h[:, 0] for h in hidden])
+    layers = [torch.cat(parts) for parts in zip(*found, strict=True)]
+    return torch.cat(ids), {f"layer {i}" if recurrence else "top layer": layer for i, layer in enumerate(layers)}
+
+
+def units_over_text(step: int, hidden: dict[str, Tensor], text: Sequence[str]) -> Any:
+    """Draw hidden states (time, hidden) by layer above the text (time,) that they read, the slowest unit at the top."""
+    title = f"Hidden states over a passage, after {step:,} steps"
+    figure, rows = drawing.page(title, 1.2 + 2.6 * len(hidden), [1] * len(hidden))
+    for [axes], (name, states) in zip(rows, hidden.items(), strict=True):
+        values = drawing.finite(states)
+        bound = drawing.largest(values, 1.0)
+        order = slowest_first(torch.from_numpy(values)).numpy()[:: -(-states.shape[1] // MOST_UNITS)]
+        image = drawing.heat(axes, values[:, order].T, cmap="PuOr", vmin=-bound, vmax=bound)
+        drawing.colour_bar(image, axes, "h_t")
+        drawing.characters_below(axes, text)
+        units = f"{len(order)} of {states.shape[1]} units, the slowest at the top"
+        axes.set(title=f"{name}: {units}", xlabel="character read", ylabel="units", yticks=[])
+    return figure
+
+
+def slowest_first(states: Tensor) -> Tensor:
+    """Return the units of (time, hidden) by how little they change in a step, relative to how much they vary."""
+    change = states.diff(dim=0).square().mean(0)
+    spread = states.var(0, correction=0).clamp(min=1e-12)
+    return (change / spread).nan_to_num(0.0).argsort(stable=True)

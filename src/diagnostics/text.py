@@ -1,0 +1,200 @@
+"""The text: what characters cost, by place and position, which are confused, and what the network writes."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.config.schema import SamplingConfig, TextSamplesConfig
+from src.data.corpus import Corpus
+from src.data.splits import LineSplit, PairSplit
+from src.diagnostics import drawing
+from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading
+from src.errors import UserError
+from src.inference.generate import generate_ids
+from src.models.language_model import LanguageModel
+
+log = logging.getLogger(__name__)
+LENGTH, COLUMNS = 512, 64  # characters of the surprisal figure, and of one of its lines
+MOST_BITS = 12.0  # where the colours end: the same in every figure, and pale enough below 8 bits to be read on
+COUNTED = 16_384  # characters that are counted for the confusions
+READ = 8_192  # characters for the loss by position: a quarter of a bit of noise at each, the same in both curves
+MOST_PAIRS, MOST_CHARACTERS = 16, 32  # bars
+
+
+class Surprisal(Diagnostic):
+    """Draw `text/surprisal`: the beginning of the text that is validated on, each character predicted from the past."""
+
+    name = "surprisal"
+
+    def draw(self, view: EvalView) -> dict[str, Any]:
+        text, nats, state = [], [], None
+        for window in view.passage(LENGTH):
+            outcome, state = view.read(window, None if window.starts else state)
+            text += [view.symbols[i] for i in window.targets[:, 0].tolist()]
+            nats.append(outcome.loss.losses[:, 0].cpu())
+        return {"text/surprisal": surprisal(view.step, text, torch.cat(nats), f"the beginning of {view.split}")}
+
+
+def surprisal(step: int, text: Sequence[str], nats: Tensor, source: str) -> Any:
+    """Draw the symbols of a text (time,) from `source`, each on the colour of what it cost, nats (time,)."""
+    bits = nats.double() * drawing.NAT
+    rows = max(3, -(-len(text) // COLUMNS))  # fewer have no room for the colour bar
+    cells = np.full(rows * COLUMNS, math.nan)
+    cells[: len(bits)] = drawing.finite(bits)
+    figure, [[axes]] = drawing.page(f"What every character cost, after {step:,} steps", 1.15 + 0.26 * rows, [1])
+    image = drawing.heat(axes, cells.reshape(rows, COLUMNS), cmap="Oranges", vmin=0, vmax=MOST_BITS)
+    drawing.colour_bar(image, axes, "bits")
+    for i, shown in enumerate(map(drawing.short, text)):
+        look: dict[str, Any] = {"fontsize": 9.5} if len(shown) <= 2 else {"fontsize": 6, "rotation": 90}
+        look |= {"ha": "center", "va": "center", "parse_math": False, "in_layout": False}
+        axes.text(i % COLUMNS, i // COLUMNS, shown, **look)
+    axes.set(title=f"{source}: {float(bits.mean()):.2f} bits per character", xticks=[], yticks=[])
+    return figure
+
+
+class Confusions(Diagnostic):
+    """Draw `text/confusions`, counted over the first windows of the validation."""
+
+    name = "confusions"
+
+    def draw(self, view: EvalView) -> dict[str, Any]:
+        return {"text/confusions": confusions(view.step, view.readings(COUNTED), view.symbols)}
+
+
+def count_confusions(readings: Sequence[Reading], vocab_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Count true and predicted characters; positions without a target are left out.
+
+    Returns:
+        pairs (found, 2): true and predicted id of each pair, the most frequent first; how often each came (found,);
+        the nats of all characters of each kind (vocab,), and how often each was the true one (vocab,).
+    """
+    true, guess, nats = (torch.cat([part.flatten() for part in parts]) for parts in zip(*readings, strict=True))
+    real = true >= 0
+    true, guess, nats = true[real], guess[real], nats[real]
+    pairs, times = torch.stack([true, guess], 1).unique(dim=0, return_counts=True)
+    order = times.argsort(descending=True, stable=True)
+    occurrences = torch.bincount(true, minlength=vocab_size)
+    return pairs[order], times[order], torch.bincount(true, nats.double(), vocab_size), occurrences
+
+
+def confusions(step: int, readings: Sequence[Reading], symbols: Sequence[str]) -> Any:
+    """Draw the most frequent errors, and what each character costs, the most frequent characters first."""
+    pairs, times, nats, occurrences = count_confusions(readings, len(symbols))
+    figure, [[errors, costs]] = drawing.page(f"Which characters are taken for which, after {step:,} steps", 4.6, [2])
+    total, wrong = max(1, int(occurrences.sum())), pairs[:, 0] != pairs[:, 1]
+    right = 1 - int(times[wrong].sum()) / total
+    worst, shares = pairs[wrong][:MOST_PAIRS].tolist(), (100 * times[wrong][:MOST_PAIRS] / total).numpy()
+    names = [" → ".join(drawing.short(symbols[i]) for i in pair) for pair in worst]
+    errors.barh(range(len(names)), shares, color=drawing.BLUE)
+    errors.set_yticks(range(len(names)), names, parse_math=False)
+    errors.invert_yaxis()
+    errors.set(title=f"true → predicted ({right:.1%} right)", xlabel=f"% of {total:,} characters")
+
+    frequent = occurrences.argsort(descending=True, stable=True)[:MOST_CHARACTERS]
+    frequent = frequent[occurrences[frequent] > 0]
+    average = mean(nats, occurrences) * drawing.NAT
+    costs.bar(range(len(frequent)), drawing.finite(nats[frequent] / occurrences[frequent] * drawing.NAT))
+    drawing.characters_below(costs, [drawing.short(symbols[i]) for i in frequent.tolist()])
+    costs.set(title=f"What a character costs ({average:.2f} on average)", ylabel="bits")
+    costs.set(xlabel="true character, the most frequent first")
+    return figure
+
+
+class LossByPosition(Diagnostic):
+    """Draw `window/loss_by_position`, and write `window/cross_entropy_carried` and `_fresh` as curves."""
+
+    name = "loss_by_position"
+
+    def draw(self, view: EvalView) -> dict[str, Any]:
+        carried, fresh = (sums_by_position(view.readings(READ, carry)) for carry in (True, False))
+        view.scalars({"window/cross_entropy_carried": mean(*carried), "window/cross_entropy_fresh": mean(*fresh)})
+        return {"window/loss_by_position": loss_by_position(view.step, carried, fresh)}
+
+
+def sums_by_position(readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
+    """Return nats and number of characters by position in the window, (time,) float64; windows may differ in length."""
+    time = max(len(reading.targets) for reading in readings)
+    nats, characters = torch.zeros(2, time, dtype=torch.float64)
+    for targets, _, losses in readings:
+        nats[: len(targets)] += losses.double().sum(1)
+        characters[: len(targets)] += (targets >= 0).sum(1)
+    return nats, characters
+
+
+def mean(nats: Tensor, characters: Tensor) -> float:
+    """Return nats per character over all positions."""
+    return float(nats.sum() / characters.sum().clamp(min=1))
+
+
+def loss_by_position(step: int, carried: tuple[Tensor, Tensor], fresh: tuple[Tensor, Tensor]) -> Any:
+    """Draw what a character costs by its position, for two `sums_by_position`."""
+    figure, [[axes]] = drawing.page(f"Loss by position in the window, after {step:,} steps", 4.2, [1])
+    for (nats, characters), colour, name in (
+        (fresh, drawing.VERMILION, "fresh: every window starts from a zero state"),
+        (carried, drawing.BLUE, "carried: the state of the window before"),
+    ):
+        bits = drawing.finite(nats / characters.clamp(min=1) * drawing.NAT)
+        text = f"{name}; {mean(nats, characters) * drawing.NAT:.2f} on average"
+        axes.plot(range(1, len(bits) + 1), bits, "o-", markersize=3, color=colour, label=text)
+    axes.set(xlabel="step t of the window", ylabel="bits per character")
+    drawing.whole_numbers(axes, most=9)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="best")
+    return figure
+
+
+class TextSamples(Diagnostic):
+    """Write `samples/temperature_<x>` at every moment, shown as it is; nothing if the logits are not finite.
+
+    The same random numbers at every moment, from generators of its own: what changes from sample to sample is the
+    network. It goes on from the prompt; without one from a newline (in a list the boundary of its items, else the
+    training text's first character).
+    """
+
+    name = "text_samples"
+
+    def __init__(self, config: TextSamplesConfig, corpus: Corpus) -> None:
+        super().__init__(config)
+        self.config, self.corpus = config, corpus
+
+    def applies_to(self, view: EvalView) -> bool:
+        """The tutorial's pair predicts another character than the next one: what it writes is no text."""
+        return not isinstance(self.corpus.splits["train"], PairSplit)
+
+    def look(self, view: EvalView) -> None:
+        if view.step == 0:
+            return  # noise, whatever the model
+        model = view.model
+        first = next(model.parameters())
+        if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
+            model = copy.deepcopy(model).cpu().float()  # characters one by one are fastest on a CPU
+        try:
+            written = {temperature: self._sample(model, temperature) for temperature in self.config.temperatures}
+        except UserError:
+            log.info("at step %d there are no samples: the logits are not finite", view.step)
+            return
+        for temperature, text in written.items():
+            for writer in view.writers:
+                writer.text(f"samples/temperature_{float(temperature)}", f"{self.config.prompt or ''}{text}", view.step)
+
+    def _sample(self, model: LanguageModel, temperature: float) -> str:
+        """Return a text of `length` characters; UserError if the network has diverged."""
+        split, vocabulary = self.corpus.splits["train"], self.corpus.vocabulary
+        boundary = split.boundary if isinstance(split, LineSplit) else None  # each item begins from a zero state
+        if self.config.prompt:
+            start = vocabulary.encode(self.config.prompt)
+        elif boundary is not None:
+            start = np.array([boundary])
+        else:
+            start = np.array([vocabulary.symbols.index("\n") if "\n" in vocabulary.symbols else int(split.ids[0])])
+        steps = generate_ids(model, start, SamplingConfig(temperature), [0], boundary)
+        return vocabulary.decode([int(step[0]) for step in itertools.islice(steps, self.config.length)])
