@@ -1,4 +1,4 @@
-"""A run folder with a model in it that nobody had to train: random weights, loud enough to have opinions."""
+"""A run folder with an untrained model: random weights, scaled up so that its probabilities are far from uniform."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSE = "The rain it raineth every day,\nand every day it rains: (hey, ho!)\n" *
 
 
 def configuration(model: str, data: str = "text", **keys: Any) -> Config:
-    """A configuration as Hydra would compose it, as far as using a model needs it; `keys` are dotted."""
+    """Return a configuration as Hydra composes it, as far as using a model needs it; `keys` are dotted."""
     parts = [*_files("model", model, "_rnn"), *_files("data", data, "_text")]
     cfg = OmegaConf.merge(OmegaConf.structured(Config), *parts)
     for key, value in {"model.num_layers": 2, "model.hidden_size": 13, "model.readout": "linear", **keys}.items():
@@ -33,7 +33,7 @@ def configuration(model: str, data: str = "text", **keys: Any) -> Config:
 
 
 def _files(group: str, name: str, base: str) -> list[Any]:
-    """The files of a group's option, the base first where it has one."""
+    """Return the files of a group's option, the base first if it has one."""
     below, own = (OmegaConf.load(ROOT / "conf" / group / f"{one}.yaml") for one in (base, name))
     parts = [below, own] if "defaults" in own else [own]
     own.pop("defaults", None)
@@ -50,7 +50,7 @@ def fabricate(
 ) -> Path:
     """Make a run in `folder` on `text`, with checkpoints best and last, and return the folder.
 
-    `loud`: the factor on the random weights; 3 gives clear opinions, and a state so lively that rounding grows in it.
+    `loud`: the factor on the random weights; with 3, rounding errors grow in the state.
     """
     folder.mkdir(parents=True)
     source = folder / "text.txt"
@@ -62,7 +62,7 @@ def fabricate(
 
 
 def write(folder: Path, config: Config, corpus: Corpus, loud: float) -> None:
-    """Leave what a run leaves."""
+    """Write the files of a finished run."""
     torch.manual_seed(3)
     model = build_model(config.model, len(corpus.vocabulary))
     with torch.no_grad():

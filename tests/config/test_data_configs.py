@@ -25,12 +25,12 @@ def composed(name: str, folder: Path, *overrides: str) -> Config:
     return to_config(compose([f"data={name}", *path, f"name={name}", f"runs={folder / 'runs'}", *overrides]))
 
 
-@pytest.mark.parametrize("name", groups()["data"])
-def test_a_corpus_composes_with_sensible_companions(name: str, tmp_path: Path) -> None:
-    config = composed(name, tmp_path)
-    assert errors_in_config(config) == []
-    assert config.data.name == name
-    assert config.model.readout == ("identity" if name == "hello" else "linear")
+def test_a_corpus_composes_with_a_fitting_model(tmp_path: Path) -> None:
+    for name in groups()["data"]:
+        config = composed(name, tmp_path)
+        assert errors_in_config(config) == []
+        assert config.data.name == name
+        assert config.model.readout == ("identity" if name == "hello" else "linear")
 
 
 @pytest.mark.parametrize("name", [*EMBEDDED, *NEED_A_PATH, *IN_THE_FOLDER])

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = README + (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")  # the other pages have tests of their own
 COMMAND = re.compile(r"^ *(\$ )?python -m (src\.\w+) (.*?)(?: +# .*)?$", re.MULTILINE)  # `$`: output follows
-OWN_TESTS = ("src.search", "src.benchmark", "src.export")  # they need extras or their own sizes
+OWN_TESTS = ("src.search", "src.benchmark", "src.export", "src.explain")  # they need extras, or other tests run them
 COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
 TEXT = (
     "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40

@@ -1,4 +1,4 @@
-"""A cell that makes trouble where a test asks for it: it raises, it leaves, it kills its process, it takes its time."""
+"""A cell that fails as a test asks: it raises an error, ends or kills its process, or is slow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEAVES: dict[str, BaseException] = {
 
 
 class Troublesome(CellRNN):
-    """The plain cell; `raises` and `kills` name files: while there is no such file, the trouble is there.
+    """The plain cell; it fails until the files that `raises` and `kills` name exist.
 
     `leaves` names what it raises after three steps.
     """

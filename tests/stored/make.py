@@ -1,31 +1,26 @@
 """How the files beside this one were made, once, by commit 3282607: PYTHONPATH=. python tests/stored/make.py
 
-The tests hold later code to them, so they are not made again: what this prints today would only agree with itself.
+The tests compare later code with them, so they are not made again.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import torch
 import yaml
 
 from src import load
-from tests.stored.commands import Commands
+from tests.runs.commands import run, start
 
 HERE = Path(__file__).resolve().parent
 FOLDER = Path("/tmp/stored")  # in the checkpoints this stays; in text files it becomes ROOT
 QUIET = "callbacks=none", "trainer.threads=1"
 TEXT = "data=text", f"data.path={FOLDER}/text.txt", "data.seq_len=16", "data.batch_size=4", "optimizer.lr=0.02"
-# All that a checkpoint has to bring back: dropout, random offsets, a carried state, a schedule, and callbacks with
-# something to remember.
+# All that a checkpoint restores: dropout, random offsets, a carried state, a schedule, and callbacks with a state
 LONG = (
     *TEXT, *QUIET, "model=manual", "model.num_layers=2", "model.hidden_size=8", "model.dropout=0.1",
     "data.offset=random", "data.reset=never", "scheduler=cosine", "scheduler.total_steps=400", "trainer.max_epochs=3",
@@ -56,94 +51,77 @@ TEXTS = (".yaml", ".json", ".log")
 ROOT, HOST = "@ROOT@", "@HOST@"
 
 
+def command(module: str, *arguments: str) -> str:
+    """Run a command in FOLDER, and return what it prints."""
+    return run(*arguments, module=f"src.{module}", cwd=FOLDER)
+
+
 def main() -> None:
-    """Make everything in FOLDER, then put it here."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    """Make everything in FOLDER, then copy it here."""
     (FOLDER / "conf/search").mkdir(parents=True)
     for name in ("text.txt", "conf/search/stored.yaml"):
         shutil.copy(HERE / name, FOLDER / name)
-    commands = Commands(FOLDER)
     printed = {
-        "train": commands.run("src.train", "callbacks=none", "trainer.threads=1", "runs=elsewhere"),
-        "explain": commands.run("src.explain"),
-        "explain_3_layers": commands.run("src.explain", "explain.num_layers=3"),
+        "train": command("train", *QUIET, "runs=elsewhere"),
+        "explain": command("explain"),
+        "explain_3_layers": command("explain", "explain.num_layers=3"),
     }
-    commands.run("src.train", *LONG)
+    command("train", *LONG)
     (finished,) = FOLDER.glob("runs/text_manual/*")
     finished.rename(FOLDER / "runs/finished")
-    killed().rename(FOLDER / "runs/killed")
-    commands.run("src.train", *SWEEP)
-    commands.run("src.search", *SEARCH)
+    make_killed_run()
+    command("train", *SWEEP)
+    command("search", *SEARCH)
     (FOLDER / "models").mkdir()
     for kind in KINDS:
-        small = f"model={kind}", "model.hidden_size=4", "trainer.max_epochs=1", f"runs={kind}"
-        commands.run("src.train", *TEXT, *QUIET, *small)
+        command("train", *TEXT, *QUIET, f"model={kind}", "model.hidden_size=4", "trainer.max_epochs=1", f"runs={kind}")
         (last,) = FOLDER.glob(f"{kind}/*/*/checkpoints/last.ckpt")
         last.rename(FOLDER / f"models/{kind}.ckpt")
     for form in ("safetensors", "torch"):
-        commands.run("src.export", "run=runs/finished", f"format={form}")
+        command("export", "run=runs/finished", f"format={form}")
     (FOLDER / "runs/finished/export").rename(FOLDER / "exports")
-    shutil.copytree(FOLDER, keep := FOLDER.with_name("stored_kept"), dirs_exist_ok=True)
-    # What follows may leave something in the folder, which is not kept
-    printed["report"] = commands.run("src.report", "runs")
-    printed["report_sweep"] = commands.run("src.report", *REPORT)
-    plans = {words: commands.run("src.train", "-m", *words.split(), "sweep.dry_run=true") for words in KEYS}
-    composed = {words: commands.run("src.train", *words.split(), "--cfg", "job") for words in CONFIGS}
-    expected = {
-        "evaluate": json.loads(commands.run("src.evaluate", "run=runs/finished", "format=json")),
-        "models": {name: used(FOLDER / name) for name in MODELS},
-        "keys": {words: folders(plan) for words, plan in plans.items()},
-        "configs": {words: yaml.safe_load(config) for words, config in composed.items()},
-    }
-    commands.run("src.train", "resume=runs/finished", EXTENDED)
-    expected["extended"] = json.loads((FOLDER / "runs/finished/run.json").read_text())["metrics"]
-    commands.close()
     for part in ("runs", "models", "exports"):
-        portable(keep / part)
-        shutil.rmtree(HERE / part, ignore_errors=True)
-        shutil.copytree(keep / part, HERE / part, ignore=shutil.ignore_patterns(".locks", "plots", "export"))
+        shutil.copytree(FOLDER / part, HERE / part, ignore=shutil.ignore_patterns(".*", "events.*", "plots", "*.png"))
+        without_machine(HERE / part)
+    # What follows may change FOLDER
+    printed |= {"report": command("report", "runs"), "report_sweep": command("report", *REPORT)}
+    expected = {
+        "evaluate": json.loads(command("evaluate", "run=runs/finished", "format=json")),
+        "models": {name: used(FOLDER / name) for name in MODELS},
+        "keys": {line: folders(command("train", "-m", *line.split(), "sweep.dry_run=true")) for line in KEYS},
+        "configs": {line: yaml.safe_load(command("train", *line.split(), "--cfg", "job")) for line in CONFIGS},
+    }
+    command("train", "resume=runs/finished", EXTENDED)
+    expected["extended"] = json.loads((FOLDER / "runs/finished/run.json").read_text())["metrics"]
     (HERE / "expected.json").write_text(json.dumps(expected, indent=1).replace(str(FOLDER), ROOT) + "\n")
     for name, text in printed.items():
-        (HERE / "printed").mkdir(exist_ok=True)
         (HERE / f"printed/{name}.txt").write_text(text)
 
 
-def killed() -> Path:
-    """A run that was killed in the middle of an epoch, behind its last checkpoint."""
-    while True:
-        shutil.rmtree(FOLDER / "runs/text_manual", ignore_errors=True)
-        process = subprocess.Popen([sys.executable, "-m", "src.train", *LONG], cwd=FOLDER, stdout=subprocess.DEVNULL)
-        lines: list[str] = []
-        while process.poll() is None and len(lines) < 4:
+def make_killed_run() -> None:
+    """Train runs/killed like runs/finished, and kill it in the middle of an epoch, after its last checkpoint."""
+    with start(*LONG, cwd=FOLDER) as process:
+        while sum(len(file.read_text().splitlines()) for file in FOLDER.glob("runs/text_manual/*/metrics.jsonl")) < 4:
             time.sleep(0.01)
-            lines = [line for file in FOLDER.glob("runs/text_manual/*/metrics.jsonl") for line in file.open()]
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        (run,) = FOLDER.glob("runs/text_manual/*")
-        step = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-        if step % 5 == 0 and json.loads((run / "run.json").read_text())["status"] == "running":
-            print(f"killed; its last checkpoint is of step {step}, its last line: {lines[-1]}")
-            return run
+        process.kill()
+    (run_folder,) = FOLDER.glob("runs/text_manual/*")
+    run_folder.rename(FOLDER / "runs/killed")
 
 
-def portable(folder: Path) -> None:
-    """Take out what belongs to this machine, and what no test needs."""
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        of_a_job = {"sweeps", "search"} & set(file.parts)
-        if file.name.startswith(("events.", ".")) or (of_a_job and file.suffix in (".ckpt", ".png")):
-            file.unlink()
-        elif file.suffix in TEXTS:  # the others have lengths that a checkpoint knows
-            text = file.read_text().replace(str(FOLDER), ROOT).replace(f'"{socket.gethostname()}"', f'"{HOST}"')
-            file.write_text(text.replace(Path("/proc/sys/kernel/random/boot_id").read_text().strip(), "another-start"))
+def without_machine(folder: Path) -> None:
+    """Replace the names of this machine in the text files; checkpoints record the lengths of theirs."""
+    for file in (path for path in folder.rglob("*") if path.suffix in TEXTS):
+        text = file.read_text().replace(str(FOLDER), ROOT).replace(f'"{socket.gethostname()}"', f'"{HOST}"')
+        file.write_text(text.replace(Path("/proc/sys/kernel/random/boot_id").read_text().strip(), "another-start"))
 
 
 def folders(printed: str) -> list[str]:
-    """The folders of a sweep's jobs, in the plan that sweep.dry_run=true prints."""
+    """Return the folders of a sweep's jobs from the plan that sweep.dry_run=true prints."""
     return [line.split()[-1] for line in printed.splitlines() if line.startswith("  ")]
 
 
 def used(path: Path) -> dict[str, object]:
-    """What a model writes and how it scores."""
+    """Return what a model samples and how it scores a text."""
     model = load(path)
     return {"sample": model.sample("the ", length=60, temperature=0.0), "bits": model.score(SCORED).bits_per_character}
 

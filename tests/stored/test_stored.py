@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +19,42 @@ import torch
 import yaml
 
 from src import load
+from tests.runs.commands import run
 from tests.stored import make
-from tests.stored.commands import Commands
 
 HERE = Path(__file__).resolve().parent
 EXPECTED = json.loads((HERE / "expected.json").read_text())
 NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+(?:e[-+]\d+)?")
+Command = Callable[..., str]
 CLOCK = ("seconds", "train/characters_per_second")
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    """Runs commands in a copy of the stored folder, as if it had been made there."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the stored folder, as if it had been made there."""
     folder = tmp_path_factory.mktemp("stored")
     shutil.copytree(HERE, folder, dirs_exist_ok=True)
     for path in (path for path in folder.rglob("*") if path.suffix in make.TEXTS):
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace(make.ROOT, str(folder)).replace(make.HOST, socket.gethostname()))
-    running = Commands(folder)
-    yield running
-    running.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def command(folder: Path) -> Command:
+    """Run `src.<module> arguments...` in the folder, and return what it prints."""
+    cache = str(folder / "cache")
+    return lambda module, *arguments: run(*arguments, module=f"src.{module}", cwd=folder, UNROLL_CACHE=cache)
 
 
 @pytest.fixture
-def copied(commands: Commands, request: pytest.FixtureRequest) -> Iterator[Path]:
+def copied(folder: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A stored run in a folder of its own, which a test may change; the parameter names the run."""
-    folder = commands.folder / "copied"
-    shutil.copytree(commands.folder / "runs" / request.param, folder)
-    yield folder
-    shutil.rmtree(folder)
+    copy = shutil.copytree(folder / "runs" / request.param, folder / "copied")
+    yield copy
+    shutil.rmtree(copy)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -93,20 +98,20 @@ def same_text(printed: str, stored: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("train", ["src.train", *make.QUIET, "runs=elsewhere"]),
-        ("explain", ["src.explain"]),
-        ("explain_3_layers", ["src.explain", "explain.num_layers=3"]),
-        ("report", ["src.report", "runs"]),
-        ("report_sweep", ["src.report", *make.REPORT]),
+        ("train", ["train", *make.QUIET, "runs=elsewhere"]),
+        ("explain", ["explain"]),
+        ("explain_3_layers", ["explain", "explain.num_layers=3"]),
+        ("report", ["report", "runs"]),
+        ("report_sweep", ["report", *make.REPORT]),
     ],
 )
-def test_a_command_prints_what_it_printed(commands: Commands, name: str, words: list[str]) -> None:
-    same_text(commands.run(*words), (HERE / f"printed/{name}.txt").read_text())
+def test_a_command_prints_what_it_printed(command: Command, name: str, words: list[str]) -> None:
+    same_text(command(*words), (HERE / f"printed/{name}.txt").read_text())
 
 
 @pytest.mark.parametrize("copied", ["killed"], indirect=True)
-def test_a_killed_run_ends_as_the_one_that_was_not(commands: Commands, copied: Path) -> None:
-    commands.run("src.train", f"resume={copied}")
+def test_a_killed_run_ends_as_the_one_that_was_not(command: Command, copied: Path) -> None:
+    command("train", f"resume={copied}")
     assert close(read_lines(copied / "metrics.jsonl"), read_lines(HERE / "runs/finished/metrics.jsonl"))
     record, stored = (json.loads((run / "run.json").read_text()) for run in (copied, HERE / "runs/finished"))
     assert record["status"] == "done"
@@ -117,21 +122,21 @@ def test_a_killed_run_ends_as_the_one_that_was_not(commands: Commands, copied: P
 
 
 @pytest.mark.parametrize("copied", ["finished"], indirect=True)
-def test_a_finished_run_is_left_as_it_is_until_more_epochs_are_asked_for(commands: Commands, copied: Path) -> None:
+def test_a_finished_run_is_left_as_it_is_until_more_epochs_are_asked_for(command: Command, copied: Path) -> None:
     before = contents(copied)
-    commands.run("src.train", f"resume={copied}")
+    command("train", f"resume={copied}")
     assert contents(copied) == before
-    commands.run("src.train", f"resume={copied}", make.EXTENDED)
+    command("train", f"resume={copied}", make.EXTENDED)
     assert close(json.loads((copied / "run.json").read_text())["metrics"], EXPECTED["extended"])
 
 
 @pytest.mark.parametrize("copied", ["finished"], indirect=True)
-def test_a_run_is_evaluated_and_exported_as_before(commands: Commands, copied: Path) -> None:
-    text = f"data.path={commands.folder / 'text.txt'}"
-    found = json.loads(commands.run("src.evaluate", f"run={copied}", text, "format=json"))
+def test_a_run_is_evaluated_and_exported_as_before(command: Command, folder: Path, copied: Path) -> None:
+    text = f"data.path={folder / 'text.txt'}"
+    found = json.loads(command("evaluate", f"run={copied}", text, "format=json"))
     assert close(found, EXPECTED["evaluate"])
     assert close(json.loads((copied / "evaluation_val.json").read_text()), EXPECTED["evaluate"])
-    commands.run("src.export", f"run={copied}", "format=safetensors")
+    command("export", f"run={copied}", "format=safetensors")
     now, stored = (json.loads((path / "weights.json").read_text()) for path in (copied / "export", HERE / "exports"))
     assert close(now, json.loads(json.dumps(stored).replace(make.ROOT, str(make.FOLDER))))
 
@@ -141,11 +146,11 @@ def test_a_model_writes_and_scores_as_before(name: str) -> None:
     assert close(make.used(HERE / name), EXPECTED["models"][name])
 
 
-def test_a_model_is_sampled_and_scored_by_command_as_before(commands: Commands) -> None:
+def test_a_model_is_sampled_and_scored_by_command_as_before(command: Command) -> None:
     expected = EXPECTED["models"]["models/lstm.ckpt"]
     model = "run=models/lstm.ckpt"
-    assert commands.run("src.sample", model, "prompt=the ", "length=60", "temperature=0") == expected["sample"] + "\n"
-    scored = json.loads(commands.run("src.score", model, f"text={make.SCORED}", "format=json"))
+    assert command("sample", model, "prompt=the ", "length=60", "temperature=0") == expected["sample"] + "\n"
+    scored = json.loads(command("score", model, f"text={make.SCORED}", "format=json"))
     assert scored["bits_per_character"] == pytest.approx(expected["bits"], rel=1e-4)
 
 
@@ -158,31 +163,31 @@ def test_an_exported_step_computes_what_its_model_does() -> None:
         torch.testing.assert_close(logits, expected[-1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_sweep_that_is_done_trains_nothing(commands: Commands) -> None:
-    before = contents(commands.folder / "runs/sweeps/stored")
-    printed = commands.run("src.train", *make.SWEEP)
+def test_a_sweep_that_is_done_trains_nothing(command: Command, folder: Path) -> None:
+    before = contents(folder / "runs/sweeps/stored")
+    printed = command("train", *make.SWEEP)
     assert "3 done, 0 to do" in printed
-    assert contents(commands.folder / "runs/sweeps/stored") == before
+    assert contents(folder / "runs/sweeps/stored") == before
 
 
-def test_a_study_goes_on_with_the_trials_it_lacks(commands: Commands) -> None:
+def test_a_study_goes_on_with_the_trials_it_lacks(command: Command, folder: Path) -> None:
     pytest.importorskip("optuna")
-    folder = commands.folder / "runs/search/stored"
-    before, rows = contents(folder / "trials"), (folder / "trials.csv").read_text().splitlines()
-    commands.run("src.search", *make.SEARCH, "search.trials=5")
-    after = contents(folder / "trials")
+    study = folder / "runs/search/stored"
+    before, rows = contents(study / "trials"), (study / "trials.csv").read_text().splitlines()
+    command("search", *make.SEARCH, "search.trials=5")
+    after = contents(study / "trials")
     assert before.items() <= after.items()
     assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"0004"}
-    assert (folder / "trials.csv").read_text().splitlines()[:-1] == rows
+    assert (study / "trials.csv").read_text().splitlines()[:-1] == rows
 
 
 @pytest.mark.parametrize("words", make.KEYS)
-def test_a_sweep_gives_its_runs_the_keys_it_gave(commands: Commands, words: str) -> None:
-    printed = commands.run("src.train", "-m", *words.split(), "sweep.dry_run=true")
+def test_a_sweep_gives_its_runs_the_keys_it_gave(command: Command, words: str) -> None:
+    printed = command("train", "-m", *words.split(), "sweep.dry_run=true")
     assert make.folders(printed) == EXPECTED["keys"][words]
 
 
 @pytest.mark.parametrize("words", make.CONFIGS)
-def test_a_command_composes_the_configuration_that_it_did(commands: Commands, words: str) -> None:
-    config = yaml.safe_load(commands.run("src.train", *words.split(), "--cfg", "job"))
+def test_a_command_composes_the_configuration_that_it_did(command: Command, words: str) -> None:
+    config = yaml.safe_load(command("train", *words.split(), "--cfg", "job"))
     assert close(config, EXPECTED["configs"][words])

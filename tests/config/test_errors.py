@@ -1,0 +1,199 @@
+"""An error of the command line: exit code 2, one line that names the key and the remedy, no traceback, no folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src import train
+from src.config.compose import exit_with
+from tests.runs.commands import environment
+
+# Each entry is one command line, {override: what the line about it must contain}: all errors are reported at once.
+ERRORS = [
+    # groups, options and keys that do not exist
+    {
+        "model=cel": "did you mean cell?",
+        "data=tinyshakespeare": "tiny_shakespeare",
+        "scheduler=cosin": "cosine",
+        "logger=tensorbord": "tensorboard",
+        "debug=quick": "fast",
+        "modle=cell": "model",
+        "benchmark=step": "the groups are callbacks, data, debug",
+        "callbacks.gradient_flow=false": "did you mean callbacks.gradient_flow.enabled=false?",
+        "+data.seq_len=3": "set it without the plus: data.seq_len=3",
+        "~model.dropout": "model.dropout",
+        "resume": "resume",
+        "stacked": "key=value",
+    },
+    {
+        "model=Stacked": "stacked",
+        "model.hiden_size=3": "model.hidden_size",
+        "+model.hiden_size=4": "model.hidden_size",
+        "lr=0.1": "optimizer.lr",
+        "optimizer.learning_rate=0.1": "optimizer",
+        "trainer.epochs=3": "trainer.max_epochs",
+        "callbacks.hidden_state.enabled=true": "did you mean callbacks.hidden_states.enabled?",
+    },
+    {"model=_rnn": "stacked"},
+    {"data=null": "tiny_shakespeare", "model=null": "stacked"},
+    {"seed=${nosuch}": "'nosuch' not found"},
+    # wrong types
+    {
+        "model.num_layers=two": "a whole number",
+        "model.single_bias=maybe": "true or false",
+        "optimizer.lr=fast": "a number",
+        "loss=sum": "did you mean loss.over_time=sum?",
+        "trainer.max_epochs=[1,2]": "a whole number",
+        "scheduler=[1]": "cosine",
+    },
+    # out of range, or no such choice
+    {
+        "model.num_layers=0": "at least 1",
+        "model.dropout=1.5": "0 <= x < 1",
+        "model.nonlinearity=sigmoid": "tanh, relu",
+        "model.init=orthogonl": "orthogonal",
+        "optimizer.weight_decay=nan": "at least 0",
+        "trainer.max_epochs=0": "at least 1",
+        "trainer.precision=bf16": "bf16-mixed",
+        "trainer.threads=many": "auto",
+        "trainer.max_time=soon": "HH:MM:SS",
+        "trainer.gradient_clip_val=0": "above 0",
+        "trainer.limit_val_batches=nan": "a share",
+        "trainer.overfit_batches=1.5": "a whole number of windows",
+        "trainer.val_check_interval=1.5": "a share",
+        "checkpoint.monitor=val/los": "cross_entropy",
+        "early_stopping.min_delta=nan": "at least 0",
+        "seed=-1": "at least 0",
+        "data.batch_size=0": "batch_size",
+        "data.unknown=ignore": "map",
+        "scheduler.final_fraction=1.5": "0 <= x <= 1",
+        "scheduler.gamma=2": "0 < x <= 1",
+    },
+    {
+        "seed=18446744073709551616": "at most 18446744073709551615",
+        "optimizer.lr=inf": "above 0",
+        "trainer.threads=99999999999": "1 to 1024",
+        "trainer.overfit_batches=-1": "0 (off)",
+        "name=../elsewhere": "inside of runs=",
+    },
+    {"data.input=": "data.input is empty"},
+    {"trainer.min_epochs=99": "trainer.max_epochs=15"},
+    # what does not go together
+    {"model=lstm model.nonlinearity=relu": "nonlinearity", "optimizer=adam optimizer.momentum=0.9": "momentum"},
+    {"model=gru model.single_bias=true": "single_bias", "optimizer=sgd optimizer.betas=[0.9,0.9]": "betas"},
+    {"optimizer=sgd optimizer.momentum=0 optimizer.nesterov=true": "optimizer.momentum", "model.dropout=0.1": "layers"},
+    {"model.hidden_size=7": "model.hidden_size=4", "trainer.precision=16-mixed": "bf16-mixed"},
+    {"data=text": "data.path"},
+    {"data=pydoc data.unknown=extend": "init_from=RUN"},
+    # what only the machine or the text can tell
+    {"trainer.devices=4096 trainer.strategy=ddp": "expected at most"},
+    {"data=text data.path=nowhere.txt": "nowhere.txt"},
+    {"data=text data.path=~nouser/x": "~nouser/x"},
+    {"data=text data.path=" + "x" * 5000: "no such file"},
+    {"init_from=~nouser/x": "~nouser/x"},
+    {"data=pydoc trainer.val_check_interval=1000000": "an epoch has"},
+    {"data=pydoc model.hidden_size=1000000000000": "weights and their gradients take"},
+    # stored runs
+    {"resume=": "the folder of a run"},
+    {"resume=nowhere": "nowhere"},
+    {"rerun=nowhere": "nowhere"},
+    {"resume=a rerun=b": "one stored run"},
+    # flags
+    {"seed=1 --cgf job": "--cfg"},
+    # a sweep: before job 0
+    {
+        "-m model=cel,manual": "did you mean cell?",
+        "seed=0,1 +seed=3": "set it without the plus",
+        "data.seq_len=0": "data.seq_len=0",
+        "loss=sum": "loss.over_time=sum",
+    },
+    {"-m trainer.max_epochs=1,0": "at least 1"},
+    {"-m data=pydoc seed=0,1 trainer.val_check_interval=1000000": "an epoch has"},
+    {"-m data=pydoc model.hidden_size=1000000000000,8": "weights and their gradients take"},
+]
+
+
+@pytest.fixture
+def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+
+    def of(command: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["train", *command.split()])
+        with pytest.raises(SystemExit) as ended:
+            exit_with(train.main)
+        assert ended.value.code == 2
+        assert list(tmp_path.iterdir()) == [], "an error leaves nothing behind"
+        return capsys.readouterr().err.splitlines()
+
+    return of
+
+
+@pytest.mark.parametrize("errors", ERRORS, ids=lambda errors: next(iter(errors))[:60])
+def test_each_error_of_a_command_line_is_one_line_that_names_the_remedy(errors: dict[str, str], answer) -> None:  # type: ignore[no-untyped-def]
+    lines = answer(" ".join(errors))
+    for override, right in errors.items():
+        assert any(right in line for line in lines), (override, lines)
+    assert len(lines) <= len(errors) + 3
+    for wrong in ("Traceback", "append", "use +"):
+        assert wrong not in " ".join(lines)
+
+
+def test_a_misspelt_group_is_one_error(answer) -> None:  # type: ignore[no-untyped-def]
+    (line,) = answer("modl.x=3")
+    assert line == "modl.x: there is no such key; did you mean model?"
+
+
+WHOLE = (  # the least that is a whole configuration: every other key has its default
+    "{data: {name: hello}, model: {name: cell, _target_: src.models.cell.CellRNN}, "
+    "optimizer: {name: adam}, scheduler: {name: none}}"
+)
+STORED = [
+    ("config.yaml", "{data: {name: hello}}", "config.yaml is not the configuration of a run"),
+    ("config.yaml", "[1]", "config.yaml is not the configuration of a run"),
+    ("config.yaml", "{a: 1}", "Key 'a' not in 'Config'"),
+    ("config.yaml", "{model: {num_layers: many}}", "'many'"),
+    ("config.yaml", "a: [", "config.yaml is not the configuration of a run"),
+    ("config.yaml", "\udcff", "can't decode"),
+    ("run.json", "[1]", "it has no status"),
+    ("run.json", "{}", "it has no status"),
+    ("run.json", "{", "expected run.json and config.yaml"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "right"), STORED)
+def test_a_folder_that_is_no_run_is_an_error(  # type: ignore[no-untyped-def]
+    file: str, text: str, right: str, answer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("stored")
+    (folder / "config.yaml").write_text(WHOLE)
+    (folder / file).write_text(text, errors="surrogateescape")
+    lines = answer(f"resume={folder}")
+    assert len(lines) <= 2
+    assert right in " ".join(lines)
+
+
+def test_all_errors_of_a_stored_run_are_reported_at_once(answer, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp("stored")
+    (folder / "config.yaml").write_text(WHOLE)
+    lines = answer(f"rerun={folder} trainer.max_epochs=0 modl.x=3 seed=0,1")
+    for right in ("modl.x", "at least 1", "key by key"):
+        assert sum(right in line for line in lines) == 1, right
+
+
+def test_an_error_is_reported_without_importing_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['train', 'model.hiden_size=3', 'trainer.max_epochs=0']\n"
+        "from src import train\n"
+        "from src.config.compose import exit_with\n"
+        "try: exit_with(train.main)\n"
+        "except SystemExit as ended: assert ended.code == 2\n"
+        "heavy = {'torch', 'lightning', 'matplotlib', 'tensorboard'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 2
