@@ -9,7 +9,7 @@ from src.config.compose import compose_and_run
 from src.config.overrides import groups
 from src.config.schema import InferenceConfig
 from src.errors import UserError
-from src.process import heavy_imports
+from src.process import heavy_imports, threads_for, use_threads
 
 if TYPE_CHECKING:
     from src.inference.load import TrainedModel

@@ -17,8 +17,7 @@ from src.config.schema import DiagnosticConfig
 from src.data.batching import Window, Windows, evaluation_windows
 from src.diagnostics.drawing import png
 from src.diagnostics.tensorboard import RunTensorBoard, write_scalars, writers
-from src.models.language_model import LanguageModel, State
-from src.models.loss import Outcome, window_loss
+from src.models.language_model import LanguageModel, Outcome, State, window_loss
 
 log = logging.getLogger(__name__)
 

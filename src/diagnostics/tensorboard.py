@@ -19,7 +19,7 @@ from torch import Tensor
 from src.config.schema import Config, flatten, key_table, to_plain
 from src.files import read_json
 from src.metrics import four_metrics
-from src.models.loss import Outcome
+from src.models.language_model import Outcome
 
 
 def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from src.config.schema import SamplingConfig, TextSamplesConfig
+from src.data.batching import LineSplit, PairSplit
 from src.data.corpus import Corpus
-from src.data.splits import LineSplit, PairSplit
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading
 from src.errors import UserError

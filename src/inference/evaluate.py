@@ -19,17 +19,15 @@ from torch import Tensor
 
 from src.baselines import baselines, basis
 from src.config.schema import DataConfig, EvaluationDataConfig
-from src.data.batching import Windows, evaluation_windows
+from src.data.batching import LineSplit, TextSplit, Windows, evaluation_windows
 from src.data.corpus import Corpus, open_corpus
-from src.data.splits import LineSplit, TextSplit
 from src.data.text_reader import Source, pieces
 from src.data.vocabulary import codes_of
 from src.errors import DataError, UnknownCharacter, UserError
 from src.files import read_json, write_json
 from src.inference.options import run_of
 from src.metrics import Tally, perplexity
-from src.models.language_model import LanguageModel, State
-from src.models.loss import WindowLoss, window_loss
+from src.models.language_model import LanguageModel, State, WindowLoss, window_loss
 
 if TYPE_CHECKING:
     from src.inference.load import TrainedModel

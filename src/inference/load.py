@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from src.config.schema import MODEL_PRECISIONS, Config, ModelConfig, SamplingConfig, from_plain
-from src.data.corpora import is_list
-from src.data.splits import BOUNDARY
+from src.data.batching import BOUNDARY
+from src.data.corpus import is_list
 from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import UnknownCharacter, UserError, counted
 from src.files import user_path

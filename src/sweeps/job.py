@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.compose import to_config
-from src.config.run_key import run_key, run_name, sweep_folder
+from src.config.run_key import run_key, sweep_folder
 from src.config.schema import Config
 from src.errors import UserError
 from src.process import heavy_imports
@@ -159,8 +159,7 @@ class JobRunner:
             "label": self.labels.get(str(folder)),
         }
         with heavy_imports():
-            from src.training.resume import resume
-            from src.training.run import fit
+            from src.training.run import fit, resume
             from src.training.signals import Interrupted
         try:
             if action == "resume":

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from src.config.hydra_compat import ComposedJob
-from src.config.run_key import run_key, run_name, sweep_folder, what_matters
+from src.config.run_key import run_key, sweep_folder, what_matters
 from src.config.schema import Config, from_plain
 from src.errors import counted
 from src.files import is_alive, lock, read_json, write_json

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src.config.checks import check_validations, windows_an_epoch
 from src.config.hydra_compat import ComposedJob, Launcher, failure_of
 from src.config.schema import Config, to_plain
 from src.data.batching import plan as plan_windows
@@ -117,7 +116,7 @@ def _check_text(corpus: Corpus, config: Config) -> None:
         check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
     windows = plan_windows(corpus.splits["train"], data.seq_len, data.batch_size, data.offset, 0)
-    check_validations(config.trainer, windows_an_epoch(config.trainer, windows.count))
+    config.trainer.windows_an_epoch(windows.count)
 
 
 def jobs_per_machine(launcher: Launcher, jobs: int) -> int:

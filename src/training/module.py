@@ -19,8 +19,7 @@ from src.config.schema import Config, OptimizerConfig, SchedulerConfig
 from src.data.batching import Window
 from src.errors import RunFailure
 from src.metrics import Tally
-from src.models.language_model import LanguageModel, State, detached, moved
-from src.models.loss import Outcome, exact, window_loss
+from src.models.language_model import LanguageModel, Outcome, State, detached, exact, moved, window_loss
 
 OPTIMIZERS = {
     kind.__name__.lower(): kind for kind in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)

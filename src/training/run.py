@@ -22,16 +22,13 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from src.baselines import baselines, basis
-from src.config.checks import check_validations, run_steps, windows_an_epoch
-from src.config.run_key import with_absolute_paths
 from src.config.schema import Config, from_plain, key_table, set_value, to_plain
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
 from src.errors import RunFailure, UserError
 from src.files import remove_leftovers, write_atomic
-from src.inference.load import FORMAT, load
-from src.inference.trained_model import TrainedModel, implementation_config
+from src.inference.load import FORMAT, TrainedModel, implementation_config, load
 from src.metrics import bits_per_character
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
@@ -82,11 +79,10 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
             "data.unknown=extend: the hidden state is the logits here (model.readout=identity), so its size is the "
             "vocabulary's and cannot grow; use data.unknown=error"
         )
-    config = with_absolute_paths(config)  # only now: the errors above name paths as the user typed them
+    config = config.with_absolute_paths()  # only now: the errors above name paths as the user typed them
     data = TextData(corpus, config.data, seed)
     processes = world_size(trainer)
-    data.limit = windows_an_epoch(trainer, len(data.windows(world_size=processes)))
-    check_validations(trainer, data.limit)
+    data.limit = trainer.windows_an_epoch(len(data.windows(world_size=processes)))
     threads = threads_for(trainer.threads, config.model.hidden_size, trainer.devices if processes > 1 else 1)
     if checkpoint and trainer.threads == "auto":
         threads = checkpoint.progress["threads"]  # with another number sums have other last digits
@@ -101,7 +97,7 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     steps_an_epoch = math.ceil(data.limit / trainer.accumulate_grad_batches)
     identity = {"format": FORMAT, "config": to_plain(config), "corpus": corpus.key, "init_from": start}
     identity["vocabulary"] = corpus.vocabulary.to_plain()
-    module = LanguageModule(model, config, run_steps(trainer, steps_an_epoch), identity)
+    module = LanguageModule(model, config, trainer.run_steps(steps_an_epoch), identity)
     return Prepared(config, corpus, data, module, steps_an_epoch)
 
 
@@ -259,7 +255,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         prepared = prepare(config, checkpoint)
         if checkpoint:
             check_goes_on(prepared, checkpoint)
-            all_made = checkpoint.step >= run_steps(config.trainer, prepared.steps_an_epoch)
+            all_made = checkpoint.step >= config.trainer.run_steps(prepared.steps_an_epoch)
             waited, early = checkpoint.state("early_stopping").get("lines", 0), config.early_stopping
             if done and (all_made or (early.enabled and waited >= early.patience)):
                 remedy = "trainer.max_epochs=N (or max_steps)" if all_made else "early_stopping.enabled=false"
@@ -306,7 +302,7 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
     step, changed = 0, "".join(f"; {key} is now {value}" for key, value in changes.items())
     if checkpoint:
         step, config, horizon = checkpoint.step, prepared.config, checkpoint.progress["schedule"]["total_steps"]
-        if config.scheduler.name == "cosine" and horizon < run_steps(config.trainer, prepared.steps_an_epoch):
+        if config.scheduler.name == "cosine" and horizon < config.trainer.run_steps(prepared.steps_an_epoch):
             rate = config.optimizer.lr * config.scheduler.final_fraction
             changed += f"; the schedule ends at step {horizon}, that of the first start: its last rate is {rate:g}"
     before = {key: record.entries[key] for key in ("status", "started", "process", "git")}

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from src.config.schema import Config, DiagnosticConfig
-from src.data.batching import Window
-from src.data.splits import LineSplit, TextSplit
+from src.data.batching import LineSplit, TextSplit, Window
 from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, is_power_of_four, undisturbed
 from src.diagnostics.tensorboard import hparams_of, literally, row_name
 

@@ -11,8 +11,7 @@ import torch
 
 from src import load
 from src.config.schema import EvaluationDataConfig
-from src.data.batching import evaluation_windows
-from src.data.splits import LineSplit, TextSplit
+from src.data.batching import LineSplit, TextSplit, evaluation_windows
 from src.errors import UserError
 from src.inference.evaluate import evaluate, evaluate_run, keep
 from src.models.gated import GRU

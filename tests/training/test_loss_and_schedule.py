@@ -10,7 +10,7 @@ import torch
 
 from src.config.schema import OptimizerConfig, SchedulerConfig, TrainerConfig
 from src.metrics import Tally, bits_per_character, perplexity
-from src.models.loss import NO_TARGET, sum_in_order, window_loss
+from src.models.language_model import NO_TARGET, sum_in_order, window_loss
 from src.training.module import Schedule, build_optimizer
 
 

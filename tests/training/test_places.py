@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_info
 
 from src.config.run_key import run_key
 from src.data.text_reader import find
+from src.files import absolute_path
 from src.process import use_threads
 from tests.fabricated_run import VERSE, configuration
 from tests.runs.commands import only_run, refused, run
