@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from src.config.checks import errors_in_config
+from src.config.compose import compose, to_config
 from src.config.overrides import errors_in_overrides, quote_literals
 from src.config.run_key import run_name
 from src.config.schema import Config
 from src.errors import UserError
 from src.process import heavy_imports
-from src.sweeps.search.space import config_of
 
 OVERRIDES = (
     "data=tiny_shakespeare", "model=manual", "model.hidden_size=128", "model.num_layers=2", "data.seq_len=50",
@@ -31,7 +31,7 @@ def training_config(overrides: Sequence[str]) -> Config:
     """Return the configuration of a training run; UserError with everything that is wrong with the overrides."""
     if wrong := errors_in_overrides(quote_literals(overrides), Config):
         raise UserError(*wrong.values())
-    config = config_of(overrides)
+    config: Config = to_config(compose(overrides))
     if errors := errors_in_config(config):
         raise UserError(*errors)
     config.name = run_name(config)
