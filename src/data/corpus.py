@@ -177,6 +177,8 @@ def errors_in_data(config: DataConfig) -> Iterator[str]:
         elif config.test_path and len(shares) == 3:
             yield f"data.split={config.split}: with data.test_path the third share is not used; give two shares"
     if name == "hello":
+        empty = [key for key in ("input", "target", "symbols") if getattr(config, key) == ""]
+        yield from (f"data.{key} is empty: expected a text, or leave it out" for key in empty)
         inputs, target, symbols = pair_of(config)
         if len(inputs) != len(target):
             lengths = f"{len(inputs)} characters and data.target={target} has {len(target)}"
