@@ -81,7 +81,8 @@ def log_scale(axis: Any) -> None:
     """Put a few ticks of plain text on a logarithmic axis: the usual ones are many formulas, and slow to draw."""
     from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6))
+    low, high = axis.get_view_interval()  # over many decades LogLocator has no ticks but powers of ten
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0), numticks=6))
     axis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(math.inf, math.inf)))
     axis.set_minor_locator(NullLocator())
 

@@ -24,7 +24,7 @@ from src.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
 LENGTH, COLUMNS = 512, 64  # characters of the surprisal figure, and of one of its lines
-MOST_BITS = 12.0  # where the colours end: the same in every figure, and pale enough below 8 bits to be read on
+MOST_BITS = 16.0  # where the colours end: the same in every figure, and pale enough below 8 bits to be read on
 COUNTED = 16_384  # characters that are counted for the confusions
 READ = 8_192  # characters for the loss by position: a quarter of a bit of noise at each, the same in both curves
 MOST_PAIRS, MOST_CHARACTERS = 16, 32  # bars
@@ -178,7 +178,8 @@ class TextSamples(Diagnostic):
         if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
             model = copy.deepcopy(model).cpu().float()  # characters one by one are fastest on a CPU
         try:
-            written = {temperature: self._sample(model, temperature) for temperature in self.config.temperatures}
+            with np.errstate(over="ignore", invalid="ignore"):  # of a network that diverges
+                written = {temperature: self._sample(model, temperature) for temperature in self.config.temperatures}
         except UserError:
             log.info("at step %d there are no samples: the logits are not finite", view.step)
             return
