@@ -9,11 +9,7 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """Bad input: the key or file, what is wrong with it, what to do. Exit code 2.
-
-    Args:
-        messages: one text an error, each of one or two lines; all that are known at once.
-    """
+    """Bad input: one text an error, with the key or file, what is wrong with it and what to do. Exit code 2."""
 
     def __init__(self, *messages: str) -> None:
         super().__init__("\n".join(messages))
@@ -29,15 +25,7 @@ class DataError(UserError):
 
 
 class UnknownCharacter(DataError):
-    """Characters that a vocabulary lacks.
-
-    Args:
-        what: what is wrong.
-        remedy: what to do about it.
-        count: how many there are.
-        distinct: which ones.
-        first: offset of the first, in symbols.
-    """
+    """Characters that a vocabulary lacks: how many, which ones, and the offset of the first, in symbols."""
 
     def __init__(self, what: str, remedy: str, *, count: int, distinct: tuple[str, ...], first: int) -> None:
         super().__init__(f"{what}; {remedy}")

@@ -59,9 +59,7 @@ def compose_and_run(
 
     Args:
         config_name: the primary config; its schema is stored under the name that its defaults list gives.
-        schema: the dataclass of the whole configuration.
-        task: gets the configuration, an instance of `schema`.
-        arguments: the command line, flags included.
+        schema: the dataclass of the whole configuration, which the task gets.
         check: returns what is wrong with a composed configuration, one text an error.
         run_jobs: runs the jobs of a sweep; None runs each of them.
 

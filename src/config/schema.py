@@ -65,27 +65,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Key:
-    """What is known about one key of the configuration.
-
-    Args:
-        type: the Python type of its values.
-        optional: whether null is a value.
-        choices: all allowed values, or None.
-        range: one of `RANGES`, or None.
-        affects_result: whether it can change what a run computes.
-        may_change: whether a resumed run may change it.
-        literal: whether its text is taken exactly as typed, outside of Hydra's grammar.
-        added_later: runs older than the key lack it; null then stands for "as before" and is left out of a run's key.
-    """
+    """What is known about one key of the configuration."""
 
     type: Any
-    optional: bool
+    optional: bool  # null is a value
     choices: tuple[str, ...] | None = None
-    range: str | None = None
-    affects_result: bool = True
-    may_change: bool = False
-    literal: bool = False
-    added_later: bool = False
+    range: str | None = None  # one of RANGES
+    affects_result: bool = True  # it can change what a run computes
+    may_change: bool = False  # in a resumed run
+    literal: bool = False  # its text is taken exactly as typed, outside of Hydra's grammar
+    added_later: bool = False  # older runs lack it: null means "as before" and is left out of a run's key
 
 
 def about(**known: Any) -> Mapping[str, Any]:
