@@ -67,10 +67,6 @@ def composed(name):
     return own if name == "hello" else base | own
 
 
-def test_there_is_a_file_in_conf_for_each_corpus_and_no_other():
-    assert {place.stem for place in CONF.glob("[!_]*.yaml")} == set(NAMES)
-
-
 @pytest.mark.parametrize("name", ["_text", *NAMES])
 def test_a_data_config_has_known_keys_right_values_and_a_reason_for_each(name):
     text = (CONF / f"{name}.yaml").read_text()
@@ -196,24 +192,6 @@ def test_without_a_network_two_lines_have_address_checksum_and_place(monkeypatch
         open_it(tmp_path / "mine")
 
 
-def test_of_several_files_each_missing_one_is_named(monkeypatch, tmp_path):
-    (tmp_path / "ptb").mkdir()
-    (tmp_path / "ptb" / "ptb.valid.txt").write_bytes(b" here \n")
-    for path in CORPORA["ptb"].files:
-        monkeypatch.setitem(REGISTRY, path, File(path, SHA256, NOWHERE))
-    with pytest.raises(DataError) as caught:
-        open_corpus(DataConfig("ptb", root=str(tmp_path)))
-    assert [line.rpartition("/")[2] for line in str(caught.value).splitlines()[1:]] == ["ptb.train.txt", "ptb.test.txt"]
-
-
-def test_a_cache_folder_that_cannot_be_written_is_named(server, monkeypatch, tmp_path):
-    publish(monkeypatch, f"{server.address}/good")
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(DataError, match=f"cannot be downloaded .*{tmp_path / 'file'}"):
-        open_it()
-
-
 def test_a_file_with_the_right_name_and_other_content_is_refused(monkeypatch, tmp_path):
     publish(monkeypatch, NOWHERE)
     (tmp_path / "play").mkdir()
@@ -245,23 +223,3 @@ def test_a_zip_is_checked_and_unpacked_once(server, monkeypatch, tmp_path, cache
     (cache / "corpora" / "play" / sha256[:16] / "play").unlink()
     assert open_it().key == corpus.key
     assert server.asked == ["/zip"]
-
-
-def test_a_damaged_zip_is_refused_and_nothing_is_unpacked(monkeypatch, tmp_path, cache):
-    own = tmp_path / "root" / "play" / "play.zip"
-    publish(monkeypatch, NOWHERE, zipped(own, play=TEXT), "play/play.zip")
-    content = bytearray(own.read_bytes())
-    content[60] ^= 0xFF
-    own.write_bytes(content)
-    with pytest.raises(DataError, match=r"play\.zip has sha256"):
-        open_it(tmp_path / "root")
-    assert files_in(cache) == []
-
-
-def test_the_cache_folder_is_that_of_the_system_unless_unroll_cache_names_one(monkeypatch, tmp_path):
-    monkeypatch.setenv("UNROLL_CACHE", "~/elsewhere")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "elsewhere"
-    monkeypatch.delenv("UNROLL_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "unroll"

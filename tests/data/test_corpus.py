@@ -59,12 +59,6 @@ def test_war_and_peace_in_characters_maps_what_its_training_part_lacks_and_says_
     assert "one unknown symbol represents them" in corpus.notes[0]
 
 
-def test_the_time_machine_has_70_characters(shared):
-    corpus = open_corpus(DataConfig("time_machine", root=shared, unknown="error"))
-    assert len(corpus.vocabulary) == 70
-    assert sum(len(split) for split in corpus.splits.values()) == 178_979
-
-
 def test_names_are_32033_items_of_26_letters_and_the_newline(shared):
     corpus = open_corpus(DataConfig("names", root=shared, unknown="error"))
     assert len(corpus.vocabulary) == 27
@@ -156,21 +150,6 @@ def test_a_test_text_alone_leaves_val_a_share_of_the_text(tmp_path, name):
     halves = open_corpus(DataConfig(name, path=path, test_path=test, split=[0.5, 0.5]))
     assert abs(len(halves.splits["train"]) - len(halves.splits["val"])) < 2
     assert list(open_corpus(DataConfig(name, path=path, test_path=test, split=[1.0])).splits) == ["train", "test"]
-
-
-def test_the_files_of_a_folder_are_one_text(tmp_path):
-    for name, text in (("b", "second"), ("a", "first")):
-        write(tmp_path, name, text)
-    corpus = open_corpus(DataConfig("text", path=str(tmp_path), separator="|", split=[1.0]))
-    assert text_of(corpus, "train") == "first|second"
-    assert corpus.provenance["file_count"] == 2
-
-
-def test_every_file_is_trainable_as_bytes(tmp_path):
-    content = bytes(range(256)) * 3
-    corpus = open_corpus(DataConfig("text", path=write(tmp_path, "x.bin", content), encoding="bytes"))
-    assert len(corpus.vocabulary) == 256
-    assert b"".join(corpus.vocabulary.decode_bytes(split.ids) for split in corpus.splits.values()) == content
 
 
 def test_the_vocabulary_is_that_of_the_training_split_alone(tmp_path):

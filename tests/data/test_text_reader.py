@@ -92,16 +92,6 @@ def test_replacing_is_counted():
     assert counts == {"byte_order_marks": 1, "crlf": 1, "nul": 1, "invalid": 1}
 
 
-def test_a_lone_carriage_return_stays_and_a_pair_becomes_a_newline():
-    assert read(b"a\rb\r\nc\r\r\nd\r") == "a\rb\nc\r\nd\r"
-
-
-def test_lower_case_is_taken_character_by_character():
-    # A final sigma and the dotted capital I have a lower case that depends on context or is two characters long
-    assert read("ΑΣ İ ÉA".encode(), lowercase=True) == "ασ İ éa"
-    assert read("ÉA".encode(), lowercase=True, encoding="bytes") == "É".encode() + b"a"
-
-
 def test_files_are_joined_by_the_separator_and_never_inside_a_character():
     assert read(b"one", "zw\u00f6lf".encode(), separator="\u00a7") == "one\u00a7zw\u00f6lf"
     assert read(b"one", b"two", separator="") == "onetwo"
@@ -142,22 +132,6 @@ def test_a_path_without_files_says_where_it_was_looked_for(tmp_path, monkeypatch
         find("*.md", "val_path")
 
 
-def test_a_name_with_a_tilde_that_is_no_user_s_is_a_name_and_one_too_long_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "~x.txt").write_text("text")
-    assert [source.name for source in find("~x.txt")] == ["~x.txt"]
-    for path in ("~nouser/x", "x" * 5000):
-        with pytest.raises(DataError, match=f"data.path={path}: there is no such file"):
-            find(path)
-
-
 def test_every_character_is_lowered_as_python_lowers_it_alone():
     text = "".join(map(chr, [*range(1, 0xD800), *range(0xE000, 0x11000)]))
     assert read(text.encode(), lowercase=True) == slow_rules(text.encode(), True, "strict")
-
-
-def test_a_piece_of_ascii_is_bytes_and_any_other_is_code_points():
-    sources = [Source("t", content=b"ab"), Source("u", content="\u00e9".encode())]
-    parts = list(pieces(sources, DataConfig("text", separator="")))
-    assert parts[0] == b"ab"
-    np.testing.assert_array_equal(parts[1], np.array([0xE9], np.uint32))

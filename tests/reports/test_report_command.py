@@ -135,16 +135,6 @@ def test_an_error_is_answered_in_one_line_with_exit_code_2(call, sweep, argument
     assert sorted(sweep.rglob("*")) == before
 
 
-def test_options_may_come_between_paths(call):
-    code, out, _ = call("runs/manual0", "--metric", "seconds", "runs/cell1")
-    assert (code, out.splitlines()[0]) == (0, "2 runs: 2 counted")
-
-
-def test_all_paths_that_cannot_be_read_are_named(call):
-    told = "a cannot be read: No such file or directory\nb cannot be read: No such file or directory\n"
-    assert call("a", "b") == (2, "", told)
-
-
 def test_a_closed_pipe_is_no_traceback(sweep):
     command = [sys.executable, "-m", "src.report", "runs"]
     process = subprocess.Popen(command, cwd=sweep, env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -184,25 +174,3 @@ def test_nothing_that_was_read_is_changed(call, sweep):
     before = contents()
     assert call("runs", "--compare", "model", "--html", "t.html")[0] == 0
     assert contents() == before
-
-
-@pytest.mark.slow
-def test_a_thousand_runs_are_all_accounted_for(tmp_path):
-    curve = [(step, 1.5 + 100 / (step + 100)) for step in range(0, 5000, 100)]
-    for i in range(1000):
-        model, hidden, seed = ("cell", "stacked", "manual", "lstm", "gru")[i % 5], 64 * (1 + i // 5 % 10), i // 50
-        status = "failed" if i % 97 == 0 else "done"
-        fabricate(tmp_path / "runs" / str(i), 1.5 + i / 1e4, seed=seed, model=model, hidden_size=hidden, curve=curve,
-                  status=status)  # fmt: skip
-    start = time.perf_counter()
-    files = ["--html", "t.html", "--csv", "t.csv", "--markdown", "t.md", "--latex", "t.tex"]
-    done = report("runs", "--compare", "model", *files, cwd=tmp_path)
-    print(f"\n1,000 runs: table, comparison and four files in {time.perf_counter() - start:.2f} s")
-    assert done.returncode == 0, done.stderr
-    assert "1000 runs: 989 counted, 11 failed" in done.stdout
-    lines = list(csv.DictReader((tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()))
-    groups = [line for line in lines if line["kind"] == "runs"]
-    assert len(groups) == 50
-    assert sum(int(line["n"]) for line in groups) == 989
-    assert sum(line["kind"] == "not counted" for line in lines) == 11
-    assert json.loads((tmp_path / "runs" / "0" / "run.json").read_text())["status"] == "failed"

@@ -147,21 +147,6 @@ def test_a_run_is_found_once_however_often_it_is_named(tmp_path, monkeypatch):
     assert [str(run.folder) for run in find_runs(given)] == ["runs/sweep/a"]
 
 
-def test_odd_values_in_a_record_do_not_stop_the_report(tmp_path):
-    for i, record in enumerate(({"metrics": None}, {"metrics": {"final": [], "best": "no"}}, {"baselines": [1]},
-                                {"seed": "zero", "error": "text", "process": 3})):  # fmt: skip
-        fabricate(tmp_path / str(i), seed=i, record=record)
-    (tmp_path / "list").mkdir()
-    (tmp_path / "list" / "run.json").write_text("[]")
-    for i, content in enumerate(("- a\n- b\n", "a: [", "", "\x00", "a: &x [1]\nb: [*x, *x]\n")):
-        folder = fabricate(tmp_path / f"yaml{i}", config=content)
-        assert json.loads((folder / "run.json").read_text())["status"] == "done"
-    report = report_of(tmp_path)
-    assert sorted(name for name, reason in reasons_of(report).items() if reason == "unreadable") == [
-        "list", "yaml0", "yaml1", "yaml2", "yaml3", "yaml4"]  # fmt: skip
-    assert to_text(sections(report))
-
-
 def test_what_is_nested_too_deeply_and_numbers_beyond_every_float_are_read_and_told(tmp_path):
     fabricate(tmp_path / "good", curve=[(0, 4.0), (100, 1.5)])
     (fabricate(tmp_path / "deep", seed=1) / "run.json").write_text("[" * 100_000)
@@ -173,14 +158,6 @@ def test_what_is_nested_too_deeply_and_numbers_beyond_every_float_are_read_and_t
     out = command.report([str(tmp_path), "--html", str(tmp_path / "page.html")])
     assert out.startswith("5 runs: 3 counted, 2 unreadable")
     assert out.count("recursion") == 2
-
-
-def test_a_trial_that_its_search_pruned_is_listed_as_that(tmp_path):
-    fabricate(tmp_path / "good")
-    fabricate(tmp_path / "cut", seed=1, record={"status": "stopped", "pruned": True, "steps": 30})
-    out = command.report([str(tmp_path)])
-    assert "1 pruned" in out
-    assert "pruned by its search after 30 steps" in out
 
 
 def test_runs_are_a_frame_with_one_row_each(tmp_path):
@@ -214,14 +191,3 @@ def test_any_number_of_metrics_jsonl_can_be_compared(tmp_path):
         report_of(tmp_path, resolve_metric("recurrent/spectral_radius/layer_0", None, None, find_runs(tmp_path)))
     )
     assert row.summary.mean == 0.9
-
-
-def test_a_stored_configuration_is_read_whole(tmp_path):
-    (run,) = find_runs(
-        fabricate(tmp_path / "a", config=configuration(data="text", separator=": *a\n", gradient_clip_val=None))
-    )
-    assert (run.status, run.settings["data.separator"], run.settings["trainer.gradient_clip_val"]) == (
-        "done",
-        ": *a\n",
-        None,
-    )

@@ -120,14 +120,6 @@ def test_rows_that_were_not_trained_equally_long_are_warned_of(tmp_path, steps):
     assert (warning in to_text(sections(report_of(tmp_path)))) == (steps[0] == 158)
 
 
-def test_a_setting_of_null_is_named(tmp_path):
-    fabricate(tmp_path / "a", gradient_clip_val=None)
-    fabricate(tmp_path / "b", 1.4, gradient_clip_val=1.0)
-    report = report_of(tmp_path)
-    assert [*sections(report)[1].grid["gradient_clip_val"]][:2] == ["1", "null"]
-    assert report.label_of(report.runs[0]) == "gradient_clip_val null, seed 0"
-
-
 def test_the_latex_table_escapes_what_latex_reads(tmp_path):
     fabricate(tmp_path / "a", model="50%_$x$")
     fabricate(tmp_path / "b", 1.6, model="cell")
@@ -145,14 +137,6 @@ def test_higher_is_better_for_accuracy(tmp_path):
     assert [row.settings["model"] for row in runs_of(table)] == ["high", "low"]
 
 
-def test_what_another_choice_brings_along_is_told_below_the_table(tmp_path):
-    fabricate(tmp_path / "a", model="manual")
-    fabricate(tmp_path / "b", model="lstm")  # has no nonlinearity
-    table = table_of(tmp_path)
-    assert table.columns == ["model"]
-    assert "also different, each with a setting above: model.nonlinearity" in to_text(sections(report_of(tmp_path)))
-
-
 def test_a_sweep_of_two_keys_has_two_columns_and_the_csv_their_full_names(tmp_path):
     for hidden in (64, 128):
         for rate in (0.1, 0.01):
@@ -167,13 +151,6 @@ def test_a_sweep_of_two_keys_has_two_columns_and_the_csv_their_full_names(tmp_pa
         ("64", "0.1", 1.164),
         ("128", "0.1", 1.228),
     ]
-
-
-def test_an_ignored_setting_makes_no_row(tmp_path):
-    fabricate(tmp_path / "a", 1.0, hidden_size=64, seed=0)
-    fabricate(tmp_path / "b", 2.0, hidden_size=128, seed=1)
-    (row,) = runs_of(table_of(tmp_path, ignored=["model.hidden_size"]))
-    assert (row.summary.mean, row.summary.n) == (1.5, 2)
 
 
 def test_many_settings_that_follow_from_one_are_one_column(tmp_path):
