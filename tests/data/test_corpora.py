@@ -9,7 +9,6 @@ import yaml
 
 from src.config.schema import DataConfig, errors_in_values, key_table
 from src.data.corpus import CORPORA, NAMES, REGISTRY, File, Named, errors_in_data, open_corpus
-from src.data.text_reader import cache_folder
 from src.errors import DataError
 
 # urllib3 leaves the socket of a refused connection to the garbage collector

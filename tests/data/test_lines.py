@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -7,7 +6,6 @@ from hypothesis import strategies as st
 from src.config.schema import DataConfig
 from src.data.batching import IGNORED, Windows, evaluation_windows
 from src.data.corpus import edges_of, open_corpus
-from src.errors import DataError
 
 items = st.lists(st.text(st.sampled_from("abc\u00e9\u4f60"), min_size=1, max_size=12), min_size=10, max_size=40)
 

@@ -7,7 +7,7 @@ import math
 import platform
 
 import pytest
-from fabricated import configuration, fabricate
+from fabricated import fabricate
 
 from src import report as command
 from src.errors import UserError
