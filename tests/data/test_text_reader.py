@@ -72,12 +72,9 @@ def test_first_occurrences_are_where_str_find_finds_them(text, block):
     [
         (b"ab\xffcd", r"invalid UTF-8 \(0xff\) at byte 2"),
         (b"ab" * 600_000 + b"\xff", r"invalid UTF-8 \(0xff\) at byte 1,200,000"),
-        (b"\xef\xbb\xbfa\x80", r"invalid UTF-8 \(0x80\) at byte 4"),
         (b"caf\xc3", r"invalid UTF-8 \(0xc3\) at byte 3"),
-        (b"ab\xed\xa0\x80", r"invalid UTF-8 \(0xed\) at byte 2"),
         (b"abcdef\0", "a NUL byte at byte 6"),
         ("hi".encode("utf-16"), "invalid UTF-8 .*at byte 0"),
-        ("hi".encode("utf-16-le"), "a NUL byte at byte 1"),
     ],
 )
 def test_what_is_no_text_is_told_with_its_byte_and_both_ways_out(content, message):
