@@ -77,17 +77,12 @@ def test_each_set_of_options_has_its_own_entry(text, cache):
     assert len(files(cache)) == 4
 
 
-@pytest.mark.parametrize("harm", ["truncate", "append", "empty"])
+@pytest.mark.parametrize("harm", [lambda content: content[:-100], lambda content: content + b"x", lambda content: b""])
 def test_an_entry_that_something_else_has_written_to_is_not_trusted_but_made_again(text, cache, harm):
     good = open_corpus(DataConfig("text", path=str(text))).splits["train"].ids.copy()
     (entry,) = files(cache)
     content = entry.read_bytes()
-    spoilt = {
-        "truncate": content[:-100],
-        "append": content + b"x",
-        "empty": b"",
-    }
-    entry.write_bytes(spoilt[harm])
+    entry.write_bytes(harm(content))
     np.testing.assert_array_equal(open_corpus(DataConfig("text", path=str(text))).splits["train"].ids, good)
     assert entry.read_bytes() == content
 

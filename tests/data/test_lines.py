@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 from src.config.schema import DataConfig
 from src.data.batching import IGNORED, Windows, evaluation_windows
 from src.data.corpus import edges_of, open_corpus
+from src.errors import DataError
 
 items = st.lists(st.text(st.sampled_from("abc\u00e9\u4f60"), min_size=1, max_size=12), min_size=10, max_size=40)
 
@@ -60,6 +62,14 @@ def test_the_split_is_drawn_by_its_own_seed_and_stays_the_same(tmp_path):
     first = corpus_of(tmp_path, lines).splits["val"].ids.tolist()
     assert corpus_of(tmp_path, lines).splits["val"].ids.tolist() == first
     assert corpus_of(tmp_path, lines, split_seed=1).splits["val"].ids.tolist() != first
+
+
+def test_empty_lines_are_left_out_and_a_list_too_short_for_its_splits_is_refused(tmp_path):
+    corpus = corpus_of(tmp_path, ["", " a ", "", "b\r", "c", ""], split=[1.0])
+    text = corpus.vocabulary.decode(corpus.splits["train"].ids)
+    assert sorted(text.strip("\n").split("\n")) == [" a ", "b", "c"]
+    with pytest.raises(DataError, match=r"2 items, and with data.split=\[0.8, 0.1, 0.1\] one split has none"):
+        corpus_of(tmp_path, ["a", "b"], split=[0.8, 0.1, 0.1])
 
 
 def test_ranks_see_the_columns_of_one_process_and_equally_many_windows(tmp_path):

@@ -221,11 +221,7 @@ def test_a_copy_a_saved_and_a_converted_model_compute_the_same():
     loaded.load_state_dict(torch.load(file, weights_only=True))
     for same in (copy.deepcopy(ours), loaded):
         assert torch.equal(same(x)[0], truth)
-    single = copy.deepcopy(ours).float()
-    assert off(single(x.float())[0], truth) < 1e-6
-    assert torch.equal(single.double()(x)[0].float(), truth.float()) or off(single(x)[0], truth) < 1e-6
-    meta = ours.to("meta")
-    assert meta(x.to("meta"))[0].shape == truth.shape
+    assert off(ours.float()(x.float())[0], truth) < 1e-6
 
 
 def test_one_step_at_a_time_is_the_window():

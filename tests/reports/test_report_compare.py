@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from fabricated import fabricate
+from fabricated import NATS, fabricate
 
 from src.errors import UserError
 from src.reports.compare import compare, resolve_key
@@ -11,7 +11,6 @@ from src.reports.formatting import sections, to_markdown, to_text
 from src.reports.runs import find_runs
 from src.reports.table import Metric, build
 
-NATS = Metric("val/cross_entropy")
 T_OF_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
 
 

@@ -7,23 +7,13 @@ import math
 import platform
 
 import pytest
-from fabricated import fabricate
+from fabricated import fabricate, report_of, runs_of
 
 from src import report as command
 from src.errors import UserError
 from src.reports.formatting import sections, to_csv, to_text
 from src.reports.runs import curves, find_runs, runs
 from src.reports.table import Metric, build, resolve_metric
-
-NATS = Metric("val/cross_entropy")
-
-
-def report_of(root, metric=NATS, **options):
-    return build(find_runs([str(root)]), metric, **options)
-
-
-def runs_of(report):
-    return [row for table in report.tables for row in table.rows if not row.name]
 
 
 def reasons_of(report):
@@ -48,29 +38,21 @@ def test_every_run_that_is_not_counted_is_listed_with_its_reason(tmp_path):
     fabricate(tmp_path / "future", seed=7, record={"format": 2})
     report = report_of(tmp_path)
     assert reasons_of(report) == {
-        "raised": "failed",
-        "killed": "stopped",
-        "cut": "pruned",
-        "going": "running",
-        "diverged": "not finite",
-        "silent": "no value",
-        "garbled": "unreadable",
-        "half": "unreadable",
-        "lost": "unreadable",
-        "future": "unreadable",
-    }
-    (row,) = runs_of(report)
+        "raised": "failed", "killed": "stopped", "cut": "pruned", "going": "running", "diverged": "not finite",
+        "silent": "no value", **dict.fromkeys(("garbled", "half", "lost", "future"), "unreadable"),
+    }  # fmt: skip
+    (row,) = runs_of(*report.tables)
     assert (row.summary.n, row.summary.mean) == (1, 1.5)
     why = {one.run.folder.name: one.why for one in report.left_out}
     assert why["raised"] == "ValueError: no such layer"
     assert "format 2" in why["future"]
     shown = to_text(sections(report))
-    assert (
-        "11 runs: 1 counted, 1 failed, 4 unreadable, 1 not finite, 1 pruned, 1 stopped, 1 running, 1 no value" in shown
-    )
+    counts = "1 counted, 1 failed, 4 unreadable, 1 not finite, 1 stopped, 1 pruned, 1 running, 1 no value"
+    assert f"11 runs: {counts}" in shown
+    assert "pruned by its search after 30 steps" in shown
     assert all(str(tmp_path / name) in shown for name in reasons_of(report))
     assert "  3.2500  still running" in shown
-    assert "1 of 5" in shown  # seeds 0 to 4 share the settings; one counts
+    assert "1 of 6" in shown  # seeds 0 to 4 and 8 share the settings; one counts
     kinds = [line["kind"] for line in csv.DictReader(io.StringIO(to_csv(report, [], "")))]
     assert kinds.count("not counted") == 10
 
@@ -79,7 +61,7 @@ def test_the_same_settings_and_seed_twice_count_once_and_the_newest(tmp_path):
     fabricate(tmp_path / "old", 9.0, record={"started": "2026-01-01T00:00:00+00:00"})
     fabricate(tmp_path / "new", 1.5, record={"started": "2026-01-02T00:00:00+00:00"})
     report = report_of(tmp_path)
-    (row,) = runs_of(report)
+    (row,) = runs_of(*report.tables)
     assert (row.summary.n, row.summary.mean, row.summary.sd) == (1, 1.5, None)
     assert reasons_of(report) == {"old": "repeated"}
     assert "9 here, 1.5 there" in report.left_out[0].why
@@ -98,12 +80,12 @@ def test_a_run_whose_process_is_gone_is_interrupted(tmp_path):
 def test_the_best_value_stands_beside_the_final_one_and_can_be_asked_for(tmp_path):
     fabricate(tmp_path / "a", 1.8, best=1.5, seed=0, curve=[(100, 1.9), (200, 1.5), (300, 1.8)])
     fabricate(tmp_path / "b", 1.6, best=1.3, seed=1, curve=[(100, 1.9), (200, 1.3), (300, 1.6)])
-    (row,) = runs_of(report_of(tmp_path))
+    (row,) = runs_of(*report_of(tmp_path).tables)
     assert (row.summary.mean, row.costs["best"]) == (pytest.approx(1.7), pytest.approx(1.4))
-    (row,) = runs_of(report_of(tmp_path, Metric("val/cross_entropy", at_best=True)))
+    (row,) = runs_of(*report_of(tmp_path, Metric("val/cross_entropy", at_best=True)).tables)
     assert row.summary.mean == pytest.approx(1.4)
     # another metric at the best checkpoint is read from the line of its step
-    (row,) = runs_of(report_of(tmp_path, Metric("val/bits_per_character", at_best=True)))
+    (row,) = runs_of(*report_of(tmp_path, Metric("val/bits_per_character", at_best=True)).tables)
     assert row.summary.mean == pytest.approx(1.4 / math.log(2))
 
 
@@ -114,7 +96,7 @@ def test_evaluations_are_compared_on_their_split(tmp_path):
     found = find_runs([str(tmp_path)])
     for name, split in ((None, "test"), ("cross_entropy", "test"), ("test/cross_entropy", None)):
         report = build(found, resolve_metric(name, split, None, found))
-        (row,) = runs_of(report)
+        (row,) = runs_of(*report.tables)
         assert (row.summary.mean, row.summary.n) == (pytest.approx(1.8), 2)
         assert reasons_of(report) == {"c": "no value"}
         assert any(row.name == "5-gram" for row in report.tables[0].rows)
@@ -191,7 +173,6 @@ def test_any_number_of_metrics_jsonl_can_be_compared(tmp_path):
     folder = fabricate(tmp_path / "a")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 300, "recurrent/spectral_radius/layer_0": 0.9}) + "\n")
-    (row,) = runs_of(
-        report_of(tmp_path, resolve_metric("recurrent/spectral_radius/layer_0", None, None, find_runs(tmp_path)))
-    )
+    metric = resolve_metric("recurrent/spectral_radius/layer_0", None, None, find_runs(tmp_path))
+    (row,) = runs_of(*report_of(tmp_path, metric).tables)
     assert row.summary.mean == 0.9

@@ -5,7 +5,7 @@ import io
 import math
 
 import pytest
-from fabricated import fabricate
+from fabricated import fabricate, report_of, runs_of
 
 from src.reports.formatting import sections, to_csv, to_latex, to_text
 from src.reports.runs import find_runs
@@ -14,20 +14,11 @@ from src.reports.table import Metric, build, resolve_metric, unequal_costs
 # Student's 95 % quantiles of one and two degrees of freedom, which can be solved by hand
 T_OF_1 = math.tan(0.95 * math.pi / 2)
 T_OF_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
-NATS = Metric("val/cross_entropy")
 
 
-def report_of(root, metric=NATS, **options):
-    return build(find_runs([str(root)]), metric, **options)
-
-
-def table_of(root, metric=NATS, **options):
-    (table,) = report_of(root, metric, **options).tables
+def table_of(root, *metric, **options):
+    (table,) = report_of(root, *metric, **options).tables
     return table
-
-
-def runs_of(table):
-    return [row for row in table.rows if not row.name]
 
 
 def test_seeds_are_folded_and_the_figures_are_those_of_a_hand_computation(tmp_path):
@@ -53,8 +44,7 @@ def test_what_cannot_matter_makes_no_row_of_its_own(tmp_path):
     for seed in range(3):
         fabricate(tmp_path / f"sweep{seed}" / "run", seed=seed, log_every_n_steps=10 + seed, detect_anomaly=seed == 1)
     table = table_of(tmp_path)
-    assert len(runs_of(table)) == 1
-    assert runs_of(table)[0].summary.n == 3
+    assert [row.summary.n for row in runs_of(table)] == [3]
     assert table.columns == []
     assert not report_of(tmp_path).left_out
 
