@@ -64,21 +64,10 @@ def test_the_split_is_drawn_by_its_own_seed_and_stays_the_same(tmp_path):
     assert corpus_of(tmp_path, lines, split_seed=1).splits["val"].ids.tolist() != first
 
 
-def test_empty_lines_are_left_out_and_blanks_kept(tmp_path):
+def test_empty_lines_are_left_out_and_a_list_too_short_for_its_splits_is_refused(tmp_path):
     corpus = corpus_of(tmp_path, ["", " a ", "", "b\r", "c", ""], split=[1.0])
     text = corpus.vocabulary.decode(corpus.splits["train"].ids)
     assert sorted(text.strip("\n").split("\n")) == [" a ", "b", "c"]
-    assert (len(corpus.splits["train"]), corpus.splits["train"].transitions) == (5, 8)
-
-
-def test_held_out_lists_of_their_own(tmp_path):
-    (tmp_path / "val.txt").write_text("xy\nyx\n")
-    corpus = corpus_of(tmp_path, ["xx", "yy"], val_path=str(tmp_path / "val.txt"))
-    assert sorted(corpus.vocabulary.decode(corpus.splits["val"].ids).split()) == ["xy", "yx"]
-    assert len(corpus.splits["train"].starts) == 2
-
-
-def test_a_list_too_short_for_its_splits_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"2 items, and with data.split=\[0.8, 0.1, 0.1\] one split has none"):
         corpus_of(tmp_path, ["a", "b"], split=[0.8, 0.1, 0.1])
 
@@ -135,13 +124,6 @@ def test_the_padding_of_a_batch_is_no_longer_than_its_longest_item(tmp_path):
     split = corpus_of(tmp_path, ["a"] * 30 + ["a" * 40], split=[1.0]).splits["train"]
     lengths = sorted(len(window.inputs) for window in Windows(split, 16, 10))
     assert lengths == [2, 2, 2, 9, 16, 16]  # thirty of 1 + 1, one of 40 + 1 in three windows
-
-
-@pytest.mark.parametrize("offset", ["fixed", "random"])
-def test_a_window_longer_than_any_item_is_as_long_as_the_longest(tmp_path, offset):
-    split = corpus_of(tmp_path, ["a" * n for n in range(1, 30)], split=[1.0]).splits["train"]
-    fitting, huge = (list(Windows(split, seq_len, 4, offset=offset)) for seq_len in (30, 10**30))
-    assert all(torch.equal(one.targets, other.targets) for one, other in zip(fitting, huge, strict=True))
 
 
 def test_names_are_scored_to_their_last_character(shared):

@@ -95,29 +95,6 @@ def test_the_unknown_symbol_keeps_its_place_when_the_vocabulary_grows():
     assert grown.decode([3, 0, 2]) == "ca\N{REPLACEMENT CHARACTER}"
 
 
-def test_the_error_names_count_characters_offset_and_remedy():
-    with pytest.raises(UnknownCharacter, match=r"2 characters .*'é' \(U\+00E9\).*offset 1; .*data.unknown=map"):
-        Vocabulary.of("ab").encode("aéé")
-
-
-def test_a_lone_surrogate_is_an_unknown_character_not_a_crash():
-    with pytest.raises(UnknownCharacter):
-        Vocabulary.of("ab").encode("a\udcff")
-    assert of_text(b"a\xff").encode("a\udcff").tolist() == [0, 1]
-
-
-def test_ids_outside_the_vocabulary_are_refused():
-    with pytest.raises(ValueError, match="ids from -1 to 1; the vocabulary has ids from 0 to 1"):
-        Vocabulary.of("ab").decode([-1, 1])
-
-
-def test_an_error_arrives_whole_in_another_process():
-    with pytest.raises(UnknownCharacter) as caught:
-        Vocabulary.of("ab").encode("abc")
-    twin = pickle.loads(pickle.dumps(caught.value))
-    assert (str(twin), twin.count, twin.distinct, twin.first) == (str(caught.value), 1, ("c",), 2)
-
-
 # -- text as it is generated: joined it is what decode gives, and nothing is shown that may be taken back
 
 EVERY_BYTE = Vocabulary(tuple(range(256)), "bytes")
@@ -134,10 +111,6 @@ def test_bytes_joined_are_what_decode_gives(ids):
 
 def test_a_character_of_several_bytes_comes_when_it_is_whole():
     assert read(TextStream(EVERY_BYTE), list("a€b".encode())) == ["a", "", "", "€", "b", ""]
-
-
-def test_half_a_character_at_the_end_reads_as_the_replacement_character():
-    assert read(TextStream(EVERY_BYTE), list("€".encode()[:2])) == ["", "", "�"]
 
 
 @given(st.text("ab", max_size=30), st.text("ab", min_size=1, max_size=4))

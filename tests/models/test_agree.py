@@ -129,10 +129,3 @@ def test_the_state_goes_in_and_comes_out(name: str) -> None:
     dropped, _ = model(ids[5:])
     assert torch.allclose(whole[5:], carried, atol=1e-12)
     assert not torch.allclose(whole[5:], dropped, atol=1e-3)
-
-
-def test_an_identity_readout_needs_the_vocabulary_s_size() -> None:
-    with pytest.raises(ValueError, match=r"model\.hidden_size=5"):
-        build_model(config("cell", readout="identity"), VOCAB)
-    model = build_model(config("cell", readout="identity", hidden_size=VOCAB), VOCAB)
-    assert sum(p.numel() for p in model.parameters()) == 2 * (VOCAB * VOCAB * 2 + 2 * VOCAB)

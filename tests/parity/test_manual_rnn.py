@@ -103,73 +103,39 @@ def x_of(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=F64)
 
 
-WRONG_CALLS = {
-    "four axes": lambda rnn: rnn(x_of(5, 2, INPUT, 1)),
-    "one axis": lambda rnn: rnn(x_of(INPUT)),
-    "wrong features": lambda rnn: rnn(x_of(5, 2, INPUT + 1)),
-    "wrong features, unbatched": lambda rnn: rnn(x_of(5, INPUT + 1)),
-    "too few layers in hx": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(1, 2, HIDDEN)),
-    "another batch in hx": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, 3, HIDDEN)),
-    "another width in hx": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, 2, HIDDEN + 1)),
-    "batched hx, unbatched input": lambda rnn: rnn(x_of(5, INPUT), x_of(2, 1, HIDDEN)),
-    "unbatched hx, batched input": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, HIDDEN)),
-    "float32 input, float64 weights": lambda rnn: rnn(x_of(5, 2, INPUT).float()),
-    "float32 hx, float64 weights": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, 2, HIDDEN).float()),
-    "hx on another device": lambda rnn: rnn(x_of(5, 2, INPUT), x_of(2, 2, HIDDEN).to("meta")),
-    "another device": lambda rnn: rnn(x_of(5, 2, INPUT).to("meta")),
-    "no steps": lambda rnn: rnn(x_of(0, 2, INPUT)),
-    "integers with three axes": lambda rnn: rnn(torch.ones(5, 2, INPUT, dtype=torch.long)),
-    "truth values": lambda rnn: rnn(torch.ones(5, 2, INPUT, dtype=torch.bool)),
-}
-
-
-@pytest.mark.parametrize("what", WRONG_CALLS)
-def test_a_wrong_call_is_refused_as_torch_refuses_it(what):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [x_of(5, 2, INPUT, 1)], [x_of(5, 2, INPUT + 1)], [x_of(5, 2, INPUT), x_of(1, 2, HIDDEN)],
+        [x_of(5, 2, INPUT), x_of(2, 3, HIDDEN)], [x_of(5, INPUT), x_of(2, 1, HIDDEN)],
+        [x_of(5, 2, INPUT), x_of(2, HIDDEN)], [x_of(5, 2, INPUT).float()], [x_of(5, 2, INPUT).to("meta")],
+        [x_of(0, 2, INPUT)],
+    ],
+    ids=lambda tensors: " ".join(str(tuple(tensor.shape)) for tensor in tensors),
+)  # fmt: skip
+def test_a_wrong_call_is_refused_as_torch_refuses_it(arguments):
     theirs, ours = pair()
     with pytest.raises(Exception, match=r".") as torchs:
-        WRONG_CALLS[what](theirs)
-    with pytest.raises(type(torchs.value), match=r"\d|got|device|larger") as mine:
-        WRONG_CALLS[what](ours)
-    assert type(mine.value) is type(torchs.value)
+        theirs(*arguments)
+    with pytest.raises(type(torchs.value), match=r"\d|got|device|larger"):
+        ours(*arguments)
 
 
-WRONG_WORDS = [
-    {"input_size": 0}, {"input_size": 3.0}, {"hidden_size": 0}, {"hidden_size": "4"}, {"num_layers": 0},
-    {"num_layers": 1.5}, {"nonlinearity": "sigmoid"}, {"nonlinearity": None}, {"bias": 1}, {"batch_first": 1},
-    {"dropout": 2}, {"dropout": -0.1}, {"dropout": True}, {"dropout": "a"}, {"proj_size": 2}, {"device": "nowhere"},
-    {"hidden_size": True},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("words", WRONG_WORDS, ids=str)
-def test_a_wrong_word_is_refused_as_torch_refuses_it(words):
+@pytest.mark.parametrize(
+    "words", [{"input_size": 0}, {"num_layers": 1.5}, {"nonlinearity": "sigmoid"}, {"dropout": 2}], ids=str
+)
+def test_a_wrong_argument_is_refused_as_torch_refuses_it(words):
     right = {"input_size": INPUT, "hidden_size": HIDDEN}
     with pytest.raises(Exception, match=r".") as torchs:
         nn.RNN(**(right | words))
-    # proj_size is a word that only the LSTM has; the tests' type checker comes before torch's own checks
-    with pytest.raises((TypeError if "proj_size" in words else type(torchs.value), TypeCheckError), match=r"."):
+    with pytest.raises((type(torchs.value), TypeCheckError), match=r"."):  # the tests' type checker comes before torch
         ManualRNN(**(right | words))
-
-
-def test_a_state_on_another_device_is_called_by_its_name():
-    with pytest.raises(RuntimeError, match=r"^hx, the hidden state, .* meta and cpu; move"):
-        pair()[1](x_of(5, 2, INPUT), x_of(2, 2, HIDDEN).to("meta"))
-
-
-def test_an_unknown_init_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'orthgonal'.*'orthogonal'"):
-        ManualRNN(INPUT, HIDDEN, init="orthgonal")
 
 
 def test_packed_sequences_are_refused_with_a_way_out():
     packed = nn.utils.rnn.pack_sequence([x_of(4, INPUT), x_of(2, INPUT)])
     with pytest.raises(TypeError, match=r"pad_packed_sequence.*to_torch_rnn"):
         pair()[1](packed)
-
-
-def test_dropout_between_no_layers_is_warned_of():
-    with pytest.warns(UserWarning, match=r"dropout=0.5 and num_layers=1"):
-        ManualRNN(INPUT, HIDDEN, dropout=0.5)
 
 
 def test_dropout_drops_what_torch_drops_and_nothing_in_evaluation():
@@ -199,15 +165,10 @@ def test_the_way_to_torch_and_back_loses_nothing(words):
     assert all(torch.equal(a, b) for a, b in zip(back.parameters(), ours.parameters(), strict=True))
 
 
-@pytest.mark.parametrize(
-    "words", [{"num_layers": 1}, {"hidden_size": 6}, {"nonlinearity": "relu"}, {"bias": False}, {"bidirectional": True}]
-)
-def test_weights_of_another_kind_are_refused(words):
-    theirs = nn.RNN(**({"input_size": INPUT, "hidden_size": HIDDEN, "num_layers": 2} | words))
+def test_weights_of_another_kind_are_refused():
     ours = ManualRNN(INPUT, HIDDEN, 2)
-    name, value = next(iter(words.items()))
-    with pytest.raises(ValueError, match=f"'{name}': {value!r}"):
-        ours.load_torch_rnn(theirs)
+    with pytest.raises(ValueError, match="'hidden_size': 6"):
+        ours.load_torch_rnn(nn.RNN(INPUT, 6, 2))
     with pytest.raises(TypeError, match="LSTM"):
         ours.load_torch_rnn(nn.LSTM(INPUT, HIDDEN, 2))
 
@@ -260,11 +221,7 @@ def test_a_copy_a_saved_and_a_converted_model_compute_the_same():
     loaded.load_state_dict(torch.load(file, weights_only=True))
     for same in (copy.deepcopy(ours), loaded):
         assert torch.equal(same(x)[0], truth)
-    single = copy.deepcopy(ours).float()
-    assert off(single(x.float())[0], truth) < 1e-6
-    assert torch.equal(single.double()(x)[0].float(), truth.float()) or off(single(x)[0], truth) < 1e-6
-    meta = ours.to("meta")
-    assert meta(x.to("meta"))[0].shape == truth.shape
+    assert off(ours.float()(x.float())[0], truth) < 1e-6
 
 
 def test_one_step_at_a_time_is_the_window():
@@ -322,14 +279,6 @@ def test_deltas_of_windows_outside_the_block_are_not_kept():
     assert ours._deltas is None
 
 
-def test_a_frozen_first_layer_of_ids_has_no_deltas_and_the_others_have():
-    _, ours = pair(3)
-    ours.layers[0].requires_grad_(False)
-    with record_deltas(ours) as deltas:
-        ours(torch.randint(INPUT, (7, 4)))[0].sum().backward()
-    assert [delta is None for delta in deltas] == [True, False, False]
-
-
 def test_recording_changes_no_gradient():
     _, ours = pair(bidirectional=True, dropout=0.0)
     x = x_of(7, 4, INPUT)
@@ -367,39 +316,23 @@ def test_per_example_gradients_by_torch_func_are_right():
         assert off(each[name].sum(0), p.grad) < 1e-12
 
 
-def test_a_gradient_penalty_trains_through_it_as_through_torch():
+@pytest.mark.parametrize(
+    ("dtype", "state_dtype", "tolerance"),
+    [(F64, F64, 1e-12), (torch.float32, torch.float32, 0.05), (torch.float32, torch.bfloat16, 0.05)],
+)
+def test_a_gradient_penalty_of_a_carried_state_trains_as_through_torch(dtype, state_dtype, tolerance):
     grads = []
-    for model in pair(1):
-        x = torch.linspace(-1, 1, 4 * 2 * INPUT, dtype=F64).view(4, 2, INPUT).requires_grad_()
-        (slope,) = torch.autograd.grad(model(x)[0].sum(), x, create_graph=True)
-        slope.square().sum().backward()
-        grads.append(torch.cat([p.grad for p in model.parameters() if p.dim() == 2], 1))
-    assert off(grads[1], grads[0]) < 1e-12
-
-
-@pytest.mark.parametrize("state_dtype", [torch.float32, torch.bfloat16])
-def test_a_gradient_penalty_trains_under_autocast_with_ids_and_a_carried_state(state_dtype):
-    grads = []
-    for model in (model.float() for model in pair()):
+    for model in (model.to(dtype) for model in pair()):
         ids = torch.arange(8).view(4, 2) % INPUT
-        h_0 = torch.linspace(-1, 1, 2 * 2 * HIDDEN).view(2, 2, HIDDEN).to(state_dtype).requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16):
-            x = ids if isinstance(model, ManualRNN) else one_hot(ids, INPUT).float()
+        h_0 = torch.linspace(-1, 1, 2 * 2 * HIDDEN, dtype=F64).view(2, 2, HIDDEN).to(state_dtype).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is not F64):
+            x = ids if isinstance(model, ManualRNN) else one_hot(ids, INPUT).to(dtype)
             output, h_n = model(x, h_0)
-        (slope,) = torch.autograd.grad(output.float().sum() + h_n.float().sum(), h_0, create_graph=True)
-        slope.float().square().sum().backward()
+        (slope,) = torch.autograd.grad(output.to(F64).sum() + h_n.to(F64).sum(), h_0, create_graph=True)
+        slope.to(F64).square().sum().backward()
         grads.append(torch.cat([p.grad for p in model.parameters() if p.dim() == 2], 1))
-    assert grads[1].dtype is torch.float32
-    assert off(grads[1], grads[0]) < 0.05
-
-
-def test_the_gradient_that_the_caller_gave_is_left_as_it_was():
-    _, ours = pair()
-    output, _ = ours(x_of(7, 4, INPUT))
-    pull = torch.randn_like(output)
-    before = pull.clone()
-    output.backward(pull)
-    assert torch.equal(pull, before)
+    assert grads[1].dtype is dtype
+    assert off(grads[1], grads[0]) < tolerance
 
 
 @pytest.mark.parametrize("words", [{}, {"num_layers": 1}, {"batch_first": True}, {"bidirectional": True}], ids=str)
@@ -424,8 +357,3 @@ def test_a_lent_output_is_the_same_and_a_change_in_place_is_told_and_not_compute
     torch.relu_(lent)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         lent.sum().backward()
-
-
-def test_repr_has_the_arguments():
-    told = repr(ManualRNN(INPUT, HIDDEN, 2, nonlinearity="relu", init="identity"))
-    assert "input_size=3, hidden_size=5, num_layers=2, nonlinearity=relu," in told

@@ -11,7 +11,10 @@ import yaml
 
 from src.config.schema import Config, key_table, set_value, to_plain
 from src.metrics import four_metrics
+from src.reports.runs import find_runs
+from src.reports.table import Metric, Report, Row, Table, build
 
+NATS = Metric("val/cross_entropy")
 BASELINES = {"uniform": 6.0, "unigram": 4.8, "ngram_5": 2.4}
 DEFAULTS = {
     "data.name": "tiny_shakespeare", "model.hidden_size": 128, "model.nonlinearity": "tanh", "optimizer.name": "adam",
@@ -76,6 +79,15 @@ def fabricate(
         stored |= {"split": split, "characters": 1000, "baselines": BASELINES, "checkpoint": "best"}
         (folder / f"evaluation_{split}.json").write_text(json.dumps(stored), encoding="utf-8")
     return folder
+
+
+def report_of(root: Path, metric: Metric = NATS, **options: Any) -> Report:
+    return build(find_runs([str(root)]), metric, **options)
+
+
+def runs_of(*tables: Table) -> list[Row]:
+    """The rows that are not baselines."""
+    return [row for table in tables for row in table.rows if not row.name]
 
 
 def four(prefix: str, nats: float) -> dict[str, float]:

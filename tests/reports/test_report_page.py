@@ -10,15 +10,14 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
-from fabricated import fabricate
+from fabricated import NATS, fabricate
 
 from src.reports import figures
 from src.reports.formatting import sections, to_html
 from src.reports.runs import find_runs
-from src.reports.table import Metric, build
+from src.reports.table import build
 
 HOSTILE = "<script>alert(1)</script>\"'&$x"
-NATS = Metric("val/cross_entropy")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
