@@ -38,7 +38,7 @@ from src.config.overrides import (
     split_literal,
     without_null_groups,
 )
-from src.config.schema import Config, flatten, set_value, to_plain
+from src.config.schema import Config, flatten, key_table, set_value, to_plain
 from src.errors import RunFailure, UserError
 from src.inference.options import locate, newest_below, run_of
 from src.process import heavy_imports
@@ -157,7 +157,8 @@ def _values_of_own_files(hydra_node: Any) -> dict[str, Any]:
     return {
         key: value
         for key, value in values.items()
-        if ".defaults" not in key and not any(key == own or key.startswith(f"{own}.") for own in set_by_command)
+        if (key in key_table() or key.startswith("model.options."))
+        and not any(key == own or key.startswith(f"{own}.") for own in set_by_command)
     }
 
 
