@@ -224,12 +224,18 @@ def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> s
     leaf, every = key.rpartition(".")[2], list(dict.fromkeys([*known, *options]))
     match = [one for one in known if one.rpartition(".")[2] == leaf]
     if leaf != key and len(match) > 1:
-        match = [max(match, key=lambda one: difflib.SequenceMatcher(None, one, key).ratio())]
-    match = match or difflib.get_close_matches(key, every, n=1, cutoff=0.6)
+        match = [max(match, key=lambda one: _likeness(key, one))]
+    match = match or difflib.get_close_matches(key, every, n=2, cutoff=0.6)
+    if len(match) == 2 and _likeness(key, match[1]) < _likeness(key, match[0]):
+        match.pop()  # the second is named only if it is as near
     if not match:
         leaves = {one.rpartition(".")[2]: one for one in known}
         match = [leaves[like] for like in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
     return f"; did you mean {' or '.join(match[:3])}?" if match else f"; the groups are {', '.join(sorted(options))}"
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, one).ratio()
 
 
 @functools.cache
