@@ -179,7 +179,7 @@ def test_a_loss_that_is_no_number_in_the_other_process_fails_the_run_with_one_me
 
 def test_what_several_processes_cannot_do_is_refused_in_words_and_leaves_no_folder(text: Path) -> None:
     assert "give a number" in torchrun(*WORDS, "seed=null", cwd=text, code=2)
-    assert torchrun("-m", *WORDS, "seed=0,1", cwd=text, code=2).count("torchrun starts one run; leave -m out") == 1
+    assert torchrun("-m", *WORDS, "seed=0,1", cwd=text, code=2).count("torchrun starts one run: leave -m out") == 1
     (message,) = refused(*WORDS, "trainer.devices=2", "data.batch_size=3", cwd=text)
     assert "batch_size=3 does not divide among 2 processes" in message
     (message,) = refused("-m", *WORDS, *TWO, "seed=0,1", cwd=text)
