@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
@@ -104,17 +103,3 @@ def test_a_file_goes_where_it_is_asked_to_and_nothing_half_made_stays(trained, t
     with pytest.raises(UserError, match="differs from the model"):
         export_to(trained, "torch", str(tmp_path / "never.pt2"))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.json", "mine.safetensors", "run"]
-
-
-@pytest.mark.parametrize(("format", "library"), [("onnx", "onnxscript"), ("safetensors", "safetensors.torch")])
-def test_a_missing_extra_is_named(trained, monkeypatch, format, library):
-    found = importlib.import_module
-
-    def without(name: str):
-        if name == library:
-            raise ImportError(f"No module named {name!r}")
-        return found(name)
-
-    monkeypatch.setattr(importlib, "import_module", without)
-    with pytest.raises(UserError, match=r"pip install -e '\.\[export\]'"):
-        export_to(trained, format)

@@ -17,15 +17,8 @@ def probabilities(logits: np.ndarray, choice: S) -> np.ndarray:
     return weights / weights.sum(1, keepdims=True)
 
 
-def kept(choice: S) -> list[int]:
-    return np.flatnonzero(probabilities(LOGITS, choice)[0]).tolist()
-
-
-def test_temperature_one_is_the_softmax():
+def test_a_temperature_raises_probabilities_to_its_inverse():
     np.testing.assert_allclose(probabilities(LOGITS, S())[0], [0.4, 0.3, 0.2, 0.06, 0.04])
-
-
-def test_a_lower_temperature_raises_probabilities_to_its_inverse():
     squares = np.array([0.4, 0.3, 0.2, 0.06, 0.04]) ** 2
     np.testing.assert_allclose(probabilities(LOGITS, S(0.5))[0], squares / squares.sum())
 
@@ -36,46 +29,23 @@ def test_temperature_zero_takes_the_first_of_the_likeliest():
     assert probabilities(logits, S(0)).tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
-@pytest.mark.parametrize(("k", "ids"), [(1, [0]), (3, [0, 1, 2]), (5, [0, 1, 2, 3, 4])])
-def test_top_k_keeps_the_k_likeliest(k, ids):
-    assert kept(S(top_k=k)) == ids
+@pytest.mark.parametrize(
+    ("choice", "count"),
+    [(S(top_k=1), 1), (S(top_k=3), 3), (S(top_k=5), 5)]
+    + [(S(top_p=p), count) for p, count in ((0.1, 1), (0.39, 1), (0.41, 2), (0.69, 2), (0.71, 3))]
+    + [(S(min_p=share), count) for share, count in ((0.0, 5), (0.14, 4), (0.5, 3), (1.0, 1))]
+    + [(S(top_k=2, top_p=0.5), 1)],  # of 0.4 and 0.3 the first has 0.57 of what top_k left
+)
+def test_a_filter_keeps_so_many_of_the_likeliest_in_their_proportions(choice, count):
+    kept = np.where(np.arange(5) < count, [0.4, 0.3, 0.2, 0.06, 0.04], 0)
+    np.testing.assert_allclose(probabilities(LOGITS, choice)[0], kept / kept.sum())
 
 
 def test_top_k_keeps_exactly_k_of_equals():
     assert np.count_nonzero(probabilities(np.zeros((1, 6)), S(top_k=2))) == 2
 
 
-@pytest.mark.parametrize(("p", "ids"), [(0.1, [0]), (0.39, [0]), (0.41, [0, 1]), (0.69, [0, 1]), (0.71, [0, 1, 2])])
-def test_top_p_keeps_the_one_that_crosses_it(p, ids):
-    assert kept(S(top_p=p)) == ids
-
-
-def test_top_p_counts_the_mass_that_top_k_left():
-    # Of 0.4 and 0.3 the first has 0.57 of what is left, so 0.5 is reached by it alone
-    assert kept(S(top_k=2, top_p=0.5)) == [0]
-    assert kept(S(top_p=0.5)) == [0, 1]
-
-
-@pytest.mark.parametrize(("share", "ids"), [(0.0, [0, 1, 2, 3, 4]), (0.14, [0, 1, 2, 3]), (0.5, [0, 1, 2]), (1.0, [0])])
-def test_min_p_is_a_share_of_the_likeliest(share, ids):
-    assert kept(S(min_p=share)) == ids
-
-
-def test_what_is_kept_keeps_its_proportions():
-    np.testing.assert_allclose(probabilities(LOGITS, S(top_k=3))[0], np.array([4, 3, 2, 0, 0]) / 9)
-
-
-@pytest.mark.parametrize(
-    "choice",
-    [
-        S(),
-        S(0.7),
-        S(1.3, top_k=6),
-        S(top_p=0.8),
-        S(min_p=0.1),
-        S(0.9, 9, 0.9, 0.01),
-    ],
-)
+@pytest.mark.parametrize("choice", [S(), S(0.7), S(1.3, top_k=6), S(top_p=0.8), S(min_p=0.1), S(0.9, 9, 0.9, 0.01)])
 def test_draws_come_as_often_as_their_probabilities_say(choice):
     generator = np.random.default_rng(5)
     logits = np.repeat(generator.normal(size=(1, 12)) * 2, 40_000, axis=0)

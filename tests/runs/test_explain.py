@@ -61,15 +61,11 @@ def test_the_sums_begin_at_the_last_step_and_end_as_the_gradient():
     assert torch.allclose(ours.gradients()["dW^1"], ours.delta[0][1:].T @ ours.h[0][:-1], atol=1e-15)
 
 
-def printed(*overrides: str, cwd: Path) -> str:
-    return run(*overrides, cwd=cwd, module="src.explain")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [("hello", "ohlol"), ("it's a", "t's a,")], ids=str)
 def test_the_command_on_the_page_trains_from_the_weights_on_the_page(words, tmp_path):
     asked = [f"explain.input={words[0]}", f"explain.target={words[1]}", "explain.num_layers=2", "explain.seed=4"]
-    text = printed(*asked, cwd=tmp_path)
+    text = explain(*asked, cwd=tmp_path)
     command = text.partition("python -m src.train ")[2].partition("\n\n")[0].replace("\\\n", " ")
     assert ("data." in command) == (words[0] != "hello")
     stand_still = ("trainer.max_epochs=1", "optimizer.lr=1e-30", "callbacks=none", "logger=none")
@@ -84,24 +80,24 @@ def test_the_command_on_the_page_trains_from_the_weights_on_the_page(words, tmp_
     assert all(vector(row[:-3]) in text and vector(row[-3:]) in text for row in first)  # U, W
 
 
-def test_chinese_blanks_and_backticks_keep_their_columns():
-    table = Table(["t", "reads", "o"], [["1", "中", "0.1"], ["2", visible(" "), "0.2"], ["3", "`", "0.3"]])
-    assert [line.index("0.") for line in as_text([table]).splitlines()[2:]] == [12, 13, 13]  # 中 is two columns wide
-    rows = as_markdown([table]).splitlines()[2:]
-    assert rows == ["| `1` | `中` | `0.1` |", "| `2` | `␣` | `0.2` |", "| `3` | `` ` `` | `0.3` |"]
+def test_chinese_and_blanks_keep_their_columns():
+    table = Table(["t", "reads", "o"], [["1", "中", "0.1"], ["2", visible(" "), "0.2"]])
+    assert [line.index("0.") for line in as_text([table]).splitlines()[2:]] == [12, 13]  # 中 is two columns wide
+    assert as_markdown([table]).splitlines()[2:] == ["| `1` | `中` | `0.1` |", "| `2` | `␣` | `0.2` |"]
     assert max(columns(line) for line in as_text(["中文 " * 60]).splitlines()) <= 100
-    assert as_markdown(["a `b"]) == "a \\`b\n"
 
 
-def difference_printed(text: str) -> float:
+def explain(*overrides: str, cwd: Path) -> str:
+    """Run the command, and hold the largest difference that it prints to below 1e-12."""
+    text = run(*overrides, cwd=cwd, module="src.explain")
     (found,) = re.findall(r"The largest difference of all is (\S+): below 1e-12\.", text)
-    return float(found)
+    assert float(found) < 1e-12
+    return text
 
 
 @pytest.mark.slow
 def test_hello_is_explained_within_a_hundred_columns(tmp_path):
-    text = printed(cwd=tmp_path)
-    assert difference_printed(text) < 1e-12
+    text = explain(cwd=tmp_path)
     assert max(map(len, text.splitlines())) <= 100
     for equation in (
         "z_t = U x_t + W h_{t-1} + b",
@@ -115,14 +111,12 @@ def test_hello_is_explained_within_a_hundred_columns(tmp_path):
     assert len(losses) == 5
     assert abs(sum(losses) - float(total)) < 3e-4
     assert 'which spells "hlllo"' in " ".join(text.split())
-    assert len(re.findall(r"^Error in the page: ", text, re.MULTILINE)) == 3
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_three_layers_show_both_paths_of_the_pages_formula_and_name_its_errors(tmp_path):
-    text = printed("explain.num_layers=3", cwd=tmp_path)
-    assert difference_printed(text) < 1e-12
+    text = explain("explain.num_layers=3", cwd=tmp_path)
     assert max(map(len, text.splitlines())) <= 100
 
     def row(beginning: str) -> torch.Tensor:
@@ -141,9 +135,8 @@ def test_three_layers_show_both_paths_of_the_pages_formula_and_name_its_errors(t
 
 @pytest.mark.slow
 def test_markdown_has_equations_as_code_and_another_input_is_explained_too(tmp_path):
-    page = printed("explain.format=markdown", "explain.input=naïve,", "explain.target=aïve, ",
+    page = explain("explain.format=markdown", "explain.input=naïve,", "explain.target=aïve, ",
                    "explain.nonlinearity=relu", "explain.seed=3", cwd=tmp_path)  # fmt: skip
-    assert difference_printed(page) < 1e-12
     assert page.startswith('# Backpropagation through time: "naïve," -> "aïve, "')
     assert page.count("```text\n") == 8
     assert "```text\ndelta_t = f'(z_t) * ( V^T (yhat_t - y_t) + W^T delta_{t+1} )\n```" in page
@@ -159,10 +152,3 @@ def test_all_errors_are_reported_at_once():
         "explain.format=txt: expected one of text, markdown; did you mean text?",
         "explain.input=ha has 2 characters and explain.target=ohlol has 5; each step needs one target",
     ]
-
-
-def test_a_table_too_wide_goes_on_below_with_its_first_column():
-    table = Table(["t", "one", "two"], [["1", "a" * 50, "b" * 50], [], ["2", "c", "d"]])
-    text = as_text([table]).splitlines()
-    assert [line.split()[:1] for line in text] == [["t"], ["-"], ["1"], [], ["2"], [], ["t"], ["-"], ["1"], [], ["2"]]
-    assert as_markdown([Table(["a|b"], [["x  y"], []])]) == "| a\\|b |\n|---|\n| `x y` |\n"

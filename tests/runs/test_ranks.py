@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,13 +19,7 @@ from tests.runs.test_resume import final_state
 pytestmark = pytest.mark.slow
 
 TEXT = ["data=text", "data.path=text.txt", "data.seq_len=8", "data.batch_size=4"]
-SMALL = [
-    "model=manual",
-    "model.hidden_size=8",
-    "trainer.log_every_n_steps=1",
-    "trainer.max_epochs=2",
-    "callbacks=none",
-]
+SMALL = ["model=manual", "model.hidden_size=8", "trainer.log_every_n_steps=1", "trainer.max_epochs=2", "callbacks=none"]
 WORDS = TEXT + SMALL
 TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 
@@ -36,15 +31,12 @@ def text(tmp_path: Path) -> Path:
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Every process that stands in a folder."""
+    """Every process whose working folder this is."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                if Path(os.readlink(entry / "cwd")) == folder:
-                    found.append(int(entry.name))
-            except OSError:
-                continue
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cwd").readlink() == folder:
+                found.append(int(entry.name))
     return found
 
 
@@ -62,9 +54,7 @@ def test_two_processes_lose_what_one_loses(text: Path) -> None:
         run(*WORDS, f"data.path={text / 'text.txt'}", *words, cwd=text / name)
         curves[name] = scalars(only_run(text / name))
     (text / "torchrun").mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "src.train", *WORDS]
-    command += [f"data.path={text / 'text.txt'}"]
-    subprocess.run(command, cwd=text / "torchrun", env=environment(), check=True, timeout=120, capture_output=True)
+    torchrun(*WORDS, f"data.path={text / 'text.txt'}", cwd=text / "torchrun", code=0)
     folder = only_run(text / "torchrun")
     curves["torchrun"] = scalars(folder)
     assert len(list(folder.glob("events*"))) == 1
@@ -74,16 +64,13 @@ def test_two_processes_lose_what_one_loses(text: Path) -> None:
             mine, truth = curves[name][tag], curves["one"][tag]
             assert [step for step, _ in mine] == [step for step, _ in truth]
             assert max(abs(a - b) for (_, a), (_, b) in zip(mine, truth, strict=True)) < 1e-5, (name, tag)
+    before = (folder / "run.json").read_bytes()
+    torchrun(f"resume={folder}", cwd=text, code=0)
+    assert (folder / "run.json").read_bytes() == before  # a finished run is left as it is
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ["data=lines", "loss.over_time=mean"],
-        ["data=lines", "loss.over_time=sum"],
-        ["data=hello", "model.readout=linear"],
-    ],
-    ids="-".join,
+    "words", [["data=lines", "loss.over_time=sum"], ["data=hello", "model.readout=linear"]], ids="-".join
 )
 def test_what_the_columns_of_two_processes_hold_unequally_weighs_as_in_one(tmp_path: Path, words: list[str]) -> None:
     items = [letter * (1 + 7 * n % 23) for n, letter in enumerate("abcdefghijklmnopqrstuvwxyz")]
@@ -190,17 +177,14 @@ def test_a_loss_that_is_no_number_in_the_other_process_fails_the_run_with_one_me
     assert json.loads(record.read_text())["status"] == "failed"
 
 
-def test_torchrun_leaves_a_finished_run_as_it_is_and_refuses_a_sweep_in_words(text: Path) -> None:
-    torchrun(*WORDS, cwd=text, code=0)
-    folder = only_run(text)
-    before = (folder / "run.json").read_bytes()
-    torchrun(f"resume={folder}", cwd=text, code=0)
-    assert (folder / "run.json").read_bytes() == before
+def test_what_several_processes_cannot_do_is_refused_in_words_and_leaves_no_folder(text: Path) -> None:
     assert "give a number" in torchrun(*WORDS, "seed=null", cwd=text, code=2)
-    assert torchrun("-m", *WORDS, "seed=0,1", cwd=text, code=2).count("torchrun starts one run; leave -m out") == 1
-    (message,) = refused(*WORDS, "trainer.devices=2", "data.batch_size=3", "runs=odd", cwd=text)
+    assert torchrun("-m", *WORDS, "seed=0,1", cwd=text, code=2).count("torchrun starts one run: leave -m out") == 1
+    (message,) = refused(*WORDS, "trainer.devices=2", "data.batch_size=3", cwd=text)
     assert "batch_size=3 does not divide among 2 processes" in message
-    assert not (text / "odd").exists()
+    (message,) = refused("-m", *WORDS, *TWO, "seed=0,1", cwd=text)
+    assert "without -m" in message
+    assert not (text / "runs").exists()
 
 
 def test_a_job_that_slurm_puts_back_into_the_queue_goes_on_with_its_run(text: Path) -> None:
@@ -220,17 +204,3 @@ def test_a_job_that_slurm_puts_back_into_the_queue_goes_on_with_its_run(text: Pa
     record = json.loads((only_run(text) / "run.json").read_text())
     assert (record["status"], record["steps"]) == ("done", 2000)
     assert record["resumed"][0]["from_step"] > 0
-
-
-def test_a_sweep_of_several_processes_is_refused_before_it_starts(text: Path) -> None:
-    (message,) = refused("-m", *WORDS, *TWO, "seed=0,1", cwd=text)
-    assert "without -m" in message
-    assert not (text / "runs").exists()
-
-
-def test_the_tutorials_lines_are_printed_once_and_are_those_of_one_process(tmp_path: Path) -> None:
-    words = ["experiment=tutorial", "trainer.max_epochs=2"]
-    one, two = (run(*words, *more, cwd=tmp_path).splitlines() for more in ([], TWO))
-    lines = [[line for line in out if line.startswith("Predicted")] for out in (one, two)]
-    assert len(lines[0]) == 2
-    assert lines[0] == lines[1]

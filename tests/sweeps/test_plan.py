@@ -56,9 +56,10 @@ def test_the_status_of_a_run_with_the_same_configuration_decides(tmp_path: Path,
 
 
 def test_a_run_is_taken_for_done_only_with_the_configuration_of_the_job(tmp_path: Path) -> None:
-    mine = config(tmp_path)
+    mine, drawn = config(tmp_path), config(tmp_path, seed=None)
     leave(sweep_folder(mine), "done", config(tmp_path, trainer__max_epochs=2))  # somebody has edited it
     assert status_of(sweep_folder(mine), mine) == "other"
+    assert status_of(leave(sweep_folder(drawn), "done", config(tmp_path, seed=12345)), drawn) == "done"
 
 
 def test_what_cannot_change_the_result_is_not_compared(tmp_path: Path) -> None:
@@ -81,11 +82,6 @@ def test_a_run_made_before_a_key_was_there_is_the_run_of_a_job_that_leaves_the_k
     assert status_of(folder, louder) == "other"
 
 
-def test_a_drawn_seed_is_still_the_run_of_a_job_that_left_it_open(tmp_path: Path) -> None:
-    mine = config(tmp_path, seed=None)
-    assert status_of(leave(sweep_folder(mine), "done", config(tmp_path, seed=12345)), mine) == "done"
-
-
 @pytest.mark.parametrize("gone", [{"pid": dead_pid()}, {"boot": "another start of this machine"}])
 def test_a_run_whose_process_is_gone_was_interrupted(tmp_path: Path, gone: dict[str, Any]) -> None:
     mine = config(tmp_path)
@@ -94,17 +90,10 @@ def test_a_run_whose_process_is_gone_was_interrupted(tmp_path: Path, gone: dict[
     assert job.action == "resume"
 
 
-def test_a_process_number_that_was_given_to_another_does_not_keep_a_run_alive(tmp_path: Path) -> None:
+@pytest.mark.parametrize("process", [{}, {"host": "a container that is no more", "pid": 1}])
+def test_on_this_machine_the_lock_decides_whatever_the_process_number(tmp_path: Path, process: dict[str, Any]) -> None:
     mine = config(tmp_path)
-    folder = leave(sweep_folder(mine), "running", mine)  # this test's own number, and it trains nothing
-    with lock(folder / ".lock"):
-        assert status_of(folder, mine) == "running"
-    assert status_of(folder, mine) == "interrupted"
-
-
-def test_under_another_name_of_this_machine_the_lock_decides_whatever_the_process_number(tmp_path: Path) -> None:
-    mine = config(tmp_path)
-    folder = leave(sweep_folder(mine), "running", mine, host="a container that is no more", pid=1)
+    folder = leave(sweep_folder(mine), "running", mine, **process)  # {}: this test's own, and it trains nothing
     with lock(folder / ".lock"):
         assert status_of(folder, mine) == "running"
     assert status_of(folder, mine) == "interrupted"

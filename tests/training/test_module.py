@@ -49,17 +49,6 @@ def test_a_run_stores_its_configuration_and_prepare_does_not_change_its_argument
     assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["unroll"]["config"] == stored
 
 
-def test_an_odd_byte_of_the_command_line_is_stored(config: Config, tmp_path: Path) -> None:
-    (tmp_path / "texts").mkdir()
-    for name in ("a", "b"):
-        (tmp_path / "texts" / name).write_text("abc" * 100)
-    config.data.path, config.data.encoding, config.data.separator = str(tmp_path / "texts"), "bytes", "\udcff"
-    folder = fit(config, {"command": "test", "overrides": ["data.separator=\udcff"]})
-    record = json.loads((folder / "run.json").read_text())
-    assert (record["overrides"], record["vocab_size"]) == (["data.separator=\udcff"], 4)
-    assert load(folder).config.data.separator == "\udcff"
-
-
 def test_what_the_windows_drop_and_the_n_grams_leave_out_is_stored(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,12 +70,6 @@ def test_what_the_windows_drop_and_the_n_grams_leave_out_is_stored(
 def test_every_key_of_the_trainer_is_passed_to_lightning_or_used_here() -> None:
     ours = {"threads", "profile", "max_time", "log_every_n_steps", "limit_train_batches", "overfit_batches"}
     assert {field.name for field in fields(TrainerConfig)} == {*PASSED, *ours, "enable_progress_bar"}
-
-
-def test_a_parameter_set_later_is_registered(config: Config) -> None:
-    module = prepare(config).module
-    module.grad_norm = torch.nn.Parameter(torch.zeros(1))
-    assert "grad_norm" in dict(module.named_parameters())
 
 
 def test_a_run_of_so_many_steps_ends_with_a_validation(config: Config) -> None:

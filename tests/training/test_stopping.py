@@ -47,8 +47,7 @@ def test_a_preemption_is_heard_once(monkeypatch):
     assert not stopper.preempted
 
 
-@pytest.mark.parametrize("split", ["[0.5,0.5]", "[1.0]"])
-@pytest.mark.parametrize("monitor", ["train/loss", "train/cross_entropy"])
+@pytest.mark.parametrize(("monitor", "split"), [("train/loss", "[0.5,0.5]"), ("train/cross_entropy", "[1.0]")])
 def test_best_plateau_and_early_stopping_see_a_metric_of_training(
     monitor: str, split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,9 +57,8 @@ def test_best_plateau_and_early_stopping_see_a_metric_of_training(
     words += " model.hidden_size=4 callbacks=none logger=none scheduler=plateau scheduler.patience=0"
     words += f" early_stopping.enabled=true early_stopping.patience=2 early_stopping.min_delta=100 runs={tmp_path}"
     words += f" checkpoint.monitor={monitor} trainer.max_epochs=9"
-    with monkeypatch.context() as given:
-        given.setattr(sys, "argv", ["train", *words.split()])
-        train.main()
+    monkeypatch.setattr(sys, "argv", ["train", *words.split()])
+    train.main()
     folder = only_run(tmp_path)
     record = json.loads((folder / "run.json").read_text())
     assert (record["epochs"], record["status"]) == (3, "done")  # the best, and two epochs that are not 100 better

@@ -47,14 +47,10 @@ class Lowest:
         return choices[0]
 
 
-def test_a_conditional_parameter_is_proposed_only_where_its_condition_holds() -> None:
+def test_each_kind_is_proposed_on_its_own_scale_and_a_conditional_one_only_where_its_condition_holds() -> None:
     assert list(suggest(Lowest(1), SPACE, {})) == ["optimizer.lr", "model.num_layers", "model"]
-    assert list(suggest(Lowest(2), SPACE, {})) == ["optimizer.lr", "model.num_layers", "model", "model.dropout"]
-
-
-def test_each_kind_is_proposed_on_its_own_scale() -> None:
     trial = Lowest(2)
-    suggest(trial, SPACE, {})
+    assert list(suggest(trial, SPACE, {})) == list(SPACE)
     assert trial.asked == [
         ("optimizer.lr", 0.001, 0.1, None, True),
         ("model.num_layers", 1, 3, 1, False),
@@ -71,16 +67,10 @@ def test_a_value_becomes_the_word_that_a_user_would_type(value: Any, text: str) 
 
 
 def test_the_corners_hold_every_end_and_every_choice() -> None:
-    seen: dict[str, set[Any]] = {}
-    for corner in corners(SPACE, {}):
-        for key, value in corner.items():
-            seen.setdefault(key, set()).add(value)
-    assert seen == {
-        "optimizer.lr": {0.001, 0.1},
-        "model.num_layers": {1, 3},
-        "model": {"cell", "manual"},
-        "model.dropout": {0.0, 0.5},
-    }
+    found = corners(SPACE, {})
+    ends = {"optimizer.lr": {0.001, 0.1}, "model.num_layers": {1, 3}, "model": {"cell", "manual"}}
+    for key, values in (ends | {"model.dropout": {0.0, 0.5}}).items():
+        assert {corner[key] for corner in found if key in corner} == values
 
 
 def test_the_corners_hold_every_combination_of_choices_or_so_many_as_are_asked_for() -> None:
@@ -109,13 +99,7 @@ def test_what_is_wrong_with_a_space_is_told(space: dict[str, Parameter], told: s
 
 
 def test_what_no_trial_could_run_is_told_before_the_first_one() -> None:
-    space = {
-        "model.dropout": Parameter("uniform", low=0.0, high=0.5),
-        "model.hidden_sise": Parameter("int", low=1, high=2),
-    }
-    with pytest.raises(UserError, match=r"did you mean model\.hidden_size"):
-        check_trials(["data=tiny_shakespeare"], space)
-    del space["model.hidden_sise"]
+    space = {"model.dropout": Parameter("uniform", low=0.0, high=0.5)}
     with pytest.raises(UserError, match="one layer"):  # dropout acts between layers
         check_trials(["data=tiny_shakespeare"], space)
 

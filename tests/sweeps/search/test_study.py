@@ -39,10 +39,6 @@ def study_in(folder: Path) -> Any:
     return open_study(folder, "study", "min", {"space": {"optimizer.lr": "a range"}})
 
 
-def states(study: Any) -> list[str]:
-    return [trial.state.name for trial in study.trials]
-
-
 def test_a_trial_is_told_the_best_point_of_its_curve_and_its_run_lies_in_the_study(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     words = [*QUICK, "trainer.max_epochs=3"]
@@ -54,25 +50,17 @@ def test_a_trial_is_told_the_best_point_of_its_curve_and_its_run_lies_in_the_stu
     assert json.loads((tmp_path / "trials/0000/run.json").read_text())["trial"] == {"study": "study", "number": 0}
 
 
-def test_a_nan_is_told_as_the_worst_value_with_a_note(tmp_path: Path) -> None:
+def test_a_nan_is_told_as_the_worst_value_with_a_note_and_is_never_the_best(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     study = study_in(tmp_path)
     words, wild = [*QUICK, "optimizer=sgd", "model.readout=linear"], Parameter("log_uniform", low=1e37, high=1e38)
     trial = run_trial(study, next_trial(study, tmp_path, SEARCH), tmp_path, words, {"optimizer.lr": wild}, {})
     assert (trial.state.name, trial.value) == ("COMPLETE", math.inf)
-    assert trial.user_attrs["note"].startswith("counted as the worst value")
     assert describe(trial).startswith("trial 0: inf (counted as the worst value: ")
-
-
-def test_where_every_trial_came_to_a_nan_there_is_no_best_one_to_write(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    study = study_in(tmp_path)
-    study.tell(next_trial(study, tmp_path, SEARCH), math.inf)
     conclude(study, tmp_path, 1)
-    out, err = capfd.readouterr()
-    assert "no trial has a finite value yet" in out
-    assert err == ""
-    assert [path.name for path in tmp_path.iterdir() if path.name in ("conf", "plots")] == []
+    assert "no trial has a finite value yet" in capfd.readouterr().out
+    assert not (tmp_path / "conf").exists()
 
 
 def test_a_trial_whose_process_died_is_marked_failed_and_its_values_are_queued_again(tmp_path: Path) -> None:
@@ -85,17 +73,11 @@ def test_a_trial_whose_process_died_is_marked_failed_and_its_values_are_queued_a
     again = next_trial(study, tmp_path, SEARCH)
     assert again.number == 1
     assert again.suggest_float("optimizer.lr", 0.01, 0.02, log=True) == rate
-    assert states(study) == ["FAIL", "RUNNING"]
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "RUNNING"]
     conclude(study, tmp_path, 3)
     first, second = (tmp_path / "trials.csv").read_text().splitlines()[1:]
     assert first.startswith("0,fail,,its process died,")
     assert second.startswith("1,running,,,")
-
-
-def test_a_trial_that_runs_is_left_alone_and_counts(tmp_path: Path) -> None:
-    study = study_in(tmp_path)
-    assert [next_trial(study, tmp_path, SEARCH).number for _ in range(3)] == [0, 1, 2]
-    assert next_trial(study, tmp_path, SEARCH) is None
 
 
 def test_what_a_process_was_at_when_a_signal_came_is_queued_again(tmp_path: Path) -> None:
@@ -104,33 +86,30 @@ def test_what_a_process_was_at_when_a_signal_came_is_queued_again(tmp_path: Path
     other.set_user_attr("process", other.user_attrs["process"] | {"host": "another machine"})
     rate = own.suggest_float("optimizer.lr", 0.01, 0.02, log=True)
     release(study, tmp_path)
-    assert states(study) == ["RUNNING", "FAIL", "WAITING"]
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "FAIL", "WAITING"]
     assert next_trial(study, tmp_path, SEARCH).suggest_float("optimizer.lr", 0.01, 0.02, log=True) == rate
 
 
-def test_a_study_that_is_opened_again_does_not_propose_the_same_values_again(tmp_path: Path) -> None:
+def test_a_study_that_is_opened_again_proposes_other_values_and_no_more_trials_than_asked_for(tmp_path: Path) -> None:
     rates = []
     for _ in range(3):  # each time as another process would open it
         study = study_in(tmp_path)
         rates.append(next_trial(study, tmp_path, SEARCH).suggest_float("optimizer.lr", 0.01, 0.02, log=True))
     assert len(set(rates)) == 3
+    assert next_trial(study, tmp_path, SEARCH) is None  # those that run are left alone and count
 
 
-def test_a_study_with_another_space_is_refused_and_told_the_way_out(tmp_path: Path) -> None:
-    study_in(tmp_path)
-    with pytest.raises(UserError, match=r"another space.*search.study=NAME"):
-        open_study(tmp_path, "study", "min", {"space": {}})
-
-
-def test_the_settings_of_a_study_are_what_they_mean_and_not_how_they_are_worded(tmp_path: Path) -> None:
-    def begin(*words: str) -> None:
-        question = {"space": {}, "monitor": "train/loss", "settings": settings_of(to_config(compose(words)))}
-        open_study(tmp_path, "study", "min", question)
+def test_a_study_is_opened_with_its_own_space_and_settings_however_they_are_worded(tmp_path: Path) -> None:
+    def begin(*words: str, space: str = "a range") -> None:
+        settings = settings_of(to_config(compose(words)))
+        open_study(tmp_path, "study", "min", {"space": space, "monitor": "train/loss", "settings": settings})
 
     begin("model=cell", "model.hidden_size=8", "callbacks=none")
     begin("logger=none", "model.hidden_size=8", "trainer.threads=1")
     with pytest.raises(UserError, match=r"begun with another model.hidden_size: its"):
         begin("model.hidden_size=16")
+    with pytest.raises(UserError, match=r"another space.*search.study=NAME"):
+        begin("model.hidden_size=8", space="another range")
 
 
 def test_a_process_killed_while_it_appends_to_the_journal_does_not_lock_the_study_for_good(
