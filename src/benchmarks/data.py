@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from src.benchmarks.measuring import MB, in_own_process, resident
+from src.benchmarks.measuring import MB, in_own_process, resident, table_lines
 from src.config.schema import BenchmarkOptions, DataConfig
 
 LETTERS = " etaoinshrd\nlucmfwypvbgkjqxzETAOINSH0123456789äéßœ—"  # the most frequent first
@@ -85,17 +85,13 @@ def measure(job: str, path: Path, encoding: str, seq_len: int, batch_size: int, 
 
 def table(found: dict[str, Any]) -> list[str]:
     """Return the table."""
-    lines = [f"a generated text of {found['bytes'] / MB:,.0f} MB; each row is a process of its own"]
-    lines.append(f"  {'':<39} {'seconds':>8} {'MB/s':>8} {'peak MB':>8}")
-    for encoding, m in found["encode"].items():
-        what = f"encoded in {encoding}, the first start"
-        lines.append(f"  {what:<39} {m['seconds']:>8.2f} {m['mb_per_second']:>8.0f} {m['peak_mb']:>8,.0f}")
-    for corpus, m in found["second_start"].items():
-        what = f"first batch of a second start, {corpus}"
-        lines.append(f"  {what:<39} {m['seconds']:>8.2f} {'':>8} {m['peak_mb']:>8,.0f}")
+    measured = {f"encoded in {encoding}, the first start": m for encoding, m in found["encode"].items()}
+    measured |= {f"first batch of a second start, {corpus}": m for corpus, m in found["second_start"].items()}
+    rows = [[what, m["seconds"], m.get("mb_per_second"), m["peak_mb"]] for what, m in measured.items()]
     (seq_len, batch_size), loader = found["window"], found["loader"]
     return [
-        *lines,
+        f"a generated text of {found['bytes'] / MB:,.0f} MB; each row is a process of its own",
+        *table_lines({"": "", "seconds": ".2f", "MB/s": ".0f", "peak MB": ",.0f"}, rows),
         f"  a second start of this text takes {found['seconds_more_than_tiny']:.2f} s more than one of a tiny text, "
         "whole process",
         f"  the loader alone yields {loader['characters_per_second'] / 1e6:,.0f} million characters/s, in windows of "

@@ -1,4 +1,4 @@
-"""Calls timed in turns, the peak memory of this process, and measurements in a process of their own."""
+"""Calls timed in turns, the peak memory of this process, measurements in a process of their own, and tables."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import contextlib
 import gc
 import math
 import multiprocessing
+import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 MB = 1e6
 TURN = 0.05  # seconds of a turn of something quick, so that its data stays in the caches
@@ -20,14 +23,9 @@ AT_LEAST = 5  # rounds, however long they take
 def take_turns(
     calls: Mapping[str, Callable[[], object]], seconds: float, rounds: int | None = None
 ) -> dict[str, list[float]]:
-    """Time calls round-robin, every second round in reverse order, so that other load on the machine affects all.
+    """Return the seconds of each call, made in turns so that other load on the machine affects all.
 
-    Args:
-        calls: what is timed, by name. Each is called twice before.
-        seconds: how long all of it may take; at least AT_LEAST rounds are made.
-        rounds: a number of rounds instead.
-
-    Returns the seconds of each call.
+    Each is called twice before; then come `rounds`, or as many as `seconds` allow, at least AT_LEAST.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     repeats = {}
@@ -54,6 +52,12 @@ def timed(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return max(time.perf_counter() - started, 1e-9)
+
+
+def table_lines(formats: Mapping[str, str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Return the lines of an indented table; `formats` has the number format of each column by its title."""
+    text = tabulate(rows, list(formats), "plain", floatfmt=tuple(formats.values()), missingval="-")
+    return textwrap.indent(text, "  ").splitlines()
 
 
 def reset_peak() -> None:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from src.benchmarks.measuring import MB, in_own_process, reset_peak, resident, take_turns, timed
+from src.benchmarks.measuring import MB, in_own_process, reset_peak, resident, table_lines, take_turns, timed
 from src.config.schema import BenchmarkOptions, ModelConfig, OptimizerConfig, SamplingConfig
 from src.data.vocabulary import Vocabulary
+from src.errors import counted
 from src.inference.generate import decoded, generate_ids
 from src.models.language_model import LanguageModel, State, build_model, detached
 from src.process import threads_for, use_threads
@@ -32,7 +33,7 @@ class Size(NamedTuple):
     vocab_size: int = 65  # Tiny Shakespeare's
 
     def __str__(self) -> str:
-        layers = f"{self.num_layers} layer{'s' * (self.num_layers > 1)} of {self.hidden_size} units"
+        layers = f"{counted(self.num_layers, 'layers')} of {self.hidden_size} units"
         return f"{layers}, windows of {self.seq_len} steps x {self.batch_size} streams, {self.vocab_size} characters"
 
 
@@ -122,20 +123,11 @@ def measure_memory(name: str, size: Size, threads: int) -> dict[str, float]:
 def models_table(found: dict[str, Any]) -> list[str]:
     """Return the table of one size."""
     size = Size(*(found[field] for field in Size._fields))
-    columns = {
-        "min ms": ("min_ms", 8, ".2f"),
-        "median": ("median_ms", 8, ".2f"),
-        "char/s": ("characters_per_second", 9, ",.0f"),
-        "x stacked": ("times_as_fast_as_stacked", 9, ".2f"),
-        "step MB": ("step_mb", 8, ",.0f"),
-        "peak MB": ("peak_mb", 8, ",.0f"),
-    }
-    titles = " ".join(f"{title:>{width}}" for title, (_, width, _) in columns.items())
-    lines = [f"{size}; {found['threads']} thread{'s' * (found['threads'] > 1)}", f"  {'model':<12} {titles}"]
-    for name, m in found["models"].items():
-        cells = [f"{format(m[key], form) if key in m else '-':>{width}}" for key, width, form in columns.values()]
-        lines.append(f"  {name:<12} {' '.join(cells)}")
-    return lines
+    formats = {"model": "", "min ms": ".2f", "median": ".2f", "char/s": ",.0f", "x stacked": ".2f"}
+    keys = ("min_ms", "median_ms", "characters_per_second", "times_as_fast_as_stacked", "step_mb", "peak_mb")
+    rows = [[name, *map(measured.get, keys)] for name, measured in found["models"].items()]
+    lines = table_lines(formats | {"step MB": ",.0f", "peak MB": ",.0f"}, rows)
+    return [f"{size}; {counted(found['threads'], 'threads')}", *lines]
 
 
 # benchmark=sampling: cell and stacked generate by the same steps as manual
@@ -181,8 +173,7 @@ def sampling_table(found: dict[str, Any]) -> list[str]:
     what = f"model=manual, {found['num_layers']} x {found['hidden_size']} units, {found['vocab_size']} characters"
     early, late = found["microseconds"].values()
     return [
-        f"{what}; {found['threads']} thread{'s' * (found['threads'] > 1)}",
-        f"  {'streams':<8} {'characters/s':>14}",
-        *(f"  {streams:<8} {rate:>14,.0f}" for streams, rate in found["characters_per_second"].items()),
+        f"{what}; {counted(found['threads'], 'threads')}",
+        *table_lines({"streams": "", "characters/s": ",.0f"}, list(found["characters_per_second"].items())),
         f"  the {EARLY}th character took {early:.0f} us, the {LATE:,}th {late:.0f} us (one stream)",
     ]

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.benchmarks.measuring import table_lines
 from src.config.checks import errors_in_config
 from src.config.compose import compose, to_config
 from src.config.overrides import errors_in_overrides, quote_literals
 from src.config.schema import Config
-from src.errors import UserError
+from src.errors import UserError, counted
 from src.process import heavy_imports
 
 OVERRIDES = (
@@ -54,7 +55,7 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {"framework": [], "bare loop": []}
 
     class TakeTurns(Callback):
-        """Times the framework's steps, and after each block of them as many bare steps."""
+        """Time the framework's steps, and after each block of them as many bare steps."""
 
         started: float | None = None
         count = 0
@@ -124,10 +125,10 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> list[str]:
     """Return the table."""
     what = f"model={found['name']}, {found['num_layers']} x {found['hidden_size']} units, windows of {found['seq_len']}"
-    lines = [f"{what} x {found['batch_size']} streams; {found['threads']} thread{'s' * (found['threads'] > 1)}"]
-    lines.append(f"  {'a step of training':<20} {'min ms':>8} {'median':>8} {'mean':>8} {'steps':>7}")
-    for name, steps in found["steps"].items():
-        lines.append(
-            f"  {name:<20} " + " ".join(f"{found[f'{kind}_ms'][name]:>8.3f}" for kind in KINDS) + f" {steps:>7,}"
-        )
-    return [*lines, f"  {'ratio':<20} " + " ".join(f"{found[f'{kind}_ratio']:>8.3f}" for kind in KINDS)]
+    rows = [[name, *(found[f"{kind}_ms"][name] for kind in KINDS), n] for name, n in found["steps"].items()]
+    rows.append(["ratio", *(found[f"{kind}_ratio"] for kind in KINDS), ""])
+    formats = {"a step of training": "", "min ms": ".3f", "median": ".3f", "mean": ".3f", "steps": ""}
+    return [
+        f"{what} x {found['batch_size']} streams; {counted(found['threads'], 'threads')}",
+        *table_lines(formats, rows),
+    ]

@@ -43,20 +43,22 @@ STUDY_LOCK = ".lock"  # held while a process looks at the study and acts on what
 
 
 def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) -> optuna.Study:
-    """Open the study in a folder, or create it.
+    """Open the study in a folder, or create it; UserError if it was begun with another `question` or is damaged.
 
     `question` is plain data that must stay the same when the study continues: its space, the settings of all trials.
-
-    Raises:
-        UserError: the study in this folder has another question, or its journal is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # The system's lock ends with its process; Optuna's own lock files survive a killed one.
     journal, journal_lock = folder / "journal.log", FileLock(folder / ".journal.lock")
-    with journal_lock:
-        repair(journal)
-    storage = JournalStorage(JournalFileBackend(str(journal), cast("Any", journal_lock)))
+    with journal_lock:  # cut off a last line that is half written, which would spoil the next
+        if journal.exists() and (text := journal.read_bytes())[-1:] != b"\n":
+            os.truncate(journal, text.rfind(b"\n") + 1)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(journal), cast("Any", journal_lock)))
+    except ValueError as error:
+        way = "restore a copy of the file, or begin a new study: search.study=NAME"
+        raise UserError(f"{journal} is damaged: {way}") from error
     direction: Any = f"{mode}imize"
     with lock(folder / STUDY_LOCK, wait=True):
         study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=direction)
@@ -72,20 +74,6 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
                 "compared with new ones; give the new study a name of its own: search.study=NAME"
             )
     return study
-
-
-def repair(journal: Path) -> None:
-    """Cut off a last line that is half written, which would spoil the next; UserError if another line is damaged."""
-    text = journal.read_bytes() if journal.exists() else b""
-    whole = text.rfind(b"\n") + 1
-    if whole < len(text):
-        os.truncate(journal, whole)
-    for number, line in enumerate(text[:whole].splitlines(), 1):
-        try:
-            json.loads(line)
-        except ValueError as error:
-            way = "restore a copy of the file, or begin a new study: search.study=NAME"
-            raise UserError(f"{journal}, line {number} is damaged: {way}") from error
 
 
 def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optuna.Trial | None:
@@ -205,12 +193,9 @@ def run_trial(
 def describe(trial: FrozenTrial) -> str:
     """Return a line about a trial that has just ended: number, result, parameters."""
     note = f" ({trial.user_attrs['note']})" if "note" in trial.user_attrs else ""
-    if trial.state == TrialState.FAIL:
-        result = "failed"
-    elif trial.state == TrialState.PRUNED:
+    result = f"{trial.value:.4f}" if trial.state == TrialState.COMPLETE else "failed"
+    if trial.state == TrialState.PRUNED:
         result = f"pruned after {len(trial.intermediate_values)} points at {trial.user_attrs['best']:.4f}"
-    else:
-        result = f"{trial.value:.4f}"
     return f"trial {trial.number}: {result}{note}  {' '.join(override(*item) for item in trial.params.items())}"
 
 
@@ -279,18 +264,13 @@ def write_plots(study: optuna.Study, folder: Path) -> None:
     import matplotlib.pyplot as plt
     import optuna.visualization.matplotlib as draw
 
-    plots: dict[str, Callable[[optuna.Study], Any]] = {
-        "history": draw.plot_optimization_history,
-        "curves": draw.plot_intermediate_values,
-        "slices": draw.plot_slice,
-        "parallel": draw.plot_parallel_coordinate,
-        "timeline": draw.plot_timeline,
-    }
+    plots = {"history": "optimization_history", "curves": "intermediate_values", "slices": "slice"}
+    plots |= {"parallel": "parallel_coordinate", "timeline": "timeline"}
     folder.mkdir(exist_ok=True)
-    for name, plot in plots.items():
+    for name, function in plots.items():
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # too few trials, or all equal
             warnings.simplefilter("ignore")  # Optuna calls these plots experimental
-            plot(study)
+            getattr(draw, f"plot_{function}")(study)
             figure = plt.gcf()
             figure.set_size_inches(max(8.0, figure.get_figwidth()), max(5.0, figure.get_figheight()))
             figure.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")
