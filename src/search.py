@@ -19,10 +19,7 @@ from src.sweeps.sweep import errors_here
 
 
 def search(root: SearchRoot, name: str, words: Sequence[str]) -> None:
-    """Run trials until the study has as many as wanted, then write what it found.
-
-    `name` is that of the file in conf/search/; `words` are the user's overrides of src.train.
-    """
+    """Run trials until the study `name` has as many as wanted, then write what it found; `words` are for src.train."""
     if not is_installed("optuna"):
         raise UserError("src.search needs the extra search, which is not installed: pip install -e '.[search]'")
     config, words = root.search, [*root.search.words, *words]
@@ -46,7 +43,8 @@ def search(root: SearchRoot, name: str, words: Sequence[str]) -> None:
             while time.monotonic() < end and (trial := studies.next_trial(study, folder, config)) is not None:
                 ended = studies.run_trial(study, trial, folder, words, config.space, known)
                 print(studies.describe(ended), flush=True)
-                signals.raise_if_received()
+                if signals.received() is not None:
+                    raise KeyboardInterrupt
                 failures.append(ended.state.name == "FAIL")
                 if failures[-3:] == [True] * 3:
                     print("three trials in a row have failed: correct what they report first", file=sys.stderr)

@@ -28,7 +28,7 @@ def errors_in_benchmark(config: BenchmarkConfig, overrides: Sequence[str] = ()) 
     given += overrides if options.name != "step" else []
     found = [f"{one}: {keys}" for one in given if one.removeprefix("benchmark.") not in used]
     found += errors_in_values(config, BenchmarkConfig)
-    for name in set(options.models or []) - set(MODELS):
+    for name in sorted(set(options.models or []) - set(MODELS)):
         found.append(f"benchmark.models: {name}: expected some of {', '.join(MODELS)}{nearest(name, MODELS)}")
     if options.out is not None:
         path = user_path(options.out)

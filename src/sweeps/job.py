@@ -49,11 +49,6 @@ class StopSignals:
                 self.first = next((number for number in self._reader.recv(4096) if number in STOP), None)
         return self.first
 
-    def raise_if_received(self) -> None:
-        """Raise KeyboardInterrupt if a signal has come."""
-        if self.received() is not None:
-            raise KeyboardInterrupt
-
     @contextlib.contextmanager
     def handled(self, stop_jobs: Callable[[], None] | None = None) -> Iterator[None]:
         """Handle signals: the first one calls `stop_jobs`, where jobs run elsewhere, or raises KeyboardInterrupt."""
@@ -142,8 +137,8 @@ class JobRunner:
                     action = "resume"  # SLURM has started this job again, so the process in the record is gone
                 if action in TO_DO:
                     self._run(config, folder, action)
-            if here:
-                self.signals.raise_if_received()  # one that came in the last step of a run, which ended as done
+            if here and self.signals.received() is not None:  # in the last step of a run, which ended as done
+                raise KeyboardInterrupt
         except BaseException as error:
             if here or isinstance(error, Exception):
                 raise

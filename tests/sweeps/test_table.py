@@ -88,7 +88,7 @@ def test_what_this_machine_lacks_is_told_once_and_before_job_0(monkeypatch: pyte
     monkeypatch.setattr("src.training.machine.available_accelerators", lambda: {"cpu": 2})
     here, gpu = to_config(compose([])), to_config(compose(["trainer.accelerator=gpu"]))
     (message,) = errors_here([here, gpu, dataclasses.replace(gpu, seed=1)])
-    assert message.startswith("trainer.accelerator=gpu, but torch finds none on this machine")
+    assert message.startswith("trainer.accelerator=gpu, but torch sees none on this machine")
 
 
 def test_auto_threads_take_the_share_that_the_sweep_has_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,17 +77,14 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
 
 
 def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optuna.Trial | None:
-    """Return a trial to run; None when as many as wanted are finished or running.
-
-    Trials whose process died are queued again first. The sampler's seed depends on the trial's number, so that no
-    process proposes what another has proposed.
-    """
+    """Return a trial to run, those of dead processes first; None when as many as wanted are finished or running."""
     with lock(folder / STUDY_LOCK, wait=True):
         # A trial without a process: it died before it could write its own
         _give_up(study, lambda process: process is None or process_ended(process), "its process died")
         trials = study.get_trials(deepcopy=False)
         if sum(trial.state in (*FINISHED, TrialState.RUNNING) for trial in trials) >= search.trials:
             return None
+        # the seed depends on the number, so that no process proposes what another has proposed
         config, seed = search.sampler, search.sampler.seed + 1_000 * len(trials)
         tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup_trials)
         study.sampler = tpe if config.name == "tpe" else optuna.samplers.RandomSampler(seed=seed)
@@ -123,10 +120,9 @@ def pruner(config: PrunerConfig) -> optuna.pruners.BasePruner:
 
 
 class Pruning(Callback):
-    """Report each point of the curve to the study, and stop the run where the study's pruner says so.
+    """Report each line of metrics.jsonl to the study, and stop the run where the pruner says so.
 
-    A point is a line of metrics.jsonl. The pruner counts points and not steps, so that trials of different batch sizes
-    can be compared.
+    The pruner counts lines and not steps, so that trials of different batch sizes can be compared.
     """
 
     def __init__(self, trial: optuna.Trial, monitor: str) -> None:
@@ -157,8 +153,7 @@ def run_trial(
 ) -> FrozenTrial:
     """Run a trial and tell the study its value: the best of the monitored metric, or the worst possible after a NaN.
 
-    `words` are the overrides that all trials share; for `known` see `suggest`. After a signal, which raises
-    KeyboardInterrupt or Interrupted, the trial still counts as running (see `release`).
+    After a signal, which raises KeyboardInterrupt or Interrupted, the trial still counts as running (see `release`).
     """
     with lock(folder / STUDY_LOCK, wait=True):
         chosen = suggest(trial, space, known)
@@ -238,8 +233,7 @@ def write_trials(study: optuna.Study, folder: Path) -> None:
 
 def write_best(study: optuna.Study, folder: Path) -> tuple[Path, str]:
     """Write the best trial's configuration as an experiment; return the file and the command that runs it."""
-    best = study.best_trial
-    name = f"{study.study_name}_best"
+    best, name = study.best_trial, f"{study.study_name}_best"
     path = folder / "conf" / "experiment" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "-m", "src.train", "--config-dir", str(folder / "conf"), f"experiment={name}"])
