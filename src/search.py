@@ -9,7 +9,7 @@ from pathlib import Path
 
 from src.config.compose import compose, compose_and_run, exit_with, to_config
 from src.config.hydra_compat import is_installed
-from src.config.overrides import FLAGS_WITH_A_VALUE, groups
+from src.config.overrides import flags_and_overrides, groups
 from src.config.schema import SearchRoot, to_plain
 from src.errors import UserError
 from src.process import heavy_imports
@@ -61,18 +61,15 @@ def search(root: SearchRoot, name: str, words: Sequence[str]) -> None:
 
 def main() -> None:
     """Answer the command line: `search=NAME` and `search.KEY=...` are ours, other overrides are those of src.train."""
-    ours: list[str] = []
-    words: list[str] = []
-    for given in sys.argv[1:]:
-        value_of_flag = bool(ours) and ours[-1] in FLAGS_WITH_A_VALUE
-        mine = value_of_flag or given.startswith("-") or given.partition("=")[0].split(".")[0] in ("search", "hydra")
-        (ours if mine else words).append(given)
-    if {"-m", "--multirun"} & set(ours):
+    flags, given = flags_and_overrides(sys.argv[1:])
+    ours = [word for word in given if word.partition("=")[0].split(".")[0] in ("search", "hydra")]
+    words = [word for word in given if word not in ours]
+    if {"-m", "--multirun"} & set(flags):
         raise UserError("a search is one study, and its space says what varies: leave -m out")
     names = [word.partition("=")[2] for word in ours if word.startswith("search=")]
-    if not names and not any(word.startswith("-") for word in ours):
+    if not names and not flags:
         raise UserError(f"which search? search=NAME, NAME one of {', '.join(groups().get('search', []))}")
-    compose_and_run("search", SearchRoot, lambda root: search(root, names[-1], words), ours, errors_in_search)
+    compose_and_run("search", SearchRoot, lambda root: search(root, names[-1], words), flags + ours, errors_in_search)
 
 
 if __name__ == "__main__":

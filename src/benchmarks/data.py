@@ -1,7 +1,4 @@
-"""benchmark=data: a large generated text, encoded, opened again and read in windows.
-
-Each measurement is a process of its own, and all have a new cache.
-"""
+"""benchmark=data: a large generated text, encoded, opened again and read in windows, with a new cache."""
 
 from __future__ import annotations
 
@@ -13,23 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from src.benchmarks.measuring import MB, in_own_process, resident, table_lines
+from src.benchmarks.measuring import MB, in_own_process, peak_memory, table_lines
 from src.config.schema import BenchmarkOptions, DataConfig
 
 LETTERS = " etaoinshrd\nlucmfwypvbgkjqxzETAOINSH0123456789äéßœ—"  # the most frequent first
-BLOCK, BLOCKS = 1_000_000, 16  # bytes; the file is made of so many generated blocks in random order
+BLOCK = 1_000_000  # bytes; the file repeats one generated block
 
 
 def make_text(path: Path, size_mb: int, seed: int = 0) -> None:
     """Write `size_mb` million bytes of text: 51 characters, some of them of two and three bytes in UTF-8."""
-    random = np.random.default_rng(seed)
-    letters = np.array(list(LETTERS))
-    shares = 1.0 / np.arange(1, len(letters) + 1)
-    drawn = (random.choice(letters, BLOCK, p=shares / shares.sum()) for _ in range(min(BLOCKS, size_mb)))
-    blocks = ["".join(block).encode()[:BLOCK].decode(errors="ignore").encode().ljust(BLOCK) for block in drawn]
+    shares = 1.0 / np.arange(1, len(LETTERS) + 1)
+    text = "".join(np.random.default_rng(seed).choice(list(LETTERS), BLOCK, p=shares / shares.sum()))
+    block = text.encode()[:BLOCK].decode(errors="ignore").encode().ljust(BLOCK)
     with path.open("wb") as file:
         for _ in range(size_mb):
-            file.write(blocks[random.integers(len(blocks))])
+            file.write(block)
 
 
 def run(options: BenchmarkOptions) -> dict[str, Any]:
@@ -80,7 +75,7 @@ def measure(job: str, path: Path, encoding: str, seq_len: int, batch_size: int, 
             if time.perf_counter() - started > 10:
                 break
         found["characters_per_second"] = characters / (time.perf_counter() - started)
-    return {**found, "peak_mb": round(resident()[1] / MB, 1)}
+    return {**found, "peak_mb": round(peak_memory() / MB, 1)}
 
 
 def table(found: dict[str, Any]) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
 import multiprocessing
+import re
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -60,20 +60,11 @@ def table_lines(formats: Mapping[str, str], rows: Sequence[Sequence[object]]) ->
     return textwrap.indent(text, "  ").splitlines()
 
 
-def reset_peak() -> None:
-    """Reset the peak memory of this process, where the system can (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def resident() -> tuple[float, float]:
-    """Return the bytes of memory of this process, now and at its peak; NaN where the system has no /proc."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return math.nan, math.nan
-    sizes = {line.split(":")[0]: float(line.split()[1]) * 1024 for line in lines if line.startswith("Vm")}
-    return sizes["VmRSS"], sizes["VmHWM"]
+def peak_memory() -> float:
+    """Return the largest number of bytes of memory that this process had; NaN where the system has no /proc."""
+    status = Path("/proc/self/status")  # getrusage would count the parent's memory, too
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    return float(found[1]) * 1024 if found else math.nan
 
 
 def in_own_process(function: Callable[..., Any], *arguments: object) -> Any:

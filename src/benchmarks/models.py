@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from src.benchmarks.measuring import MB, in_own_process, reset_peak, resident, table_lines, take_turns, timed
+from src.benchmarks.measuring import MB, in_own_process, peak_memory, table_lines, take_turns, timed
 from src.config.schema import BenchmarkOptions, ModelConfig, OptimizerConfig, SamplingConfig
 from src.data.vocabulary import Vocabulary
 from src.errors import counted
@@ -107,16 +107,15 @@ def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
 
 
 def measure_memory(name: str, size: Size, threads: int) -> dict[str, float]:
-    """Return megabytes: `peak_mb` of this whole process, `step_mb` what three steps took in addition to the start."""
+    """Return megabytes: `peak_mb` of this whole process, `step_mb` what three steps added to it."""
     use_threads(threads)
     keep_memory()
     Step(name, Size(8, 1, 2, 2, 4))()  # what torch loads at its first step does not belong to the model
     step = Step(name, size)
-    reset_peak()
-    before, _ = resident()
+    before = peak_memory()
     for _ in range(3):
         step()
-    _, peak = resident()
+    peak = peak_memory()
     return {"step_mb": round((peak - before) / MB, 1), "peak_mb": round(peak / MB, 1)}
 
 
@@ -143,9 +142,8 @@ def run_sampling(options: BenchmarkOptions) -> dict[str, Any]:
     use_threads(threads)
     model = build("manual", size).eval().requires_grad_(False)
     rates = {str(streams): sampling_rate(model, size.vocab_size, streams, options.seconds or 0) for streams in STREAMS}
-    ids, seconds = generated(model, 1), []
-    for _ in range(LATE + AROUND):
-        seconds.append(timed(lambda: next(ids)))
+    ids = generated(model, 1)
+    seconds = [timed(lambda: next(ids)) for _ in range(LATE + AROUND)]
     times = {str(first): statistics.median(seconds[first : first + AROUND]) * 1e6 for first in (EARLY, LATE)}
     found = {key: getattr(size, key) for key in ("num_layers", "hidden_size", "vocab_size")}
     return {**found, "threads": threads, "characters_per_second": rates, "microseconds": times}

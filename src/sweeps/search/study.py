@@ -39,6 +39,7 @@ from src.training.run_record import Record
 from src.training.signals import Interrupted
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # plots, and the importances
 STUDY_LOCK = ".lock"  # held while a process looks at the study and acts on what it saw
 
 
@@ -245,9 +246,7 @@ def write_best(study: optuna.Study, folder: Path) -> tuple[Path, str]:
 
 def importances(study: optuna.Study) -> dict[str, float]:
     """Return the share of each parameter in what makes a trial good (PED-ANOVA), largest first."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls the evaluator experimental
-        return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+    return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
 
 
 def write_plots(study: optuna.Study, folder: Path) -> None:
@@ -262,8 +261,7 @@ def write_plots(study: optuna.Study, folder: Path) -> None:
     plots |= {"parallel": "parallel_coordinate", "timeline": "timeline"}
     folder.mkdir(exist_ok=True)
     for name, function in plots.items():
-        with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # too few trials, or all equal
-            warnings.simplefilter("ignore")  # Optuna calls these plots experimental
+        with contextlib.suppress(ValueError, RuntimeError):  # too few trials, or all equal
             getattr(draw, f"plot_{function}")(study)
             figure = plt.gcf()
             figure.set_size_inches(max(8.0, figure.get_figwidth()), max(5.0, figure.get_figheight()))
