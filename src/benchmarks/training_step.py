@@ -23,24 +23,18 @@ OVERRIDES = (
     "data.batch_size=50", "trainer.limit_val_batches=1", "trainer.enable_progress_bar=false",
 )  # fmt: skip
 BLOCK = 20
-KINDS: dict[str, Callable[[list[float]], float]]
-KINDS = {"min": min, "median": statistics.median, "mean": statistics.fmean}
+KINDS: dict[str, Callable[[list[float]], float]] = {"min": min, "median": statistics.median, "mean": statistics.fmean}
 
 
-def training_config(overrides: Sequence[str]) -> Config:
-    """Return the configuration of a training run; UserError with everything that is wrong with the overrides."""
+def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
+    """Time at least `steps` steps of each and return milliseconds, as plain data; the overrides change the run."""
+    overrides = [*OVERRIDES, *overrides]
     if wrong := errors_in_overrides(quote_literals(overrides), Config):
         raise UserError(*wrong.values())
     config: Config = to_config(compose(overrides))
     if errors := errors_in_config(config):
         raise UserError(*errors)
     config.name = config.run_name
-    return config
-
-
-def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
-    """Time at least `steps` steps of each and return milliseconds, as plain data; the overrides change the run."""
-    config = training_config([*OVERRIDES, *overrides])
     with heavy_imports():
         import torch
         from lightning.pytorch.callbacks import Callback

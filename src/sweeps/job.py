@@ -116,7 +116,7 @@ class JobRunner:
     labels: dict[str, str]  # label of each job by folder
 
     def __call__(self, cfg: DictConfig) -> None:
-        """Run one job. What the run raises, SystemExit included, is recorded and does not end the other jobs.
+        """Run one job and record what it raises, SystemExit included, so that it does not end the other jobs.
 
         Only a signal in the sweep's own process, and the end of a SLURM job, which submitit starts again, are raised.
         """
@@ -180,8 +180,8 @@ def in_slurm() -> bool:
 
 
 def first_line(error: object) -> str:
-    """Return the first line of a message that is not empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    """Return the first line of a message."""
+    return str(error).strip().partition("\n")[0]
 
 
 def mark_stopped(folder: Path) -> None:

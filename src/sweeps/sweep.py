@@ -56,7 +56,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
     say(plan.summary())
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
-    progress = Progress(plan.to_do, every=2.0 if sys.stdout.isatty() else 10.0)
+    progress = Progress(plan.to_do)
     stopped_by = _launch(plan, launcher, record, command, progress) if plan.to_do else None
     records = [record_of(job.folder) for job in plan.jobs]
     statuses = [
@@ -150,11 +150,10 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
 
 
 class Progress:
-    """The progress line, read from the jobs' records with any launcher; `every` seconds apart at least."""
+    """The progress line, read from the jobs' records with any launcher."""
 
-    def __init__(self, jobs: Sequence[Job], every: float) -> None:
-        self.jobs, self.every = jobs, every
-        self.began, self.shown_at, self.last = time.time(), 0.0, ""
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs, self.began, self.last = jobs, time.time(), ""
         self.ended: dict[Path, str] = {}
         self.before = {job.folder: _modified(job) for job in jobs}  # records of earlier attempts do not count
         self.stopping = False  # ask running jobs to stop
@@ -181,9 +180,9 @@ class Progress:
         line = f"sweep: {count['done']} of {len(self.jobs)} done"
         line += "".join(f", {count[status]} {status}" for status in ENDED[1:] if count[status])
         line += f", {len(running)} running" if running else ""
-        if line == self.last or time.time() - self.shown_at < self.every:
+        if line == self.last:
             return
-        self.last, self.shown_at = line, time.time()
+        self.last = line
         left = len(self.jobs) - len(self.ended)
         if self.ended and left:
             seconds = (time.time() - self.began) / len(self.ended) * left
@@ -192,11 +191,11 @@ class Progress:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Update every second, in a thread, while the jobs run."""
+        """Update every two seconds, in a thread, while the jobs run."""
         over = threading.Event()
 
         def loop() -> None:
-            while not over.wait(1.0):
+            while not over.wait(2.0):
                 self.update()
 
         thread = threading.Thread(target=loop, daemon=True)

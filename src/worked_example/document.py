@@ -58,11 +58,6 @@ def columns(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(letter) > 0 for letter in text)
 
 
-def visible(text: str) -> str:
-    """Return a text with a visible sign for each blank."""
-    return text.replace(" ", "␣")
-
-
 def wrapped(parts: Iterable[str], width: int) -> list[str]:
     """Join parts with blanks into lines of at most `width` columns; a part that is wider gets a line of its own."""
     lines: list[str] = []
@@ -81,7 +76,7 @@ def _text(block: Block) -> list[str]:
         return [block.text, ("=" if block.level == 1 else "-") * columns(block.text)]
     if isinstance(block, Code):
         return [f"    {line}" for line in block.text.splitlines()]
-    widths = [max(map(columns, column)) for column in zip(*_filled(block), strict=True)]
+    widths = [max(map(columns, column)) for column in zip(block.header, *filter(None, block.rows), strict=True)]
     rows = [block.header, ["-" * width for width in widths], *block.rows]
     parts = [[0]]  # the columns that fit side by side; a narrow first column, which identifies the rows, starts each
     for column in range(1, len(widths)):
@@ -102,14 +97,13 @@ def _markdown(block: Block) -> list[str]:
         return [f"{'#' * block.level} {block.text}".replace("`", r"\`")]
     if isinstance(block, Code):
         return [f"```{block.language}", block.text, "```"]
-    header, *rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in _filled(block)]
+    header, *rows = [
+        [" ".join(cell.split()).replace("|", "\\|") for cell in row]
+        for row in (block.header, *filter(None, block.rows))
+    ]
     code = [[f"`` {cell} ``" if "`" in cell else f"`{cell}`" if cell else "" for cell in row] for row in rows]
     header = [cell.replace("`", r"\`") for cell in header]
     return [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *(f"| {' | '.join(row)} |" for row in code)]
-
-
-def _filled(table: Table) -> list[Sequence[str]]:
-    return [table.header, *filter(None, table.rows)]
 
 
 def page(
@@ -118,7 +112,7 @@ def page(
     """Return the whole page; `symbols` is the vocabulary by ids, `found` what `differences` returns."""
     return [
         *_network(options, symbols, p),
-        *_forward(visible(options.input), visible(options.target), visible(symbols), p, numbers),
+        *_forward(*(text.replace(" ", "␣") for text in (options.input, options.target, symbols)), p, numbers),
         *_backward(p, numbers),
         *_sums(p, numbers),
         Heading("4. The tutorial's page, and its errors"),
