@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
+from tabulate import tabulate  # type: ignore[import-untyped]
 
 MB = 1e6
 TURN = 0.05  # seconds of a turn of something quick, so that its data stays in the caches
@@ -57,7 +57,7 @@ def timed(call: Callable[[], object]) -> float:
 def table_lines(formats: Mapping[str, str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Return the lines of an indented table; `formats` has the number format of each column by its title."""
     text = tabulate(rows, list(formats), "plain", floatfmt=tuple(formats.values()), missingval="-")
-    return textwrap.indent(text, "  ").splitlines()
+    return textwrap.indent(str(text), "  ").splitlines()
 
 
 def peak_memory() -> float:

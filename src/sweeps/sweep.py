@@ -224,7 +224,7 @@ def best_result(record: Mapping[str, Any]) -> str:
 
 def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: Sequence[str]) -> list[str]:
     """Return the lines: status, job, result, seconds and folder of each, failures last; then each failure's error."""
-    from tabulate import tabulate
+    from tabulate import tabulate  # type: ignore[import-untyped]
 
     rows, failures = [], []
     ordered = sorted(zip(jobs, records, statuses, strict=True), key=lambda row: TABLE_ORDER.index(row[2]))

@@ -110,9 +110,10 @@ def page(
     options: ExplainOptions, symbols: str, p: Problem, numbers: Numbers, found: Sequence[Difference]
 ) -> list[Block]:
     """Return the whole page; `symbols` is the vocabulary by ids, `found` what `differences` returns."""
+    visible = [text.replace(" ", "␣") for text in (options.input, options.target, symbols)]
     return [
         *_network(options, symbols, p),
-        *_forward(*(text.replace(" ", "␣") for text in (options.input, options.target, symbols)), p, numbers),
+        *_forward(visible, p, numbers),
         *_backward(p, numbers),
         *_sums(p, numbers),
         Heading("4. The tutorial's page, and its errors"),
@@ -169,7 +170,8 @@ def _network(options: ExplainOptions, symbols: str, p: Problem) -> list[Block]:
     ]
 
 
-def _forward(word: str, target: str, symbols: str, p: Problem, numbers: Numbers) -> list[Block]:
+def _forward(texts: Sequence[str], p: Problem, numbers: Numbers) -> list[Block]:
+    word, target, symbols = texts
     blocks: list[Block] = [Heading("1. Forward")]
     for l in range(len(p.W)):  # noqa: E741  # the equations' letter
         U, W, b, z, h, before = (of(letter, l, p) for letter in ("U", "W", "b", "z_t", "h_t", "h_{t-1}"))
