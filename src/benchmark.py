@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from src.benchmarks import errors_in_benchmark
 from src.config.compose import compose_and_run, exit_with, in_a_sweep
+from src.config.overrides import flags_and_overrides
 from src.config.schema import BenchmarkConfig, BenchmarkOptions, to_plain
 from src.files import to_json
 from src.process import heavy_imports, pipe_may_close, say, write_file
@@ -54,18 +56,11 @@ def measured(options: BenchmarkOptions, overrides: Sequence[str]) -> Iterator[tu
 
 def main() -> None:
     """Run the command line: `benchmark...` and flags are for this command, all else for the run of benchmark=step."""
-    ours: list[str] = []
-    overrides: list[str] = []
-    is_value = False
-    for argument in sys.argv[1:]:
-        key = argument.partition("=")[0].split(".")[0]
-        (ours if is_value or argument.startswith("-") or key in ("benchmark", "hydra") else overrides).append(argument)
-        is_value = argument in ("--config-dir", "-cd", "--cfg", "-c", "--info", "-i", "--package", "-p")
-
-    def check(config: BenchmarkConfig) -> list[str]:
-        return errors_in_benchmark(config, overrides)
-
-    compose_and_run("benchmark", BenchmarkConfig, lambda config: benchmark(config, overrides), ours, check)
+    flags, given = flags_and_overrides(sys.argv[1:])
+    ours = [word for word in given if word.partition("=")[0].split(".")[0] in ("benchmark", "hydra")]
+    overrides = [word for word in given if word not in ours]
+    check = partial(errors_in_benchmark, overrides=overrides)
+    compose_and_run("benchmark", BenchmarkConfig, partial(benchmark, overrides=overrides), flags + ours, check)
 
 
 if __name__ == "__main__":

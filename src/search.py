@@ -9,7 +9,7 @@ from pathlib import Path
 
 from src.config.compose import compose, compose_and_run, exit_with, to_config
 from src.config.hydra_compat import is_installed
-from src.config.overrides import FLAGS_WITH_A_VALUE, groups
+from src.config.overrides import flags_and_overrides, groups
 from src.config.schema import SearchRoot, to_plain
 from src.errors import UserError
 from src.process import heavy_imports
@@ -19,10 +19,7 @@ from src.sweeps.sweep import errors_here
 
 
 def search(root: SearchRoot, name: str, words: Sequence[str]) -> None:
-    """Run trials until the study has as many as wanted, then write what it found.
-
-    `name` is that of the file in conf/search/; `words` are the user's overrides of src.train.
-    """
+    """Run trials until the study `name` has as many as wanted, then write what it found; `words` are for src.train."""
     if not is_installed("optuna"):
         raise UserError("src.search needs the extra search, which is not installed: pip install -e '.[search]'")
     config, words = root.search, [*root.search.words, *words]
@@ -46,7 +43,8 @@ def search(root: SearchRoot, name: str, words: Sequence[str]) -> None:
             while time.monotonic() < end and (trial := studies.next_trial(study, folder, config)) is not None:
                 ended = studies.run_trial(study, trial, folder, words, config.space, known)
                 print(studies.describe(ended), flush=True)
-                signals.raise_if_received()
+                if signals.received() is not None:
+                    raise KeyboardInterrupt
                 failures.append(ended.state.name == "FAIL")
                 if failures[-3:] == [True] * 3:
                     print("three trials in a row have failed: correct what they report first", file=sys.stderr)
@@ -63,18 +61,15 @@ def search(root: SearchRoot, name: str, words: Sequence[str]) -> None:
 
 def main() -> None:
     """Answer the command line: `search=NAME` and `search.KEY=...` are ours, other overrides are those of src.train."""
-    ours: list[str] = []
-    words: list[str] = []
-    for given in sys.argv[1:]:
-        value_of_flag = bool(ours) and ours[-1] in FLAGS_WITH_A_VALUE
-        mine = value_of_flag or given.startswith("-") or given.partition("=")[0].split(".")[0] in ("search", "hydra")
-        (ours if mine else words).append(given)
-    if {"-m", "--multirun"} & set(ours):
+    flags, given = flags_and_overrides(sys.argv[1:])
+    ours = [word for word in given if word.partition("=")[0].split(".")[0] in ("search", "hydra")]
+    words = [word for word in given if word not in ours]
+    if {"-m", "--multirun"} & set(flags):
         raise UserError("a search is one study, and its space says what varies: leave -m out")
     names = [word.partition("=")[2] for word in ours if word.startswith("search=")]
-    if not names and not any(word.startswith("-") for word in ours):
+    if not names and not flags:
         raise UserError(f"which search? search=NAME, NAME one of {', '.join(groups().get('search', []))}")
-    compose_and_run("search", SearchRoot, lambda root: search(root, names[-1], words), ours, errors_in_search)
+    compose_and_run("search", SearchRoot, lambda root: search(root, names[-1], words), flags + ours, errors_in_search)
 
 
 if __name__ == "__main__":

@@ -22,24 +22,14 @@ MODELS = ("cell", "stacked", "manual", "stacked_bf16", "manual_bf16", "lstm", "g
 
 def errors_in_benchmark(config: BenchmarkConfig, overrides: Sequence[str] = ()) -> list[str]:
     """Return all errors, one text each; `overrides` of src.train are for benchmark=step alone, which trains a run."""
-    options, found = config.benchmark, []
-    used = BENCHMARK_KEYS[options.name]
-    for override in overrides if options.name != "step" else ():
-        key = override.partition("=")[0].rpartition(".")[2]
-        like = nearest(f"benchmark.{key}", [f"benchmark.{one}" for one in used])
-        found.append(f"{override}: benchmark={options.name} takes keys of benchmark alone{like}")
-    for key, value in vars(options).items():
-        if value is not None and key not in ("name", "out", *used):
-            keys = ", ".join((*used, "out"))
-            found.append(f"benchmark.{key} is not used by benchmark={options.name}, which has {keys}")
+    options, used = config.benchmark, ("out", *BENCHMARK_KEYS[config.benchmark.name])
+    keys = f"benchmark={options.name} takes benchmark.KEY, where KEY is one of {', '.join(used)}"
+    given = [f"benchmark.{key}" for key, value in vars(options).items() if value is not None and key != "name"]
+    given += overrides if options.name != "step" else []
+    found = [f"{one}: {keys}" for one in given if one.removeprefix("benchmark.") not in used]
     found += errors_in_values(config, BenchmarkConfig)
-    for name in options.models or []:
-        if name not in MODELS:
-            found.append(f"benchmark.models: {name}: expected some of {', '.join(MODELS)}{nearest(name, MODELS)}")
-    if options.models == []:
-        found.append(f"benchmark.models is empty: expected some of {', '.join(MODELS)}")
-    if options.vocab_size == 1:
-        found.append("benchmark.vocab_size=1: expected at least 2; with one character there is nothing to learn")
+    for name in sorted(set(options.models or []) - set(MODELS)):
+        found.append(f"benchmark.models: {name}: expected some of {', '.join(MODELS)}{nearest(name, MODELS)}")
     if options.out is not None:
         path = user_path(options.out)
         if path.is_dir() or not os.access(path.parent, os.W_OK):

@@ -1,7 +1,4 @@
-"""benchmark=data: a large generated text, encoded, opened again and read in windows.
-
-Each measurement is a process of its own, and all have a new cache.
-"""
+"""benchmark=data: a large generated text, encoded, opened again and read in windows, with a new cache."""
 
 from __future__ import annotations
 
@@ -13,23 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from src.benchmarks.measuring import MB, in_own_process, resident
+from src.benchmarks.measuring import MB, in_own_process, peak_memory, table_lines
 from src.config.schema import BenchmarkOptions, DataConfig
 
 LETTERS = " etaoinshrd\nlucmfwypvbgkjqxzETAOINSH0123456789äéßœ—"  # the most frequent first
-BLOCK, BLOCKS = 1_000_000, 16  # bytes; the file is made of so many generated blocks in random order
+BLOCK = 1_000_000  # bytes; the file repeats one generated block
 
 
 def make_text(path: Path, size_mb: int, seed: int = 0) -> None:
     """Write `size_mb` million bytes of text: 51 characters, some of them of two and three bytes in UTF-8."""
-    random = np.random.default_rng(seed)
-    letters = np.array(list(LETTERS))
-    shares = 1.0 / np.arange(1, len(letters) + 1)
-    drawn = (random.choice(letters, BLOCK, p=shares / shares.sum()) for _ in range(min(BLOCKS, size_mb)))
-    blocks = ["".join(block).encode()[:BLOCK].decode(errors="ignore").encode().ljust(BLOCK) for block in drawn]
+    shares = 1.0 / np.arange(1, len(LETTERS) + 1)
+    text = "".join(np.random.default_rng(seed).choice(list(LETTERS), BLOCK, p=shares / shares.sum()))
+    block = text.encode()[:BLOCK].decode(errors="ignore").encode().ljust(BLOCK)
     with path.open("wb") as file:
         for _ in range(size_mb):
-            file.write(blocks[random.integers(len(blocks))])
+            file.write(block)
 
 
 def run(options: BenchmarkOptions) -> dict[str, Any]:
@@ -80,22 +75,18 @@ def measure(job: str, path: Path, encoding: str, seq_len: int, batch_size: int, 
             if time.perf_counter() - started > 10:
                 break
         found["characters_per_second"] = characters / (time.perf_counter() - started)
-    return {**found, "peak_mb": round(resident()[1] / MB, 1)}
+    return {**found, "peak_mb": round(peak_memory() / MB, 1)}
 
 
 def table(found: dict[str, Any]) -> list[str]:
     """Return the table."""
-    lines = [f"a generated text of {found['bytes'] / MB:,.0f} MB; each row is a process of its own"]
-    lines.append(f"  {'':<39} {'seconds':>8} {'MB/s':>8} {'peak MB':>8}")
-    for encoding, m in found["encode"].items():
-        what = f"encoded in {encoding}, the first start"
-        lines.append(f"  {what:<39} {m['seconds']:>8.2f} {m['mb_per_second']:>8.0f} {m['peak_mb']:>8,.0f}")
-    for corpus, m in found["second_start"].items():
-        what = f"first batch of a second start, {corpus}"
-        lines.append(f"  {what:<39} {m['seconds']:>8.2f} {'':>8} {m['peak_mb']:>8,.0f}")
+    measured = {f"encoded in {encoding}, the first start": m for encoding, m in found["encode"].items()}
+    measured |= {f"first batch of a second start, {corpus}": m for corpus, m in found["second_start"].items()}
+    rows = [[what, m["seconds"], m.get("mb_per_second"), m["peak_mb"]] for what, m in measured.items()]
     (seq_len, batch_size), loader = found["window"], found["loader"]
     return [
-        *lines,
+        f"a generated text of {found['bytes'] / MB:,.0f} MB; each row is a process of its own",
+        *table_lines({"": "", "seconds": ".2f", "MB/s": ".0f", "peak MB": ",.0f"}, rows),
         f"  a second start of this text takes {found['seconds_more_than_tiny']:.2f} s more than one of a tiny text, "
         "whole process",
         f"  the loader alone yields {loader['characters_per_second'] / 1e6:,.0f} million characters/s, in windows of "

@@ -1,16 +1,19 @@
-"""Calls timed in turns, the peak memory of this process, and measurements in a process of their own."""
+"""Calls timed in turns, the peak memory of this process, measurements in a process of their own, and tables."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
 import multiprocessing
+import re
+import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate  # type: ignore[import-untyped]
 
 MB = 1e6
 TURN = 0.05  # seconds of a turn of something quick, so that its data stays in the caches
@@ -20,14 +23,9 @@ AT_LEAST = 5  # rounds, however long they take
 def take_turns(
     calls: Mapping[str, Callable[[], object]], seconds: float, rounds: int | None = None
 ) -> dict[str, list[float]]:
-    """Time calls round-robin, every second round in reverse order, so that other load on the machine affects all.
+    """Return the seconds of each call, made in turns so that other load on the machine affects all.
 
-    Args:
-        calls: what is timed, by name. Each is called twice before.
-        seconds: how long all of it may take; at least AT_LEAST rounds are made.
-        rounds: a number of rounds instead.
-
-    Returns the seconds of each call.
+    Each is called twice before; then come `rounds`, or as many as `seconds` allow, at least AT_LEAST.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     repeats = {}
@@ -56,20 +54,17 @@ def timed(call: Callable[[], object]) -> float:
     return max(time.perf_counter() - started, 1e-9)
 
 
-def reset_peak() -> None:
-    """Reset the peak memory of this process, where the system can (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+def table_lines(formats: Mapping[str, str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Return the lines of an indented table; `formats` has the number format of each column by its title."""
+    text = tabulate(rows, list(formats), "plain", floatfmt=tuple(formats.values()), missingval="-")
+    return textwrap.indent(str(text), "  ").splitlines()
 
 
-def resident() -> tuple[float, float]:
-    """Return the bytes of memory of this process, now and at its peak; NaN where the system has no /proc."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return math.nan, math.nan
-    sizes = {line.split(":")[0]: float(line.split()[1]) * 1024 for line in lines if line.startswith("Vm")}
-    return sizes["VmRSS"], sizes["VmHWM"]
+def peak_memory() -> float:
+    """Return the largest number of bytes of memory that this process had; NaN where the system has no /proc."""
+    status = Path("/proc/self/status")  # getrusage would count the parent's memory, too
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    return float(found[1]) * 1024 if found else math.nan
 
 
 def in_own_process(function: Callable[..., Any], *arguments: object) -> Any:

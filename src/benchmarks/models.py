@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from src.benchmarks.measuring import MB, in_own_process, reset_peak, resident, take_turns, timed
+from src.benchmarks.measuring import MB, in_own_process, peak_memory, table_lines, take_turns, timed
 from src.config.schema import BenchmarkOptions, ModelConfig, OptimizerConfig, SamplingConfig
 from src.data.vocabulary import Vocabulary
+from src.errors import counted
 from src.inference.generate import decoded, generate_ids
 from src.models.language_model import LanguageModel, State, build_model, detached
 from src.process import threads_for, use_threads
@@ -32,7 +33,7 @@ class Size(NamedTuple):
     vocab_size: int = 65  # Tiny Shakespeare's
 
     def __str__(self) -> str:
-        layers = f"{self.num_layers} layer{'s' * (self.num_layers > 1)} of {self.hidden_size} units"
+        layers = f"{counted(self.num_layers, 'layers')} of {self.hidden_size} units"
         return f"{layers}, windows of {self.seq_len} steps x {self.batch_size} streams, {self.vocab_size} characters"
 
 
@@ -106,36 +107,26 @@ def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
 
 
 def measure_memory(name: str, size: Size, threads: int) -> dict[str, float]:
-    """Return megabytes: `peak_mb` of this whole process, `step_mb` what three steps took in addition to the start."""
+    """Return megabytes: `peak_mb` of this whole process, `step_mb` what three steps added to it."""
     use_threads(threads)
     keep_memory()
     Step(name, Size(8, 1, 2, 2, 4))()  # what torch loads at its first step does not belong to the model
     step = Step(name, size)
-    reset_peak()
-    before, _ = resident()
+    before = peak_memory()
     for _ in range(3):
         step()
-    _, peak = resident()
+    peak = peak_memory()
     return {"step_mb": round((peak - before) / MB, 1), "peak_mb": round(peak / MB, 1)}
 
 
 def models_table(found: dict[str, Any]) -> list[str]:
     """Return the table of one size."""
     size = Size(*(found[field] for field in Size._fields))
-    columns = {
-        "min ms": ("min_ms", 8, ".2f"),
-        "median": ("median_ms", 8, ".2f"),
-        "char/s": ("characters_per_second", 9, ",.0f"),
-        "x stacked": ("times_as_fast_as_stacked", 9, ".2f"),
-        "step MB": ("step_mb", 8, ",.0f"),
-        "peak MB": ("peak_mb", 8, ",.0f"),
-    }
-    titles = " ".join(f"{title:>{width}}" for title, (_, width, _) in columns.items())
-    lines = [f"{size}; {found['threads']} thread{'s' * (found['threads'] > 1)}", f"  {'model':<12} {titles}"]
-    for name, m in found["models"].items():
-        cells = [f"{format(m[key], form) if key in m else '-':>{width}}" for key, width, form in columns.values()]
-        lines.append(f"  {name:<12} {' '.join(cells)}")
-    return lines
+    formats = {"model": "", "min ms": ".2f", "median": ".2f", "char/s": ",.0f", "x stacked": ".2f"}
+    keys = ("min_ms", "median_ms", "characters_per_second", "times_as_fast_as_stacked", "step_mb", "peak_mb")
+    rows = [[name, *map(measured.get, keys)] for name, measured in found["models"].items()]
+    lines = table_lines(formats | {"step MB": ",.0f", "peak MB": ",.0f"}, rows)
+    return [f"{size}; {counted(found['threads'], 'threads')}", *lines]
 
 
 # benchmark=sampling: cell and stacked generate by the same steps as manual
@@ -151,9 +142,8 @@ def run_sampling(options: BenchmarkOptions) -> dict[str, Any]:
     use_threads(threads)
     model = build("manual", size).eval().requires_grad_(False)
     rates = {str(streams): sampling_rate(model, size.vocab_size, streams, options.seconds or 0) for streams in STREAMS}
-    ids, seconds = generated(model, 1), []
-    for _ in range(LATE + AROUND):
-        seconds.append(timed(lambda: next(ids)))
+    ids = generated(model, 1)
+    seconds = [timed(lambda: next(ids)) for _ in range(LATE + AROUND)]
     times = {str(first): statistics.median(seconds[first : first + AROUND]) * 1e6 for first in (EARLY, LATE)}
     found = {key: getattr(size, key) for key in ("num_layers", "hidden_size", "vocab_size")}
     return {**found, "threads": threads, "characters_per_second": rates, "microseconds": times}
@@ -181,8 +171,7 @@ def sampling_table(found: dict[str, Any]) -> list[str]:
     what = f"model=manual, {found['num_layers']} x {found['hidden_size']} units, {found['vocab_size']} characters"
     early, late = found["microseconds"].values()
     return [
-        f"{what}; {found['threads']} thread{'s' * (found['threads'] > 1)}",
-        f"  {'streams':<8} {'characters/s':>14}",
-        *(f"  {streams:<8} {rate:>14,.0f}" for streams, rate in found["characters_per_second"].items()),
+        f"{what}; {counted(found['threads'], 'threads')}",
+        *table_lines({"streams": "", "characters/s": ",.0f"}, list(found["characters_per_second"].items())),
         f"  the {EARLY}th character took {early:.0f} us, the {LATE:,}th {late:.0f} us (one stream)",
     ]

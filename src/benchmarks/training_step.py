@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.benchmarks.measuring import table_lines
 from src.config.checks import errors_in_config
 from src.config.compose import compose, to_config
 from src.config.overrides import errors_in_overrides, quote_literals
 from src.config.schema import Config
-from src.errors import UserError
+from src.errors import UserError, counted
 from src.process import heavy_imports
 
 OVERRIDES = (
@@ -22,24 +23,18 @@ OVERRIDES = (
     "data.batch_size=50", "trainer.limit_val_batches=1", "trainer.enable_progress_bar=false",
 )  # fmt: skip
 BLOCK = 20
-KINDS: dict[str, Callable[[list[float]], float]]
-KINDS = {"min": min, "median": statistics.median, "mean": statistics.fmean}
+KINDS: dict[str, Callable[[list[float]], float]] = {"min": min, "median": statistics.median, "mean": statistics.fmean}
 
 
-def training_config(overrides: Sequence[str]) -> Config:
-    """Return the configuration of a training run; UserError with everything that is wrong with the overrides."""
+def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
+    """Time at least `steps` steps of each and return milliseconds, as plain data; the overrides change the run."""
+    overrides = [*OVERRIDES, *overrides]
     if wrong := errors_in_overrides(quote_literals(overrides), Config):
         raise UserError(*wrong.values())
     config: Config = to_config(compose(overrides))
     if errors := errors_in_config(config):
         raise UserError(*errors)
     config.name = config.run_name
-    return config
-
-
-def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
-    """Time at least `steps` steps of each and return milliseconds, as plain data; the overrides change the run."""
-    config = training_config([*OVERRIDES, *overrides])
     with heavy_imports():
         import torch
         from lightning.pytorch.callbacks import Callback
@@ -54,7 +49,7 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {"framework": [], "bare loop": []}
 
     class TakeTurns(Callback):
-        """Times the framework's steps, and after each block of them as many bare steps."""
+        """Time the framework's steps, and after each block of them as many bare steps."""
 
         started: float | None = None
         count = 0
@@ -124,10 +119,10 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> list[str]:
     """Return the table."""
     what = f"model={found['name']}, {found['num_layers']} x {found['hidden_size']} units, windows of {found['seq_len']}"
-    lines = [f"{what} x {found['batch_size']} streams; {found['threads']} thread{'s' * (found['threads'] > 1)}"]
-    lines.append(f"  {'a step of training':<20} {'min ms':>8} {'median':>8} {'mean':>8} {'steps':>7}")
-    for name, steps in found["steps"].items():
-        lines.append(
-            f"  {name:<20} " + " ".join(f"{found[f'{kind}_ms'][name]:>8.3f}" for kind in KINDS) + f" {steps:>7,}"
-        )
-    return [*lines, f"  {'ratio':<20} " + " ".join(f"{found[f'{kind}_ratio']:>8.3f}" for kind in KINDS)]
+    rows = [[name, *(found[f"{kind}_ms"][name] for kind in KINDS), n] for name, n in found["steps"].items()]
+    rows.append(["ratio", *(found[f"{kind}_ratio"] for kind in KINDS), ""])
+    formats = {"a step of training": "", "min ms": ".3f", "median": ".3f", "mean": ".3f", "steps": ""}
+    return [
+        f"{what} x {found['batch_size']} streams; {counted(found['threads'], 'threads')}",
+        *table_lines(formats, rows),
+    ]

@@ -13,6 +13,7 @@ the warning about `hydra/launcher/NAME`          our presets replace the plugins
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import os
@@ -61,10 +62,9 @@ def error_in_launcher(name: str) -> str | None:
 
 def is_installed(module: str) -> bool:
     """Whether a module could be imported; it is not imported."""
-    try:
+    with contextlib.suppress(ModuleNotFoundError):  # hydra_plugins
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
+    return False
 
 
 class RememberingLoader(ConfigLoaderImpl):

@@ -49,11 +49,6 @@ class StopSignals:
                 self.first = next((number for number in self._reader.recv(4096) if number in STOP), None)
         return self.first
 
-    def raise_if_received(self) -> None:
-        """Raise KeyboardInterrupt if a signal has come."""
-        if self.received() is not None:
-            raise KeyboardInterrupt
-
     @contextlib.contextmanager
     def handled(self, stop_jobs: Callable[[], None] | None = None) -> Iterator[None]:
         """Handle signals: the first one calls `stop_jobs`, where jobs run elsewhere, or raises KeyboardInterrupt."""
@@ -121,7 +116,7 @@ class JobRunner:
     labels: dict[str, str]  # label of each job by folder
 
     def __call__(self, cfg: DictConfig) -> None:
-        """Run one job. What the run raises, SystemExit included, is recorded and does not end the other jobs.
+        """Run one job and record what it raises, SystemExit included, so that it does not end the other jobs.
 
         Only a signal in the sweep's own process, and the end of a SLURM job, which submitit starts again, are raised.
         """
@@ -142,8 +137,8 @@ class JobRunner:
                     action = "resume"  # SLURM has started this job again, so the process in the record is gone
                 if action in TO_DO:
                     self._run(config, folder, action)
-            if here:
-                self.signals.raise_if_received()  # one that came in the last step of a run, which ended as done
+            if here and self.signals.received() is not None:  # in the last step of a run, which ended as done
+                raise KeyboardInterrupt
         except BaseException as error:
             if here or isinstance(error, Exception):
                 raise
@@ -185,8 +180,8 @@ def in_slurm() -> bool:
 
 
 def first_line(error: object) -> str:
-    """Return the first line of a message that is not empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    """Return the first line of a message."""
+    return str(error).strip().partition("\n")[0]
 
 
 def mark_stopped(folder: Path) -> None:

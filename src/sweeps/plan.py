@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import secrets
@@ -10,7 +9,8 @@ import shlex
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,7 @@ class Plan:
         count = Counter(job.action for job in self.jobs)
         to_do = ", ".join(f"{count[action]} to {action}" for action in TO_DO if count[action])
         parts = [f"{count['skip']} done", f"{len(self.to_do)} to do" + (f" ({to_do})" if to_do else "")]
-        if count["wait"]:
-            parts.append(f"{count['wait']} running in another process")
+        parts += [f"{count['wait']} running in another process"] * (count["wait"] > 0)
         parts.append(counted(len(self.duplicates), "duplicates"))
         return f"{counted(len(self.jobs) + len(self.duplicates), 'jobs')}: {', '.join(parts)}"
 
@@ -95,10 +94,9 @@ def make_plan(composed: Sequence[ComposedJob]) -> Plan:
 
 
 def status_of(folder: Path, config: Config) -> str:
-    """Return the status of a job.
+    """Return the status of a job, a key of ACTIONS.
 
-    new (no folder), done, failed, stopped (by a signal), running, interrupted (its record says running, but its process
-    is gone), other (no run, or a run whose stored configuration differs in what can change the result).
+    interrupted: its record says running, but its process is gone; other: no run, or a run with other settings.
     """
     if not folder.exists():
         return "new"
@@ -147,8 +145,7 @@ def process_ended(process: Mapping[str, Any]) -> bool:
 def is_gone(record: Mapping[str, Any], folder: Path) -> bool:
     """Whether the process in a run's record trains no more: it has ended, or it holds no lock on the run.
 
-    The lock alone decides on this machine: a process number may belong to another process by now, or to another
-    container. On another machine, nothing in the folder must have changed for a quarter of an hour, too.
+    The lock decides, for a process number may be in use again. A run of another machine must be silent, too.
     """
     process = record.get("process") or {}
     if process_ended(process):
@@ -168,13 +165,11 @@ def archive(folder: Path) -> Path:
     return target
 
 
-@contextlib.contextmanager
-def claim(folder: Path) -> Iterator[bool]:
-    """Reserve a job for this process; yield False if another process has it."""
+def claim(folder: Path) -> AbstractContextManager[bool]:
+    """Reserve a job for this process; the context is False if another process has it."""
     locks = folder.parent / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with lock(locks / folder.name) as mine:
-        yield mine
+    return lock(locks / folder.name)
 
 
 class SweepRecord:

@@ -10,10 +10,9 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +26,18 @@ from src.process import heavy_imports
 from src.sweeps.job import JobRunner, StopSignals, children_without_ctrl_c, first_line
 from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of, this_process
 from src.training.console import say
-from src.training.machine import check_monitor, check_prompt
+from src.training.machine import check_machine, check_monitor, check_prompt
 from src.training.run_record import now
 
 WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")  # of the data group; not of the text
 OTHER_MACHINES = ("submitit_slurm", "ray")  # launchers whose jobs may run on machines with other files
 ENDED = ("done", "failed", "stopped")
+HEADER = ("status", "job", "best", "seconds", "folder")
 TABLE_ORDER = ("done", "running", "stopped", "interrupted", "not run", "failed")
 
 
 def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -> int:
-    """Run what is missing of a sweep; return its exit code: 0 if all jobs are done, 1, or 128 + the signal.
-
-    Raises UserError before job 0 if a job needs what is missing: a text, a GPU, weights, the launcher's scheduler.
-    """
+    """Run what is missing of a sweep; return its exit code: 0 if all jobs are done, 1, or 128 + the signal."""
     plan = make_plan(jobs)
     if jobs[0].config.sweep.dry_run:
         say("\n".join(plan.lines()))
@@ -59,7 +56,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
     say(plan.summary())
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
-    progress = Progress(plan.to_do, every=2.0 if sys.stdout.isatty() else 10.0)
+    progress = Progress(plan.to_do)
     stopped_by = _launch(plan, launcher, record, command, progress) if plan.to_do else None
     records = [record_of(job.folder) for job in plan.jobs]
     statuses = [
@@ -79,33 +76,26 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
 def errors_here(configs: Sequence[Config]) -> list[str]:
     """Return what the texts, this machine and stored weights say against jobs; torch is imported only where needed."""
     errors: dict[str, None] = {}
-
-    def collect(check: Callable[[Any], object], values: Iterable[Any]) -> None:
-        for value in values:
-            try:
-                check(value)
-            except UserError as error:
-                errors.update(dict.fromkeys(error.messages))
-
-    by_text: dict[str, list[Config]] = defaultdict(list)
+    corpora: dict[str, Corpus | None] = {}
+    sources: set[str] = set()
     for config in configs:
-        options = {key: value for key, value in to_plain(config.data).items() if key not in WINDOW_KEYS}
-        by_text[str(options)].append(config)
-    for group in by_text.values():
+        text = str({key: value for key, value in to_plain(config.data).items() if key not in WINDOW_KEYS})
+        source = str([config.init_from, config.model])
         try:
-            corpus = open_corpus(group[0].data)
+            if text not in corpora:
+                corpora[text] = None  # if it cannot be opened, it is not tried again
+                corpora[text] = open_corpus(config.data)
+            if (corpus := corpora[text]) is not None:
+                _check_text(corpus, config)
+            if config.trainer.accelerator != "cpu":
+                check_machine(config.trainer)
+            if config.init_from and source not in sources:
+                sources.add(source)
+                with heavy_imports():
+                    from src.training.run import source_of
+                source_of(config)
         except UserError as error:
             errors.update(dict.fromkeys(error.messages))
-        else:
-            collect(partial(_check_text, corpus), group)
-    if trainers := [config.trainer for config in configs if config.trainer.accelerator != "cpu"]:
-        with heavy_imports():
-            from src.training.machine import check_machine
-        collect(check_machine, trainers)
-    if started := {str([config.init_from, config.model]): config for config in configs if config.init_from}:
-        with heavy_imports():
-            from src.training.run import source_of
-        collect(source_of, started.values())
     return list(errors)
 
 
@@ -160,11 +150,10 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
 
 
 class Progress:
-    """The progress line, read from the jobs' records with any launcher; `every` seconds apart at least."""
+    """The progress line, read from the jobs' records with any launcher."""
 
-    def __init__(self, jobs: Sequence[Job], every: float) -> None:
-        self.jobs, self.every = jobs, every
-        self.began, self.shown_at, self.last = time.time(), 0.0, ""
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs, self.began, self.last = jobs, time.time(), ""
         self.ended: dict[Path, str] = {}
         self.before = {job.folder: _modified(job) for job in jobs}  # records of earlier attempts do not count
         self.stopping = False  # ask running jobs to stop
@@ -191,9 +180,9 @@ class Progress:
         line = f"sweep: {count['done']} of {len(self.jobs)} done"
         line += "".join(f", {count[status]} {status}" for status in ENDED[1:] if count[status])
         line += f", {len(running)} running" if running else ""
-        if line == self.last or time.time() - self.shown_at < self.every:
+        if line == self.last:
             return
-        self.last, self.shown_at = line, time.time()
+        self.last = line
         left = len(self.jobs) - len(self.ended)
         if self.ended and left:
             seconds = (time.time() - self.began) / len(self.ended) * left
@@ -202,11 +191,11 @@ class Progress:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Update every second, in a thread, while the jobs run."""
+        """Update every two seconds, in a thread, while the jobs run."""
         over = threading.Event()
 
         def loop() -> None:
-            while not over.wait(1.0):
+            while not over.wait(2.0):
                 self.update()
 
         thread = threading.Thread(target=loop, daemon=True)
@@ -235,7 +224,9 @@ def best_result(record: Mapping[str, Any]) -> str:
 
 def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: Sequence[str]) -> list[str]:
     """Return the lines: status, job, result, seconds and folder of each, failures last; then each failure's error."""
-    rows, failures = [("status", "job", "best", "seconds", "folder")], []
+    from tabulate import tabulate  # type: ignore[import-untyped]
+
+    rows, failures = [], []
     ordered = sorted(zip(jobs, records, statuses, strict=True), key=lambda row: TABLE_ORDER.index(row[2]))
     for job, record, status in ordered:
         if status == "not run":  # the record is that of an earlier attempt
@@ -247,8 +238,7 @@ def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: S
             message = first_line(error.get("message", ""))
             failures.append(f"failed: {job.label}: {error.get('type', 'unknown')}: {message}")
             failures.append(f"        its traceback: {job.folder / 'train.log'}")
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows] + failures
+    return [*tabulate(rows, HEADER, "plain", disable_numparse=True).splitlines(), *failures]
 
 
 def summary(statuses: Sequence[str]) -> str:

@@ -74,10 +74,7 @@ class Numbers:
 
 
 def build_problem(options: ExplainOptions, symbols: str) -> Problem:
-    """Return the untrained network of `python -m src.train model=manual seed=...` in float64, and the sequence.
-
-    `symbols` is the vocabulary in the order of its ids.
-    """
+    """Return the untrained network of `python -m src.train model=manual seed=...` in float64, and the sequence."""
     ids, targets = (
         torch.tensor([symbols.index(letter) for letter in text]) for text in (options.input, options.target)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,6 @@ from src.worked_example.bptt_example import Difference, Numbers, Problem
 WIDTH = 100  # columns of a terminal
 INDENT, GAP = " ", "   "  # before a table, and between its columns
 TOLERANCE = 1e-12  # rounding in float64 stays far below
-PAGE_INPUT = (1, 2, 2, 2, 3)  # x_data of the tutorial's script, over e h l o
 
 
 class Heading(NamedTuple):
@@ -44,9 +42,9 @@ class Table(NamedTuple):
 Block = str | Heading | Code | Table  # a str is a paragraph
 
 
-def as_text(blocks: Iterable[Block], width: int = WIDTH) -> str:
-    """Return the page for a terminal, no line longer than `width`, except for a single cell that is wider."""
-    return "\n\n".join("\n".join(line.rstrip() for line in _text(block, width)) for block in blocks) + "\n"
+def as_text(blocks: Iterable[Block]) -> str:
+    """Return the page for a terminal, no line longer than WIDTH, except for a single cell that is wider."""
+    return "\n\n".join("\n".join(line.rstrip() for line in _text(block)) for block in blocks) + "\n"
 
 
 def as_markdown(blocks: Iterable[Block]) -> str:
@@ -60,11 +58,6 @@ def columns(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(letter) > 0 for letter in text)
 
 
-def visible(text: str) -> str:
-    """Return a text with a visible sign for each blank."""
-    return text.replace(" ", "␣")
-
-
 def wrapped(parts: Iterable[str], width: int) -> list[str]:
     """Join parts with blanks into lines of at most `width` columns; a part that is wider gets a line of its own."""
     lines: list[str] = []
@@ -76,33 +69,25 @@ def wrapped(parts: Iterable[str], width: int) -> list[str]:
     return lines
 
 
-def _text(block: Block, width: int) -> list[str]:
+def _text(block: Block) -> list[str]:
     if isinstance(block, str):
-        return wrapped(block.split(" "), width)
+        return wrapped(block.split(" "), WIDTH)
     if isinstance(block, Heading):
         return [block.text, ("=" if block.level == 1 else "-") * columns(block.text)]
     if isinstance(block, Code):
         return [f"    {line}" for line in block.text.splitlines()]
-    widths = [max(map(columns, column)) for column in zip(*_filled(block), strict=True)]
+    widths = [max(map(columns, column)) for column in zip(block.header, *filter(None, block.rows), strict=True)]
     rows = [block.header, ["-" * width for width in widths], *block.rows]
-    lines: list[str] = []
-    for part in _parts(widths, width):
-        padded = [[row[c] + " " * (widths[c] - columns(row[c])) for c in part] if row else [] for row in rows]
-        lines += [""] * bool(lines) + [INDENT + GAP.join(cells) if cells else "" for cells in padded]
-    return lines
-
-
-def _parts(widths: Sequence[int], width: int) -> list[list[int]]:
-    """Return which columns fit side by side; a narrow first column, which identifies the rows, starts each part."""
-    lead = [0] if widths[0] <= 10 else []
-    parts = [[0]]
+    parts = [[0]]  # the columns that fit side by side; a narrow first column, which identifies the rows, starts each
     for column in range(1, len(widths)):
-        longer = [*parts[-1], column]
-        if len(INDENT) + sum(widths[c] for c in longer) + len(GAP) * (len(longer) - 1) <= width:
-            parts[-1] = longer
-        else:
-            parts.append([*lead, column])
-    return parts
+        if sum(widths[c] + len(GAP) for c in [*parts[-1], column]) + len(INDENT) - len(GAP) > WIDTH:
+            parts.append([0] if widths[0] <= 10 else [])
+        parts[-1].append(column)
+    lines: list[str] = []
+    for part in parts:
+        padded = [[row[c] + " " * (widths[c] - columns(row[c])) for c in part] if row else [] for row in rows]
+        lines += [""] * bool(lines) + [INDENT + GAP.join(cells) for cells in padded]
+    return lines
 
 
 def _markdown(block: Block) -> list[str]:
@@ -112,29 +97,29 @@ def _markdown(block: Block) -> list[str]:
         return [f"{'#' * block.level} {block.text}".replace("`", r"\`")]
     if isinstance(block, Code):
         return [f"```{block.language}", block.text, "```"]
-    header, *rows = [[re.sub(r"\s+", " ", c.strip()).replace("|", "\\|") for c in row] for row in _filled(block)]
+    header, *rows = [
+        [" ".join(cell.split()).replace("|", "\\|") for cell in row]
+        for row in (block.header, *filter(None, block.rows))
+    ]
     code = [[f"`` {cell} ``" if "`" in cell else f"`{cell}`" if cell else "" for cell in row] for row in rows]
     header = [cell.replace("`", r"\`") for cell in header]
     return [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *(f"| {' | '.join(row)} |" for row in code)]
 
 
-def _filled(table: Table) -> list[Sequence[str]]:
-    return [table.header, *filter(None, table.rows)]
-
-
 def page(
     options: ExplainOptions, symbols: str, p: Problem, numbers: Numbers, found: Sequence[Difference]
 ) -> list[Block]:
-    """Return the whole page; `symbols` is the vocabulary in the order of its ids, `found` what autograd's differ by."""
+    """Return the whole page; `symbols` is the vocabulary by ids, `found` what `differences` returns."""
+    visible = [text.replace(" ", "␣") for text in (options.input, options.target, symbols)]
     return [
         *_network(options, symbols, p),
-        *_forward(visible(options.input), visible(options.target), visible(symbols), p, numbers),
+        *_forward(visible, p, numbers),
         *_backward(p, numbers),
         *_sums(p, numbers),
         Heading("4. The tutorial's page, and its errors"),
         *_page_path(p, numbers),
         *_page_slope(p, numbers),
-        *_page_input(symbols),
+        *[PAGE_INPUT] * (symbols == "ehlo"),
         *_comparison(found, len(p.W)),
     ]
 
@@ -168,9 +153,9 @@ def _network(options: ExplainOptions, symbols: str, p: Problem) -> list[Block]:
     weights = {of(letter, l, p): matrix(getattr(p, letter)[l]) for l in range(layers) for letter in "UWb"}  # noqa: E741
     weights |= {"V": matrix(p.V), "c": matrix(p.c)}
     tables = []
-    for i in range(0, len(weights), 3):
-        names, some = list(weights)[i : i + 3], list(weights.values())[i : i + 3]
-        tables.append(Table(names, [list(row) for row in itertools.zip_longest(*some, fillvalue="")]))
+    for names in (list(weights)[i : i + 3] for i in range(0, len(weights), 3)):
+        rows = itertools.zip_longest(*(weights[name] for name in names), fillvalue="")
+        tables.append(Table(names, list(rows)))
     text = (
         f"A recurrent network of {layers} layer{'s' * (layers > 1)} with {hidden} {p.nonlinearity} unit"
         f'{"s" * (hidden > 1)}{" each" * (layers > 1)} reads the characters of "{word}" one after another and is to '
@@ -185,7 +170,8 @@ def _network(options: ExplainOptions, symbols: str, p: Problem) -> list[Block]:
     ]
 
 
-def _forward(word: str, target: str, symbols: str, p: Problem, numbers: Numbers) -> list[Block]:
+def _forward(texts: Sequence[str], p: Problem, numbers: Numbers) -> list[Block]:
+    word, target, symbols = texts
     blocks: list[Block] = [Heading("1. Forward")]
     for l in range(len(p.W)):  # noqa: E741  # the equations' letter
         U, W, b, z, h, before = (of(letter, l, p) for letter in ("U", "W", "b", "z_t", "h_t", "h_{t-1}"))
@@ -326,15 +312,11 @@ def _page_slope(p: Problem, numbers: Numbers) -> list[Block]:
     ]
 
 
-def _page_input(symbols: str) -> list[Block]:
-    if symbols != "ehlo":
-        return []
-    spelled = "".join(symbols[i] for i in PAGE_INPUT)
-    return [
-        'Error in the page: the input. The page means to read "hello", which over e h l o is [1, 0, 2, 2, 3]; its '
-        f'script has x_data = {list(PAGE_INPUT)}, which spells "{spelled}". (python -m src.explain '
-        f"explain.input={spelled} follows the misprint, and so does experiment=tutorial.)"
-    ]
+PAGE_INPUT = (
+    'Error in the page: the input. The page means to read "hello", which over e h l o is [1, 0, 2, 2, 3]; its script '
+    'has x_data = [1, 2, 2, 2, 3], which spells "hlllo". (python -m src.explain explain.input=hlllo follows the '
+    "misprint, and so does experiment=tutorial.)"
+)
 
 
 def _distance(one: Tensor, other: Tensor) -> str:

@@ -45,16 +45,33 @@ def test_all_take_turns_as_often_as_asked_and_the_order_changes():
     assert min(times["a"]) >= 0.06
 
 
+def grown() -> float:
+    """How much 200 MB, taken and given back, have added to the peak of this process."""
+    before = measuring.peak_memory()
+    with mmap.mmap(-1, 200_000_000) as block:
+        for page in range(0, len(block), mmap.PAGESIZE):
+            block[page] = 1
+    return measuring.peak_memory() - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
+def test_memory_is_that_of_a_process_of_its_own():
+    assert 150e6 < measuring.in_own_process(grown) < 250e6
+
+
 def test_all_errors_are_reported_at_once():
     wrong = BenchmarkOptions("models", out="no/a.json", models=["manual", "staked"], size_mb=3, threads="two")
     found = errors_in_benchmark(BenchmarkConfig(wrong), ["hidden_size=3"])
-    assert found[0] == (
-        "hidden_size=3: benchmark=models takes keys of benchmark alone; did you mean benchmark.hidden_size?"
-    )
-    assert found[1].startswith("benchmark.size_mb is not used by benchmark=models, which has models, hidden_size")
+    assert found[0].startswith("benchmark.size_mb: benchmark=models takes benchmark.KEY, where KEY is one of out, mod")
+    assert found[1].startswith("hidden_size=3: benchmark=models takes benchmark.KEY, where KEY is one of out, models")
     assert found[2].startswith("benchmark.threads=two: expected auto or ")
     assert found[3].endswith("did you mean stacked?")
     assert found[4].startswith("benchmark.out=no/a.json: expected the name of a file in a folder")
+    wrong = BenchmarkOptions("models", out=".", seconds=math.inf, repeats=0)
+    found = errors_in_benchmark(BenchmarkConfig(wrong))
+    assert [text.partition("=")[0].partition(" ")[0] for text in found] == [
+        f"benchmark.{key}" for key in ("seconds", "repeats", "out")
+    ]
     assert errors_in_benchmark(BenchmarkConfig(BenchmarkOptions("step", steps=3)), ["model=cell"]) == []
 
 

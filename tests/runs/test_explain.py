@@ -13,7 +13,7 @@ from src.config.schema import ExplainConfig, ExplainOptions, ModelConfig
 from src.models.language_model import build_model
 from src.worked_example import errors_in_explain
 from src.worked_example.bptt_example import build_problem, compute, differences
-from src.worked_example.document import Table, as_markdown, as_text, columns, vector, visible
+from src.worked_example.document import Table, as_markdown, as_text, columns, vector
 from tests.runs.commands import run
 
 
@@ -80,10 +80,11 @@ def test_the_command_on_the_page_trains_from_the_weights_on_the_page(words, tmp_
     assert all(vector(row[:-3]) in text and vector(row[-3:]) in text for row in first)  # U, W
 
 
-def test_chinese_and_blanks_keep_their_columns():
-    table = Table(["t", "reads", "o"], [["1", "中", "0.1"], ["2", visible(" "), "0.2"]])
-    assert [line.index("0.") for line in as_text([table]).splitlines()[2:]] == [12, 13]  # 中 is two columns wide
-    assert as_markdown([table]).splitlines()[2:] == ["| `1` | `中` | `0.1` |", "| `2` | `␣` | `0.2` |"]
+def test_chinese_blanks_and_backticks_keep_their_columns():
+    table = Table(["t", "reads", "o"], [["1", "中", "0.1"], ["2", "␣", "0.2"], ["3", "`", "0.3"]])
+    assert [line.index("0.") for line in as_text([table]).splitlines()[2:]] == [12, 13, 13]  # 中 is two columns wide
+    rows = as_markdown([table]).splitlines()[2:]
+    assert rows == ["| `1` | `中` | `0.1` |", "| `2` | `␣` | `0.2` |", "| `3` | `` ` `` | `0.3` |"]
     assert max(columns(line) for line in as_text(["中文 " * 60]).splitlines()) <= 100
 
 

@@ -44,7 +44,7 @@ def test_the_progress_line_counts_new_records_and_not_those_of_earlier_attempts(
     for one in jobs:
         one.folder.mkdir()
     (jobs[0].folder / "run.json").write_text('{"status": "failed"}')
-    progress = Progress(jobs, every=0.0)
+    progress = Progress(jobs)
     progress.update()
     assert capsys.readouterr().out == "sweep: 0 of 2 done\n"
     (jobs[1].folder / "run.json").write_text('{"status": "done"}')

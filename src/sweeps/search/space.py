@@ -38,10 +38,7 @@ Space = Mapping[str, Parameter]
 
 
 def suggest(trial: BaseTrial, space: Space, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a value of each parameter whose condition holds, in the order of the space.
-
-    `known` has the keys and groups that all trials share, for conditions on what is not in the space: see `known_of`.
-    """
+    """Return a value of each parameter whose condition holds; conditions may ask for what `known_of` returns, too."""
     chosen: dict[str, Any] = {}
     for key, one in space.items():
         if not all(chosen.get(other, known.get(other)) in allowed for other, allowed in one.when.items()):
@@ -117,10 +114,7 @@ def _errors_in_space(space: Space, study: str | None) -> Iterator[str]:
 
 
 def check_trials(words: Sequence[str], space: Space) -> None:
-    """Check the overrides that all trials share, the conditions, and configurations at the ends of the space.
-
-    Raises UserError with all errors of a step at once.
-    """
+    """Check the overrides that all trials share, the conditions, and configurations at the ends of the space."""
     errors: dict[str, None] = {}
     for given in quote_literals(words):
         if (key := given.partition("=")[0].lstrip("+")) in space:
@@ -131,31 +125,22 @@ def check_trials(words: Sequence[str], space: Space) -> None:
     errors |= dict.fromkeys(errors_in_overrides([*quote_literals(words), *ends], Config).values())
     if errors:
         raise UserError(*errors)
-    known = known_of(words)
+    known, master = known_of(words), compose(words)
     for key, one in space.items():
-        for other in one.when:
-            if other not in space and other not in known:
-                like = nearest(other, [*space, *known])
-                errors[f"search.space: {key} depends on {other}: there is no such key{like}"] = None
-    if errors:
-        raise UserError(*errors)
-    for config in _configs_of(words, corners(space, known)):
-        errors |= dict.fromkeys(errors_in_config(config))
-    if errors:
-        raise UserError(*errors)
-
-
-def _configs_of(words: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> Iterator[Config]:
-    """Yield the configuration of each trial's values, composed as a sweep composes its jobs."""
-    master = compose(words)
+        for other in set(one.when) - {*space, *known}:
+            like = nearest(other, [*space, *known])
+            raise UserError(f"search.space: {key} depends on {other}: there is no such key{like}")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         loader = RememberingLoader(GlobalHydra.instance().config_loader())
-        for values in trials:
+        for values in corners(space, known):
             varied = [override(key, value) for key, value in values.items()]
             try:
-                yield to_config(loader.load_sweep_config(master, quote_literals([*words, *varied])))
+                config = to_config(loader.load_sweep_config(master, quote_literals([*words, *varied])))
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(f"{' '.join(varied)}: {str(error).splitlines()[0]}") from error
+            errors |= dict.fromkeys(errors_in_config(config))
+    if errors:
+        raise UserError(*errors)
 
 
 def ends_of(space: Space) -> dict[str, list[Any]]:
@@ -168,14 +153,10 @@ def corners(space: Space, known: Mapping[str, Any], most: int = MAX_CORNERS) -> 
     """Return every combination of the ends of ranges and of choices, or `most` random ones where there are more."""
     from optuna.trial import FixedTrial  # half a second
 
-    ends = ends_of(space)
-    values = list(ends.values())
-    picks: Iterable[Sequence[Any]] = itertools.product(*values)
-    if math.prod(map(len, values)) > most:
-        draw = random.Random(0)
-        picks = [list(map(draw.choice, values)) for _ in range(most)]
-    found = {}
-    for pick in picks:
-        chosen = suggest(FixedTrial(dict(zip(ends, pick, strict=True))), space, known)
-        found[json.dumps(chosen)] = chosen  # without the parameters whose conditions fail, many are equal
-    return list(found.values())
+    ends, draw = ends_of(space), random.Random(0)
+    picks: Iterable[Sequence[Any]] = itertools.product(*ends.values())
+    if math.prod(map(len, ends.values())) > most:
+        picks = [list(map(draw.choice, ends.values())) for _ in range(most)]
+    chosen = [suggest(FixedTrial(dict(zip(ends, pick, strict=True))), space, known) for pick in picks]
+    # without the parameters whose conditions fail, many are equal
+    return list({json.dumps(one): one for one in chosen}.values())

@@ -39,24 +39,27 @@ from src.training.run_record import Record
 from src.training.signals import Interrupted
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # plots, and the importances
 STUDY_LOCK = ".lock"  # held while a process looks at the study and acts on what it saw
 
 
 def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) -> optuna.Study:
-    """Open the study in a folder, or create it.
+    """Open the study in a folder, or create it; UserError if it was begun with another `question` or is damaged.
 
     `question` is plain data that must stay the same when the study continues: its space, the settings of all trials.
-
-    Raises:
-        UserError: the study in this folder has another question, or its journal is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # The system's lock ends with its process; Optuna's own lock files survive a killed one.
     journal, journal_lock = folder / "journal.log", FileLock(folder / ".journal.lock")
-    with journal_lock:
-        repair(journal)
-    storage = JournalStorage(JournalFileBackend(str(journal), cast("Any", journal_lock)))
+    with journal_lock:  # cut off a last line that is half written, which would spoil the next
+        if journal.exists() and (text := journal.read_bytes())[-1:] != b"\n":
+            os.truncate(journal, text.rfind(b"\n") + 1)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(journal), cast("Any", journal_lock)))
+    except ValueError as error:
+        way = "restore a copy of the file, or begin a new study: search.study=NAME"
+        raise UserError(f"{journal} is damaged: {way}") from error
     direction: Any = f"{mode}imize"
     with lock(folder / STUDY_LOCK, wait=True):
         study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=direction)
@@ -74,32 +77,15 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
     return study
 
 
-def repair(journal: Path) -> None:
-    """Cut off a last line that is half written, which would spoil the next; UserError if another line is damaged."""
-    text = journal.read_bytes() if journal.exists() else b""
-    whole = text.rfind(b"\n") + 1
-    if whole < len(text):
-        os.truncate(journal, whole)
-    for number, line in enumerate(text[:whole].splitlines(), 1):
-        try:
-            json.loads(line)
-        except ValueError as error:
-            way = "restore a copy of the file, or begin a new study: search.study=NAME"
-            raise UserError(f"{journal}, line {number} is damaged: {way}") from error
-
-
 def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optuna.Trial | None:
-    """Return a trial to run; None when as many as wanted are finished or running.
-
-    Trials whose process died are queued again first. The sampler's seed depends on the trial's number, so that no
-    process proposes what another has proposed.
-    """
+    """Return a trial to run, those of dead processes first; None when as many as wanted are finished or running."""
     with lock(folder / STUDY_LOCK, wait=True):
         # A trial without a process: it died before it could write its own
         _give_up(study, lambda process: process is None or process_ended(process), "its process died")
         trials = study.get_trials(deepcopy=False)
         if sum(trial.state in (*FINISHED, TrialState.RUNNING) for trial in trials) >= search.trials:
             return None
+        # the seed depends on the number, so that no process proposes what another has proposed
         config, seed = search.sampler, search.sampler.seed + 1_000 * len(trials)
         tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup_trials)
         study.sampler = tpe if config.name == "tpe" else optuna.samplers.RandomSampler(seed=seed)
@@ -135,10 +121,9 @@ def pruner(config: PrunerConfig) -> optuna.pruners.BasePruner:
 
 
 class Pruning(Callback):
-    """Report each point of the curve to the study, and stop the run where the study's pruner says so.
+    """Report each line of metrics.jsonl to the study, and stop the run where the pruner says so.
 
-    A point is a line of metrics.jsonl. The pruner counts points and not steps, so that trials of different batch sizes
-    can be compared.
+    The pruner counts lines and not steps, so that trials of different batch sizes can be compared.
     """
 
     def __init__(self, trial: optuna.Trial, monitor: str) -> None:
@@ -169,8 +154,7 @@ def run_trial(
 ) -> FrozenTrial:
     """Run a trial and tell the study its value: the best of the monitored metric, or the worst possible after a NaN.
 
-    `words` are the overrides that all trials share; for `known` see `suggest`. After a signal, which raises
-    KeyboardInterrupt or Interrupted, the trial still counts as running (see `release`).
+    After a signal, which raises KeyboardInterrupt or Interrupted, the trial still counts as running (see `release`).
     """
     with lock(folder / STUDY_LOCK, wait=True):
         chosen = suggest(trial, space, known)
@@ -205,12 +189,9 @@ def run_trial(
 def describe(trial: FrozenTrial) -> str:
     """Return a line about a trial that has just ended: number, result, parameters."""
     note = f" ({trial.user_attrs['note']})" if "note" in trial.user_attrs else ""
-    if trial.state == TrialState.FAIL:
-        result = "failed"
-    elif trial.state == TrialState.PRUNED:
+    result = f"{trial.value:.4f}" if trial.state == TrialState.COMPLETE else "failed"
+    if trial.state == TrialState.PRUNED:
         result = f"pruned after {len(trial.intermediate_values)} points at {trial.user_attrs['best']:.4f}"
-    else:
-        result = f"{trial.value:.4f}"
     return f"trial {trial.number}: {result}{note}  {' '.join(override(*item) for item in trial.params.items())}"
 
 
@@ -253,8 +234,7 @@ def write_trials(study: optuna.Study, folder: Path) -> None:
 
 def write_best(study: optuna.Study, folder: Path) -> tuple[Path, str]:
     """Write the best trial's configuration as an experiment; return the file and the command that runs it."""
-    best = study.best_trial
-    name = f"{study.study_name}_best"
+    best, name = study.best_trial, f"{study.study_name}_best"
     path = folder / "conf" / "experiment" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "-m", "src.train", "--config-dir", str(folder / "conf"), f"experiment={name}"])
@@ -266,9 +246,7 @@ def write_best(study: optuna.Study, folder: Path) -> tuple[Path, str]:
 
 def importances(study: optuna.Study) -> dict[str, float]:
     """Return the share of each parameter in what makes a trial good (PED-ANOVA), largest first."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls the evaluator experimental
-        return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+    return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
 
 
 def write_plots(study: optuna.Study, folder: Path) -> None:
@@ -279,18 +257,12 @@ def write_plots(study: optuna.Study, folder: Path) -> None:
     import matplotlib.pyplot as plt
     import optuna.visualization.matplotlib as draw
 
-    plots: dict[str, Callable[[optuna.Study], Any]] = {
-        "history": draw.plot_optimization_history,
-        "curves": draw.plot_intermediate_values,
-        "slices": draw.plot_slice,
-        "parallel": draw.plot_parallel_coordinate,
-        "timeline": draw.plot_timeline,
-    }
+    plots = {"history": "optimization_history", "curves": "intermediate_values", "slices": "slice"}
+    plots |= {"parallel": "parallel_coordinate", "timeline": "timeline"}
     folder.mkdir(exist_ok=True)
-    for name, plot in plots.items():
-        with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):  # too few trials, or all equal
-            warnings.simplefilter("ignore")  # Optuna calls these plots experimental
-            plot(study)
+    for name, function in plots.items():
+        with contextlib.suppress(ValueError, RuntimeError):  # too few trials, or all equal
+            getattr(draw, f"plot_{function}")(study)
             figure = plt.gcf()
             figure.set_size_inches(max(8.0, figure.get_figwidth()), max(5.0, figure.get_figheight()))
             figure.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")
