@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from src.models.cell import CellRNN
 from src.models.convert import read_layers
 from src.models.gated import GRU, LSTM
-from src.models.language_model import LanguageModel, State
+from src.models.language_model import LanguageModel, State, change_parts
 
 Array = Any  # of numpy, or a tensor: the equations below are the same for both
 Function = Callable[[Any], Any]
@@ -57,10 +57,7 @@ def _gates(z: Array, count: int) -> list[Array]:
 
 
 class Network(NamedTuple):
-    """A recurrence as its cell and the weights of each layer, from the bottom.
-
-    A layer has U (input, gates * hidden), W (hidden, gates * hidden) and the biases b_ih and b_hh: transposed copies.
-    """
+    """A recurrence as its cell and copies of each layer's weights, transposed: U, W (.., gates * hidden), b_ih, b_hh."""
 
     cell: Cell
     nonlinearity: str  # of an Elman network
@@ -96,11 +93,6 @@ def nonlinearity_of(recurrence: nn.Module) -> str:
 def parts_of(state: State) -> tuple[Tensor, ...]:
     """Return the parts of a state: (h,), or (h, c) of an lstm."""
     return state if isinstance(state, tuple) else (state,)
-
-
-def change_parts(state: State, change: Callable[[Tensor], Tensor]) -> State:
-    """Return a state with each part changed."""
-    return tuple(map(change, state)) if isinstance(state, tuple) else change(state)
 
 
 class ForwardStepper:
@@ -142,7 +134,6 @@ class CellStepper:
             self.readout = np.ascontiguousarray(weight.T), bias
 
     def step(self, ids: np.ndarray) -> np.ndarray:
-        """As `ForwardStepper.step`."""
         below: Any = None
         for (U, W, b_ih, b_hh), state in zip(self.layers, self.by_layer, strict=True):
             x = self.table.take(ids, 0) if below is None else below.dot(U) + b_ih
@@ -153,7 +144,6 @@ class CellStepper:
         return below.copy() if self.readout is None else below.dot(self.readout[0]) + self.readout[1]
 
     def restart(self, streams: np.ndarray) -> None:
-        """As `ForwardStepper.restart`."""
         self.states[:, :, streams] = 0
 
 

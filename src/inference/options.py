@@ -13,12 +13,7 @@ EXPORTED = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.sa
 
 
 def locate(path: str | Path, at: str | None = None) -> Path:
-    """Return the checkpoint of a run's folder, or the file itself.
-
-    Args:
-        path: a run's folder, or a file (a checkpoint, or weights that `src.export` wrote).
-        at: `best` or `last`; None is the best where the run has one, else the last.
-    """
+    """Return a file itself, or the checkpoint of a run's folder: `best` or `last`; None is the best one there is."""
     if not str(path):
         raise UserError("an empty path names no run: expected its folder, or a file of its checkpoints/")
     place = user_path(path)
@@ -73,7 +68,6 @@ def errors_in_inference(config: InferenceConfig) -> list[str]:
 
 
 def errors_in_sample(config: SampleConfig) -> list[str]:
-    """Return what is wrong with the options of `python -m src.sample`."""
     errors = errors_in_inference(config)
     if config.stop == "":
         errors.append("stop is empty: expected the text before which a sample ends; leave it out for none")
@@ -87,19 +81,15 @@ def errors_in_sample(config: SampleConfig) -> list[str]:
 
 
 def errors_in_score(config: ScoreConfig) -> list[str]:
-    """Return what is wrong with the options of `python -m src.score`."""
     errors = errors_in_inference(config)
     if (config.text is None) == (config.file is None):
         errors.append("what is to be scored? give text=... or file=..., one of them")
-    elif config.text == "":
-        errors.append("text is empty: expected a text of at least two characters")
-    elif config.file == "":
-        errors.append("file is empty: expected a file, a folder or a glob")
+    elif "" in (config.text, config.file):
+        errors.append("text or file is empty: expected a text of at least two characters, or a file, folder or glob")
     return errors
 
 
 def errors_in_export(config: ExportConfig) -> list[str]:
-    """Return what is wrong with the options of `python -m src.export`."""
     errors, output = errors_in_inference(config), config.output
     if output is None:
         return errors

@@ -94,10 +94,7 @@ def runs(path: Paths) -> DataFrame:
 
 
 def curves(path: Paths) -> DataFrame:
-    """Return one row for each validation: `folder`, `seed`, `step`, `epoch`, `characters`, `seconds` and metrics.
-
-    `runs(path)[["folder", "model"]].merge(curves(path))` adds a setting. Errors are those of `runs`.
-    """
+    """Return one row for each validation: `folder`, `seed`, `step`, `epoch`, `characters`, `seconds` and metrics."""
     lines = [{"folder": str(run.folder), "seed": run.seed, **line} for run in find_runs(path) for line in run.curve]
     return DataFrame(lines, columns=None if lines else ["folder", "seed", *POSITION])
 
@@ -164,10 +161,9 @@ def _parse_config(text: str) -> Settings:
 
 @lru_cache(maxsize=4096)
 def _parse_section(text: str) -> Settings:
-    """Return a top-level key with all below it; runs share most of theirs, and each is parsed once.
+    """Return a top-level key with all below it: runs share most of theirs, and each is parsed once.
 
-    A section's name is the value of the section itself (`model: {name: gru}` gives `model = gru`). Lists are JSON,
-    booleans `true` and `false` (in Python, True equals 1); no entries, {}, equal a missing key.
+    `model: {name: gru}` gives `model = gru`. Lists and booleans are JSON; {} equals a missing key.
     """
     flat: Settings = {}
     for key, value in flatten(mapping(yaml.load(text, Loader=yaml.CSafeLoader))):
@@ -195,11 +191,8 @@ def process_is_gone(process: Mapping[str, Any]) -> bool:
 
 
 def number(value: Any) -> float | None:
-    """Return a number as a float, and None for anything else (and for an integer beyond every float)."""
-    try:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-    except OverflowError:
-        return None
+    """Return a number as a float, and None for anything else."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

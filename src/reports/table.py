@@ -58,12 +58,10 @@ class Metric:
 
     @property
     def tail(self) -> str:
-        """The name without its split: `cross_entropy`."""
         return self.name.rpartition("/")[2]
 
     @property
     def column(self) -> str:
-        """Its column in `runs`."""
         return f"evaluation/{self.name}" if self.split else f"best/{self.name}" if self.at_best else self.name
 
     def describe(self) -> str:
@@ -78,23 +76,15 @@ class Metric:
 
 
 def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Sequence[Run]) -> Metric:
-    """Return the metric that the command line means.
-
-    `test/cross_entropy`, and `cross_entropy` with `--split test`, are read from evaluation_test.json; a bare
-    `bits_per_character` is `val/bits_per_character`. UserError if no run has such a number.
-    """
+    """Return the metric that the command line means; UserError if no run has such a number."""
     known = dict.fromkeys(column for run in runs for column in run.numbers)
-    candidates: tuple[str, ...] = (
-        DEFAULTS if name is None else (name, f"val/{name}", f"train/{name}", f"evaluation/{name}")
-    )
+    candidates = DEFAULTS if name is None else (name, f"val/{name}", f"train/{name}", f"evaluation/{name}")
     if split is not None:
         name = f"{split}/{(name or 'cross_entropy').removeprefix(f'{split}/')}"
         candidates = (f"evaluation/{name}",)
     found = next((candidate for candidate in candidates if candidate in known), None)
     if found is None and name is not None:
-        names = [
-            column.removeprefix("evaluation/") for column in known if column.startswith("evaluation/" * bool(split))
-        ]
+        names = [one.removeprefix("evaluation/") for one in known if not split or one.startswith("evaluation/")]
         how = f" (python -m src.evaluate run=DIR split={split} writes evaluation_{split}.json)" if split else ""
         hint = nearest(name, names) or f"; known: {', '.join(names)}"
         raise UserError(f"no run has a metric {name}{hint}{how}")
@@ -110,8 +100,7 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
 def baselines(metric: Metric, run: Run) -> dict[str, float]:
     """Return what to beat in the metric's unit, by the name that a reader sees (`5-gram`).
 
-    Stored in bits per character, measured on `val` (an evaluation's: on its split); only the uniform guess is the same
-    on every split. A uniform guess is right once in 2^bits characters; no n-gram's accuracy is known.
+    They were measured on `val` (an evaluation's: on its split); only the uniform guess is the same on every split.
     """
     record = run.evaluations.get(metric.split, {}) if metric.split else run.record
     only_uniform = metric.name.startswith("train/") and not metric.split and "val/cross_entropy" in run.numbers
@@ -220,8 +209,8 @@ class Report:
     label_keys: list[str]
 
     def label_of(self, run: Run) -> str:
-        parts = [label(run.settings, self.label_keys), "" if run.seed is None else f"seed {run.seed}"]
-        return ", ".join(part for part in parts if part)
+        seed = "" if run.seed is None else f"seed {run.seed}"
+        return ", ".join(filter(None, [label(run.settings, self.label_keys), seed]))
 
 
 def build(runs: Sequence[Run], metric: Metric, ignored: Sequence[str] = (), kept: str | None = None) -> Report:
@@ -250,11 +239,7 @@ def _identity(settings: Settings) -> Identity:
 
 
 def _count(group: Row, metric: Metric) -> list[LeftOut]:
-    """Fill `counted` and return the other runs with their reasons.
-
-    The same settings and seed twice are one result: the newest finished run counts, so that a repeated run cannot make
-    the spread look smaller than it is.
-    """
+    """Fill `counted` with the newest finished run of each seed, and return the other runs with their reasons."""
     left: list[LeftOut] = []
     by_seed: dict[object, tuple[Run, float]] = {}
     by_age = sorted(group.runs, key=lambda run: (str(run.record.get("started") or ""), str(run.folder)))
