@@ -31,6 +31,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
+    """Return the parser; the options are documented by their help."""
     made = Parser(
         prog="python -m src.report",
         description="One table of all runs below PATH: grouped by what differs, averaged over seeds, best first.",

@@ -77,7 +77,11 @@ def uniform_numbers(seeds: Sequence[int]) -> Iterator[np.ndarray]:
 
 
 def generate_ids(
-    model: LanguageModel, prompt: np.ndarray, sampling: SamplingConfig, seeds: Sequence[int], boundary: int | None = None
+    model: LanguageModel,
+    prompt: np.ndarray,
+    sampling: SamplingConfig,
+    seeds: Sequence[int],
+    boundary: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield ids (batch,) without end, one step of all streams at a time, after a prompt (length,) of one or more ids.
 

@@ -57,7 +57,7 @@ def _gates(z: Array, count: int) -> list[Array]:
 
 
 class Network(NamedTuple):
-    """A recurrence as its cell and copies of each layer's weights, transposed: U, W (.., gates * hidden), b_ih, b_hh."""
+    """A recurrence as its cell and copies of each layer's weights, transposed: U, W (..., gates * hidden), biases."""
 
     cell: Cell
     nonlinearity: str  # of an Elman network

@@ -68,6 +68,7 @@ def errors_in_inference(config: InferenceConfig) -> list[str]:
 
 
 def errors_in_sample(config: SampleConfig) -> list[str]:
+    """Return what is wrong with the options of `python -m src.sample`."""
     errors = errors_in_inference(config)
     if config.stop == "":
         errors.append("stop is empty: expected the text before which a sample ends; leave it out for none")
@@ -81,6 +82,7 @@ def errors_in_sample(config: SampleConfig) -> list[str]:
 
 
 def errors_in_score(config: ScoreConfig) -> list[str]:
+    """Return what is wrong with the options of `python -m src.score`."""
     errors = errors_in_inference(config)
     if (config.text is None) == (config.file is None):
         errors.append("what is to be scored? give text=... or file=..., one of them")
@@ -90,6 +92,7 @@ def errors_in_score(config: ScoreConfig) -> list[str]:
 
 
 def errors_in_export(config: ExportConfig) -> list[str]:
+    """Return what is wrong with the options of `python -m src.export`."""
     errors, output = errors_in_inference(config), config.output
     if output is None:
         return errors

@@ -50,10 +50,9 @@ class CellRNN(nn.Module):
                 keep_one_bias_(*biases)
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run a window.
+        """Return the top layer's hidden (time, batch, hidden) and the state after the last step.
 
-        Shapes: inputs (time, batch) ids or (time, batch, input); state (num_layers, batch, hidden), zeros if None.
-        Returns hidden (time, batch, hidden) of the top layer and the state after the last step. ValueError for others.
+        Inputs are ids (time, batch) or features (time, batch, input); state (num_layers, batch, hidden), None is zeros.
         """
         features = as_features(inputs, self.input_size, self.cells[0].weight_ih.dtype)
         expected = (self.num_layers, features.size(1), self.hidden_size)
@@ -74,10 +73,8 @@ def as_features(inputs: Tensor, input_size: int, dtype: torch.dtype) -> Tensor:
         return one_hot(inputs, input_size, dtype)
     if inputs.dim() == 3 and inputs.size(-1) == input_size:
         return inputs
-    raise ValueError(
-        f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; "
-        f"expected (time, batch) integer ids or (time, batch, {input_size}) features"
-    )
+    expected = f"expected (time, batch) integer ids or (time, batch, {input_size}) features"
+    raise ValueError(f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; {expected}")
 
 
 def one_hot(ids: Tensor, size: int, dtype: torch.dtype) -> Tensor:

@@ -62,6 +62,7 @@ def detached(state: State) -> State:
 
 
 def moved(state: State, device: torch.device) -> State:
+    """Return the state on a device."""
     return change_parts(state, lambda part: part.to(device))
 
 

@@ -137,10 +137,7 @@ class ManualRNN(nn.Module):
         return output.transpose(0, 1) if self.batch_first else output, h_n
 
     def load_torch_rnn(self, rnn: nn.RNN) -> ManualRNN:
-        """Copy the weights of a `torch.nn.RNN` in, b = b_ih + b_hh, and return self.
-
-        Raises TypeError for another kind of module, ValueError for one of other sizes, nonlinearity or biases.
-        """
+        """Copy the weights of a `torch.nn.RNN` of the same arguments in, b = b_ih + b_hh, and return self."""
         if not isinstance(rnn, nn.RNN):
             raise TypeError(f"load_torch_rnn takes a torch.nn.RNN, got {type(rnn).__name__}")
         theirs, ours = ({name: getattr(one, name) for name in ARGUMENTS if name not in FREE} for one in (rnn, self))
@@ -167,7 +164,6 @@ class ManualRNN(nn.Module):
         return rnn.train(self.training)
 
     def extra_repr(self) -> str:
-        """Return the arguments."""
         return ", ".join(f"{name}={getattr(self, name)}" for name in (*ARGUMENTS, "init"))
 
 
@@ -180,8 +176,7 @@ def record_deltas(rnn: ManualRNN) -> Iterator[list[Tensor | None]]:
             loss(output).backward()
         deltas[l]  # dL/dz_t^l of all t: (time, batch, hidden), time first even under batch_first
 
-    One entry a layer and direction, in the order of h_n. The backward pass computes them anyway. An entry stays None
-    where no gradient is needed: in first layers that are frozen, with inputs that need none.
+    One entry a layer and direction, in the order of h_n; None where no gradient is needed.
     """
     before, rnn._deltas = rnn._deltas, [None] * len(rnn.directions())
     try:
@@ -201,15 +196,10 @@ def _assign(weight: Tensor, bias: Tensor | None, layer: Sequence[Tensor]) -> Non
 def time_first(
     input: Any, hx: Tensor | None, weight: Tensor, input_size: int, state_size: tuple[int, int], batch_first: bool
 ) -> tuple[Tensor, Tensor | None, bool]:
-    """Check a call as torch.nn.RNN does; return input (time, batch, ...), state and whether there was a batch axis.
-
-    `weight` has the dtype and device, `state_size` is (num_layers * directions, hidden_size).
-    """
+    """Check a call as torch.nn.RNN does; return input (time, batch, ...), state and whether there was a batch axis."""
     if not isinstance(input, Tensor):
-        raise TypeError(
-            f"ManualRNN: Expected input to be a tensor, got {type(input).__name__}; pad a PackedSequence "
-            "(pad_packed_sequence) and leave the padded steps out of the loss, or use the module of to_torch_rnn()"
-        )
+        remedy = "pad a PackedSequence (pad_packed_sequence), or use the module of to_torch_rnn()"
+        raise TypeError(f"ManualRNN: Expected input to be a tensor, got {type(input).__name__}; {remedy}")
     ids = not (input.is_floating_point() or input.is_complex() or input.dtype is torch.bool)
     if input.dim() not in ((1, 2) if ids else (2, 3)):
         raise ValueError(f"ManualRNN: Expected 2D or 3D features, or 1D or 2D ids, got {input.dim()}D {input.dtype}")
@@ -219,9 +209,7 @@ def time_first(
     for name, tensor in (("input", input), ("hx, the hidden state,", hx)):
         if tensor is not None and tensor.device != weight.device:
             devices = f"{tensor.device} and {weight.device}"
-            raise RuntimeError(
-                f"{name} and the parameters are on two devices, {devices}; move one to the other with .to()"
-            )
+            raise RuntimeError(f"{name} and the parameters are on two devices, {devices}; move one with .to()")
     if autocast_dtype(weight) is None:
         for error, name, tensor in ((ValueError, "input", None if ids else input), (RuntimeError, "hx", hx)):
             if tensor is not None and tensor.dtype is not weight.dtype:

@@ -42,10 +42,7 @@ class TorchRecurrence(nn.Module):
                 keep_one_bias_(*biases)
 
     def forward(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Run a window; shapes as in `CellRNN.forward`, the state of an LSTM is the pair (h, c).
-
-        Raises ValueError for inputs of another shape, and torch's RuntimeError for a state of another shape.
-        """
+        """Run a window; shapes as in `CellRNN.forward`, the state of an LSTM is the pair (h, c)."""
         found: tuple[Tensor, Any] = self.rnn(as_features(inputs, self.input_size, self.rnn.weight_ih_l0.dtype), state)
         return found
 

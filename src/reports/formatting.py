@@ -86,10 +86,12 @@ def figure(value: float | None) -> str:
 
 
 def interval(summary: Summary) -> str:
+    """Return `[1.5040, 1.5206]`, blank where there is none."""
     return "" if summary.low is None else f"[{figure(summary.low)}, {figure(summary.high)}]"
 
 
 def p_value(p: float | None) -> str:
+    """Return two digits of a p value, blank where there is none."""
     return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 

@@ -27,14 +27,10 @@ OPTIMIZERS = {
 
 
 class LanguageModule(pl.LightningModule):
-    """Truncated backpropagation through time.
+    """Truncated backpropagation through time: one state per stage (`train`, `val`), detached after each window.
 
-    The model stores no state. There is one state per stage (`train`, `val`) here, detached after each window, so a
-    validation within an epoch does not disturb training. A window with `starts` begins from a zero state.
-
-    Args:
-        run_steps: optimizer steps of the whole run, the horizon of a schedule.
-        identity: format, config, vocabulary, corpus, init_from: what makes a checkpoint a model; plain data.
+    `run_steps` are the optimizer steps of the whole run, the horizon of a schedule; `identity` (format, config,
+    vocabulary, corpus, init_from) is what makes a checkpoint a model: plain data.
     """
 
     def __init__(self, model: LanguageModel, config: Config, run_steps: int, identity: Mapping[str, Any]) -> None:
@@ -68,7 +64,6 @@ class LanguageModule(pl.LightningModule):
             group["lr"] = self.optimizer_config.lr * factor
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
-        """Run a window from the state that the window before it left."""
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["train"])
         self.states["train"] = detached(state)
         loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
@@ -128,7 +123,6 @@ class LanguageModule(pl.LightningModule):
         self.val_tally = Tally()
 
     def validation_step(self, batch: Window, batch_idx: int) -> None:
-        """Count a window's nats and correct predictions, the state carried from the window before it."""
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["val"])
         self.states["val"] = detached(state)
         loss = window_loss(logits, batch.targets, "mean")
@@ -184,8 +178,7 @@ class Schedule:
         step      gamma ^ floor(s / step_size)
         plateau   factor ^ (times that the monitored metric did not improve for more than `patience` validations)
 
-    `run_steps`, the optimizer steps of the whole run, are the horizon if `total_steps` is None. `mode` is `min` or
-    `max`, which way the monitored metric is better (plateau).
+    `run_steps` are S if `total_steps` is None; `mode` is which way the monitored metric is better (plateau).
     """
 
     def __init__(self, config: SchedulerConfig, run_steps: int, mode: str = "min") -> None:

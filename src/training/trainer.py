@@ -86,10 +86,7 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
 
 
 class RunCSV(Logger):
-    """logger=csv: a line `step,tag,value` per scalar, appended to metrics.csv, so a resumed run continues the file.
-
-    Lightning's own CSV logger deletes an existing file when it starts.
-    """
+    """logger=csv: lines `step,tag,value`, appended to metrics.csv; Lightning's own deletes a resumed run's."""
 
     name = version = ""  # the run's folder is the name
 
@@ -99,7 +96,6 @@ class RunCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append the scalars of a step."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
             rows = [[step, tag, value] for tag, value in metrics.items()]
             csv.writer(file).writerows(rows if file.tell() else [["step", "tag", "value"], *rows])
