@@ -83,10 +83,9 @@ def generate_ids(
     seeds: Sequence[int],
     boundary: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield ids (batch,) without end, one step of all streams at a time, after a prompt (length,) of one or more ids.
+    """Yield ids (batch,) without end, a stream a seed, after a prompt (length,) of one or more ids.
 
-    Each stream draws from the generator of its own seed. After the id `boundary` it starts again from a zero state, as
-    each item of a list does in training.
+    After the id `boundary` a stream starts again from a zero state, as each item of a list does in training.
     """
     last, state = read_prompt(model, prompt)
     logits = np.repeat(last[None], len(seeds), axis=0)

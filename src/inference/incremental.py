@@ -115,10 +115,7 @@ class ForwardStepper:
 
 
 class CellStepper:
-    """A network in numpy, reading one character of each stream at a time, from `state` (num_layers, batch, hidden).
-
-    Products are numpy's: for one row torch's take three times as long, and its threads spin while they wait.
-    """
+    """A network in numpy, reading one character of each stream at a time, from `state` (num_layers, batch, hidden)."""
 
     def __init__(self, network: Network, readout: nn.Module, state: State) -> None:
         self.cell = network.cell

@@ -90,7 +90,6 @@ class TrainedModel:
         """Return the bits of each character of a text, given all before it: the numbers of `evaluate` for that text.
 
         The first character is given and not scored. A model of a list scores each line and its end from a zero state.
-        UserError for nothing to score, or a character that the model does not know.
         """
         return score_ids(self, self.ids(text, name), name)
 

@@ -87,7 +87,8 @@ def errors_in_score(config: ScoreConfig) -> list[str]:
     if (config.text is None) == (config.file is None):
         errors.append("what is to be scored? give text=... or file=..., one of them")
     elif "" in (config.text, config.file):
-        errors.append("text or file is empty: expected a text of at least two characters, or a file, folder or glob")
+        what = "text" if config.file is None else "file"
+        errors.append(f"{what} is empty: expected a text of at least two characters, or a file, a folder or a glob")
     return errors
 
 

@@ -83,11 +83,10 @@ def recurrence(
     on_deltas: Callable[[Tensor], None] | None = None,
     spend_grad: bool = False,
 ) -> tuple[Hidden, State]:
-    """Compute what `reference` computes, fast: (hidden, h_n).
+    """Compute what `reference` computes, fast; under autocast the products are in its dtype.
 
-    on_deltas: called in the backward pass with delta (time, batch, hidden).
-    spend_grad: the deltas may overwrite dL/dhidden; for a caller who does not hand hidden out.
-    Under autocast the products are in its dtype; weights and their gradients keep theirs.
+    `on_deltas` is called in the backward pass with delta (time, batch, hidden), which may overwrite dL/dhidden if
+    `spend_grad`.
     """
     dtype = (weight.dtype is torch.float32 and autocast_dtype(weight)) or weight.dtype
     leaves = (inputs, weight, bias, h_0)
@@ -103,10 +102,7 @@ def _cast(leaf: Tensor | None, dtype: torch.dtype) -> Any:
 
 
 class Recurrence(torch.autograd.Function):
-    """One node of autograd's graph for a layer over a window; only the gradients that are needed are computed.
-
-    A backward pass with create_graph=True goes through `reference`, so second derivatives are right, and slow.
-    """
+    """One node of autograd's graph for a layer over a window; with create_graph=True it goes through `reference`."""
 
     @staticmethod
     def forward(

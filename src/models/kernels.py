@@ -98,10 +98,7 @@ def linear(x: Tensor, M: Tensor, b: Tensor | None = None) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor, out: Tensor, add: bool = False) -> None:
-    """Write a b into out, or add it: a (m, k), b (k, n), out (m, n) in their dtype or a wider one.
-
-    A product of bfloat16 is summed in float32 and rounded to bfloat16 once: torch has no other on a CPU.
-    """
+    """Write a b into out, or add it: a (m, k), b (k, n), out (m, n) in their dtype or a wider one."""
     if out.dtype is a.dtype:
         out.addmm_(a, b, beta=float(add))
         return
@@ -173,8 +170,7 @@ def is_small(hidden: Tensor) -> bool:
 def numpy_multiplies(rows: int, n: int) -> bool:
     """Whether numpy multiplies (rows, n) by (n, n) faster than torch: up to a million multiplications, on one thread.
 
-    Its OpenBLAS takes such matrices as they lie, MKL lays them out first. Microseconds of a step of c + a M, one
-    AVX-512 core, addmm and numpy: 32 rows, n = 128: 12.9, 10.8; 50 rows: 19.5, 16.0; 64 rows, n = 256: 86, 87.
+    Microseconds of c + a M, one AVX-512 core, addmm and numpy: 32 rows, n = 128: 12.9, 10.8; 64, n = 256: 86, 87.
     """
     return torch.get_num_threads() == 1 and rows * n * n <= 1_000_000
 

@@ -82,11 +82,9 @@ def build_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
     parameters = inspect.signature(cls).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         own = [parameter for parameter in parameters if parameter not in ("input_size", *values)]
-        wrong = [
-            f"model.options.{key}: {cls.__name__} has no parameter of this name{nearest(key, own)}"
-            for key in options
-            if key not in parameters
-        ] + [
+        lacks, unknown = f"{cls.__name__} has no parameter of this name", [key for key in options if key not in parameters]
+        wrong = [f"model.options.{key}: {lacks}{nearest(key, own)}" for key in unknown]
+        wrong += [
             f"model.{key}={values[key]} is not used by {cls.__name__}, which has {', '.join(parameters)}"
             for key, neutral in NEUTRAL.items()
             if key not in parameters and values[key] not in (neutral, None)

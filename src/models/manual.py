@@ -96,14 +96,9 @@ class ManualRNN(nn.Module):
         """Do nothing: for programs that call it on torch's RNN."""
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run a window: (output, h_n).
+        """Run a window: (output, h_n), with shapes and exceptions as in `torch.nn.RNN`.
 
-        `input`: features (time, batch, input), or ids (time, batch) of an integer type; (batch, time, ...) under
-        `batch_first`; without batch (time, input) or (time,). `hx`: (num_layers * directions, batch, hidden), without
-        batch (num_layers * directions, hidden); None is zeros. output: (time, batch, directions * hidden), laid out as
-        the input; h_n as `hx`. Under autocast both are in its dtype.
-
-        Raises TypeError, ValueError, RuntimeError where torch.nn.RNN does, IndexError for an id out of range.
+        `input` may also be ids (time, batch) of an integer type; IndexError for one that is out of range.
         """
         parameters, directions = self.directions(), 2 if self.bidirectional else 1
         x, h_0, batched = time_first(

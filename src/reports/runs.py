@@ -44,17 +44,16 @@ class Run:
     """What one run folder holds.
 
     `status` is one of STATUSES; or `interrupted` (recorded as running, but its process is gone), `pruned` (by its
-    search), or `unreadable` with a `problem`. `record` is run.json, `settings` the configuration by dotted key, `curve`
-    the lines of metrics.jsonl by step, `evaluations` the evaluation_<split>.json by split (empty if it cannot be read).
+    search), or `unreadable` with a `problem`.
     """
 
     folder: Path
     status: str = "unreadable"
     problem: str = ""
-    record: dict[str, Any] = field(default_factory=dict)
-    settings: Settings = field(default_factory=dict)
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)  # run.json
+    settings: Settings = field(default_factory=dict)  # the configuration by dotted key
+    curve: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl by step
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # evaluation_<split>.json by split
 
     @property
     def seed(self) -> int | None:

@@ -166,18 +166,15 @@ def label(settings: Settings, keys: Iterable[str]) -> str:
 
 @dataclass
 class Row:
-    """Runs of equal settings, in `counted` one finished run a seed with its value; or a baseline, with a `name`.
-
-    `place` is 1, 2, 3 ... from the best on; `costs` has the means of COSTS, and of the `best` value.
-    """
+    """Runs of equal settings; or a baseline, with a `name`."""
 
     settings: Settings
     runs: list[Run] = field(default_factory=list)
-    counted: list[tuple[Run, float]] = field(default_factory=list)
+    counted: list[tuple[Run, float]] = field(default_factory=list)  # one finished run a seed with its value
     name: str = ""
-    place: str = ""
+    place: str = ""  # 1, 2, 3 ... from the best on
     summary: Summary = field(default_factory=lambda: Summary(0, math.nan))
-    costs: dict[str, float] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict)  # the means of COSTS, and of the `best` value
 
 
 class LeftOut(NamedTuple):

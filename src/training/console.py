@@ -38,13 +38,11 @@ class Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "only_in_the_file", False):  # the console shows it by other means
             return
-        try:
+        with contextlib.suppress(OSError, ValueError):
             if record.levelno >= logging.WARNING:
                 print(self.format(record), file=sys.stderr, flush=True)
             else:
                 say(self.format(record))
-        except (OSError, ValueError):
-            self.handleError(record)
 
 
 def say(line: str) -> None:

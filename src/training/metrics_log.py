@@ -32,10 +32,7 @@ def validates_this_epoch(trainer: pl.Trainer) -> bool:
 
 
 class EarlyStopping(Callback):
-    """Stop when the monitored metric has not improved by more than `min_delta` for `patience` lines.
-
-    `MetricsLog` passes each value before a checkpoint is written, so the checkpoint has the count.
-    """
+    """Stop when the monitored metric has not improved by more than `min_delta` for `patience` lines."""
 
     state_key = "early_stopping"
 

@@ -97,10 +97,7 @@ class LanguageModule(pl.LightningModule):
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
 
     def _check_finite(self, what: str, value: Tensor, own: bool = False) -> None:
-        """Raise RunFailure for a nan or an inf; on a GPU only on steps that are written, for reading it waits.
-
-        If each process has a value of its own, their sum is checked: all fail, or none.
-        """
+        """Raise RunFailure for a nan or an inf in any process; on a GPU, where reading waits, only on written steps."""
         if not self.norm_wanted and value.device.type != "cpu":
             return
         if own and self.trainer.world_size > 1:

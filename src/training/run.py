@@ -311,10 +311,7 @@ def source_of(config: Config) -> TrainedModel | None:
 
 
 def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Make a new model, in place, compute what `source` does; return the entry for run.json.
-
-    Characters that the new text adds (data.unknown=extend) keep the columns of U and rows of V drawn for them.
-    """
+    """Make a new model, in place, compute what `source` does; return the entry for run.json."""
     known, old = len(source.vocabulary), source.model.to(next(model.parameters()).dtype)
     if known == len(vocabulary):
         convert_(model, old)
@@ -334,7 +331,7 @@ def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabular
 
 
 def _extend_recurrence(into: nn.Module, source: nn.Module) -> None:
-    """Copy a recurrence; U of the first layer keeps the columns of the new characters."""
+    """Copy a recurrence; U of the first layer keeps the columns drawn for the new characters."""
     if isinstance(into, Gated):
         weights, name = source.state_dict(), "rnn.weight_ih_l0"
         weights[name] = torch.cat([weights[name], into.state_dict()[name][:, weights[name].size(1) :]], dim=1)

@@ -252,6 +252,7 @@ MISTAKES = [
     ("score", "run=RUN file=RUN/../bad.txt", "the model reads files as in training"),
     ("export", "run=RUN format=safetensors output=w.json", "output=w.safetensors"),
     ("export", "run=RUN output=RUN", "is not a file"),
+    ("evaluate", "run=RUN/../damaged", "run.json is damaged"),
     ("evaluate", "run=RUN split=test", "train, val"),
     ("evaluate", "run=RUN split=valid", "val"),
     ("evaluate", "run=RUN data.batch_size=0", "at least 1"),
@@ -269,6 +270,7 @@ def beside(folder: Path) -> Path:
     bare = fabricate(folder.parent / "bare")
     for name in ("best", "last"):
         (bare / "checkpoints" / f"{name}.ckpt").unlink()
+    (fabricate(folder.parent / "damaged") / "run.json").write_text('{"data_prov')
     (folder.parent / "bad.txt").write_bytes(b"every\xff day")
     torch.save({"model": {}}, folder.parent / "foreign.ckpt")
     (folder / "run.json").touch()  # the newest, when one is to be proposed
