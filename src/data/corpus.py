@@ -201,10 +201,7 @@ class Part:
 
 
 def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Corpus:
-    """Open the corpus that the `data` group describes, encoded with the `vocabulary` of an earlier run if given.
-
-    Raises DataError: keys that do not go together; a text that is missing, too short, or not to be encoded.
-    """
+    """Open the corpus that the `data` group describes, encoded with the `vocabulary` of an earlier run if given."""
     extend = [EXTEND] if config.unknown == "extend" and vocabulary is None else []  # it would add held-out symbols
     if errors := [*errors_in_data(config), *extend]:
         raise DataError(*errors)

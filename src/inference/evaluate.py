@@ -1,7 +1,4 @@
-"""Exact evaluation: every transition of a split, or of any text, scored once, the state carried.
-
-The cost of a character is -log2 p(character | all before it), in bits.
-"""
+"""Exact evaluation: every transition of a split, or of any text, scored once, the state carried."""
 
 from __future__ import annotations
 
@@ -143,7 +140,7 @@ class Score:
     name: str  # of the file, or `text`
     given: bytes  # what is read and not scored: the first symbol; nothing for a list of items
     symbols: list[bytes]  # the scored ones; single bytes if the model reads bytes
-    bits: list[float]  # -log2 p of each
+    bits: list[float]  # -log2 p(symbol | all before it) of each
     characters: int  # how many were scored; of a list, each item's and one for its end
     total: float  # of the bits
     cross_entropy: float  # nats per character

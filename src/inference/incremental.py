@@ -1,7 +1,6 @@
 """Incremental decoding: one character at a time, the state carried, nothing computed twice.
 
-The reference is `LanguageModel.forward` on a window of one step (`ForwardStepper`). `CellStepper` computes the same in
-numpy, without autograd, modules and dispatch: a tanh network of 2 x 512 takes 75 us a character instead of 330 us.
+`ForwardStepper` is the reference. `CellStepper` computes the same in numpy: 2 x 512 tanh units in 75 us, not 330.
 
     x = U x_t + b_ih          from below; for the first layer U is a table with one row an id
     r = W h_{t-1} + b_hh      from before

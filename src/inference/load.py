@@ -181,7 +181,7 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
         else:
             content, prefix = read_checkpoint(file), PREFIX
     except UserError as error:
-        raise UserError(*error.messages[:-1], f"{error.messages[-1]}; {REMEDY}") from error
+        raise UserError(f"{error}; {REMEDY}") from error
     try:
         stored = content["state_dict"].items()
         weights = {name.removeprefix(prefix): tensor for name, tensor in stored if name.startswith(prefix)}

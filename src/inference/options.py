@@ -29,10 +29,8 @@ def locate(path: str | Path, at: str | None = None) -> Path:
         raise UserError(f"{path} is no run: it has no run.json and no checkpoints{inside}")
     found = [name for name in (AT if at else (*AT, "previous")) if os.path.isfile(folder / f"{name}.ckpt")]
     if not found:
-        raise UserError(
-            f"{path} is a run without a checkpoint in {folder}: it ended before the first one was written, or was "
-            "trained with checkpoint.enabled=false; train it again (python -m src.train rerun=...) or name another"
-        )
+        why = "it ended before the first one, or had checkpoint.enabled=false"
+        raise UserError(f"{path} is a run without a checkpoint: {why}; train it again (python -m src.train rerun=...)")
     if at is not None and at not in found:
         raise UserError(f"{path} has no {at}.ckpt; it has {' and '.join(found)}: at={found[0]}")
     return folder / f"{at or found[0]}.ckpt"

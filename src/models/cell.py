@@ -21,8 +21,7 @@ class CellRNN(nn.Module):
         input_size, hidden_size, num_layers, nonlinearity, dropout: as in `torch.nn.RNN`.
         init: `torch`, `orthogonal` or `identity`; see `initialisation.py`.
         input_scale, interlayer_scale: initial factor on U of the first layer, of all other layers.
-        single_bias: train one bias a layer, as the equation has it. torch keeps two, b = b_ih + b_hh, and an
-            optimizer that moves each by the same step moves their sum twice as far.
+        single_bias: train one bias a layer, as the equation has it; torch's two, b = b_ih + b_hh, move twice as far.
     """
 
     def __init__(

@@ -61,7 +61,5 @@ def _weights(recurrence: nn.Module) -> list[list[Tensor]]:
     rnn = recurrence.rnn if isinstance(recurrence, StackedRNN) else recurrence
     if isinstance(rnn, nn.RNN) and rnn.bias and not rnn.bidirectional:
         return [list(layer) for layer in rnn.all_weights]
-    raise TypeError(
-        f"the weights of {type(recurrence).__name__} cannot be converted: expected cell, stacked, manual or a "
-        "torch.nn.RNN, with a bias and in one direction"
-    )
+    expected = "cell, stacked, manual or a torch.nn.RNN, with a bias and in one direction"
+    raise TypeError(f"the weights of {type(recurrence).__name__} cannot be converted: expected {expected}")

@@ -4,8 +4,7 @@
     h_t = f(z_t)                                   `Activation`
     delta_t = f'(z_t) * (g_t + W^T delta_{t+1})    `Affine` with M = W, then torch's tanh_backward, threshold_backward
 
-Which form is taken depends on sizes, dtype, device and the number of threads, never on a clock, so that equal runs
-stay equal bit by bit. Other devices and precisions take plain torch operations.
+Which form is taken depends on sizes, dtype, device and the number of threads, never on a clock: equal runs stay equal.
 
 What is private of torch (written for 2.13; tests/parity/test_bptt.py fails by name when one of them changes):
 
@@ -107,10 +106,7 @@ def product(a: Tensor, b: Tensor, out: Tensor, add: bool = False) -> None:
 
 
 class Activation:
-    """z_t -> h_t = f(z_t), written into step t of hidden (time, batch, hidden).
-
-    tanh of 32,768 float32 numbers takes torch 86 us on one core, numpy 12; in bfloat16 torch 56, numpy by float32 20.
-    """
+    """z_t -> h_t = f(z_t), written into step t of hidden (time, batch, hidden); numpy's tanh takes 12 us, torch's 86."""
 
     def __init__(self, nonlinearity: str, hidden: Tensor) -> None:
         self.relu = nonlinearity == "relu"

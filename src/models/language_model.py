@@ -34,10 +34,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         hidden_size = int(recurrence.hidden_size)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
         if readout == "identity" and hidden_size != vocab_size:
-            raise UserError(
-                f"readout=identity reads the hidden state as logits, so hidden_size={hidden_size} must be the "
-                f"vocabulary's {vocab_size}; set model.hidden_size={vocab_size} or model.readout=linear"
-            )
+            what = f"the hidden state is the logits, so hidden_size={hidden_size} must be the vocabulary's {vocab_size}"
+            raise UserError(f"readout=identity: {what}; set model.hidden_size={vocab_size} or model.readout=linear")
         self.recurrence = recurrence
         if isinstance(recurrence, ManualRNN):
             recurrence.lends_output = readout == "linear"  # a linear readout does not change the hidden state
@@ -82,8 +80,8 @@ def build_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
     parameters = inspect.signature(cls).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         own = [parameter for parameter in parameters if parameter not in ("input_size", *values)]
-        lacks, unknown = f"{cls.__name__} has no parameter of this name", [key for key in options if key not in parameters]
-        wrong = [f"model.options.{key}: {lacks}{nearest(key, own)}" for key in unknown]
+        lacks = f"{cls.__name__} has no parameter of this name"
+        wrong = [f"model.options.{key}: {lacks}{nearest(key, own)}" for key in options if key not in parameters]
         wrong += [
             f"model.{key}={values[key]} is not used by {cls.__name__}, which has {', '.join(parameters)}"
             for key, neutral in NEUTRAL.items()

@@ -38,10 +38,9 @@ class ManualRNN(nn.Module):
 
         h_t^l = f(U^l h_t^{l-1} + W^l h_{t-1}^l + b^l),   h_t^0 = x_t,   weight = [U W],   f = tanh or relu
 
-    Arguments are those of `torch.nn.RNN`, with one bias a layer, b = b_ih + b_hh, and `init`, `input_scale`,
-    `interlayer_scale` as in `CellRNN`.
-    Parameters: `layers.<l>.weight`, `layers.<l>.bias`; of the other direction `weight_reverse`, `bias_reverse`.
-    Second derivatives, torch.compile, tracing and torch.func go through the slow reference.
+    Arguments are those of `torch.nn.RNN`, with one bias a layer, b = b_ih + b_hh, and those of `CellRNN`. Parameters:
+    `layers.<l>.weight`, `layers.<l>.bias`; of the other direction `weight_reverse`, `bias_reverse`. Second derivatives,
+    torch.compile, tracing and torch.func go through the slow reference.
     """
 
     lends_output = False  # True: output is no copy, and must not be changed before backward (saves 1 to 2 % of a step)

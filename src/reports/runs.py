@@ -190,8 +190,10 @@ def process_is_gone(process: Mapping[str, Any]) -> bool:
 
 
 def number(value: Any) -> float | None:
-    """Return a number as a float, and None for anything else."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Return a number as a float, and None for anything else (and for an integer beyond every float)."""
+    with suppress(OverflowError):
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

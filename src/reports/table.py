@@ -287,7 +287,7 @@ def _table(groups: list[Row], metric: Metric, text: str) -> Table:
 
 
 def unequal_costs(table: Table) -> list[str]:
-    """Return a warning where rows differ by more than 1 % in steps or characters, which any two may do in seconds."""
+    """Return a warning where rows differ by more than 1 % in steps or characters."""
     ends = DataFrame([row.costs for row in table.rows], columns=COSTS[1:]).agg(["min", "max"])
     ends = ends.loc[:, ends.loc["max"] > 1.01 * ends.loc["min"]]
     if not {"steps", "characters"}.intersection(ends):

@@ -25,8 +25,7 @@ from src.inference.load import newest_sound, read_checkpoint
 from src.training.metrics_log import MetricsLog, validates_this_epoch
 
 GROWING_FILES = ("metrics.jsonl", "metrics.csv", "events.out.tfevents.*")
-# Checkpoints of earlier versions name the state of a callback by its class; these are the keys of today. Others, as
-# TextSamples, became the key of the same words, text_samples.
+# Checkpoints of earlier versions name the state of a callback by its class; others than these kept the words.
 STATE_KEYS = {
     "Keeper": "checkpoint",
     "History": "metrics",
@@ -99,8 +98,7 @@ class AtomicCheckpointIO(CheckpointIO):
 class CheckpointCallback(Callback):
     """Write `last.ckpt` at the end of an epoch and at a cadence in between, `best.ckpt` after the best validation.
 
-    Within an epoch a checkpoint is written only after a step that no validation follows: from there Lightning's loops
-    resume exactly, and no validation is skipped or repeated.
+    Within an epoch only after a step that no validation follows: from there Lightning's loops resume exactly.
     """
 
     state_key = "checkpoint"

@@ -1,7 +1,4 @@
-"""metrics.jsonl: one line per validation (per epoch if there is no val split), and what depends on its metrics.
-
-Each line goes to the file and, in words, to the console. The best is remembered; plateau and early stopping count them.
-"""
+"""metrics.jsonl: one line per validation (per epoch if there is no val split), and what depends on its metrics."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from src.config.schema import Config, OptimizerConfig, SchedulerConfig
 from src.data.batching import Window
@@ -21,9 +21,7 @@ from src.errors import RunFailure
 from src.metrics import Tally
 from src.models.language_model import LanguageModel, Outcome, State, detached, exact, moved, window_loss
 
-OPTIMIZERS = {
-    kind.__name__.lower(): kind for kind in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)
-}
+OPTIMIZERS = {kind.__name__.lower(): kind for kind in (Adam, AdamW, SGD, RMSprop)}
 
 
 class LanguageModule(pl.LightningModule):

@@ -264,10 +264,8 @@ def check_goes_on(prepared: Prepared, checkpoint: Checkpoint) -> None:
     if world_size(trainer) != stored:  # other streams, other sums
         other = f"{world_size(trainer)} would not go on exactly; resume it with {stored}"
         raise UserError(f"the number of processes was {stored} in this run, and {other}")
-    for what, limit, reached in (
-        ("epochs", trainer.max_epochs, math.ceil(step / prepared.steps_an_epoch)),  # one that has begun counts
-        ("steps", trainer.max_steps, step),
-    ):
+    epochs = math.ceil(step / prepared.steps_an_epoch)  # one that has begun counts
+    for what, limit, reached in (("epochs", trainer.max_epochs, epochs), ("steps", trainer.max_steps, step)):
         if 0 <= limit < reached:
             raise UserError(f"trainer.max_{what}={limit}: {reached} {what} are trained already; give {reached} or more")
 

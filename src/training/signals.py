@@ -33,10 +33,7 @@ class Interrupted(SystemExit):
 
 
 class StopOnSignal(Callback):
-    """Note a signal when it comes, and act when a checkpoint is exact; must come before `CheckpointCallback`.
-
-    It requests a checkpoint at the end of a batch, and raises `Interrupted` at the start of the next one.
-    """
+    """Note a signal when it comes, and act when a checkpoint is exact; must come before `CheckpointCallback`."""
 
     def __init__(self, checkpoints: CheckpointCallback | None, max_time: str | None = None) -> None:
         self.checkpoints = checkpoints

@@ -24,8 +24,7 @@ from src.training.lightning_compat import run_to_the_end
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString
 from src.training.signals import StopOnSignal
 
-# Keys of the `trainer` group that Lightning's Trainer gets as they are. `threads` is set in `prepare`,
-# limit_train_batches and overfit_batches limit the windows there, the rest is for callbacks.
+# Keys of the `trainer` group that Lightning's Trainer gets as they are; the rest is for `prepare` and callbacks
 PASSED = (
     "accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "max_steps", "min_epochs",
     "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches", "val_check_interval",
