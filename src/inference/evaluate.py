@@ -98,7 +98,7 @@ def evaluate_run(
 def _checksum_of(run: Path) -> str | None:
     """Return the recorded checksum of a run's text."""
     try:
-        return (read_json(run / "run.json").get("data_provenance") or {}).get("sha256")  # type: ignore[no-any-return]
+        return (read_json(run / "run.json").get("data_provenance") or {}).get("sha256")
     except (OSError, ValueError, AttributeError) as error:
         remedy = "restore it, or name a copy of the checkpoint (checkpoint=FILE)"
         raise UserError(f"{run / 'run.json'} is damaged ({error}); {remedy}") from error

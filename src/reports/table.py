@@ -78,10 +78,10 @@ class Metric:
 def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Sequence[Run]) -> Metric:
     """Return the metric that the command line means; UserError if no run has such a number."""
     known = dict.fromkeys(column for run in runs for column in run.numbers)
-    candidates = DEFAULTS if name is None else (name, f"val/{name}", f"train/{name}", f"evaluation/{name}")
+    candidates = [*DEFAULTS] if name is None else [name, f"val/{name}", f"train/{name}", f"evaluation/{name}"]
     if split is not None:
         name = f"{split}/{(name or 'cross_entropy').removeprefix(f'{split}/')}"
-        candidates = (f"evaluation/{name}",)
+        candidates = [f"evaluation/{name}"]
     found = next((candidate for candidate in candidates if candidate in known), None)
     if found is None and name is not None:
         names = [one.removeprefix("evaluation/") for one in known if not split or one.startswith("evaluation/")]
