@@ -239,7 +239,8 @@ class Windows:
         if isinstance(self.plan, PairPlan):
             batch_size = world_size  # one sequence: every process reads all of it, and only rank 0 learns it
         if batch_size % world_size:
-            raise DataError(f"data.batch_size={batch_size}: give a multiple of {world_size}, the number of processes")
+            remedy = f"make data.batch_size a multiple of {world_size}"
+            raise DataError(f"batch_size={batch_size} does not divide among {world_size} processes; {remedy}")
         share = batch_size // world_size
         self.columns = slice(rank * share, (rank + 1) * share)
         self.idle = isinstance(self.plan, PairPlan) and rank > 0

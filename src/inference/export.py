@@ -94,7 +94,7 @@ def check_agreement(model: LanguageModel, run: Callable[..., Any], batch: int = 
         found, *state = run(x_t, *state)
         largest = max(largest, float(np.abs(found - expected).max()))
     if not largest <= AGREE * max(1.0, float(logits.abs().max())):
-        raise UserError(f"the exported step is off by {largest:.1e} after {STEPS} steps; nothing was kept")
+        raise UserError(f"the exported step differs from the model by {largest:.1e}; nothing was kept")
     return largest
 
 

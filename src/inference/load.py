@@ -28,7 +28,7 @@ from src.models.convert import convert_
 from src.models.language_model import LanguageModel, State, build_model
 
 FORMAT = 1
-REMEDY = "name a run's folder, with at=last if its best is damaged, or a file of its checkpoints/"
+REMEDY = "name a run's folder, or a file of its checkpoints/ (with at=last if the best is damaged)"
 PREFIX = "model."  # in a checkpoint: Lightning names a parameter from the module that trains it
 # Implementations of the same network, between which weights move without loss; as in conf/model/
 IMPLEMENTATIONS = {

@@ -27,6 +27,7 @@ X_AXES = {"step": "steps", "characters": "characters", "seconds": "seconds"}
 # Six colours that people with any common colour blindness tell apart (after Okabe and Ito), each with four dashes.
 COLOURS = ("#0067a5", "#c24a00", "#007a59", "#a8467f", "#8a6a00", "#4d4d4d")
 LINES = cycler(linestyle=["-", (0, (6, 3)), (0, (2, 2)), (0, (7, 2, 2, 2))]) * cycler(color=COLOURS)
+TOO_HIGH = 1e150  # its square is no float
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "axes.prop_cycle": LINES, "text.parse_math": False}
 
 
@@ -74,7 +75,8 @@ def curve_of(runs: Sequence[Run], x: str, y: str) -> pd.DataFrame:
     columns = {}
     for run in runs:
         points = [(number(line.get(x)), number(line.get(y))) for line in run.curve]
-        columns[str(run.folder)] = pd.Series({a: b for a, b in points if a is not None and b is not None})
+        found = {a: b for a, b in points if a is not None and b is not None and abs(b) < TOO_HIGH}
+        columns[str(run.folder)] = pd.Series(found)
     frame = pd.DataFrame({name: curve for name, curve in columns.items() if len(curve)}, dtype=float).sort_index()
     return frame.interpolate(method="index", limit_area="inside").dropna() if len(frame) else frame
 
