@@ -335,8 +335,9 @@ def _spans(texts: list[Part], lengths: list[int]) -> tuple[dict[str, list[int]],
         for name, (low, high) in zip(text.names, itertools.pairwise(edges), strict=True):
             spans[name] = [start + low, start + high]
             if high - low < 2:
-                what = f"of its {length:,} characters the split {name} gets {high - low}, and it needs at least 2"
-                raise DataError(f"{text.sources[0].name} is too short: {what}; use a longer text")
+                need = "it needs one to read and one to predict; use a longer text"
+                what = f"of its {length:,} characters the split {name} gets {high - low}, and {need}"
+                raise DataError(f"{text.sources[0].name} is too short: {what}")
         unused += length - edges[-1]
         start += length
     return spans, unused
