@@ -35,16 +35,12 @@ class TextSplit:
 
     @property
     def transitions(self) -> int:
-        """How many ids are predicted."""
         return max(0, len(self.ids) - 1)
 
 
 @dataclass(frozen=True, eq=False)
 class LineSplit(TextSplit):
-    """Items in one array, with a boundary id before the first, between two and after the last.
-
-    An item of n characters has n + 1 transitions: its end is predicted too. `len` leaves the boundaries out.
-    """
+    """Items in one array, with a boundary id before the first, between two and after the last; `len` counts none."""
 
     boundary: int
 
@@ -58,7 +54,7 @@ class LineSplit(TextSplit):
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Transitions of each item: its characters and the boundary after it (items,)."""
+        """Transitions of each item (items,): its characters, and its end."""
         return np.diff(self.starts, append=len(self.ids) - 1)
 
 
@@ -93,8 +89,7 @@ class StreamPlan:
     """A text as `batch_size` parallel streams, `seq_len` steps at a time.
 
     Column i has the transitions [i L, (i + 1) L), L = transitions // batch_size. With a random offset the first window
-    of an epoch is shorter, by an amount drawn from (seed, epoch), and all window borders move with it. Raises DataError
-    if the text is shorter than one window, or than one transition per stream.
+    of an epoch is shorter, by an amount drawn from (seed, epoch), and all window borders move with it.
     """
 
     fresh = False
@@ -126,7 +121,6 @@ class StreamPlan:
                 self.firsts, self.count = (1, last - 1), self.count + 1
 
     def first(self, epoch: int) -> int:
-        """Length of the first window of an epoch."""
         if self.drawn is None or self.drawn[0] != epoch:
             low, high = self.firsts
             self.drawn = (epoch, int(np.random.default_rng((self.seed, epoch)).integers(low, high + 1)))
@@ -142,8 +136,8 @@ class StreamPlan:
 class LinePlan:
     """Items side by side, padded to the longest of a batch; one longer than `seq_len` continues in the next window.
 
-    Items are grouped by the number of windows they need, so that a batch has little padding. With a random offset the
-    order within a group and the order of the batches are drawn from (seed, epoch). Raises DataError without items.
+    Items are grouped by the number of windows they need. With a random offset the order within a group and the order of
+    the batches are drawn from (seed, epoch).
     """
 
     dropped, fresh = 0, True
@@ -274,7 +268,6 @@ class Windows:
                 return
 
     def window(self, epoch: int, index: int) -> Window:
-        """Return window `index` of an epoch."""
         import torch
 
         inputs, targets, begins = self.plan.cut(epoch, index, self.columns)
@@ -288,7 +281,6 @@ class Windows:
         return {"epoch": self.epoch, "position": self.position, "layout": list(self.layout)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`. Raises DataError if it is from the middle of an epoch of other windows."""
         if state["position"] and list(state["layout"]) != self.layout:
             names = ("transitions", "seq_len", "batch_size", "offset", "seed", "windows an epoch")
             parts = zip(names, state["layout"], self.layout, strict=True)

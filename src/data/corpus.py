@@ -84,26 +84,18 @@ class File:
         return [user_path(root) / self.path, cached] if root else [cached]
 
     def found(self, root: str | None) -> Path | None:
-        """Return where the file is, or None."""
         return next((place for place in self.places(root) if os.path.isfile(place)), None)
 
     def download(self) -> Path:
         """Download the file into the cache, where it appears only if it is complete and has its checksum."""
         import pooch  # type: ignore[import-untyped]  # here, because its import takes 0.3 s
 
-        folder, known, urls = (
-            text_reader.cache_folder() / "corpora",
-            {self.path: self.sha256},
-            {self.path: self.address},
-        )
-        cache = pooch.create(folder, base_url="", registry=known, urls=urls, retry_if_failed=RETRIES)
+        folder, known = text_reader.cache_folder() / "corpora", {self.path: self.sha256}
+        cache = pooch.create(folder, "", registry=known, urls={self.path: self.address}, retry_if_failed=RETRIES)
         return Path(cache.fetch(self.path, progressbar=sys.stderr.isatty()))
 
     def source(self, root: str | None) -> Source:
-        """Return the file, downloaded if necessary; of a zip what it holds, unpacked into the cache.
-
-        The checksum of a plain file is left to its reader.
-        """
+        """Return the file, downloaded if necessary, its checksum left to its reader; a zip is checked and unpacked."""
         path, cached = self.found(root), self.places(root)[-1]
         if not self.path.endswith(".zip"):
             path = path or self.download()
@@ -135,11 +127,8 @@ def sources(name: str, root: str | None) -> list[Source]:
     except DataError:
         raise
     except (OSError, ValueError) as error:  # of requests or the disk; of pooch: another checksum
-        by_hand = [
-            f"download {file.address} (sha256 {file.sha256}) by hand and put it at {file.places(root)[0]}"
-            for file in files
-            if not file.found(root)
-        ]
+        way = "download {0.address} (sha256 {0.sha256}) by hand and put it at {1}"
+        by_hand = [way.format(file, file.places(root)[0]) for file in files if not file.found(root)]
         reason = "no connection" if type(error).__name__ in ("ConnectionError", "ConnectTimeout") else error
         raise DataError("\n".join([f"data={name} cannot be downloaded ({reason})", *by_hand])) from error
 
@@ -148,10 +137,8 @@ def check(sources: list[Source], digests: list[str]) -> None:
     """Raise DataError if a file does not have the checksum that it is known to have."""
     for source, digest in zip(sources, digests, strict=True):
         if source.sha256 and digest != source.sha256:
-            raise DataError(
-                f"{source.name} has sha256 {digest}, expected {source.sha256}: another file, or a damaged one; "
-                "delete it, and it is downloaded again"
-            )
+            what = f"{source.name} has sha256 {digest}, expected {source.sha256}: another file, or a damaged one"
+            raise DataError(f"{what}; delete it, and it is downloaded again")
 
 
 def errors_in_data(config: DataConfig) -> Iterator[str]:
@@ -208,7 +195,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Part:
-    """Files that are read as one text, and the splits that it is cut into, by `shares`."""
+    """Files that are read as one text, cut into splits by `shares`."""
 
     names: tuple[str, ...]
     sources: list[Source]
@@ -216,13 +203,7 @@ class Part:
 
 
 def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Corpus:
-    """Open the corpus that the `data` group describes; its windows are left to src.data.batching.
-
-    `vocabulary`: encode with this one (of an earlier run) instead of one made from the training split;
-    `config.unknown` then sets what is done with characters that it lacks.
-
-    Raises DataError: keys that do not go together; a text that is missing, too short, not text, or has such characters.
-    """
+    """Open the corpus that the `data` group describes, encoded with the `vocabulary` of an earlier run if given."""
     extend = [EXTEND] if config.unknown == "extend" and vocabulary is None else []  # it would add held-out symbols
     if errors := [*errors_in_data(config), *extend]:
         raise DataError(*errors)
@@ -335,10 +316,8 @@ def _draw(parts: list[Part], config: DataConfig) -> tuple[list[Part], list[Scan]
         order = np.random.default_rng(config.split_seed).permutation(len(items)).tolist()
         for name, (low, high) in zip(part.names, itertools.pairwise(edges_of(len(items), part.shares)), strict=True):
             if low == high:
-                raise DataError(
-                    f"{part.sources[0].name} has {len(items):,} items, and with data.split={list(part.shares)} one "
-                    "split has none; use a longer list or fewer splits"
-                )
+                what = f"has {len(items):,} items, and with data.split={list(part.shares)} one split has none"
+                raise DataError(f"{part.sources[0].name} {what}; use a longer list or fewer splits")
             text = b"\n".join([b"", *(items[at] for at in order[low:high]), b""])
             drawn.append(Part((name,), [Source(name, content=text)]))
     return drawn, scans
@@ -358,10 +337,9 @@ def _spans(texts: list[Part], lengths: list[int]) -> tuple[dict[str, list[int]],
         for name, (low, high) in zip(text.names, itertools.pairwise(edges), strict=True):
             spans[name] = [start + low, start + high]
             if high - low < 2:
-                raise DataError(
-                    f"{text.sources[0].name} is too short: of its {length:,} characters the split {name} gets "
-                    f"{high - low}, and it needs one to read and one to predict; use a longer text"
-                )
+                need = "it needs one to read and one to predict; use a longer text"
+                what = f"of its {length:,} characters the split {name} gets {high - low}, and {need}"
+                raise DataError(f"{text.sources[0].name} is too short: {what}")
         unused += length - edges[-1]
         start += length
     return spans, unused

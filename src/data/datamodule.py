@@ -12,10 +12,7 @@ from src.data.corpus import Corpus
 
 
 class TextData(pl.LightningDataModule):
-    """The windows of a corpus: of `train` as the configuration says, of `val` in parallel streams.
-
-    `seed`: of the offsets (the run's seed). `limit`: windows in an epoch, if fewer than all.
-    """
+    """The windows of `train` as the configuration says, of `val` in streams; `limit`: windows an epoch, if not all."""
 
     def __init__(self, corpus: Corpus, config: DataConfig, seed: int, limit: int | None = None) -> None:
         super().__init__()
@@ -24,7 +21,6 @@ class TextData(pl.LightningDataModule):
         self.position: dict[str, Any] | None = None  # the state of a loader that a checkpoint has stored
 
     def windows(self, rank: int = 0, world_size: int = 1) -> Windows:
-        """Return the training windows of one process."""
         return Windows(
             self.corpus.splits["train"],
             self.config.seq_len,
@@ -49,7 +45,6 @@ class TextData(pl.LightningDataModule):
         return {name: {key: getattr(part, key) for key in keys} for name, part in splits.items() if part is not None}
 
     def train_dataloader(self) -> Windows:
-        """Return the windows of this process, from the stored position."""
         assert self.trainer is not None
         self.loader = self.windows(self.trainer.global_rank, self.trainer.world_size)
         if self.position is not None:
@@ -57,7 +52,6 @@ class TextData(pl.LightningDataModule):
         return self.loader
 
     def val_dataloader(self) -> Windows | list[Windows]:
-        """Return the windows of a validation; without a val split the trainer does not validate."""
         return self.val_windows() or []
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,5 +59,4 @@ class TextData(pl.LightningDataModule):
         return self.loader.state_dict() if self.loader is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the position for the next loader."""
         self.position = state_dict or None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import glob
 import hashlib
 import io
@@ -98,8 +97,7 @@ def pieces(
 ) -> Iterator[Piece]:
     """Yield the symbols of all sources in order, joined by the separator.
 
-    `counts`: how often each of `CLEANED` occurred is added to it. `raw`: called with (index of the source, block) for
-    every block of bytes as it is read. Raises DataError for bytes that are not text, with errors=strict.
+    What was `CLEANED` is added to `counts`; `raw` is called with (index of the source, block) for all bytes read.
     """
     counts = Counter() if counts is None else counts
     for index, source in enumerate(sources):
@@ -223,7 +221,7 @@ def cache_folder() -> Path:
 
 
 def read_cached(path: Path) -> Any:
-    """Return what a JSON file of the cache holds, or None if there is none that can be read."""
+    """Return what a JSON file of the cache holds, or None."""
     try:
         return read_json(path)
     except (OSError, ValueError):
@@ -274,10 +272,7 @@ def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
 
 
 def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
-    """Return the ids and facts of a key; `write(stream)` writes the ids, once, even if several processes ask.
-
-    Raises DataError if the cache folder cannot be written, or the disk is full.
-    """
+    """Return the ids and facts of a key; `write(stream)` writes the ids, once, even if several processes ask."""
     path, content = ids_file(key), json.dumps(facts).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -288,8 +283,7 @@ def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -
                     write(stream)
                     stream.write(content + len(content).to_bytes(8, "little") + MARK)
                 found = find_ids(key)
-        if found is None:
-            raise OSError(errno.EIO, "it cannot be read back")
+        assert found is not None
         return found
     except OSError as error:
         what = f"the encoded text cannot be written ({error.strerror}); set UNROLL_CACHE to another folder"

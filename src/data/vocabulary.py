@@ -56,7 +56,6 @@ class Vocabulary:
 
     @property
     def unknown_id(self) -> int | None:
-        """The id of the unknown symbol; None if there is none."""
         return self.codes.index(NO_CODE) if NO_CODE in self.codes else None
 
     @cached_property
@@ -108,33 +107,28 @@ class Vocabulary:
     def unknown_error(
         self, codes: list[int], count: int, first: int, where: str = "the text", remedy: str = REMEDY
     ) -> UnknownCharacter:
-        """Return the error for `count` occurrences of missing `codes`, the first at offset `first`."""
         distinct = tuple(chr(code) if self.kind == "characters" else f"\\x{code:02x}" for code in codes)
         lacking = f"{counted(count, self.kind)} that the vocabulary of {len(self)} lacks: {self.names(codes)}"
         what = f"{where} has {lacking}, the first at offset {first:,}"
         return UnknownCharacter(what, remedy, count=count, distinct=distinct, first=first)
 
     def names(self, codes: list[int]) -> str:
-        """Return the first five of these codes in readable form, and how many more there are."""
         wide = self.kind == "bytes"
         names = ", ".join(f"byte \\x{code:02x}" if wide else shown(chr(code)) for code in codes[:5])
         return f"{names} and {len(codes) - 5} more" if len(codes) > 5 else names
 
     def to_plain(self) -> dict[str, Any]:
-        """Return plain data, for checkpoints and run.json."""
         return {"kind": self.kind, "codes": [None if code == NO_CODE else code for code in self.codes]}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Vocabulary:
-        """Return the vocabulary of plain data written by `to_plain`."""
         return cls(tuple(NO_CODE if code is None else int(code) for code in plain["codes"]), plain["kind"])
 
 
 class TextStream:
-    """Decode ids one at a time. The joined pieces equal `vocabulary.decode` of all ids.
+    """Decode ids one at a time: the joined pieces equal `vocabulary.decode` of all ids, up to the text `stop`.
 
-    Of kind `bytes`, an incomplete UTF-8 character is held back until its last byte arrives. With a `stop` text, a
-    possible beginning of it is held back too; when it is complete, it and all after it are dropped (`stopped`).
+    An incomplete UTF-8 character, and what may be the beginning of `stop`, are held back until more is known.
     """
 
     def __init__(self, vocabulary: Vocabulary, stop: str | None = None) -> None:

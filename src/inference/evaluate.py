@@ -1,7 +1,4 @@
-"""Exact evaluation: every transition of a split, or of any text, scored once, the state carried.
-
-The cost of a character is -log2 p(character | all before it), in bits.
-"""
+"""Exact evaluation: every transition of a split, or of any text, scored once, the state carried."""
 
 from __future__ import annotations
 
@@ -68,12 +65,11 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Return the content of evaluation_<split>.json.
 
-    Args:
-        trained: the model, in the implementation that it was trained in.
-        split: `train`, `val` or `test`; None is `val`, or `train` if there is no `val`.
-        changes: keys of the `data` group that differ from the run's.
-        model: another implementation to evaluate the same weights in; its numbers are under `also`.
+    A split of None is `val`, or `train` if there is no `val`; `changes` are keys of the `data` group that differ from
+    the run's; `model` is another implementation for the same weights, whose numbers are under `also`.
     """
+    run = run_of(trained.path)
+    trained_on = None if run is None else _checksum_of(run)
     changed = {key: value for key, value in vars(changes or EvaluationDataConfig()).items() if value is not None}
     data = dataclasses.replace(trained.config.data, **changed)
     other = trained.in_implementation(model or trained.config.model.name)
@@ -85,8 +81,7 @@ def evaluate_run(
     models = [trained] if other is trained else [trained, other]
     found, *others = [{"model": one.config.model.name, **evaluate(one.model, windows)} for one in models]
     partial = basis(corpus, split) if split != "train" else None
-    run, sha256 = run_of(trained.path), corpus.provenance.get("sha256")
-    trained_on = (read_json(run / "run.json").get("data_provenance") or {}).get("sha256") if run else None
+    sha256 = corpus.provenance.get("sha256")
     return {
         "split": split,
         **found,
@@ -100,6 +95,15 @@ def evaluate_run(
     }
 
 
+def _checksum_of(run: Path) -> str | None:
+    """Return the recorded checksum of a run's text."""
+    try:
+        return (read_json(run / "run.json").get("data_provenance") or {}).get("sha256")
+    except (OSError, ValueError, AttributeError) as error:
+        remedy = "restore it, or name a copy of the checkpoint (checkpoint=FILE)"
+        raise UserError(f"{run / 'run.json'} is damaged ({error}); {remedy}") from error
+
+
 def keep(trained: TrainedModel, result: dict[str, Any]) -> Path | None:
     """Write evaluation_<split>.json into the folder of the model's run; None if the model is in no run."""
     if (run := run_of(trained.path)) is None:
@@ -111,8 +115,7 @@ def keep(trained: TrainedModel, result: dict[str, Any]) -> Path | None:
 def own_corpus(trained: TrainedModel, data: DataConfig) -> Corpus:
     """Open the text of a run with the ids of its model.
 
-    It is opened as training opened it, so that it is found in the cache. If that gives other ids (the text has
-    changed, or the run started from another's weights), it is encoded with the model's vocabulary.
+    It is opened as training opened it, so that it is found in the cache; if that gives other ids, it is encoded anew.
     """
     if data.split is not None and (data.val_path or data.test_path):  # a held-out text replaces its share
         data = dataclasses.replace(data, split=None if data.val_path else data.split[:2])
@@ -132,27 +135,18 @@ def own_corpus(trained: TrainedModel, data: DataConfig) -> Corpus:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """The bits of every scored symbol of a text, in order.
+    """The bits of every scored symbol of a text, in order."""
 
-    name: of the file, or `text`.
-    given: what is read and not scored: the first symbol; nothing for a list of items.
-    symbols: the scored symbols, as many as `bits`; single bytes if the model reads bytes.
-    bits: -log2 p of each; `total` is their sum.
-    characters: how many were scored: one less than the text has; of a list, each item's and one for its end.
-    cross_entropy: nats per character.
-    accuracy: the share that was the model's first guess.
-    """
-
-    name: str
-    given: bytes
-    symbols: list[bytes]
-    bits: list[float]
-    characters: int
-    total: float
-    cross_entropy: float
+    name: str  # of the file, or `text`
+    given: bytes  # what is read and not scored: the first symbol; nothing for a list of items
+    symbols: list[bytes]  # the scored ones; single bytes if the model reads bytes
+    bits: list[float]  # -log2 p(symbol | all before it) of each
+    characters: int  # how many were scored; of a list, each item's and one for its end
+    total: float  # of the bits
+    cross_entropy: float  # nats per character
     bits_per_character: float
     perplexity: float
-    accuracy: float
+    accuracy: float  # the share that was the model's first guess
 
     def readable(self) -> Iterator[tuple[str, float | None]]:
         """Yield (character, bits): the bytes of a character together; None if the character was given."""

@@ -43,7 +43,6 @@ class CellStep(nn.Module):
         self.layers = nn.ModuleList(nn.ParameterList(layer) for layer in network.layers)
 
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Shapes as above."""
         below, ends = ids, []
         for layer, weights in enumerate(self.layers):
             U, W, b_ih, b_hh = (getattr(weights, str(i)) for i in range(4))
@@ -63,7 +62,6 @@ class ForwardStep(nn.Module):
         self.model = model
 
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Shapes as above."""
         logits, end = self.model(ids[None], state if len(state) > 1 else state[0])
         return logits[0], *parts_of(end)
 
@@ -76,10 +74,8 @@ def one_step(model: LanguageModel) -> nn.Module:
 
 
 def example(model: LanguageModel, batch: int = 2) -> tuple[tuple[Tensor, ...], Any]:
-    """Return ids (batch,) and the parts of a state of zeros, and which axes of them may have another size: the batch.
-
-    The batch is 2, since torch.export takes 1 for a constant.
-    """
+    """Return ids (batch,) and the parts of a state of zeros, and which of their axes is the batch, of any size."""
+    # The batch is 2, since torch.export takes 1 for a constant
     ids, any_size = torch.zeros(batch, dtype=torch.int64), torch.export.Dim("batch")
     with torch.no_grad():
         parts = parts_of(model(ids[None], None)[1])
@@ -98,9 +94,7 @@ def check_agreement(model: LanguageModel, run: Callable[..., Any], batch: int = 
         found, *state = run(x_t, *state)
         largest = max(largest, float(np.abs(found - expected).max()))
     if not largest <= AGREE * max(1.0, float(logits.abs().max())):
-        raise UserError(
-            f"the exported step differs from the model by {largest:.1e} after {STEPS} steps; nothing was kept"
-        )
+        raise UserError(f"the exported step differs from the model by {largest:.1e}; nothing was kept")
     return largest
 
 
@@ -155,10 +149,7 @@ def silent() -> Iterator[None]:
 
 
 def export_to(trained: TrainedModel, format: str, output: str | None = None) -> tuple[list[Path], float]:
-    """Write a model as `onnx`, `torch` or `safetensors`, the last with its configuration beside it as JSON.
-
-    Returns the files and the largest difference from the model that the check found.
-    """
+    """Write a model as `onnx`, `torch` or `safetensors`; return the files and the largest difference found."""
     vocabulary = {**trained.vocabulary.to_plain(), "symbols": list(trained.vocabulary.symbols)}
     config = to_plain(trained.config)
     identity = {"format": FORMAT, "vocabulary": vocabulary, "config": config, "progress": trained.progress}

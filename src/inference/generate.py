@@ -59,10 +59,7 @@ def weights_of(logits: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
 
 
 def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Return the ids (batch,) at which `uniform` (batch,), in [0, 1), falls in the shares of `weights` (batch, vocab).
-
-    id = the first with w_0 + ... + w_id > u * sum(w), so a symbol of weight 0 is never drawn.
-    """
+    """Return ids (batch,): of `weights` (batch, vocab) the first with w_0 + ... + w_id > u * sum(w), u in [0, 1)."""
     total = np.cumsum(weights, 1)
     if not (total[:, -1] > 0).all():
         raise UserError("the logits are not finite: the model diverged in training; use an earlier checkpoint")
@@ -86,14 +83,9 @@ def generate_ids(
     seeds: Sequence[int],
     boundary: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield ids (batch,) without end, one step of all streams at a time.
+    """Yield ids (batch,) without end, a stream a seed, after a prompt (length,) of one or more ids.
 
-    Args:
-        model: on the CPU; float32 or float64.
-        prompt: ids (length,) of 1 or more, read from a zero state.
-        sampling: how a symbol is chosen.
-        seeds: one a stream. Stream i draws from its own generator, so it does not depend on the other streams.
-        boundary: an id after which a stream starts again from a zero state, as each item of a list does in training.
+    After the id `boundary` a stream starts again from a zero state, as each item of a list does in training.
     """
     last, state = read_prompt(model, prompt)
     logits = np.repeat(last[None], len(seeds), axis=0)
@@ -117,17 +109,13 @@ def read_prompt(model: LanguageModel, prompt: np.ndarray) -> tuple[np.ndarray, S
 
 
 def start(trained: TrainedModel, prompt: str, sampling: SamplingConfig) -> Iterator[np.ndarray]:
-    """Return the ids that continue a prompt, as `generate_ids`; a UserError has all errors in prompt and options."""
+    """Return the ids that continue a prompt, as `generate_ids`; UserError for what is wrong with options or prompt."""
     errors, vocab_size = list(errors_in_values(sampling, SamplingConfig)), len(trained.vocabulary)
     if sampling.top_k is not None and sampling.top_k > vocab_size:
         errors.append(f"top_k={sampling.top_k}: the vocabulary has {vocab_size} characters; at most that many are kept")
-    try:
-        ids = trained.ids(prompt, "prompt")
-    except UserError as error:
-        raise UserError(*errors, *error.messages) if errors else error from None
     if errors:
         raise UserError(*errors)
-    boundary = trained.boundary_id
+    ids, boundary = trained.ids(prompt, "prompt"), trained.boundary_id
     if boundary is not None:  # in a list only the last, unfinished item counts, from its boundary on
         ids = np.concatenate((np.array([boundary], ids.dtype), ids))
         ids = ids[np.flatnonzero(ids == boundary)[-1] :]
@@ -157,10 +145,7 @@ def decoded(ids: Iterator[np.ndarray], vocabulary: Vocabulary, sampling: Samplin
 
 
 class Conversation:
-    """One text after another: a prompt begins a new one, an empty prompt continues the last.
-
-    `sampling` is for one sample; each new text has a seed of its own, from `sampling.seed` on.
-    """
+    """One text after another, each with a seed of its own: a prompt begins a new one, an empty one continues it."""
 
     def __init__(self, trained: TrainedModel, sampling: SamplingConfig) -> None:
         self.trained, self.sampling = trained, sampling

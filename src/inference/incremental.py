@@ -1,7 +1,6 @@
 """Incremental decoding: one character at a time, the state carried, nothing computed twice.
 
-The reference is `LanguageModel.forward` on a window of one step (`ForwardStepper`). `CellStepper` computes the same in
-numpy, without autograd, modules and dispatch: a tanh network of 2 x 512 takes 75 us a character instead of 330 us.
+`ForwardStepper` is the reference. `CellStepper` computes the same in numpy: 2 x 512 tanh units in 75 us, not 330.
 
     x = U x_t + b_ih          from below; for the first layer U is a table with one row an id
     r = W h_{t-1} + b_hh      from before
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from src.models.cell import CellRNN
 from src.models.convert import read_layers
 from src.models.gated import GRU, LSTM
-from src.models.language_model import LanguageModel, State
+from src.models.language_model import LanguageModel, State, change_parts
 
 Array = Any  # of numpy, or a tensor: the equations below are the same for both
 Function = Callable[[Any], Any]
@@ -57,10 +56,7 @@ def _gates(z: Array, count: int) -> list[Array]:
 
 
 class Network(NamedTuple):
-    """A recurrence as its cell and the weights of each layer, from the bottom.
-
-    A layer has U (input, gates * hidden), W (hidden, gates * hidden) and the biases b_ih and b_hh: transposed copies.
-    """
+    """A recurrence as its cell and copies of each layer's weights, transposed: U, W (..., gates * hidden), biases."""
 
     cell: Cell
     nonlinearity: str  # of an Elman network
@@ -98,11 +94,6 @@ def parts_of(state: State) -> tuple[Tensor, ...]:
     return state if isinstance(state, tuple) else (state,)
 
 
-def change_parts(state: State, change: Callable[[Tensor], Tensor]) -> State:
-    """Return a state with each part changed."""
-    return tuple(map(change, state)) if isinstance(state, tuple) else change(state)
-
-
 class ForwardStepper:
     """Any model, by its own forward: the reference for `CellStepper`, and what a recurrence of the user's own gets."""
 
@@ -123,10 +114,7 @@ class ForwardStepper:
 
 
 class CellStepper:
-    """A network in numpy, reading one character of each stream at a time, from `state` (num_layers, batch, hidden).
-
-    Products are numpy's: for one row torch's take three times as long, and its threads spin while they wait.
-    """
+    """A network in numpy, reading one character of each stream at a time, from `state` (num_layers, batch, hidden)."""
 
     def __init__(self, network: Network, readout: nn.Module, state: State) -> None:
         self.cell = network.cell
@@ -142,7 +130,6 @@ class CellStepper:
             self.readout = np.ascontiguousarray(weight.T), bias
 
     def step(self, ids: np.ndarray) -> np.ndarray:
-        """As `ForwardStepper.step`."""
         below: Any = None
         for (U, W, b_ih, b_hh), state in zip(self.layers, self.by_layer, strict=True):
             x = self.table.take(ids, 0) if below is None else below.dot(U) + b_ih
@@ -153,7 +140,6 @@ class CellStepper:
         return below.copy() if self.readout is None else below.dot(self.readout[0]) + self.readout[1]
 
     def restart(self, streams: np.ndarray) -> None:
-        """As `ForwardStepper.restart`."""
         self.states[:, :, streams] = 0
 
 

@@ -28,7 +28,7 @@ from src.models.convert import convert_
 from src.models.language_model import LanguageModel, State, build_model
 
 FORMAT = 1
-REMEDY = "name a run's folder, or a file of its checkpoints/"
+REMEDY = "name a run's folder, or a file of its checkpoints/ (with at=last if the best is damaged)"
 PREFIX = "model."  # in a checkpoint: Lightning names a parameter from the module that trains it
 # Implementations of the same network, between which weights move without loss; as in conf/model/
 IMPLEMENTATIONS = {
@@ -41,27 +41,18 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A model with its vocabulary.
+    """A model with its vocabulary."""
 
-    model: ids in, logits out; on the CPU, in evaluation mode.
-    vocabulary: str or bytes <-> ids.
-    config: the configuration it was trained with.
-    path: the file it was read from.
-    progress: the `step` and the `epoch` of the checkpoint.
-    """
-
-    model: LanguageModel
-    vocabulary: Vocabulary
-    config: Config
-    path: Path
-    progress: dict[str, Any]
+    model: LanguageModel  # ids in, logits out; on the CPU, in evaluation mode
+    vocabulary: Vocabulary  # str or bytes <-> ids
+    config: Config  # that it was trained with
+    path: Path  # the file it was read from
+    progress: dict[str, Any]  # the `step` and the `epoch` of the checkpoint
 
     def step(self, ids: int | list[int] | Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Read one character of each stream; return the logits of the next (batch, vocab), and the state.
+        """Read ids (batch,), or one id, a batch of one; return the next logits (batch, vocab), and the state.
 
-        Args:
-            ids: (batch,) ids, or one id, which is a batch of one; `vocabulary.encode` makes them.
-            state: (num_layers, batch, hidden), for an lstm the pair of them; None is zeros.
+        The state is (num_layers, batch, hidden), for an lstm the pair of them; None is zeros.
         """
         with torch.no_grad():
             logits, state = self.model(torch.as_tensor(ids, dtype=torch.int64).reshape(1, -1), state)
@@ -88,9 +79,6 @@ class TrainedModel:
             temperature, top_k, top_p, min_p: see `src.inference.generate`; temperature 0 always takes the likeliest.
             seed: equal seeds give equal texts; None draws one. Sample i of several is what seed + i gives alone.
             stop: a sample ends before this text.
-
-        Raises:
-            UserError: an empty prompt, a character the model does not know, a number out of range.
         """
         sampling = SamplingConfig(temperature, top_k, top_p, min_p, length, num_samples, seed, stop)
         prompt = self.start if prompt is None else prompt
@@ -102,9 +90,6 @@ class TrainedModel:
         """Return the bits of each character of a text, given all before it: the numbers of `evaluate` for that text.
 
         The first character is given and not scored. A model of a list scores each line and its end from a zero state.
-
-        Raises:
-            UserError: nothing to score, or a character that the model does not know.
         """
         return score_ids(self, self.ids(text, name), name)
 
@@ -135,11 +120,7 @@ class TrainedModel:
         return int(self.vocabulary.encode(BOUNDARY)[0]) if is_list(self.config.data) else None
 
     def ids(self, text: str, what: str = "text") -> np.ndarray:
-        """Return the ids of a text, in lower case if the model was trained so; warn of characters read as unknown.
-
-        Raises:
-            UserError: an empty text; a character that the model has never seen, and it has no unknown symbol.
-        """
+        """Return the ids of a text, in lower case if the model was trained so; warn of characters read as unknown."""
         if not text:
             raise UserError(f"{what} is empty: the model needs a character to begin with, such as {self.start!r}")
         text, vocabulary = self.in_its_case(text), self.vocabulary
@@ -170,10 +151,8 @@ def implementation_config(config: ModelConfig, name: str) -> ModelConfig:
     if name == config.name:
         return config
     if not {name, config.name} <= IMPLEMENTATIONS.keys():
-        raise UserError(
-            f"model={name}: the weights of a {config.name} model do not fit it; only {', '.join(IMPLEMENTATIONS)} have "
-            "the same weights; name one of them, or leave model= out"
-        )
+        same = f"only {', '.join(IMPLEMENTATIONS)} have the same weights; name one of them, or leave model= out"
+        raise UserError(f"model={name}: the weights of a {config.name} model do not fit it; {same}")
     return dataclasses.replace(config, name=name, _target_=IMPLEMENTATIONS[name])
 
 
@@ -190,9 +169,6 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
         path: a run's folder, a checkpoint, or a .safetensors file that `python -m src.export` wrote.
         at: `best` or `last` of a run's folder; None is the best where there is one, else the last.
         precision: `32-true` or `64-true`; None is float64 for a run trained in it, else float32.
-
-    Raises:
-        UserError: nothing there, no checkpoint, a damaged, foreign or newer one.
     """
     if precision not in (None, *MODEL_PRECISIONS):
         raise UserError(f"precision={precision}: expected one of {', '.join(MODEL_PRECISIONS)}")
@@ -205,9 +181,7 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
         else:
             content, prefix = read_checkpoint(file), PREFIX
     except UserError as error:
-        has_last = file != user_path(path) and file.name == "best.ckpt" and (file.parent / "last.ckpt").is_file()
-        remedy = "the last checkpoint may be whole: at=last" if has_last else REMEDY
-        raise UserError(*error.messages[:-1], f"{error.messages[-1]}; {remedy}") from error
+        raise UserError(f"{error}; {REMEDY}") from error
     try:
         stored = content["state_dict"].items()
         weights = {name.removeprefix(prefix): tensor for name, tensor in stored if name.startswith(prefix)}

@@ -13,12 +13,7 @@ EXPORTED = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.sa
 
 
 def locate(path: str | Path, at: str | None = None) -> Path:
-    """Return the checkpoint of a run's folder, or the file itself.
-
-    Args:
-        path: a run's folder, or a file (a checkpoint, or weights that `src.export` wrote).
-        at: `best` or `last`; None is the best where the run has one, else the last.
-    """
+    """Return a file itself, or the checkpoint of a run's folder: `best` or `last`; None is the best one there is."""
     if not str(path):
         raise UserError("an empty path names no run: expected its folder, or a file of its checkpoints/")
     place = user_path(path)
@@ -34,10 +29,8 @@ def locate(path: str | Path, at: str | None = None) -> Path:
         raise UserError(f"{path} is no run: it has no run.json and no checkpoints{inside}")
     found = [name for name in (AT if at else (*AT, "previous")) if os.path.isfile(folder / f"{name}.ckpt")]
     if not found:
-        raise UserError(
-            f"{path} is a run without a checkpoint in {folder}: it ended before the first one was written, or was "
-            "trained with checkpoint.enabled=false; train it again (python -m src.train rerun=...) or name another"
-        )
+        why = "it ended before the first one, or had checkpoint.enabled=false"
+        raise UserError(f"{path} is a run without a checkpoint: {why}; train it again (python -m src.train rerun=...)")
     if at is not None and at not in found:
         raise UserError(f"{path} has no {at}.ckpt; it has {' and '.join(found)}: at={found[0]}")
     return folder / f"{at or found[0]}.ckpt"
@@ -91,10 +84,9 @@ def errors_in_score(config: ScoreConfig) -> list[str]:
     errors = errors_in_inference(config)
     if (config.text is None) == (config.file is None):
         errors.append("what is to be scored? give text=... or file=..., one of them")
-    elif config.text == "":
-        errors.append("text is empty: expected a text of at least two characters")
-    elif config.file == "":
-        errors.append("file is empty: expected a file, a folder or a glob")
+    elif "" in (config.text, config.file):
+        what = "text" if config.file is None else "file"
+        errors.append(f"{what} is empty: expected a text of at least two characters, or a file, a folder or a glob")
     return errors
 
 

@@ -7,12 +7,8 @@
     dL/dx_t = U^T delta_t              dL/dh_0 = W^T delta_1
 
 `reference` and `reference_backward` compute this one equation a line. `recurrence` computes the same fast (kernels.py):
-what does not depend on the step before (U x_t + b; dU, dW, db, dx) is one product for all steps, so that a step is one
-product with W and one elementwise operation, and autograd keeps one node a layer instead of three a step.
-
-Axes: inputs (time, batch) ids or (time, batch, input) features, hidden (time, batch, hidden), h_0 (batch, hidden).
-A one-hot vector times U is a column of U, so ids are looked up and their gradient is scattered back.
-`reverse=True` runs from the last step to the first. Sizes are checked by the caller (manual.py).
+what does not depend on the step before (U x_t + b; dU, dW, db, dx) is one product for all steps. A one-hot vector times
+U is a column of U, so ids are looked up and their gradient is scattered back. Sizes are checked by manual.py.
 """
 
 from collections.abc import Callable
@@ -87,11 +83,10 @@ def recurrence(
     on_deltas: Callable[[Tensor], None] | None = None,
     spend_grad: bool = False,
 ) -> tuple[Hidden, State]:
-    """Compute what `reference` computes, fast: (hidden, h_n).
+    """Compute what `reference` computes, fast; under autocast the products are in its dtype.
 
-    on_deltas: called in the backward pass with delta (time, batch, hidden).
-    spend_grad: the deltas may overwrite dL/dhidden; for a caller who does not hand hidden out.
-    Under autocast the products are in its dtype; weights and their gradients keep theirs.
+    `on_deltas` is called in the backward pass with delta (time, batch, hidden), which may overwrite dL/dhidden if
+    `spend_grad`.
     """
     dtype = (weight.dtype is torch.float32 and autocast_dtype(weight)) or weight.dtype
     leaves = (inputs, weight, bias, h_0)
@@ -107,16 +102,13 @@ def _cast(leaf: Tensor | None, dtype: torch.dtype) -> Any:
 
 
 class Recurrence(torch.autograd.Function):
-    """One node of autograd's graph for a layer over a window; only the gradients that are needed are computed.
-
-    A backward pass with create_graph=True goes through `reference`, so second derivatives are right, and slow.
-    """
+    """One node of autograd's graph for a layer over a window; with create_graph=True it goes through `reference`."""
 
     @staticmethod
     def forward(
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, h_0: Tensor | None, *how: Any
     ) -> tuple[Hidden, State]:
-        """Return (hidden, h_n); `how` is nonlinearity, reverse, dtype of the products, on_deltas, spend_grad."""
+        """`how` is nonlinearity, reverse, dtype of the products, on_deltas, spend_grad."""
         nonlinearity, reverse, dtype, ctx.on_deltas, ctx.spend_grad = how
         x, w, b, state = (_cast(leaf, dtype) for leaf in (inputs, weight, bias, h_0))
         hidden = forward_window(x, w, b, state, nonlinearity, reverse)
@@ -126,7 +118,6 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        """Return the gradients of inputs, weight, bias and h_0."""
         *leaves, hidden = ctx.saved_tensors
         inputs, weight, bias, h_0 = (_cast(leaf, hidden.dtype) for leaf in leaves)
         needed = ctx.needs_input_grad[:4]

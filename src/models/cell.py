@@ -21,8 +21,7 @@ class CellRNN(nn.Module):
         input_size, hidden_size, num_layers, nonlinearity, dropout: as in `torch.nn.RNN`.
         init: `torch`, `orthogonal` or `identity`; see `initialisation.py`.
         input_scale, interlayer_scale: initial factor on U of the first layer, of all other layers.
-        single_bias: train one bias a layer, as the equation has it. torch keeps two, b = b_ih + b_hh, and an
-            optimizer that moves each by the same step moves their sum twice as far.
+        single_bias: train one bias a layer, as the equation has it; torch's two, b = b_ih + b_hh, move twice as far.
     """
 
     def __init__(
@@ -50,10 +49,9 @@ class CellRNN(nn.Module):
                 keep_one_bias_(*biases)
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run a window.
+        """Return the top layer's hidden (time, batch, hidden) and the state after the last step.
 
-        Shapes: inputs (time, batch) ids or (time, batch, input); state (num_layers, batch, hidden), zeros if None.
-        Returns hidden (time, batch, hidden) of the top layer and the state after the last step. ValueError for others.
+        Inputs are ids (time, batch) or features (time, batch, input); state (num_layers, batch, hidden), None is zeros.
         """
         features = as_features(inputs, self.input_size, self.cells[0].weight_ih.dtype)
         expected = (self.num_layers, features.size(1), self.hidden_size)
@@ -74,10 +72,8 @@ def as_features(inputs: Tensor, input_size: int, dtype: torch.dtype) -> Tensor:
         return one_hot(inputs, input_size, dtype)
     if inputs.dim() == 3 and inputs.size(-1) == input_size:
         return inputs
-    raise ValueError(
-        f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; "
-        f"expected (time, batch) integer ids or (time, batch, {input_size}) features"
-    )
+    expected = f"expected (time, batch) integer ids or (time, batch, {input_size}) features"
+    raise ValueError(f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; {expected}")
 
 
 def one_hot(ids: Tensor, size: int, dtype: torch.dtype) -> Tensor:

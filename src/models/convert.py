@@ -23,19 +23,13 @@ class Layer(NamedTuple):
 
 @torch.no_grad()
 def read_layers(recurrence: nn.Module) -> list[Layer]:
-    """Return copies of the weights of a `cell`, `stacked` or `manual` recurrence, or of a `torch.nn.RNN`.
-
-    torch's two biases become the one that the equation has: b = b_ih + b_hh. TypeError for other equations.
-    """
+    """Return copies of the weights, with one bias b = b_ih + b_hh a layer. TypeError for other equations."""
     return [Layer(U.clone(), W.clone(), sum(more, b.clone())) for U, W, b, *more in _weights(recurrence)]
 
 
 @torch.no_grad()
 def write_layers(recurrence: nn.Module, layers: list[Layer]) -> None:
-    """Copy `layers` into a recurrence of the same sizes, in place; b goes into b_ih, and b_hh becomes zero.
-
-    Raises ValueError for another number of layers or other sizes, TypeError for a recurrence with other equations.
-    """
+    """Copy `layers` into a recurrence, b into b_ih, with zeros in b_hh. ValueError for other sizes."""
     targets = _weights(recurrence)
     shapes, expected = ([[tuple(t.shape) for t in layer[:3]] for layer in each] for each in (layers, targets))
     if shapes != expected:
@@ -67,7 +61,5 @@ def _weights(recurrence: nn.Module) -> list[list[Tensor]]:
     rnn = recurrence.rnn if isinstance(recurrence, StackedRNN) else recurrence
     if isinstance(rnn, nn.RNN) and rnn.bias and not rnn.bidirectional:
         return [list(layer) for layer in rnn.all_weights]
-    raise TypeError(
-        f"the weights of {type(recurrence).__name__} cannot be converted: expected cell, stacked, manual or a "
-        "torch.nn.RNN, with a bias and in one direction"
-    )
+    expected = "cell, stacked, manual or a torch.nn.RNN, with a bias and in one direction"
+    raise TypeError(f"the weights of {type(recurrence).__name__} cannot be converted: expected {expected}")

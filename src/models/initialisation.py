@@ -1,9 +1,7 @@
-"""How the weights of a recurrence start: the same procedure for every model, so that one seed gives one network.
+"""How the weights of a recurrence start: the same two passes for every model, so that one seed gives one network.
 
-Two passes, whose order is part of the promise:
-
-    1. torch's uniform draws in +-1/sqrt(hidden_size), layer after layer: U, W, b_ih, b_hh;
-    2. `initialise_` layer after layer, with `input_scale` for the first layer and `interlayer_scale` for all others.
+1. torch's uniform draws in +-1/sqrt(hidden_size), layer after layer: U, W, b_ih, b_hh;
+2. `initialise_` layer after layer, with `input_scale` for the first layer and `interlayer_scale` for all others.
 """
 
 from collections.abc import Iterable
@@ -29,7 +27,7 @@ def initialise_(
         orthogonal  W W^T = I: |W h| = |h|, at first only tanh can shrink a signal (Saxe, McClelland, Ganguli 2014)
         identity    W = I, b = 0: a unit keeps its value until an input arrives (Le, Jaitly, Hinton 2015, for relu)
 
-    U keeps its uniform draw times `scale`. Raises ValueError for any other `init`.
+    U keeps its uniform draw times `scale`.
     """
     if init not in INITIALISATIONS:
         raise ValueError(f"Unknown init '{init}'. Select from {', '.join(map(repr, INITIALISATIONS))}.")

@@ -4,16 +4,14 @@
     h_t = f(z_t)                                   `Activation`
     delta_t = f'(z_t) * (g_t + W^T delta_{t+1})    `Affine` with M = W, then torch's tanh_backward, threshold_backward
 
-Which form is taken depends on sizes, dtype, device and the number of threads, never on a clock, so that equal runs
-stay equal bit by bit. Other devices and precisions take plain torch operations.
+Which form is taken depends on sizes, dtype, device and the number of threads, never on a clock: equal runs stay equal.
 
 What is private of torch (written for 2.13; tests/parity/test_bptt.py fails by name when one of them changes):
 
-    torch.ops.mkldnn._is_mkldnn_bf16_supported   a product with a matrix that oneDNN has laid out once a window.
-    torch.ops.mkldnn._reorder_linear_weight      Without these MKL lays W out anew at every step; the numbers are in
-    torch.ops.mkldnn._linear_pointwise           `pays_to_pack`. torch.compile alone offers the same in public.
-    torch._C._are_functorch_transforms_active    torch.func (vmap, grad) cannot go through an autograd.Function that
-                                                 writes in place; without it per-example gradients raise an error.
+    torch.ops.mkldnn._is_mkldnn_bf16_supported   a product with a matrix that oneDNN has laid out once a window,
+    torch.ops.mkldnn._reorder_linear_weight      which MKL else does at every step; numbers in `pays_to_pack`
+    torch.ops.mkldnn._linear_pointwise
+    torch._C._are_functorch_transforms_active    torch.func cannot go through our autograd.Function and would fail
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ def needs_plain_torch() -> bool:
 
 
 def autocast_dtype(weight: Tensor) -> torch.dtype | None:
-    """Return the dtype of autocast on the device of a tensor, None where it is off."""
+    """Return autocast's dtype on the device of a tensor, None where it is off."""
     device = weight.device.type
     if device == "meta" or not torch.is_autocast_enabled(device):
         return None
@@ -58,8 +56,7 @@ def pays_to_pack(M: Tensor, rows: int) -> bool:
     """Whether oneDNN, with M laid out in blocks beforehand, multiplies (rows, n) by M (n, n) faster than addmm.
 
     Microseconds of a step of 64 rows on two AVX-512 cores, addmm and packed: float32, H = 256: 56, 65; 384: 130, 110;
-    512: 233, 180; 1024: 1,190, 680. bfloat16, H = 128: 27, 26; 256: 46, 43; 512: 120, 105; 1024: 428, 370.
-    Packing itself takes 700 (float32, H = 512), once a window.
+    1024: 1,190, 680. bfloat16, H = 128: 27, 26; 1024: 428, 370. Packing itself takes 700 (float32, H = 512).
     """
     if rows < 8 or not in_main_memory(M) or not torch.backends.mkldnn.is_available():
         return False
@@ -100,10 +97,7 @@ def linear(x: Tensor, M: Tensor, b: Tensor | None = None) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor, out: Tensor, add: bool = False) -> None:
-    """Write a b into out, or add it: a (m, k), b (k, n), out (m, n) in their dtype or a wider one.
-
-    A product of bfloat16 is summed in float32 and rounded to bfloat16 once: torch has no other on a CPU.
-    """
+    """Write a b into out, or add it: a (m, k), b (k, n), out (m, n) in their dtype or a wider one."""
     if out.dtype is a.dtype:
         out.addmm_(a, b, beta=float(add))
         return
@@ -112,11 +106,7 @@ def product(a: Tensor, b: Tensor, out: Tensor, add: bool = False) -> None:
 
 
 class Activation:
-    """z_t -> h_t = f(z_t), written into step t of hidden (time, batch, hidden).
-
-    tanh of 32,768 float32 numbers takes torch 86 us on one core and 47 on two, numpy 12 (off by at most 1.4 units in
-    the last place, torch by 0.5); in bfloat16 torch 56 and 31, numpy by way of float32 20.
-    """
+    """z_t -> h_t = f(z_t), written into step t of hidden (time, batch, hidden); numpy's tanh takes 12 us, torch 86."""
 
     def __init__(self, nonlinearity: str, hidden: Tensor) -> None:
         self.relu = nonlinearity == "relu"
@@ -157,11 +147,7 @@ def input_share(inputs: Tensor, U: Tensor, b: Tensor | None) -> Tensor:
 
 
 def scatter(delta: Tensor, ids: Tensor, size: int) -> Tensor:
-    """Return sum_t x_t delta_t^T (size, hidden) for one-hot x_t: every delta is added to the row of its id.
-
-    Summed in float32 at least, 16 steps at a time: bfloat16 has 8 significant bits, and a sum of a few hundred deltas
-    would no longer grow.
-    """
+    """Return sum_t x_t delta_t^T (size, hidden) for one-hot x_t, in float32 at least, 16 steps at a time."""
     wide = torch.promote_types(delta.dtype, torch.float32)
     columns = delta.new_zeros(size, delta.shape[2], dtype=wide)
     if delta.dtype is wide:
@@ -180,8 +166,7 @@ def is_small(hidden: Tensor) -> bool:
 def numpy_multiplies(rows: int, n: int) -> bool:
     """Whether numpy multiplies (rows, n) by (n, n) faster than torch: up to a million multiplications, on one thread.
 
-    Its OpenBLAS takes such matrices as they lie, MKL lays them out first. Microseconds of a step of c + a M, one
-    AVX-512 core, addmm and numpy: 32 rows, n = 128: 12.9, 10.8; 50 rows: 19.5, 16.0; 64 rows, n = 256: 86, 87.
+    Microseconds of c + a M, one AVX-512 core, addmm and numpy: 32 rows, n = 128: 12.9, 10.8; 64, n = 256: 86, 87.
     """
     return torch.get_num_threads() == 1 and rows * n * n <= 1_000_000
 
@@ -225,8 +210,7 @@ def backward_small(
 
 
 def _tanh_slope(h: np.ndarray, out: np.ndarray) -> None:
-    np.multiply(h, h, out)
-    np.subtract(1, out, out)
+    np.subtract(1, np.multiply(h, h, out), out)
 
 
 @np.errstate(all="ignore")  # as in torch, a number that underflows is zero, whatever the caller's np.seterr
@@ -287,22 +271,13 @@ def backward_window(
 
 
 def gradients(
-    delta: Hidden,
-    inputs: Tensor,
-    weight: Tensor,
-    h_0: Tensor | None,
-    hidden: Hidden,
-    reverse: bool,
-    needed: Sequence[bool],
+    delta: Hidden, inputs: Tensor, weight: Tensor, h_0: Tensor | None, h: Hidden, reverse: bool, needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Return dL/d(inputs, weight, bias, h_0) from all deltas, None where not needed: one product each, one sum for db.
-
-    dweight and db are in float32 at least.
-    """
+    """Return dL/d(inputs, weight, bias, h_0) from all deltas, None where not needed; dweight, db at least float32."""
     U, W = split(weight)
     rows = delta.flatten(0, 1)
     wide = torch.promote_types(delta.dtype, torch.float32)
-    first, later, earlier = (delta[-1], delta[:-1], hidden[1:]) if reverse else (delta[0], delta[1:], hidden[:-1])
+    first, later, earlier = (delta[-1], delta[:-1], h[1:]) if reverse else (delta[0], delta[1:], h[:-1])
     dx = dweight = db = dh_0 = None
     if needed[0]:
         dx = linear(delta, U.t())

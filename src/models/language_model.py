@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,18 +27,15 @@ class LanguageModel(nn.Module):
         o_t = V h_t^L + c        readout `linear`
         o_t = h_t^L              readout `identity`: the tutorial's script reads the hidden state as logits
 
-    The recurrence is a `(inputs, state) -> (hidden, state)`, time first. An identity readout needs a hidden_size of
-    vocab_size, and raises UserError for another.
+    The recurrence is a `(inputs, state) -> (hidden, state)`, time first.
     """
 
     def __init__(self, recurrence: nn.Module, vocab_size: int, readout: str = "linear") -> None:
         super().__init__()
         hidden_size = int(recurrence.hidden_size)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
         if readout == "identity" and hidden_size != vocab_size:
-            raise UserError(
-                f"readout=identity reads the hidden state as logits, so hidden_size={hidden_size} must be the "
-                f"vocabulary's {vocab_size}; set model.hidden_size={vocab_size} or model.readout=linear"
-            )
+            what = f"the hidden state is the logits, so hidden_size={hidden_size} must be the vocabulary's {vocab_size}"
+            raise UserError(f"readout=identity: {what}; set model.hidden_size={vocab_size} or model.readout=linear")
         self.recurrence = recurrence
         if isinstance(recurrence, ManualRNN):
             recurrence.lends_output = readout == "linear"  # a linear readout does not change the hidden state
@@ -49,18 +47,21 @@ class LanguageModel(nn.Module):
         return self.readout(hidden), state
 
 
+def change_parts(state: State, change: Callable[[Tensor], Tensor]) -> State:
+    """Return a state with each part changed; None stays None."""
+    if isinstance(state, tuple):
+        return tuple(map(change, state))
+    return state if state is None else change(state)
+
+
 def detached(state: State) -> State:
     """Return the state outside of the graph that made it: values go on into the next window, gradients do not."""
-    if isinstance(state, tuple):
-        return tuple(part.detach() for part in state)
-    return state if state is None else state.detach()
+    return change_parts(state, Tensor.detach)
 
 
 def moved(state: State, device: torch.device) -> State:
     """Return the state on a device."""
-    if isinstance(state, tuple):
-        return tuple(part.to(device) for part in state)
-    return state if state is None else state.to(device)
+    return change_parts(state, lambda part: part.to(device))
 
 
 # Keys that not every class has, and the value at which a class may lack them: it does just that
@@ -71,20 +72,17 @@ NEUTRAL |= {"interlayer_scale": 1.0}
 def build_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
     """Build the model of a configuration; its initial weights are drawn from torch's global generator.
 
-    The recurrence is the class `_target_`. Its constructor gets `input_size`, those keys of the configuration that it
-    has a parameter for and that are not None, and all of `options`. UserError if there is no such class, or if it lacks
-    a parameter for a given key.
+    The class `_target_` gets `input_size`, the keys that it has a parameter for and that are not None, and all of
+    `options`. UserError if there is no such class, or if it lacks a parameter for a given key.
     """
     values, options = vars(config), config.options or {}
     cls = recurrence_class(values["_target_"])
     parameters = inspect.signature(cls).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         own = [parameter for parameter in parameters if parameter not in ("input_size", *values)]
-        wrong = [
-            f"model.options.{key}: {cls.__name__} has no parameter of this name{nearest(key, own)}"
-            for key in options
-            if key not in parameters
-        ] + [
+        lacks = f"{cls.__name__} has no parameter of this name"
+        wrong = [f"model.options.{key}: {lacks}{nearest(key, own)}" for key in options if key not in parameters]
+        wrong += [
             f"model.{key}={values[key]} is not used by {cls.__name__}, which has {', '.join(parameters)}"
             for key, neutral in NEUTRAL.items()
             if key not in parameters and values[key] not in (neutral, None)
@@ -109,19 +107,14 @@ def recurrence_class(target: str) -> type[nn.Module]:
 
 @dataclass
 class WindowLoss:
-    """The losses of a window: scalars, then (time, batch, vocab) and (time, batch), detached all but the first.
+    """The losses of a window; all but `minimised` are detached."""
 
-    minimised: L = sum_t L_t or its mean over time, with its graph.
-    nats: the sum over the characters.
-    characters, everywhere: the number of targets, in this process and in all processes of the run.
-    """
-
-    minimised: Tensor
-    nats: Tensor
-    characters: Tensor
-    everywhere: Tensor
-    logits: Tensor
-    targets: Tensor
+    minimised: Tensor  # L = sum_t L_t or its mean over time, with its graph
+    nats: Tensor  # the sum over the characters
+    characters: Tensor  # the number of targets in this process
+    everywhere: Tensor  # and in all processes of the run
+    logits: Tensor  # (time, batch, vocab)
+    targets: Tensor  # (time, batch)
 
     @cached_property
     def losses(self) -> Tensor:
@@ -130,15 +123,13 @@ class WindowLoss:
 
     @cached_property
     def real(self) -> Tensor:
-        """Return (time, batch) whether there is a target."""
         return self.targets != NO_TARGET
 
     def by_position(self) -> Tensor:
-        """Return L_t, (time,) nats, averaged over the streams that have a target at t."""
+        """Return L_t (time,), averaged over the streams that have a target at t."""
         return self.losses.sum(1) / self.real.sum(1).clamp(min=1)
 
     def mean(self) -> Tensor:
-        """Return the mean over the window's characters: nats a character."""
         return self.nats / self.characters.clamp(min=1)
 
 
@@ -194,7 +185,6 @@ class Outcome:
     loss: WindowLoss
 
     def hits(self) -> Tensor:
-        """Return how many characters were the model's first guess, as a scalar."""
         return (self.logits.argmax(-1) == self.targets).sum()
 
 

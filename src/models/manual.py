@@ -38,10 +38,9 @@ class ManualRNN(nn.Module):
 
         h_t^l = f(U^l h_t^{l-1} + W^l h_{t-1}^l + b^l),   h_t^0 = x_t,   weight = [U W],   f = tanh or relu
 
-    Arguments are those of `torch.nn.RNN`, with one bias a layer, b = b_ih + b_hh, and `init`, `input_scale`,
-    `interlayer_scale` as in `CellRNN`.
-    Parameters: `layers.<l>.weight`, `layers.<l>.bias`; of the other direction `weight_reverse`, `bias_reverse`.
-    Second derivatives, torch.compile, tracing and torch.func go through the slow reference.
+    Arguments are those of `torch.nn.RNN`, with one bias a layer, b = b_ih + b_hh, and those of `CellRNN`. Parameters:
+    `layers.<l>.weight`, `layers.<l>.bias`; of the other direction `weight_reverse`, `bias_reverse`. Second derivatives,
+    torch.compile, tracing and torch.func go through the slow reference.
     """
 
     lends_output = False  # True: output is no copy, and must not be changed before backward (saves 1 to 2 % of a step)
@@ -96,14 +95,9 @@ class ManualRNN(nn.Module):
         """Do nothing: for programs that call it on torch's RNN."""
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run a window: (output, h_n).
+        """Run a window: (output, h_n), with shapes and exceptions as in `torch.nn.RNN`.
 
-        `input`: features (time, batch, input), or ids (time, batch) of an integer type; (batch, time, ...) under
-        `batch_first`; without batch (time, input) or (time,). `hx`: (num_layers * directions, batch, hidden), without
-        batch (num_layers * directions, hidden); None is zeros. output: (time, batch, directions * hidden), laid out as
-        the input; h_n as `hx`. Under autocast both are in its dtype.
-
-        Raises TypeError, ValueError, RuntimeError where torch.nn.RNN does, IndexError for an id out of range.
+        `input` may also be ids (time, batch) of an integer type; IndexError for one that is out of range.
         """
         parameters, directions = self.directions(), 2 if self.bidirectional else 1
         x, h_0, batched = time_first(
@@ -137,10 +131,7 @@ class ManualRNN(nn.Module):
         return output.transpose(0, 1) if self.batch_first else output, h_n
 
     def load_torch_rnn(self, rnn: nn.RNN) -> ManualRNN:
-        """Copy the weights of a `torch.nn.RNN` in, b = b_ih + b_hh, and return self.
-
-        Raises TypeError for another kind of module, ValueError for one of other sizes, nonlinearity or biases.
-        """
+        """Copy the weights of a `torch.nn.RNN` of the same arguments in, b = b_ih + b_hh, and return self."""
         if not isinstance(rnn, nn.RNN):
             raise TypeError(f"load_torch_rnn takes a torch.nn.RNN, got {type(rnn).__name__}")
         theirs, ours = ({name: getattr(one, name) for name in ARGUMENTS if name not in FREE} for one in (rnn, self))
@@ -167,7 +158,6 @@ class ManualRNN(nn.Module):
         return rnn.train(self.training)
 
     def extra_repr(self) -> str:
-        """Return the arguments."""
         return ", ".join(f"{name}={getattr(self, name)}" for name in (*ARGUMENTS, "init"))
 
 
@@ -180,8 +170,7 @@ def record_deltas(rnn: ManualRNN) -> Iterator[list[Tensor | None]]:
             loss(output).backward()
         deltas[l]  # dL/dz_t^l of all t: (time, batch, hidden), time first even under batch_first
 
-    One entry a layer and direction, in the order of h_n. The backward pass computes them anyway. An entry stays None
-    where no gradient is needed: in first layers that are frozen, with inputs that need none.
+    One entry a layer and direction, in the order of h_n; None where no gradient is needed.
     """
     before, rnn._deltas = rnn._deltas, [None] * len(rnn.directions())
     try:
@@ -201,15 +190,10 @@ def _assign(weight: Tensor, bias: Tensor | None, layer: Sequence[Tensor]) -> Non
 def time_first(
     input: Any, hx: Tensor | None, weight: Tensor, input_size: int, state_size: tuple[int, int], batch_first: bool
 ) -> tuple[Tensor, Tensor | None, bool]:
-    """Check a call as torch.nn.RNN does; return input (time, batch, ...), state and whether there was a batch axis.
-
-    `weight` has the dtype and device, `state_size` is (num_layers * directions, hidden_size).
-    """
+    """Check a call as torch.nn.RNN does; return input (time, batch, ...), state and whether there was a batch axis."""
     if not isinstance(input, Tensor):
-        raise TypeError(
-            f"ManualRNN: Expected input to be a tensor, got {type(input).__name__}; pad a PackedSequence "
-            "(pad_packed_sequence) and leave the padded steps out of the loss, or use the module of to_torch_rnn()"
-        )
+        remedy = "pad a PackedSequence (pad_packed_sequence), or use the module of to_torch_rnn()"
+        raise TypeError(f"ManualRNN: Expected input to be a tensor, got {type(input).__name__}; {remedy}")
     ids = not (input.is_floating_point() or input.is_complex() or input.dtype is torch.bool)
     if input.dim() not in ((1, 2) if ids else (2, 3)):
         raise ValueError(f"ManualRNN: Expected 2D or 3D features, or 1D or 2D ids, got {input.dim()}D {input.dtype}")
@@ -219,9 +203,7 @@ def time_first(
     for name, tensor in (("input", input), ("hx, the hidden state,", hx)):
         if tensor is not None and tensor.device != weight.device:
             devices = f"{tensor.device} and {weight.device}"
-            raise RuntimeError(
-                f"{name} and the parameters are on two devices, {devices}; move one to the other with .to()"
-            )
+            raise RuntimeError(f"{name} and the parameters are on two devices, {devices}; move one with .to()")
     if autocast_dtype(weight) is None:
         for error, name, tensor in ((ValueError, "input", None if ids else input), (RuntimeError, "hx", hx)):
             if tensor is not None and tensor.dtype is not weight.dtype:

@@ -11,10 +11,7 @@ from src.models.initialisation import initialise_, keep_one_bias_
 
 
 class TorchRecurrence(nn.Module):
-    """A recurrent module of torch, of the class `kind`, behind the call that all models share.
-
-    Arguments as in `CellRNN`. Each gate's block of U and W is initialised as a matrix of its own.
-    """
+    """A recurrent module of torch, of the class `kind`; arguments as in `CellRNN`."""
 
     kind: type[nn.RNNBase]
 
@@ -35,6 +32,7 @@ class TorchRecurrence(nn.Module):
         own: dict[str, Any] = {} if nonlinearity is None else {"nonlinearity": nonlinearity}
         self.rnn = cast("Any", self.kind)(input_size, hidden_size, num_layers, dropout=dropout, **own)
         for layer, (U, W, *biases) in enumerate(self.rnn.all_weights):
+            # Each gate's block of U and W is initialised as a matrix of its own
             gates = zip(*(parameter.split(hidden_size) for parameter in (U, W, *biases)), strict=True)
             for U_gate, W_gate, *gate_biases in gates:
                 initialise_(U_gate, W_gate, gate_biases, init, input_scale if layer == 0 else interlayer_scale)
@@ -42,10 +40,7 @@ class TorchRecurrence(nn.Module):
                 keep_one_bias_(*biases)
 
     def forward(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Run a window; shapes as in `CellRNN.forward`, the state of an LSTM is the pair (h, c).
-
-        Raises ValueError for inputs of another shape, and torch's RuntimeError for a state of another shape.
-        """
+        """Run a window; shapes as in `CellRNN.forward`, the state of an LSTM is the pair (h, c)."""
         found: tuple[Tensor, Any] = self.rnn(as_features(inputs, self.input_size, self.rnn.weight_ih_l0.dtype), state)
         return found
 

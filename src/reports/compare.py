@@ -27,10 +27,7 @@ SAME_DIGITS = 6
 
 @dataclass
 class Comparison:
-    """`first` against `second`; `note` says why there is no pair or what the mean difference hides.
-
-    `tests` is the number of comparisons that `p_holm` allows for, `same` whether all pairs are equal.
-    """
+    """`first` against `second`; `p_holm` allows for `tests` comparisons, `note` has what the mean difference hides."""
 
     first: str
     second: str
@@ -102,12 +99,9 @@ def compare(table: Table, key: str, metric: Metric) -> tuple[list[Comparison], l
 
 
 def _compare(ones: pd.DataFrame, twos: pd.DataFrame, key: str, others: list[str]) -> tuple[Comparison, set[int]]:
-    """Compare two values of a key; return also which runs have a partner.
-
-    What one side never has need not be equal: an lstm has no nonlinearity.
-    """
+    """Compare two values of a key; return also which runs have a partner."""
     made = Comparison(show(ones[key].iloc[0]), show(twos[key].iloc[0]))
-    own = {name for name in others if name.startswith(f"{key}.")}
+    own = {name for name in others if name.startswith(f"{key}.")}  # an lstm has no nonlinearity: need not be equal
     own = {name for name in own if name in DETAILS or ones[name].isna().all() or twos[name].isna().all()}
     equal = [name for name in others if name not in own]
     pairs = ones.merge(twos, on=["seed", *equal])

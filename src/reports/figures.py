@@ -71,25 +71,18 @@ def encode(figure: Figure, kind: str) -> bytes:
 
 
 def curve_of(runs: Sequence[Run], x: str, y: str) -> pd.DataFrame:
-    """Return the curves of runs, one column a run, on the union of their x from the last beginning to the first end.
-
-    Between two points of a run lies the straight line. Of two lines with one x the later counts.
-    """
+    """Return the curves of runs, one column a run, interpolated on the union of their x where all of them have y."""
     columns = {}
     for run in runs:
         points = [(number(line.get(x)), number(line.get(y))) for line in run.curve]
-        columns[str(run.folder)] = pd.Series(
-            {a: b for a, b in points if a is not None and b is not None and abs(b) < TOO_HIGH}
-        )
+        found = {a: b for a, b in points if a is not None and b is not None and abs(b) < TOO_HIGH}
+        columns[str(run.folder)] = pd.Series(found)
     frame = pd.DataFrame({name: curve for name, curve in columns.items() if len(curve)}, dtype=float).sort_index()
     return frame.interpolate(method="index", limit_area="inside").dropna() if len(frame) else frame
 
 
 def _curves(table: Table, curves: Sequence[tuple[Row, pd.DataFrame]], x: str, y: str, metric: Metric) -> Figure:
-    """Draw the mean of each row over its seeds, a band of one standard deviation, and the single seeds.
-
-    The first fifth of training may be cut off at the top: it is high for every run and would flatten what differs.
-    """
+    """Draw the mean of each row over its seeds, a band of one standard deviation, and the single seeds."""
     figure = Figure(figsize=(8, 4.5))
     axes = figure.add_subplot()
     for row, frame in curves:
@@ -103,6 +96,7 @@ def _curves(table: Table, curves: Sequence[tuple[Row, pd.DataFrame]], x: str, y:
         end = (centre.index[-1], centre.iloc[-1])
         axes.annotate(row.place, end, (4, 0), textcoords="offset points", va="center", fontsize="small")
     low = min(frame.to_numpy().min() for _, frame in curves)
+    # The first fifth is high for every run and would flatten what differs
     high = max(frame.iloc[len(frame) // 5 :].to_numpy().max() for _, frame in curves)
     margin = 0.05 * ((high - low) or abs(high) or 1.0)
     axes.set(xlabel=x, ylabel=y, ylim=(low - margin, high + margin))

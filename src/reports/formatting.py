@@ -25,10 +25,7 @@ MARKUP = re.compile(r"[\\|*`<>#$]|(?<!\w)_|_(?!\w)|\](?=[(\[:])")
 
 @dataclass
 class Section:
-    """Some lines, a grid of text below them, and lines below that; in HTML with a heading, and figures of `table`.
-
-    Columns without any entry are left out.
-    """
+    """Some lines, a grid of text without empty columns, and lines below; in HTML a heading, and figures of `table`."""
 
     lines: list[str]
     grid: DataFrame = field(default_factory=DataFrame)
@@ -41,7 +38,6 @@ class Section:
         self.lines, self.after = [*map(printable, self.lines)], [*map(printable, self.after)]
 
     def tabulate(self, kind: str) -> str:
-        """Return the grid in one of tabulate's formats."""
         if self.grid.empty:
             return ""
         align = ["right" if head in NUMBERS else "left" for head in self.grid]
@@ -162,11 +158,7 @@ def to_latex(_: Report, content: Sequence[Section], command: str) -> str:
 
 
 def to_csv(report: Report, content: Sequence[Section], command: str) -> str:
-    """Return comma-separated values: full precision, every setting that differs, every run accounted for.
-
-    `kind` is what a line holds: `runs` (a group), `baseline`, or `not counted` (a single run; then `status`, `why` and
-    `folder` are filled, and `so_far` is its latest value).
-    """
+    """Return comma-separated values, all digits: a line a group of runs, a baseline, or a run that is not counted."""
     lines: list[dict[str, object]] = []
     for row in (row for table in report.tables for row in table.rows):
         seeds = " ".join(str(run.seed) for run, _ in row.counted if run.seed is not None)

@@ -44,17 +44,16 @@ class Run:
     """What one run folder holds.
 
     `status` is one of STATUSES; or `interrupted` (recorded as running, but its process is gone), `pruned` (by its
-    search), or `unreadable` with a `problem`. `record` is run.json, `settings` the configuration by dotted key, `curve`
-    the lines of metrics.jsonl by step, `evaluations` the evaluation_<split>.json by split (empty if it cannot be read).
+    search), or `unreadable` with a `problem`.
     """
 
     folder: Path
     status: str = "unreadable"
     problem: str = ""
-    record: dict[str, Any] = field(default_factory=dict)
-    settings: Settings = field(default_factory=dict)
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)  # run.json
+    settings: Settings = field(default_factory=dict)  # the configuration by dotted key
+    curve: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl by step
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # evaluation_<split>.json by split
 
     @property
     def seed(self) -> int | None:
@@ -94,10 +93,7 @@ def runs(path: Paths) -> DataFrame:
 
 
 def curves(path: Paths) -> DataFrame:
-    """Return one row for each validation: `folder`, `seed`, `step`, `epoch`, `characters`, `seconds` and metrics.
-
-    `runs(path)[["folder", "model"]].merge(curves(path))` adds a setting. Errors are those of `runs`.
-    """
+    """Return one row for each validation: `folder`, `seed`, `step`, `epoch`, `characters`, `seconds` and metrics."""
     lines = [{"folder": str(run.folder), "seed": run.seed, **line} for run in find_runs(path) for line in run.curve]
     return DataFrame(lines, columns=None if lines else ["folder", "seed", *POSITION])
 
@@ -164,10 +160,9 @@ def _parse_config(text: str) -> Settings:
 
 @lru_cache(maxsize=4096)
 def _parse_section(text: str) -> Settings:
-    """Return a top-level key with all below it; runs share most of theirs, and each is parsed once.
+    """Return a top-level key with all below it: runs share most of theirs, and each is parsed once.
 
-    A section's name is the value of the section itself (`model: {name: gru}` gives `model = gru`). Lists are JSON,
-    booleans `true` and `false` (in Python, True equals 1); no entries, {}, equal a missing key.
+    `model: {name: gru}` gives `model = gru`. Lists and booleans are JSON; {} equals a missing key.
     """
     flat: Settings = {}
     for key, value in flatten(mapping(yaml.load(text, Loader=yaml.CSafeLoader))):
@@ -196,10 +191,9 @@ def process_is_gone(process: Mapping[str, Any]) -> bool:
 
 def number(value: Any) -> float | None:
     """Return a number as a float, and None for anything else (and for an integer beyond every float)."""
-    try:
+    with suppress(OverflowError):
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-    except OverflowError:
-        return None
+    return None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -30,10 +30,7 @@ class Summary:
 
     @property
     def p(self) -> float | None:
-        """The two-sided p of the t test that the mean is zero, of differences that of scipy.stats.ttest_rel.
-
-        None for one value. Without any spread the test has no scale: 1 if every value is zero, else 0.
-        """
+        """The two-sided p of the t test that the mean is zero; None for one value, 0 or 1 where there is no spread."""
         if self.sd is None:
             return None
         if self.sd == 0:
@@ -52,10 +49,7 @@ def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's step-down adjustment of p values for their number.
-
-    The i-th smallest of m (i from 0) is multiplied by m - i; it is never below the one before it, nor above 1.
-    """
+    """Return Holm's step-down adjustment: the i-th smallest of m (i from 0) times m - i, ascending, at most 1."""
     adjusted, floor = dict.fromkeys(range(len(p_values)), 0.0), 0.0
     for rank, i in enumerate(sorted(adjusted, key=p_values.__getitem__)):
         floor = max(floor, min(1.0, p_values[i] * (len(p_values) - rank)))

@@ -58,12 +58,10 @@ class Metric:
 
     @property
     def tail(self) -> str:
-        """The name without its split: `cross_entropy`."""
         return self.name.rpartition("/")[2]
 
     @property
     def column(self) -> str:
-        """Its column in `runs`."""
         return f"evaluation/{self.name}" if self.split else f"best/{self.name}" if self.at_best else self.name
 
     def describe(self) -> str:
@@ -78,23 +76,15 @@ class Metric:
 
 
 def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Sequence[Run]) -> Metric:
-    """Return the metric that the command line means.
-
-    `test/cross_entropy`, and `cross_entropy` with `--split test`, are read from evaluation_test.json; a bare
-    `bits_per_character` is `val/bits_per_character`. UserError if no run has such a number.
-    """
+    """Return the metric that the command line means; UserError if no run has such a number."""
     known = dict.fromkeys(column for run in runs for column in run.numbers)
-    candidates: tuple[str, ...] = (
-        DEFAULTS if name is None else (name, f"val/{name}", f"train/{name}", f"evaluation/{name}")
-    )
+    candidates = [*DEFAULTS] if name is None else [name, f"val/{name}", f"train/{name}", f"evaluation/{name}"]
     if split is not None:
         name = f"{split}/{(name or 'cross_entropy').removeprefix(f'{split}/')}"
-        candidates = (f"evaluation/{name}",)
+        candidates = [f"evaluation/{name}"]
     found = next((candidate for candidate in candidates if candidate in known), None)
     if found is None and name is not None:
-        names = [
-            column.removeprefix("evaluation/") for column in known if column.startswith("evaluation/" * bool(split))
-        ]
+        names = [one.removeprefix("evaluation/") for one in known if not split or one.startswith("evaluation/")]
         how = f" (python -m src.evaluate run=DIR split={split} writes evaluation_{split}.json)" if split else ""
         hint = nearest(name, names) or f"; known: {', '.join(names)}"
         raise UserError(f"no run has a metric {name}{hint}{how}")
@@ -110,8 +100,7 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
 def baselines(metric: Metric, run: Run) -> dict[str, float]:
     """Return what to beat in the metric's unit, by the name that a reader sees (`5-gram`).
 
-    Stored in bits per character, measured on `val` (an evaluation's: on its split); only the uniform guess is the same
-    on every split. A uniform guess is right once in 2^bits characters; no n-gram's accuracy is known.
+    They were measured on `val` (an evaluation's: on its split); only the uniform guess is the same on every split.
     """
     record = run.evaluations.get(metric.split, {}) if metric.split else run.record
     only_uniform = metric.name.startswith("train/") and not metric.split and "val/cross_entropy" in run.numbers
@@ -177,18 +166,15 @@ def label(settings: Settings, keys: Iterable[str]) -> str:
 
 @dataclass
 class Row:
-    """Runs of equal settings, in `counted` one finished run a seed with its value; or a baseline, with a `name`.
-
-    `place` is 1, 2, 3 ... from the best on; `costs` has the means of COSTS, and of the `best` value.
-    """
+    """Runs of equal settings; or a baseline, with a `name`."""
 
     settings: Settings
     runs: list[Run] = field(default_factory=list)
-    counted: list[tuple[Run, float]] = field(default_factory=list)
+    counted: list[tuple[Run, float]] = field(default_factory=list)  # one finished run a seed with its value
     name: str = ""
-    place: str = ""
+    place: str = ""  # 1, 2, 3 ... from the best on
     summary: Summary = field(default_factory=lambda: Summary(0, math.nan))
-    costs: dict[str, float] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict)  # the means of COSTS, and of the `best` value
 
 
 class LeftOut(NamedTuple):
@@ -220,8 +206,8 @@ class Report:
     label_keys: list[str]
 
     def label_of(self, run: Run) -> str:
-        parts = [label(run.settings, self.label_keys), "" if run.seed is None else f"seed {run.seed}"]
-        return ", ".join(part for part in parts if part)
+        seed = "" if run.seed is None else f"seed {run.seed}"
+        return ", ".join(filter(None, [label(run.settings, self.label_keys), seed]))
 
 
 def build(runs: Sequence[Run], metric: Metric, ignored: Sequence[str] = (), kept: str | None = None) -> Report:
@@ -250,11 +236,7 @@ def _identity(settings: Settings) -> Identity:
 
 
 def _count(group: Row, metric: Metric) -> list[LeftOut]:
-    """Fill `counted` and return the other runs with their reasons.
-
-    The same settings and seed twice are one result: the newest finished run counts, so that a repeated run cannot make
-    the spread look smaller than it is.
-    """
+    """Fill `counted` with the newest finished run of each seed, and return the other runs with their reasons."""
     left: list[LeftOut] = []
     by_seed: dict[object, tuple[Run, float]] = {}
     by_age = sorted(group.runs, key=lambda run: (str(run.record.get("started") or ""), str(run.folder)))
@@ -305,7 +287,7 @@ def _table(groups: list[Row], metric: Metric, text: str) -> Table:
 
 
 def unequal_costs(table: Table) -> list[str]:
-    """Return a warning where rows differ by more than 1 % in steps or characters, which any two may do in seconds."""
+    """Return a warning where rows differ by more than 1 % in steps or characters."""
     ends = DataFrame([row.costs for row in table.rows], columns=COSTS[1:]).agg(["min", "max"])
     ends = ends.loc[:, ends.loc["max"] > 1.01 * ends.loc["min"]]
     if not {"steps", "characters"}.intersection(ends):

@@ -1,8 +1,7 @@
 """Checkpoints: how they are written and read, when, and how a resume cuts a run's growing files back to one.
 
-A checkpoint is plain data, written atomically, and a model by itself. A run that was killed has written curves and
-lines after its last checkpoint, and writes them again when it is resumed. So each checkpoint stores how long these
-files were, and a resume cuts them to that length.
+A checkpoint is plain data, written atomically, and a model by itself. It stores how long the files of curves and lines
+were: a run that was killed has written more of them, which a resume cuts off and writes again.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from src.inference.load import newest_sound, read_checkpoint
 from src.training.metrics_log import MetricsLog, validates_this_epoch
 
 GROWING_FILES = ("metrics.jsonl", "metrics.csv", "events.out.tfevents.*")
-# Checkpoints of earlier versions name the state of a callback by its class; these are the keys of today. Others, as
-# TextSamples, became the key of the same words, text_samples.
+# Checkpoints of earlier versions name the state of a callback by its class; others than these kept the words.
 STATE_KEYS = {
     "Keeper": "checkpoint",
     "History": "metrics",
@@ -39,14 +37,13 @@ STATE_KEYS = {
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that a run is resumed from, and the file it was read from."""
+    """A checkpoint to resume from, and the file it was read from."""
 
     path: Path
     content: dict[str, Any]
 
     @property
     def step(self) -> int:
-        """Optimizer steps made."""
         return int(self.content["global_step"])
 
     @property
@@ -92,7 +89,6 @@ class AtomicCheckpointIO(CheckpointIO):
                 link_or_copy(path, path.with_name("previous.ckpt"))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        """Read and check a checkpoint; nothing in it is executed."""
         return with_state_keys(read_checkpoint(path, map_location or "cpu"))
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -102,8 +98,7 @@ class AtomicCheckpointIO(CheckpointIO):
 class CheckpointCallback(Callback):
     """Write `last.ckpt` at the end of an epoch and at a cadence in between, `best.ckpt` after the best validation.
 
-    Within an epoch a checkpoint is written only after a step that no validation follows: from there Lightning's loops
-    resume exactly, and no validation is skipped or repeated.
+    Within an epoch only after a step that no validation follows: from there Lightning's loops resume exactly.
     """
 
     state_key = "checkpoint"
@@ -132,7 +127,7 @@ class CheckpointCallback(Callback):
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the untrained model of a run without steps (trainer.max_steps=0)."""
+        """Save the untrained model of a run without steps."""
         if self.last_step < 0 and trainer.global_step == 0:
             self.save(trainer)
 

@@ -36,23 +36,17 @@ class Console(logging.Handler):
     """The terminal: whatever `sys.stdout` is at the moment of a line (a progress bar and tests replace it)."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write to the present stdout; warnings to stderr."""
         if getattr(record, "only_in_the_file", False):  # the console shows it by other means
             return
-        try:
+        with contextlib.suppress(OSError, ValueError):
             if record.levelno >= logging.WARNING:
                 print(self.format(record), file=sys.stderr, flush=True)
             else:
                 say(self.format(record))
-        except (OSError, ValueError):
-            self.handleError(record)
 
 
 def say(line: str) -> None:
-    """Write a line to the present stdout in one piece, so that the lines of two threads do not mix.
-
-    If stdout is closed or full the run goes on without it; a closed pipe (`| head`) needs no message.
-    """
+    """Write a line to the present stdout in one piece; if stdout is closed or full, the run goes on without it."""
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

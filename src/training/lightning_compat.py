@@ -13,9 +13,8 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 class RunToTheEnd(_FitLoop):
     """Lightning's epoch loop, which starts and ends a run in any case.
 
-    A run that was killed after its last checkpoint, but before its last figures and points were written, is resumed
-    with no step to make. Lightning then calls neither `on_train_start` nor `on_train_end`. Without this class such a
-    run never gets its last figures, the ends of its baselines and its row in the HParams table.
+    Lightning calls neither `on_train_start` nor `on_train_end` of a run that is resumed with no step to make. Without
+    this class such a run, killed after its last checkpoint, never gets its last figures and its row of HParams.
     """
 
     def run(self) -> None:

@@ -1,8 +1,7 @@
 """The machine, and the processes that train one run together: checks before the start, ranks, common decisions.
 
-Process 0 (rank 0) owns the run's folder, its record, its curves and its log; the others compute their share of the
-streams. What only one of them can know (a signal, the time) is agreed on at the end of a batch. Importing this module
-does not import torch.
+Process 0 owns the run's folder; the others compute their share of the streams. What only one of them can know (a
+signal, the time) is agreed on at the end of a batch. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -45,10 +44,8 @@ def check_machine(trainer: TrainerConfig) -> None:
     here = available_accelerators()
     kind = {"cuda": "gpu"}.get(trainer.accelerator, trainer.accelerator)
     if kind != "auto" and kind not in here:
-        raise UserError(
-            f"trainer.accelerator={trainer.accelerator}, but torch sees none on this machine; "
-            f"use trainer.accelerator={' or '.join(here)}"
-        )
+        use = f"use trainer.accelerator={' or '.join(here)}"
+        raise UserError(f"trainer.accelerator={trainer.accelerator}, but torch sees none on this machine; {use}")
     most = max(2, here["cpu"]) if kind == "cpu" else here.get(kind, trainer.devices)  # two show it on one core too
     if trainer.devices > most:
         raise UserError(f"trainer.devices={trainer.devices}: expected at most {most} on this machine")
@@ -70,24 +67,15 @@ def check_monitor(config: Config, splits: Container[str]) -> None:
     needed = config.early_stopping.enabled or config.scheduler.name == "plateau" or data == "hello"
     asked = monitor.startswith("val/") and (needed or monitor != "val/cross_entropy")  # the default of other texts
     if asked and "val" not in splits:
-        raise UserError(
-            f"checkpoint.monitor={monitor}: the text of data={data} has no val split; "
-            f"expected a metric of training, checkpoint.monitor=train/{monitor.removeprefix('val/')}"
-        )
+        expected = f"a metric of training, checkpoint.monitor=train/{monitor.removeprefix('val/')}"
+        raise UserError(f"checkpoint.monitor={monitor}: the text of data={data} has no val split; expected {expected}")
 
 
 def keep_memory() -> None:
-    """Keep freed memory for the next step, if the system's allocator is glibc's.
-
-    By default it returns large blocks at once and takes them again: a page fault for every 4 KB, 1,000 to 10,000 in a
-    step of 256 to 512 units, 1 to 15 % of its time. The peak grows by 1 to 4 %.
-    """
+    """Keep freed memory for the next step, if the system's allocator is glibc's: saves page faults, 1 to 15 % of it."""
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
             mallopt(parameter, 2**30)
-
-
-# -- several processes ------------------------------------------------------------------------------------------------
 
 
 def rank() -> int:
@@ -115,10 +103,8 @@ def join(trainer: TrainerConfig) -> TrainerConfig:
         return trainer
     started, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if world_size(trainer) not in (1, started):
-        raise UserError(
-            f"torchrun has started {started} processes, and trainer.devices={trainer.devices} "
-            f"trainer.num_nodes={trainer.num_nodes} asks for {world_size(trainer)}; leave both out"
-        )
+        asked = f"trainer.devices={trainer.devices} trainer.num_nodes={trainer.num_nodes} asks for"
+        raise UserError(f"torchrun has started {started} processes, and {asked} {world_size(trainer)}; leave both out")
     return dataclasses.replace(trainer, devices=here, num_nodes=started // here)
 
 

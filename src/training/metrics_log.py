@@ -1,8 +1,4 @@
-"""metrics.jsonl: one line per validation (per epoch if there is no val split), and what depends on its metrics.
-
-Each line goes to the file and, in words, to the console. The best one is remembered, `scheduler=plateau` and early
-stopping count them, so every metric of a line can be monitored.
-"""
+"""metrics.jsonl: one line per validation (per epoch if there is no val split), and what depends on its metrics."""
 
 from __future__ import annotations
 
@@ -33,10 +29,7 @@ def validates_this_epoch(trainer: pl.Trainer) -> bool:
 
 
 class EarlyStopping(Callback):
-    """Stop when the monitored metric has not improved by more than `min_delta` for `patience` lines.
-
-    `MetricsLog` passes each value before a checkpoint is written, so the checkpoint has the count.
-    """
+    """Stop when the monitored metric has not improved by more than `min_delta` for `patience` lines."""
 
     state_key = "early_stopping"
 
@@ -69,11 +62,7 @@ class EarlyStopping(Callback):
 
 
 class MetricsLog(Callback):
-    """Write the lines, and remember the best by the monitored metric.
-
-    `quiet` runs write nothing to the console: the tutorial's lines are alone there. `stopper` gets the monitored
-    metric of each line that has it.
-    """
+    """Write the lines (`quiet`: not to the console), and remember the best by the monitored metric."""
 
     state_key = "metrics"
 
@@ -153,10 +142,7 @@ class MetricsLog(Callback):
 
 
 class PredictedString(Callback):
-    """Print `Predicted string:ohlll,Epoch [15/15] loss=3.4000` after each step, as the tutorial's script does.
-
-    Prediction and loss are those before the step, of the window's first stream; `decode` turns ids into text.
-    """
+    """Print `Predicted string:ohlll,Epoch [15/15] loss=3.4000`, of each step, as the tutorial's script does."""
 
     def __init__(self, decode: Callable[[Any], str]) -> None:
         self.decode = decode

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from src.config.schema import Config, OptimizerConfig, SchedulerConfig
 from src.data.batching import Window
@@ -21,20 +21,14 @@ from src.errors import RunFailure
 from src.metrics import Tally
 from src.models.language_model import LanguageModel, Outcome, State, detached, exact, moved, window_loss
 
-OPTIMIZERS = {
-    kind.__name__.lower(): kind for kind in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)
-}
+OPTIMIZERS = {kind.__name__.lower(): kind for kind in (Adam, AdamW, SGD, RMSprop)}
 
 
 class LanguageModule(pl.LightningModule):
-    """Truncated backpropagation through time.
+    """Truncated backpropagation through time: one state per stage (`train`, `val`), detached after each window.
 
-    The model stores no state. There is one state per stage (`train`, `val`) here, detached after each window, so a
-    validation within an epoch does not disturb training. A window with `starts` begins from a zero state.
-
-    Args:
-        run_steps: optimizer steps of the whole run, the horizon of a schedule.
-        identity: format, config, vocabulary, corpus, init_from: what makes a checkpoint a model; plain data.
+    `run_steps` are the optimizer steps of the whole run, the horizon of a schedule; `identity` (format, config,
+    vocabulary, corpus, init_from) is what makes a checkpoint a model: plain data.
     """
 
     def __init__(self, model: LanguageModel, config: Config, run_steps: int, identity: Mapping[str, Any]) -> None:
@@ -68,7 +62,6 @@ class LanguageModule(pl.LightningModule):
             group["lr"] = self.optimizer_config.lr * factor
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
-        """Run a window from the state that the window before it left."""
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["train"])
         self.states["train"] = detached(state)
         loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
@@ -102,10 +95,7 @@ class LanguageModule(pl.LightningModule):
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
 
     def _check_finite(self, what: str, value: Tensor, own: bool = False) -> None:
-        """Raise RunFailure for a nan or an inf; on a GPU only on steps that are written, for reading it waits.
-
-        If each process has a value of its own, their sum is checked: all fail, or none.
-        """
+        """Raise RunFailure for a nan or an inf in any process; on a GPU, where reading waits, only on written steps."""
         if not self.norm_wanted and value.device.type != "cpu":
             return
         if own and self.trainer.world_size > 1:
@@ -128,7 +118,6 @@ class LanguageModule(pl.LightningModule):
         self.val_tally = Tally()
 
     def validation_step(self, batch: Window, batch_idx: int) -> None:
-        """Count a window's nats and correct predictions, the state carried from the window before it."""
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["val"])
         self.states["val"] = detached(state)
         loss = window_loss(logits, batch.targets, "mean")
@@ -184,8 +173,7 @@ class Schedule:
         step      gamma ^ floor(s / step_size)
         plateau   factor ^ (times that the monitored metric did not improve for more than `patience` validations)
 
-    `run_steps`, the optimizer steps of the whole run, are the horizon if `total_steps` is None. `mode` is `min` or
-    `max`, which way the monitored metric is better (plateau).
+    `run_steps` are S if `total_steps` is None; `mode` is which way the monitored metric is better (plateau).
     """
 
     def __init__(self, config: SchedulerConfig, run_steps: int, mode: str = "min") -> None:

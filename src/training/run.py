@@ -1,8 +1,7 @@
 """One run: check everything (`prepare`), make a folder, train, and record how it ended, whatever happens.
 
 A new run (`fit`) and one that goes on from its newest checkpoint, to the bit (`resume`), both go through `prepare` and
-`train`; the difference is `checkpoint`. So does a process with rank > 0: its folder is NO_FOLDER, to which nothing is
-written.
+`train`. The folder of a process with rank > 0 is NO_FOLDER, to which nothing is written.
 """
 
 from __future__ import annotations
@@ -58,11 +57,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
-    """Check everything, open the text and build the model. The argument stays as it is, and nothing is written.
-
-    A new run, without a checkpoint, reads `init_from`. Raises UserError if the machine lacks what was asked for, the
-    text cannot be used, or the weights do not fit.
-    """
+    """Check everything, open the text and build the model. The argument stays as it is, and nothing is written."""
     trainer = machine.join(config.trainer)
     machine.check_machine(trainer)
     seed = machine.drawn_seed() if config.seed is None else config.seed
@@ -75,10 +70,8 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     machine.check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     machine.check_monitor(config, corpus.splits)
     if source and source.config.model.readout == "identity" and size > len(source.vocabulary):
-        raise UserError(
-            "data.unknown=extend: the hidden state is the logits here (model.readout=identity), so its size is the "
-            "vocabulary's and cannot grow; use data.unknown=error"
-        )
+        fixed = "with model.readout=identity the vocabulary has the size of the hidden state, and cannot grow"
+        raise UserError(f"data.unknown=extend: {fixed}; use data.unknown=error")
     config = config.with_absolute_paths()  # only now: the errors above name paths as the user typed them
     data = TextData(corpus, config.data, seed)
     processes = world_size(trainer)
@@ -104,17 +97,15 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
 def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, also: Sequence[Callback] = ()) -> Path:
     """Train a new run and return its folder; every user error is found before the folder exists.
 
-    `command` are entries for the record: `command`, `overrides`, `key`. `folder` is made; None is a new one under
-    `config.runs`. `also` are callbacks after those of the configuration (a search's pruner). Raises UserError as
-    `prepare` does, and Interrupted if a signal has stopped the run, whose state is saved then.
+    `command` are entries for the record; a `folder` of None is a new one under `config.runs`; `also` are further
+    callbacks. Raises Interrupted if a signal has stopped the run, whose state is saved then.
     """
     prepared = prepare(config)
     record = Record(NO_FOLDER, {})
     if rank() == 0:
-        if folder is None:
-            folder = new_folder(Path(config.runs) / (config.name or ""))
-        else:
+        if folder:
             folder.mkdir(parents=True)
+        folder = folder or new_folder(Path(config.runs) / (config.name or ""))
         write_config(folder, prepared.config)
         record = Record(folder, {"status": "running", **describe(prepared), **command, **provenance()})
     with locked(record.folder), logging_to(record.folder):
@@ -129,9 +120,8 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
         try:
             record.update()
             if rank() == 0:
-                built.scalars.constant = {
-                    f"baseline/{name}": bits for name, bits in record.entries["baselines"].items()
-                }
+                known = record.entries["baselines"]
+                built.scalars.constant = {f"baseline/{name}": bits for name, bits in known.items()}
                 say_start(record, prepared.corpus)
             path = checkpoint and checkpoint.path
             built.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=path, weights_only=True)
@@ -225,14 +215,10 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-# -- resume=RUN: go on in the same folder -----------------------------------------------------------------------------
-
-
 def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
     """Go on with a run in its folder; one that is done and asked for no more is left as it is.
 
-    `changes` are dotted keys with `may_change` in the schema, and their new values. Raises UserError for no run there,
-    another process on it, another key, a text that has changed, or no undamaged checkpoint; Interrupted as `fit` does.
+    `changes` are dotted keys with `may_change` in the schema, and their new values. Raises Interrupted as `fit` does.
     """
     try:
         record, changes = Record.read(folder), dict(changes or {})
@@ -273,19 +259,13 @@ def check_goes_on(prepared: Prepared, checkpoint: Checkpoint) -> None:
     trainer, step, stored = prepared.config.trainer, checkpoint.step, len(checkpoint.progress["ranks"])
     for what in ("vocabulary", "corpus"):
         if prepared.module.identity[what] != checkpoint.content["unroll"][what]:
-            raise UserError(
-                f"the {what} is not the one in {checkpoint.path}: the text has changed since; "
-                "put the old text back, or start a new run with init_from="
-            )
+            remedy = "put the old text back, or start a new run with init_from="
+            raise UserError(f"the {what} is not the one in {checkpoint.path}: the text has changed since; {remedy}")
     if world_size(trainer) != stored:  # other streams, other sums
-        raise UserError(
-            f"the number of processes was {stored} in this run, and {world_size(trainer)} would not go on exactly; "
-            f"resume it with {stored}"
-        )
-    for what, limit, reached in (
-        ("epochs", trainer.max_epochs, math.ceil(step / prepared.steps_an_epoch)),  # one that has begun counts
-        ("steps", trainer.max_steps, step),
-    ):
+        other = f"{world_size(trainer)} would not go on exactly; resume it with {stored}"
+        raise UserError(f"the number of processes was {stored} in this run, and {other}")
+    epochs = math.ceil(step / prepared.steps_an_epoch)  # one that has begun counts
+    for what, limit, reached in (("epochs", trainer.max_epochs, epochs), ("steps", trainer.max_steps, step)):
         if 0 <= limit < reached:
             raise UserError(f"trainer.max_{what}={limit}: {reached} {what} are trained already; give {reached} or more")
 
@@ -312,9 +292,6 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
     log.info("going on from %s at step %d%s", checkpoint.path.name if checkpoint else "the start", step, changed)
 
 
-# -- init_from: the first weights are those of another run, in the same or another implementation ---------------------
-
-
 def source_of(config: Config) -> TrainedModel | None:
     """Return the model that a run starts from, or None; UserError for none there, other sizes or other equations."""
     if config.init_from is None:
@@ -326,18 +303,13 @@ def source_of(config: Config) -> TrainedModel | None:
     weights = f"the weights of init_from={config.init_from} have"
     differ = [key for key in SIZES if getattr(asked, key) != getattr(given, key)]
     if differ:
-        raise UserError(
-            *(f"model.{key}={getattr(asked, key)}: {weights} {getattr(given, key)}; leave it out" for key in differ)
-        )
+        values = [(key, getattr(asked, key), getattr(given, key)) for key in differ]
+        raise UserError(*(f"model.{key}={new}: {weights} {old}; leave it out" for key, new, old in values))
     return source
 
 
 def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Make a new model, in place, compute what `source` does; return the entry for run.json.
-
-    Ids keep their meaning. Characters that the new text adds (data.unknown=extend) keep the columns of U and the rows
-    of V that were drawn for them; a recurrence class of the user's own raises UserError then.
-    """
+    """Make a new model, in place, compute what `source` does; return the entry for run.json."""
     known, old = len(source.vocabulary), source.model.to(next(model.parameters()).dtype)
     if known == len(vocabulary):
         convert_(model, old)
@@ -357,7 +329,7 @@ def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabular
 
 
 def _extend_recurrence(into: nn.Module, source: nn.Module) -> None:
-    """Copy a recurrence; U of the first layer keeps the columns of the new characters."""
+    """Copy a recurrence; U of the first layer keeps the columns drawn for the new characters."""
     if isinstance(into, Gated):
         weights, name = source.state_dict(), "rnn.weight_ih_l0"
         weights[name] = torch.cat([weights[name], into.state_dict()[name][:, weights[name].size(1) :]], dim=1)

@@ -52,14 +52,12 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        """Read the record of an existing run; OSError or ValueError if there is none."""
         entries = read_json(folder / "run.json")
         if not isinstance(entries, dict) or "status" not in entries:
             raise ValueError("run.json is not the record of a run: it has no status")
         return cls(folder, entries)
 
     def update(self, **entries: Any) -> None:
-        """Change entries and write the file."""
         self.entries.update(entries)
         if self.folder != NO_FOLDER:
             write_json(self.folder / "run.json", self.entries)

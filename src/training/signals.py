@@ -33,15 +33,12 @@ class Interrupted(SystemExit):
 
 
 class StopOnSignal(Callback):
-    """Note a signal when it comes, and act when a checkpoint is exact.
-
-    Must come before `CheckpointCallback` in the list of callbacks: it requests a checkpoint at the end of a batch, and
-    raises `Interrupted` at the start of the next one if that is written. A run in its last batch just ends.
-    """
+    """Note a signal when it comes, and act when a checkpoint is exact; must come before `CheckpointCallback`."""
 
     def __init__(self, checkpoints: CheckpointCallback | None, max_time: str | None = None) -> None:
         self.checkpoints = checkpoints
-        self.max_seconds = seconds_in(max_time) if max_time else float("inf")
+        parts = [float(part) for part in reversed((max_time or "inf").split(":"))]  # [DD:]HH:MM:SS
+        self.max_seconds = sum(part * unit for part, unit in zip(parts, (1, 60, 3600, 86400), strict=False))
         self.started = time.monotonic()
         self.received: int | None = None  # by this process; set by the handler, as is `preempting`
         self.preempting = False
@@ -105,9 +102,3 @@ def requeue() -> bool:
     done = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, check=False)
     log.info("preempted: saved; scontrol requeue %s: %s", number, done.stderr.strip() or "done")
     return done.returncode == 0
-
-
-def seconds_in(text: str) -> int:
-    """Return the seconds in `[DD:]HH:MM:SS`."""
-    parts = [int(part) for part in text.split(":")]
-    return sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False))

@@ -24,8 +24,7 @@ from src.training.lightning_compat import run_to_the_end
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString
 from src.training.signals import StopOnSignal
 
-# Keys of the `trainer` group that Lightning's Trainer gets as they are. `threads` is set in `prepare`,
-# limit_train_batches and overfit_batches limit the windows there, the rest is for callbacks.
+# Keys of the `trainer` group that Lightning's Trainer gets as they are; the rest is for `prepare` and callbacks
 PASSED = (
     "accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "max_steps", "min_epochs",
     "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches", "val_check_interval",
@@ -86,10 +85,7 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
 
 
 class RunCSV(Logger):
-    """logger=csv: a line `step,tag,value` per scalar, appended to metrics.csv, so a resumed run continues the file.
-
-    Lightning's own CSV logger deletes an existing file when it starts.
-    """
+    """logger=csv: lines `step,tag,value`, appended to metrics.csv; Lightning's own deletes a resumed run's."""
 
     name = version = ""  # the run's folder is the name
 
@@ -99,7 +95,6 @@ class RunCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append the scalars of a step."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
             rows = [[step, tag, value] for tag, value in metrics.items()]
             csv.writer(file).writerows(rows if file.tell() else [["step", "tag", "value"], *rows])

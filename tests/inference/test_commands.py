@@ -190,9 +190,26 @@ MISTAKES = [
     ("score", "run=RUN text=day output=no/where.html", "output=no/where.html"),
     ("score", "run=RUN file=RUN/../bad.txt", "the model reads files as in training"),
     ("export", "run=RUN format=safetensors output=w.json", "output=w.safetensors"),
+    ("export", "run=RUN output=RUN", "is not a file"),
+    ("evaluate", "run=RUN/../damaged", "run.json is damaged"),
     ("evaluate", "run=RUN split=test", "train, val"),
     ("export", "run=RUN format=torch output=no/where.pt2", "output=no/where.pt2"),
 ]
+
+
+@pytest.fixture(scope="module")
+def beside(folder: Path) -> Path:
+    """What is no model, beside a sound run."""
+    import torch
+
+    bare = fabricate(folder.parent / "bare")
+    for name in ("best", "last"):
+        (bare / "checkpoints" / f"{name}.ckpt").unlink()
+    (fabricate(folder.parent / "damaged") / "run.json").write_text('{"data_prov')
+    (folder.parent / "bad.txt").write_bytes(b"every\xff day")
+    torch.save({"model": {}}, folder.parent / "foreign.ckpt")
+    (folder / "run.json").touch()  # the newest, when one is to be proposed
+    return folder
 
 
 @pytest.mark.parametrize(("entry", "words", "named"), MISTAKES, ids=[f"{e} {w}" for e, w, _ in MISTAKES])
