@@ -199,26 +199,18 @@ MISTAKES = [
 
 @pytest.fixture(scope="module")
 def beside(folder: Path) -> Path:
-    """What is no model, beside a sound run."""
-    import torch
-
-    bare = fabricate(folder.parent / "bare")
-    for name in ("best", "last"):
-        (bare / "checkpoints" / f"{name}.ckpt").unlink()
+    """A run, beside one whose record is damaged and a text that is not UTF-8."""
     (fabricate(folder.parent / "damaged") / "run.json").write_text('{"data_prov')
     (folder.parent / "bad.txt").write_bytes(b"every\xff day")
-    torch.save({"model": {}}, folder.parent / "foreign.ckpt")
-    (folder / "run.json").touch()  # the newest, when one is to be proposed
     return folder
 
 
 @pytest.mark.parametrize(("entry", "words", "named"), MISTAKES, ids=[f"{e} {w}" for e, w, _ in MISTAKES])
 def test_a_mistake_is_answered_with_the_reason_and_the_remedy(
-    answer, folder, tmp_path, monkeypatch, entry, words, named
+    answer, beside, tmp_path, monkeypatch, entry, words, named
 ):
     monkeypatch.chdir(tmp_path)
-    (folder.parent / "bad.txt").write_bytes(b"every\xff day")
-    said = answer(entry, *(word.replace("RUN", str(folder)) for word in words.split()), code=2)
+    said = answer(entry, *(word.replace("RUN", str(beside)) for word in words.split()), code=2)
     assert named in said
     assert 1 <= len(said.splitlines()) <= 4
     assert "Traceback" not in said
