@@ -111,9 +111,9 @@ def test_an_optimizer_is_torch_s_with_the_keys_that_were_given(name: str) -> Non
 def test_windows_and_steps_are_counted_as_lightning_counts_them() -> None:
     trainer = TrainerConfig(max_epochs=3)
     assert trainer.windows_an_epoch(10) == 10
-    assert replace(trainer.windows_an_epoch(limit_train_batches=0.5), 10) == 5
-    assert replace(trainer.windows_an_epoch(limit_train_batches=1), 10) == 1
-    assert replace(trainer.windows_an_epoch(overfit_batches=3), 10) == 3
+    assert replace(trainer, limit_train_batches=0.5).windows_an_epoch(10) == 5
+    assert replace(trainer, limit_train_batches=1).windows_an_epoch(10) == 1
+    assert replace(trainer, overfit_batches=3).windows_an_epoch(10) == 3
     assert trainer.run_steps(10) == 30
     assert replace(trainer, max_steps=7).run_steps(10) == 7
     assert math.isfinite(Schedule(SchedulerConfig("cosine"), 0).factor(0))
