@@ -109,13 +109,17 @@ def read_prompt(model: LanguageModel, prompt: np.ndarray) -> tuple[np.ndarray, S
 
 
 def start(trained: TrainedModel, prompt: str, sampling: SamplingConfig) -> Iterator[np.ndarray]:
-    """Return the ids that continue a prompt, as `generate_ids`; UserError for what is wrong with options or prompt."""
+    """Return the ids that continue a prompt, as `generate_ids`; a UserError has all errors in prompt and options."""
     errors, vocab_size = list(errors_in_values(sampling, SamplingConfig)), len(trained.vocabulary)
     if sampling.top_k is not None and sampling.top_k > vocab_size:
         errors.append(f"top_k={sampling.top_k}: the vocabulary has {vocab_size} characters; at most that many are kept")
+    try:
+        ids = trained.ids(prompt, "prompt")
+    except UserError as error:
+        raise UserError(*errors, *error.messages) if errors else error from None
     if errors:
         raise UserError(*errors)
-    ids, boundary = trained.ids(prompt, "prompt"), trained.boundary_id
+    boundary = trained.boundary_id
     if boundary is not None:  # in a list only the last, unfinished item counts, from its boundary on
         ids = np.concatenate((np.array([boundary], ids.dtype), ids))
         ids = ids[np.flatnonzero(ids == boundary)[-1] :]
