@@ -11,7 +11,7 @@ from src.files import user_path
 BENCHMARK_KEYS = {
     "models": (
         "models", "hidden_size", "num_layers", "seq_len", "batch_size", "vocab_size", "seconds", "repeats", "threads",
-        "memory",
+        "memory", "exactness", "rate_size",
     ),
     "data": ("size_mb", "folder", "seq_len", "batch_size"),
     "step": ("steps",),

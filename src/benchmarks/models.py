@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from src.benchmarks.measuring import MB, in_own_process, peak_memory, table_lines, take_turns, timed
@@ -55,6 +56,24 @@ def build(name: str, size: Size) -> LanguageModel:
     return build_model(config, size.vocab_size)
 
 
+def operations(name: str, size: Size) -> float:
+    """Return the multiplications and additions in the matrix products of a train step, 2 for each pair.
+
+    Three products (forward, deltas, weights) of each U, W and V in any implementation, except the first layer's U, of
+    which a one-hot input picks a column.
+    """
+    gates = {"lstm": 4, "gru": 3}.get(name, 1)
+    weights = gates * size.hidden_size**2 * (2 * size.num_layers - 1) + size.hidden_size * size.vocab_size
+    return 6.0 * weights * size.seq_len * size.batch_size
+
+
+def product_rate(bf16: bool, size: int) -> float:
+    """Return the operations per second of torch in the product of two matrices (size, size), at its best."""
+    A, B = torch.randn(2, size, size).to(torch.bfloat16 if bf16 else torch.float32)
+    out = torch.mm(A, B)
+    return 2 * size**3 / min(timed(lambda: torch.mm(A, B, out=out)) for _ in range(4))
+
+
 class Step:
     """A train step on random characters, `_bf16` under autocast; the state is carried on from call to call."""
 
@@ -67,14 +86,32 @@ class Step:
         self.inputs, self.targets = torch.randint(size.vocab_size, shape, generator=generator)
         self.state: State = None
 
-    def __call__(self) -> None:
+    def gradients(self) -> list[Tensor]:
+        """Run a window forward and backward, and return the gradient of every parameter."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             logits, state = self.model(self.inputs, self.state)
             loss = F.cross_entropy(logits.flatten(0, 1), self.targets.flatten())
         self.state = detached(state)
         self.optimizer.zero_grad()
         loss.backward()
+        return [p.grad for p in self.model.parameters() if p.grad is not None]
+
+    def __call__(self) -> None:
+        self.gradients()
         self.optimizer.step()
+
+
+def gradient_error(name: str, size: Size) -> float:
+    """Return the largest relative difference of a gradient from that of the same model in float64.
+
+    max over the parameters of   max |g - g_64| / max |g_64|,   in a window that begins with a carried state
+    """
+    step, exact = Step(name, size), Step(name.removesuffix("_bf16"), size)
+    exact.model.double()
+    step.gradients(), exact.gradients()  # so that the state is not zero
+    pairs = zip(step.gradients(), exact.gradients(), strict=True)
+    errors = [(g.double() - exact_g).abs().max() / exact_g.abs().max() for g, exact_g in pairs]
+    return float(torch.stack(errors).max())  # torch's max returns a NaN, Python's may not
 
 
 def sizes_of(options: BenchmarkOptions) -> list[Size]:
@@ -88,6 +125,7 @@ def sizes_of(options: BenchmarkOptions) -> list[Size]:
 def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
     """Yield the results of each size, as plain data."""
     keep_memory()  # as in training
+    rates: dict[tuple[int, bool], float] = {}
     for size in sizes_of(options):
         threads = threads_for(options.threads or "auto", size.hidden_size)
         use_threads(threads)
@@ -100,6 +138,12 @@ def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
             found["characters_per_second"] = size.seq_len * size.batch_size / median
             if "stacked" in medians:
                 found["times_as_fast_as_stacked"] = medians["stacked"] / median
+            key = threads, name.endswith("_bf16")
+            rates[key] = rates.get(key) or product_rate(key[1], options.rate_size or 1)
+            found["gflops"] = operations(name, size) / median / 1e9
+            found["share_of_rate"] = 1e9 * found["gflops"] / rates[key]
+            if options.exactness:
+                found["gradient_error"] = gradient_error(name, size)
             if options.memory:
                 found |= in_own_process(measure_memory, name, size, threads)
             models[name] = found
@@ -122,10 +166,19 @@ def measure_memory(name: str, size: Size, threads: int) -> dict[str, float]:
 def models_table(found: dict[str, Any]) -> list[str]:
     """Return the table of one size."""
     size = Size(*(found[field] for field in Size._fields))
-    formats = {"model": "", "min ms": ".2f", "median": ".2f", "char/s": ",.0f", "x stacked": ".2f"}
-    keys = ("min_ms", "median_ms", "characters_per_second", "times_as_fast_as_stacked", "step_mb", "peak_mb")
-    rows = [[name, *map(measured.get, keys)] for name, measured in found["models"].items()]
-    lines = table_lines(formats | {"step MB": ",.0f", "peak MB": ",.0f"}, rows)
+    columns = {
+        "min_ms": ("min ms", ".2f"),
+        "median_ms": ("median", ".2f"),
+        "characters_per_second": ("char/s", ",.0f"),
+        "gflops": ("GFLOP/s", ".1f"),
+        "share_of_rate": ("of rate", ".1%"),
+        "times_as_fast_as_stacked": ("x stacked", ".2f"),
+        "step_mb": ("step MB", ",.0f"),
+        "peak_mb": ("peak MB", ",.0f"),
+        "gradient_error": ("grad. error", ".1e"),
+    }
+    rows = [[name, *map(measured.get, columns)] for name, measured in found["models"].items()]
+    lines = table_lines({"model": "", **dict(columns.values())}, rows)
     return [f"{size}; {counted(found['threads'], 'threads')}", *lines]
 
 

@@ -594,6 +594,8 @@ class BenchmarkOptions:
     repeats: int | None = field(default=None, metadata=about(range=COUNT))
     threads: str | None = field(default=None, metadata=about(range=THREADS))
     memory: bool | None = None
+    exactness: bool | None = None
+    rate_size: int | None = field(default=None, metadata=about(range=COUNT))
     size_mb: int | None = field(default=None, metadata=about(range=COUNT))
     folder: str | None = field(default=None, metadata=about(literal=True))
     steps: int | None = field(default=None, metadata=about(range=COUNT))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,6 +81,7 @@ def test_all_errors_are_reported_at_once():
 @pytest.mark.slow
 def test_the_table_of_models_has_the_numbers_of_the_json(tmp_path):
     words = ("benchmark.hidden_size=8", "benchmark.seq_len=4", "benchmark.batch_size=2", "benchmark.repeats=2")
+    words += ("benchmark.rate_size=64",)
     models = "benchmark.models=[stacked,manual_bf16]"
     text = run(*words, models, "benchmark.out=b.json", cwd=tmp_path, module="src.benchmark")
     assert max(map(len, text.splitlines())) <= 100
@@ -93,9 +97,12 @@ def test_the_table_of_models_has_the_numbers_of_the_json(tmp_path):
         assert float(row[0]) == round(found["min_ms"], 2) <= float(row[1]) == round(found["median_ms"], 2)
         assert found["characters_per_second"] == pytest.approx(8e3 / found["median_ms"])
         ratio = result["models"]["stacked"]["median_ms"] / found["median_ms"]
-        assert float(row[3]) == pytest.approx(ratio, abs=0.006)
+        assert float(row[5]) == pytest.approx(ratio, abs=0.006)
         assert found["peak_mb"] > 100
-        assert float(row[5]) == round(found["peak_mb"])
+        assert float(row[7]) == round(found["peak_mb"])
+        assert 0 < found["share_of_rate"] < 1
+        assert float(row[8]) == pytest.approx(found["gradient_error"], rel=0.1)
+        assert found["gradient_error"] < (0.1 if name.endswith("bf16") else 1e-5)
     assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
 
 
