@@ -244,7 +244,7 @@ class HParams(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the keys of the configuration; a resumed run, whose keys may have changed, writes them again."""
         values = dict(hparams_of(to_plain(self.config)))
-        for writer in writers(trainer):
+        for writer in writers(trainer) if trainer.is_global_zero else []:
             writer.session_start(row_name(self.config, self.folder), values)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -189,7 +189,7 @@ def test_watching_changes_no_bit_of_what_is_trained(tmp_path):
     """Dropout, random offsets, validations in mid-epoch, a carried state: everything that looking could disturb."""
     ends = []
     for name in ("watched", "unwatched"):
-        on = [f"callbacks.{each}.every_n_steps=4" for each in ("gradient_flow", "hidden_states", "text_samples")]
+        on = [f"callbacks.{each}.every_n_steps=16" for each in ("gradient_flow", "hidden_states", "text_samples")]
         folder = run_here(tmp_path / name, *WORDS, *(on if name == "watched" else ["callbacks=none"]))
         ends.append(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True))
     assert events_of(only_run(tmp_path / "watched")).Tags()["images"]
