@@ -17,7 +17,7 @@ def perplexity(cross_entropy: float) -> float:
 
 
 def four_metrics(prefix: str, cross_entropy: float, accuracy: float) -> dict[str, float]:
-    """Return the four that are always told together, under `<prefix>/...`."""
+    """Return the four metrics that are always reported together, under `<prefix>/...`."""
     return {
         f"{prefix}/cross_entropy": cross_entropy,
         f"{prefix}/bits_per_character": bits_per_character(cross_entropy),

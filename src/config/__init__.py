@@ -1,1 +1,1 @@
-"""The configuration: its types, how a command line becomes one, how a mistake in it is told. No torch below here."""
+"""The configuration: its types, how a command line becomes one, and how an error in it is reported. No torch."""
