@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import glob
 import json
+import logging
 import math
 import os
 import shutil
@@ -16,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 LACKING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EXDEV)
 
 
@@ -98,23 +102,30 @@ def is_alive(pid: Any) -> bool:
 def lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Hold a lock file for this process; yield False if another process holds it and `wait` is false.
 
-    The system releases it when the process ends, however it ends. Where there are no locks, nobody holds one.
+    The system releases it when the process ends, however it ends. A file system without locks is reported once, and
+    then nobody holds any: a marker file in its place would outlive a killed process.
     """
     import filelock
 
-    own = filelock.FileLock(path, timeout=-1 if wait else 0)
+    own = filelock.FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
     held = True
     try:
         own.acquire()
     except filelock.Timeout:
         held = False
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (*LACKING, errno.ENOLCK):
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
             raise
+        _report_no_locks(path.parent)
     try:
         yield held
     finally:
         own.release()
+
+
+@functools.cache
+def _report_no_locks(folder: Path) -> None:
+    log.warning("%s: this file system has no locks; do not start a second process on the same run here", folder)
 
 
 def to_json(value: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
