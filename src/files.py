@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +128,9 @@ def _report_no_locks(folder: Path) -> None:
     log.warning("%s: this file system has no locks; do not start a second process on the same run here", folder)
 
 
-def to_json(value: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
+def to_json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
     """Return plain data as JSON, with null for a number that is not finite (a perplexity of e^1000, say)."""
-    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=default)
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=ascii, allow_nan=False)
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
-import json
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from src.errors import UserError
-from src.files import user_path, write_atomic
+from src.files import to_json, user_path, write_atomic
 
 # Up to this hidden size one thread. Alone on two cores a step of two threads is 0.95 to 1.1 times as fast up to 96
 # units and 1.25 to 1.55 at 128, but two such runs side by side slow one another tenfold, and small runs are many.
@@ -77,7 +76,7 @@ def say(text: str) -> None:
 def in_json(content: Any, indent: int | None = None) -> str:
     """Return plain data as a line of JSON; in ASCII if standard output has no Unicode."""
     has_all = "utf" in (getattr(sys.stdout, "encoding", None) or "utf").lower()
-    return json.dumps(content, ensure_ascii=not has_all, indent=indent) + "\n"
+    return to_json(content, indent, ascii=not has_all) + "\n"
 
 
 def line_of_standard_input() -> str | None:

@@ -1,12 +1,14 @@
-"""Files: a lock says who holds it, and a file system without locks is not mistaken for one that refuses."""
+"""Files: a lock says who holds it, a file system without locks is not taken for one that refuses, JSON is JSON."""
 
 from __future__ import annotations
 
 import errno
+from math import inf, nan
 
 import pytest
 
 from src import files
+from src.process import in_json
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
@@ -37,3 +39,9 @@ def test_a_lock_that_fails_for_another_reason_is_an_error(tmp_path, monkeypatch)
     refuse(monkeypatch, errno.EIO)
     with pytest.raises(OSError, match="refused"), files.lock(tmp_path / ".lock"):
         pass
+
+
+def test_what_a_command_prints_and_what_it_writes_has_null_for_a_number_that_json_lacks(tmp_path):
+    files.write_json(tmp_path / "a.json", {"perplexity": inf, "bits": [nan, 1.5]})
+    assert files.read_json(tmp_path / "a.json") == {"perplexity": None, "bits": [None, 1.5]}
+    assert in_json({"perplexity": inf, "text": "中"}) == '{"perplexity": null, "text": "中"}\n'

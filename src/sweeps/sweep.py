@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,30 +79,36 @@ def errors_here(configs: Sequence[Config]) -> list[str]:
     errors: dict[str, None] = {}
     corpora: dict[str, Corpus | None] = {}
     sources: set[str] = set()
+
+    def check_machine_of(config: Config) -> None:
+        if config.trainer.accelerator != "cpu":
+            check_machine(config.trainer)
+
+    def check_source(config: Config) -> None:
+        if config.init_from and (source := str([config.init_from, config.model])) not in sources:
+            sources.add(source)
+            with heavy_imports():
+                from src.training.run import source_of
+            source_of(config)
+
     for config in configs:
-        text = str({key: value for key, value in to_plain(config.data).items() if key not in WINDOW_KEYS})
-        source = str([config.init_from, config.model])
-        try:
-            if text not in corpora:
-                corpora[text] = None  # if it cannot be opened, it is not tried again
-                corpora[text] = open_corpus(config.data)
-            if (corpus := corpora[text]) is not None:
-                _check_text(corpus, config)
-            if config.trainer.accelerator != "cpu":
-                check_machine(config.trainer)
-            if config.init_from and source not in sources:
-                sources.add(source)
-                with heavy_imports():
-                    from src.training.run import source_of
-                source_of(config)
-        except UserError as error:
-            errors.update(dict.fromkeys(error.messages))
+        for check in (partial(_check_text, corpora), check_machine_of, check_source):
+            try:
+                check(config)
+            except UserError as error:
+                errors.update(dict.fromkeys(error.messages))
     return list(errors)
 
 
-def _check_text(corpus: Corpus, config: Config) -> None:
-    """Check that a text is long enough for the windows, and has the samples' prompt and the monitored split."""
+def _check_text(corpora: dict[str, Corpus | None], config: Config) -> None:
+    """Check that a text is there, is long enough for the windows, and has the samples' prompt and monitored split."""
     data = config.data
+    text = str({key: value for key, value in to_plain(data).items() if key not in WINDOW_KEYS})
+    if text not in corpora:
+        corpora[text] = None  # if it cannot be opened, it is not tried again
+        corpora[text] = open_corpus(data)
+    if (corpus := corpora[text]) is None:
+        return
     if config.init_from is None:  # else the vocabulary is that of the older run, extended
         check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)

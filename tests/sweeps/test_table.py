@@ -73,6 +73,8 @@ def test_what_this_machine_lacks_is_told_once_and_before_job_0(monkeypatch: pyte
     here, gpu = to_config(compose([])), to_config(compose(["trainer.accelerator=gpu"]))
     (message,) = errors_here([here, gpu, dataclasses.replace(gpu, seed=1)])
     assert message.startswith("trainer.accelerator=gpu, but torch sees none on this machine")
+    no_text = to_config(compose(["trainer.accelerator=gpu", "data=text", "data.path=no.txt"]))
+    assert ["no.txt" in error for error in errors_here([no_text])] == [True, False]  # one job, both of its errors
 
 
 def test_auto_threads_take_the_share_that_the_sweep_has_said(monkeypatch: pytest.MonkeyPatch) -> None:
