@@ -191,7 +191,7 @@ PLANS: dict[type[TextSplit], Any] = {TextSplit: StreamPlan, LineSplit: LinePlan,
 
 def plan(split: TextSplit, *options: Any) -> StreamPlan | LinePlan | PairPlan:
     """Return the plan for this kind of split; `options`: seq_len, batch_size, offset, seed."""
-    return PLANS[type(split)](split, *options)  # type: ignore[no-any-return]
+    return PLANS[type(split)](split, *options)
 
 
 class Window(NamedTuple):
