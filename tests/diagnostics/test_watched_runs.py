@@ -259,13 +259,13 @@ def test_under_ddp_the_first_process_alone_writes_and_writes_all(tmp_path, model
 
 
 @pytest.mark.parametrize("words", [["data=text", "data.path=text.txt", "trainer.max_epochs=1", "callbacks=none"], []])
-def test_without_figures_matplotlib_is_never_imported(tmp_path, words):
-    """Neither with every callback off, nor in the main job, which must start as fast as a bare script."""
+def test_a_run_imports_only_what_it_uses(tmp_path, words):
+    """With every callback off, and in the main job, which must start as fast as a bare script."""
     (tmp_path / "text.txt").write_text(TEXT)
     code = (
         "import sys\nfrom src.train import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "print('imported:', [name for name in ('torch', 'matplotlib') if name in sys.modules])"
+        "print('imported:', [name for name in ('torch', 'matplotlib', 'scipy', 'pandas') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code, *words]
     process = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
