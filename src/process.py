@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -30,17 +31,17 @@ def heavy_imports() -> Iterator[None]:
         yield
         return
     gc.disable()
-    from lightning_utilities.core import imports
+    imports: Any = importlib.import_module("lightning_utilities.core.imports")
 
     # Written for lightning_utilities 0.15: torchmetrics must not find packages that it would import at every start
     # and that no metric of ours needs: matplotlib takes 0.4 s, scipy.signal 0.6 s
     cache, found, available = imports.RequirementCache, imports.RequirementCache.__bool__, imports.package_available
-    cache.__bool__ = lambda self: not self.requirement.startswith(UNUSED) and found(self)  # type: ignore[method-assign]
+    cache.__bool__ = lambda self: not self.requirement.startswith(UNUSED) and found(self)
     imports.package_available = lambda name: name not in UNUSED and available(name)
     try:
         yield
     finally:
-        cache.__bool__, imports.package_available = found, available  # type: ignore[method-assign]
+        cache.__bool__, imports.package_available = found, available
         gc.enable()
         gc.freeze()
         atexit.register(gc.freeze)
