@@ -27,7 +27,7 @@ from src.process import heavy_imports
 from src.sweeps.job import JobRunner, StopSignals, children_without_ctrl_c, first_line
 from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of, this_process
 from src.training.console import say
-from src.training.machine import check_machine, check_monitor, check_prompt
+from src.training.machine import check_machine, check_monitor, check_prompt, check_validation_comes
 from src.training.run_record import now
 
 WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")  # of the data group; not of the text
@@ -113,7 +113,7 @@ def _check_text(corpora: dict[str, Corpus | None], config: Config) -> None:
         check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
     windows = plan_windows(corpus.splits["train"], data.seq_len, data.batch_size, data.offset, 0)
-    config.trainer.windows_an_epoch(windows.count)
+    check_validation_comes(config, config.trainer.windows_an_epoch(windows.count))
 
 
 def jobs_per_machine(launcher: Launcher, jobs: int) -> int:
