@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.hydra_compat import ComposedJob, Launcher, failure_of
+from src.config.run_key import older_sweep_folder
 from src.config.schema import Config, to_plain
 from src.data.batching import plan as plan_windows
 from src.data.corpus import Corpus, open_corpus
@@ -55,6 +56,10 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
     if errors:
         raise UserError(*errors)
     say(plan.summary())
+    older = [job for job in plan.jobs if job.action == "run" and older_sweep_folder(job.config) != job.folder]
+    if count := sum(older_sweep_folder(job.config).exists() for job in older):
+        why = "weight decay and the last accumulated group meant something else then (CHANGELOG.md)"
+        say(f"runs of an older version stay, and new ones are trained in {counted(count, 'jobs')}: {why}")
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
     progress = Progress(plan.to_do)

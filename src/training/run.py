@@ -187,7 +187,7 @@ def finish(record: Record, status: str, prepared: Prepared, built: Built, error:
         epochs=trainer.fit_loop.epoch_progress.current.completed,
         characters=int(prepared.module.characters),
         metrics={"final": {**built.scalars.latest, **final}, "best": metrics.best},
-        worse_than_uniform=bits > record.entries.get("baselines", {}).get("uniform", math.inf),
+        worse_than_uniform=not bits <= record.entries.get("baselines", {}).get("uniform", math.inf),  # nan too
         error=error,
     )
 
