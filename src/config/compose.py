@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from src.config.checks import GATED, errors_in_config
+from src.config.checks import GATED, GOES_WITH, errors_if_new, errors_in_config, resolve
 from src.config.hydra_compat import RunJobs, Sweep, register
 from src.config.overrides import (
     CONF,
@@ -131,7 +131,12 @@ def to_config(cfg: DictConfig) -> Any:
             ours.experiment = hydra_node.runtime.choices.get("experiment")
         for key, value in _values_of_own_files(hydra_node).items():
             OmegaConf.update(ours, key, value)
-    return OmegaConf.to_object(ours)
+    config = OmegaConf.to_object(ours)
+    if isinstance(config, Config):
+        if config.trainer.overfit_batches:
+            config.data.offset = "fixed"  # nothing can be overfitted in windows that are drawn anew
+        resolve(config)
+    return config
 
 
 def _values_of_own_files(hydra_node: Any) -> dict[str, Any]:
@@ -267,7 +272,7 @@ def stored_config(folder: Path, arguments: Sequence[str] = ()) -> tuple[Config, 
         raise UserError(f"{path} is not the configuration of a run: {str(error).partition(chr(10))[0]}") from error
     flags, overrides = flags_and_overrides(arguments)
     overrides = quote_literals(overrides)
-    errors = errors_in_overrides(overrides, Config)
+    accepted, errors = errors_if_new(config), errors_in_overrides(overrides, Config)
     wrong = [*errors.values()]
     wrong += [f"{flag}: a stored run is used as it is; sweeps and Hydra's flags are for new runs" for flag in flags]
     typed, changes = OmegaConf.structured(Config), {}
@@ -280,7 +285,11 @@ def stored_config(folder: Path, arguments: Sequence[str] = ()) -> tuple[Config, 
             value = OmegaConf.select(typed, key)  # of the key's type
             changes[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             set_value(config, key, changes[key])
-    if wrong := [*wrong, *errors_in_config(config)]:
+    for key in changes.keys() & GOES_WITH.keys():
+        if GOES_WITH[key][0] not in changes:
+            set_value(config, *GOES_WITH[key])
+    resolve(config)
+    if wrong := [*wrong, *(error for error in errors_in_config(config) if error not in accepted)]:
         raise UserError(*wrong)
     return config, changes
 

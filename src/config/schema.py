@@ -135,6 +135,7 @@ class OptimizerConfig:
     name: str = field(default=MISSING, metadata=about(choices=("adam", "adamw", "sgd", "rmsprop")))
     lr: float = field(default=0.001, metadata=about(range=POSITIVE))
     weight_decay: float = field(default=0.0, metadata=about(range=FROM_0))
+    decay: str | None = field(default=None, metadata=about(choices=("matrices", "all"), added_later=True))
     betas: list[float] | None = field(default=None, metadata=about(range=BETAS))
     eps: float | None = field(default=None, metadata=about(range=POSITIVE))
     momentum: float | None = field(default=None, metadata=about(range=BELOW_1))
@@ -175,6 +176,7 @@ class TrainerConfig:
     gradient_clip_val: float | None = field(default=None, metadata=about(range=POSITIVE))
     gradient_clip_algorithm: str = field(default="norm", metadata=about(choices=("norm", "value")))
     accumulate_grad_batches: int = field(default=1, metadata=about(range=COUNT))
+    average_last_group: bool | None = field(default=None, metadata=about(added_later=True))
     val_check_interval: int | float = field(default=1.0, metadata=about(range=WINDOWS))
     check_val_every_n_epoch: int = field(default=1, metadata=about(range=COUNT))
     limit_train_batches: int | float = field(default=1.0, metadata=about(range=WINDOWS))
@@ -265,7 +267,7 @@ class CheckpointConfig:
         default=None, metadata=about(range=POSITIVE, affects_result=False, may_change=True)
     )
     monitor: str = field(default="val/cross_entropy", metadata=about(choices=METRICS))
-    mode: str = field(default="min", metadata=about(choices=("min", "max")))
+    mode: str | None = field(default=None, metadata=about(choices=("min", "max")))
 
 
 @dataclass

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.hydra_compat import ComposedJob, Launcher, failure_of
+from src.config.run_key import older_sweep_folder
 from src.config.schema import Config, to_plain
 from src.data.batching import plan as plan_windows
 from src.data.corpus import Corpus, open_corpus
@@ -28,7 +29,7 @@ from src.process import RECEIVED, available_cores, heavy_imports
 from src.sweeps.job import JobRunner, children_without_ctrl_c, first_line, stop_on_signal
 from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of
 from src.training.console import say
-from src.training.machine import check_machine, check_monitor, check_prompt
+from src.training.machine import check_machine, check_monitor, check_prompt, check_validation_comes
 from src.training.run_record import now
 
 WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")  # of the data group; not of the text
@@ -56,6 +57,10 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
     if errors:
         raise UserError(*errors)
     say(plan.summary())
+    older = [job for job in plan.jobs if job.action == "run" and older_sweep_folder(job.config) != job.folder]
+    if count := sum(older_sweep_folder(job.config).exists() for job in older):
+        why = "weight decay and the last accumulated group meant something else then (CHANGELOG.md)"
+        say(f"runs of an older version stay, and new ones are trained in {counted(count, 'jobs')}: {why}")
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
     progress = Progress(plan.to_do)
@@ -114,7 +119,7 @@ def _check_text(corpora: dict[str, Corpus | None], config: Config) -> None:
         check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
     windows = plan_windows(corpus.splits["train"], data.seq_len, data.batch_size, data.offset, 0)
-    config.trainer.windows_an_epoch(windows.count)
+    check_validation_comes(config, config.trainer.windows_an_epoch(windows.count))
 
 
 def jobs_per_machine(launcher: Launcher, jobs: int) -> int:

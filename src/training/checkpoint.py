@@ -24,6 +24,7 @@ from src.files import atomic_file, link_or_copy
 from src.inference.load import newest_sound, read_checkpoint
 from src.training.metrics_log import MetricsLog, validates_this_epoch
 
+EARLIER_BEST = "earlier_best.ckpt"  # the best before the line at the end of the run, which was better
 GROWING_FILES = ("metrics.jsonl", "metrics.csv", "events.out.tfevents.*")
 # Checkpoints of earlier versions name the state of a callback by its class; others than these kept the words.
 STATE_KEYS = {
@@ -123,8 +124,19 @@ class CheckpointCallback(Callback):
                 shutil.copyfile(self.folder / "last.ckpt", temporary)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == "fit" and self.metrics.improved:
+        if trainer.state.fn == "fit" and self.metrics.improved and not self.metrics.closing:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the last weights as the best if the line at the end was; a run that is extended needs the earlier best.
+
+        `last.ckpt` is from before that line, and stays so.
+        """
+        if self.metrics.closing and self.metrics.improved:
+            best = self.folder / "best.ckpt"
+            if trainer.is_global_zero and best.exists():
+                best.replace(self.folder / EARLIER_BEST)
+            trainer.save_checkpoint(best, weights_only=False)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the untrained model of a run without steps."""
@@ -158,6 +170,14 @@ def can_resume_after(trainer: pl.Trainer, batch_idx: int) -> bool:
     every = trainer.val_check_batch
     validates = validates_this_epoch(trainer) and every is not None and every != float("inf")
     return not (validates and (batch_idx + 1) % int(every or 1) == 0)
+
+
+def restore_best(folder: Path, checkpoint: Checkpoint | None) -> None:
+    """Make `best.ckpt` what it was before the line at the end of the run."""
+    if (folder / EARLIER_BEST).exists():
+        (folder / EARLIER_BEST).replace(folder / "best.ckpt")
+    elif checkpoint is None or checkpoint.state("metrics").get("best") is None:
+        (folder / "best.ckpt").unlink(missing_ok=True)
 
 
 def lengths(folder: Path) -> dict[str, int]:

@@ -34,7 +34,7 @@ from src.models.gated import Gated
 from src.models.language_model import LanguageModel, build_model
 from src.process import threads_for, use_threads
 from src.training import machine
-from src.training.checkpoint import Checkpoint, newest_checkpoint, truncate_logs
+from src.training.checkpoint import Checkpoint, newest_checkpoint, restore_best, truncate_logs
 from src.training.console import logging_to
 from src.training.machine import peer_is_gone, rank, world_size
 from src.training.module import LanguageModule
@@ -76,6 +76,8 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     data = TextData(corpus, config.data, seed)
     processes = world_size(trainer)
     data.limit = trainer.windows_an_epoch(len(data.windows(world_size=processes)))
+    if checkpoint is None:
+        machine.check_validation_comes(config, data.limit)
     threads = threads_for(trainer.threads, config.model.hidden_size, trainer.devices if processes > 1 else 1)
     if checkpoint and trainer.threads == "auto":
         threads = checkpoint.progress["threads"]  # with another number sums have other last digits
@@ -132,6 +134,9 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
     if best and best["monitor"] == "val/cross_entropy":
         nats = best["value"]
         log.info("best val %.4f nats = %.4f bits a character, at step %d", nats, bits_per_character(nats), best["step"])
+    if record.entries["worse_than_uniform"]:
+        remedy = "the run has diverged, or has hardly begun; try a smaller optimizer.lr or trainer.gradient_clip_val=1"
+        log.warning("the loss at the end is worse than a uniform guess: %s", remedy)
     log.info("done in %.1f s: %s", record.entries["seconds"], record.folder)
     return record.folder
 
@@ -172,7 +177,8 @@ def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: B
 
 def finish(record: Record, status: str, prepared: Prepared, built: Built, error: Any = None) -> None:
     """Write into the record how the run ended, and what it had reached."""
-    trainer, metrics = built.trainer, built.metrics
+    trainer, metrics, final = built.trainer, built.metrics, built.metrics.final
+    bits = final.get("val/bits_per_character", final.get("train/bits_per_character", 0.0))
     record.update(
         status=status,
         finished=now(),
@@ -180,7 +186,8 @@ def finish(record: Record, status: str, prepared: Prepared, built: Built, error:
         steps=trainer.global_step,
         epochs=trainer.fit_loop.epoch_progress.current.completed,
         characters=int(prepared.module.characters),
-        metrics={"final": {**built.scalars.latest, **metrics.final}, "best": metrics.best},
+        metrics={"final": {**built.scalars.latest, **final}, "best": metrics.best},
+        worse_than_uniform=not bits <= record.entries.get("baselines", {}).get("uniform", math.inf),  # nan too
         error=error,
     )
 
@@ -231,7 +238,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
     with locked(own), logging_to(own):
         checkpoint, done = newest_checkpoint(folder), record.entries["status"] == "done"
         if done and not changes:
-            log.info("%s is done; to go on: resume=%s trainer.max_epochs=N", folder, folder)
+            log.info("%s is done; to go on: resume=%s trainer.max_epochs=N (or max_steps, max_time)", folder, folder)
             return folder
         prepared = prepare(config, checkpoint)
         if checkpoint:
@@ -272,6 +279,7 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
     remove_leftovers(folder)
     remove_leftovers(last.parent)
     truncate_logs(folder, checkpoint.state("checkpoint").get("lengths", {}) if checkpoint else {})
+    restore_best(last.parent, checkpoint)
     write_config(folder, prepared.config)
     step, changed = 0, "".join(f"; {key} is now {value}" for key, value in changes.items())
     if checkpoint:

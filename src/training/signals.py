@@ -81,7 +81,7 @@ class StopOnSignal(Callback):
             if any(reduced(trainer, "max", trainer.is_global_zero and requeue())):
                 raise Interrupted(signal.SIGUSR1)
         if self.stop and saved:
-            raise Interrupted(self.stop if self.stop > 1 else None)
+            raise Interrupted(self.stop) if self.stop > 1 else StopIteration  # which ends the run as its last step does
 
 
 def requeue() -> bool:
