@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.files import lock, read_json, this_process, write_json
+from src.files import DISK_FULL, lock, read_json, this_process, to_json, write_json
 
 FORMAT = 1
 VERSIONS_OF = ("torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
@@ -58,8 +58,15 @@ class Record:
 
     def update(self, **entries: Any) -> None:
         self.entries.update(entries)
-        if self.folder != NO_FOLDER:
+        if self.folder == NO_FOLDER:
+            return
+        try:
             write_json(self.folder / "run.json", self.entries)
+        except OSError as error:
+            if error.errno not in DISK_FULL or not (self.folder / "run.json").exists():
+                raise
+            with (self.folder / "run.json").open("r+b") as file:  # in the space that the old record has
+                file.truncate(file.write(f"{to_json(self.entries)}\n".encode()))
 
 
 def provenance() -> dict[str, Any]:
