@@ -115,14 +115,15 @@ def remove_leftovers(folder: Path, names: str = "*") -> None:
 
 
 def is_alive(pid: Any) -> bool:
-    """Whether this machine has a process of that number."""
+    """Whether this machine has a process of that number; one that only waits to be reaped is none."""
     try:
         os.kill(int(pid), 0)
+        state = Path(f"/proc/{int(pid)}/stat")
+        return not state.exists() or state.read_bytes().rpartition(b") ")[2][:1] != b"Z"
     except PermissionError:
         return True
     except (OSError, TypeError, ValueError, OverflowError):
         return False
-    return True
 
 
 def boot_id() -> str:

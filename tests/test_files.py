@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from math import inf, nan
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def test_a_full_disk_is_told_with_numbers_and_leaves_the_old_file_alone_and_the_
 
 
 def test_the_next_write_removes_what_dead_processes_have_left(tmp_path):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:  # dead, too, while nobody has asked for its exit code
+        while files.is_alive(gone.pid):
+            time.sleep(0.01)
     left = [tmp_path / f".a[1].json.{gone.pid}", tmp_path / f".a[1].json.{os.getppid()}", tmp_path / f".b.{gone.pid}"]
     for path in left:
         path.touch()

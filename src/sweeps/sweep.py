@@ -137,7 +137,8 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
     def stop_jobs() -> None:
         progress.stopping = True
         record.update(status="stopping")
-        print("stopping: running jobs save first; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print("stopping: running jobs save first; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
 
     children = children_without_ctrl_c() if launcher.name == "submitit_local" else contextlib.nullcontext()
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from src.files import is_alive
 from tests.runs.commands import refused, run, start
 
 HAS_JOBLIB = importlib.util.find_spec("joblib") is not None and bool(
@@ -175,6 +176,18 @@ def test_ctrl_c_stops_workers_in_other_processes_too(tmp_path: Path) -> None:
     assert set(statuses(tmp_path)) == {"stopped"}  # they saved: none was killed while it ran
     assert len(sweep_record(tmp_path)["not_run"]) == 4 - len(records(tmp_path))
     assert "not run" in out
+
+
+@needs_joblib
+def test_workers_save_and_end_when_the_sweep_is_killed(tmp_path: Path) -> None:
+    words = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TROUBLE, "+model.options.seconds=0.1")
+    process = start(*words, "trainer.max_epochs=300", "seed=0,1", cwd=tmp_path)
+    wait_for(tmp_path, 0, process)
+    process.kill()
+    process.communicate(timeout=20)  # the pipes close when the last worker has ended
+    workers = [record for record in records(tmp_path).values() if record["steps"]]
+    assert {record["status"] for record in workers} == {"stopped"}
+    assert not any(is_alive(record["process"]["pid"]) for record in workers)
 
 
 @pytest.mark.skipif(not HAS_SUBMITIT, reason="the extra slurm is not installed")
