@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import glob
 import json
 import logging
@@ -22,6 +21,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit of this process, ulimit -f
+WITHOUT_LOCKS: set[int] = set()  # file systems, each reported once
 LACKING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EXDEV)
 
 
@@ -161,16 +161,13 @@ def lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        _report_no_locks(path.parent)
+        if (device := path.parent.stat().st_dev) not in WITHOUT_LOCKS:
+            WITHOUT_LOCKS.add(device)
+            log.warning("%s: no locks on this disk; do not start a second process on the same run here", path.parent)
     try:
         yield held
     finally:
         own.release()
-
-
-@functools.cache
-def _report_no_locks(folder: Path) -> None:
-    log.warning("%s: this file system has no locks; do not start a second process on the same run here", folder)
 
 
 def to_json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
@@ -189,7 +186,10 @@ def read_json(path: Path) -> Any:
     Raises:
         OSError, ValueError: there is none, or it is not JSON.
     """
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _finite(value: Any) -> Any:

@@ -136,9 +136,23 @@ def test_a_journal_whose_last_line_is_torn_is_cut_back_and_another_damage_is_ref
     assert len(study_in(tmp_path).trials) == 1
     assert [json.loads(line)["op_code"] for line in journal.read_bytes().splitlines()]
     lines = whole.splitlines(keepends=True)
-    journal.write_bytes(b"".join([lines[0], b"\0" * 20 + b"\n", *lines[2:]]))
-    with pytest.raises(UserError, match=r"journal\.log is damaged"):
-        study_in(tmp_path)
+    for damage in (
+        b"\0" * 20,
+        b"{}",
+        b"[]",
+        b"7",
+        b'{"op_code": "x"}',
+        lines[1].replace(b'"op_code":', b'"op":').strip(),
+    ):
+        journal.write_bytes(b"".join([lines[0], damage + b"\n", *lines[2:]]))
+        with pytest.raises(UserError, match=r"journal\.log is damaged"):
+            study_in(tmp_path)
+
+
+def test_a_study_whose_folder_was_renamed_goes_on(tmp_path: Path) -> None:
+    next_trial(study_in(tmp_path / "study"), tmp_path / "study", SEARCH)
+    (tmp_path / "study").rename(tmp_path / "renamed")
+    assert len(open_study(tmp_path / "renamed", "renamed", "min", {"space": {"optimizer.lr": "a range"}}).trials) == 1
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
