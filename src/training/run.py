@@ -290,7 +290,9 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
         if config.scheduler.name == "cosine" and horizon < config.trainer.run_steps(prepared.steps_an_epoch):
             rate = config.optimizer.lr * config.scheduler.final_fraction
             changed += f"; the schedule ends at step {horizon}, that of the first start: its last rate is {rate:g}"
-    before = {key: record.entries[key] for key in ("status", "started", "process", "git")}
+    if "baselines" not in record.entries:  # it failed before its first step
+        record.entries = describe(prepared) | record.entries
+    before = {key: record.entries.get(key) for key in ("status", "started", "process", "git")}
     resumed = [{"from_step": step, "at": now(), "changes": changes, "before": before}]
     record.entries |= provenance() | {"started": before["started"], "status": "running", "error": None}
     record.entries["resumed"] = record.entries.get("resumed", []) + resumed

@@ -20,6 +20,12 @@ from src.files import DISK_FULL, lock, read_json, this_process, to_json, write_j
 
 FORMAT = 1
 VERSIONS_OF = ("torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
+# What entries that are read again must be, where they are there
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(("process", "metrics", "error", "git", "baselines"), dict),
+    **dict.fromkeys(("steps", "parameters", "vocab_size"), int),
+    **{"status": str, "started": str, "resumed": list, "seconds": int | float},
+}
 NO_FOLDER = Path(os.devnull)  # of a process with rank > 0, which writes nothing
 
 
@@ -35,7 +41,13 @@ def new_folder(parent: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process, until its end at most; UserError if another process trains in it."""
+    """Hold a run's folder for this process, until its end at most; UserError if another process trains in it.
+
+    UserError also for a symbolic link in it: the folder may be somebody else's, and a run would write through the link.
+    """
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise UserError(f"{path} is a symbolic link, through which the run would write; replace it by a copy")
     with contextlib.nullcontext(True) if folder == NO_FOLDER else lock(folder / ".lock") as held:
         if not held:
             raise UserError(f"{folder}: another process is training in it; wait for it, or stop it first")
@@ -54,6 +66,9 @@ class Record:
         entries = read_json(folder / "run.json")
         if not isinstance(entries, dict) or "status" not in entries:
             raise ValueError("run.json is not the record of a run: it has no status")
+        for key, kind in TYPES.items():
+            if not isinstance(entries.get(key), kind | None):
+                raise ValueError(f"run.json is damaged: {key}={str(entries[key])[:50]}")
         return cls(folder, entries)
 
     def update(self, **entries: Any) -> None:

@@ -129,3 +129,14 @@ def test_a_folder_is_one_process_s_at_a_time(tmp_path: Path) -> None:
         raise AssertionError("two at once")
     with locked(tmp_path):
         assert (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "train.log", "figures"])
+def test_a_folder_with_a_symbolic_link_is_not_written_into(tmp_path: Path, name: str) -> None:
+    run, thesis = tmp_path / "run", tmp_path / "thesis"
+    run.mkdir()
+    thesis.write_text("years of work")
+    (run / name).symlink_to(thesis)
+    with pytest.raises(UserError, match=f"{name} is a symbolic link"), locked(run):
+        raise AssertionError("it was opened")
+    assert thesis.read_text() == "years of work"
