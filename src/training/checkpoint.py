@@ -188,7 +188,7 @@ def truncate_logs(folder: Path, to: Mapping[str, int]) -> None:
             log.warning(message, folder / name, length - left, length)
 
 
-def restore_best(checkpoint: Checkpoint) -> None:
+def repair_best(checkpoint: Checkpoint) -> None:
     """Make `best.ckpt` the checkpoint of the best step again, if it is of an earlier one or damaged."""
     best, path = checkpoint.state("metrics").get("best"), checkpoint.path.with_name("best.ckpt")
     if best is None or (step_of(path) or -1) >= best["step"]:  # of a later step: it will be written again

@@ -34,7 +34,7 @@ from src.models.gated import Gated
 from src.models.language_model import LanguageModel, build_model
 from src.process import threads_for, use_threads
 from src.training import machine
-from src.training.checkpoint import Checkpoint, newest_checkpoint, restore_best, truncate_logs
+from src.training.checkpoint import Checkpoint, newest_checkpoint, repair_best, truncate_logs
 from src.training.console import logging_to
 from src.training.machine import peer_is_gone, rank, world_size
 from src.training.module import LanguageModule
@@ -282,7 +282,7 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
     remove_leftovers(last.parent)
     truncate_logs(folder, checkpoint.state("checkpoint").get("lengths", {}) if checkpoint else {})
     if checkpoint:
-        restore_best(checkpoint)
+        repair_best(checkpoint)
     write_config(folder, prepared.config)
     step, changed = 0, "".join(f"; {key} is now {value}" for key, value in changes.items())
     if checkpoint:

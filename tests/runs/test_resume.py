@@ -41,7 +41,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
     letters = random.Random(0)
     (folder / "text.txt").write_text("".join(letters.choice("abcdefgh ,.\n") for _ in range(2200)))
-    run(*UNWATCHED, cwd=folder)
+    run(*(word.replace("text.txt", str(folder / "text.txt")) for word in UNWATCHED), cwd=folder)
     return folder
 
 

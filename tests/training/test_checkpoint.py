@@ -12,7 +12,7 @@ import torch
 
 from src.errors import UserError
 from src.inference.load import FORMAT, newest_sound, read_checkpoint
-from src.training.checkpoint import AtomicCheckpointIO, Checkpoint, restore_best, truncate_logs, with_state_keys
+from src.training.checkpoint import AtomicCheckpointIO, Checkpoint, repair_best, truncate_logs, with_state_keys
 from src.training.run_record import locked, new_folder
 
 SOUND = {"state_dict": {"w": torch.arange(3.0)}, "unroll": {"format": FORMAT, "config": {}}}
@@ -49,11 +49,11 @@ def test_best_is_made_again_from_the_checkpoint_of_the_best_step(
     best = {"callbacks": {"metrics": {"best": {"step": 2}}}}
     for name, step in (("best", 1), ("previous", 2), ("last", 3)):
         write(tmp_path / f"{name}.ckpt", SOUND | {"global_step": step})
-    restore_best(Checkpoint(tmp_path / "last.ckpt", SOUND | best))
+    repair_best(Checkpoint(tmp_path / "last.ckpt", SOUND | best))
     assert read_checkpoint(tmp_path / "best.ckpt")["global_step"] == 2
     (tmp_path / "previous.ckpt").unlink()
     (tmp_path / "best.ckpt").write_bytes(b"torn")
-    restore_best(Checkpoint(tmp_path / "last.ckpt", SOUND | best))
+    repair_best(Checkpoint(tmp_path / "last.ckpt", SOUND | best))
     assert "best.ckpt is missing or not of step 2" in caplog.text
 
 
