@@ -41,17 +41,19 @@ def new_folder(parent: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process, until its end at most; UserError if another process trains in it.
-
-    UserError also for a symbolic link in it: the folder may be somebody else's, and a run would write through the link.
-    """
-    for path in folder.rglob("*"):
-        if path.is_symlink():
-            raise UserError(f"{path} is a symbolic link, through which the run would write; replace it by a copy")
+    """Hold a run's folder for this process, until its end at most; UserError if another process trains in it."""
+    refuse_links(folder)
     with contextlib.nullcontext(True) if folder == NO_FOLDER else lock(folder / ".lock") as held:
         if not held:
             raise UserError(f"{folder}: another process is training in it; wait for it, or stop it first")
         yield
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise UserError for a symbolic link in a folder that may be somebody else's: we would write through it."""
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise UserError(f"{path} is a symbolic link, through which would be written; replace it by a copy")
 
 
 class Record:

@@ -30,12 +30,12 @@ from optuna.trial import FrozenTrial, TrialState
 from src.config.compose import compose, to_config
 from src.config.schema import PrunerConfig, SearchConfig, flatten
 from src.errors import RunFailure, UserError
-from src.files import lock, process_ended, sync, this_process, write_atomic
+from src.files import disk_full, lock, process_ended, sync, this_process, write_atomic
 from src.sweeps.plan import record_of
 from src.sweeps.search.space import Space, as_experiment, override, suggest
 from src.training.metrics_log import MetricsLog
 from src.training.run import fit
-from src.training.run_record import Record
+from src.training.run_record import Record, refuse_links
 from src.training.signals import Interrupted
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -70,6 +70,7 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
     `question` is plain data that must stay the same when the study continues: its space, the settings of all trials.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal, direction = folder / "journal.log", cast("Any", f"{mode}imize")
     with lock(folder / STUDY_LOCK, wait=True):
@@ -190,11 +191,11 @@ def run_trial(
         best = (record_of(run).get("metrics") or {}).get("best")
         value = best["value"] if best else worst
         note = None if best else "counted as the worst value: no point of the curve is finite"
-    except RunFailure as failure:
-        note = f"counted as the worst value: {failure}"
     except Exception as error:
-        trial.set_user_attr("note", f"{type(error).__name__}: {error}")
-        return study.tell(trial, state=TrialState.FAIL)
+        if not isinstance(error, RunFailure) or disk_full(error, folder):
+            trial.set_user_attr("note", f"{type(error).__name__}: {error}")
+            return study.tell(trial, state=TrialState.FAIL)
+        note = f"counted as the worst value: {error}"
     if note:
         trial.set_user_attr("note", note)
     if not pruning.pruned:

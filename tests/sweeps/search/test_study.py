@@ -191,3 +191,19 @@ def test_the_parameter_that_decides_is_the_important_one_and_a_conditional_one_h
     assert shares["decides"] > 0.8
     assert set(shares) == {"decides", "idle", "sometimes"}
     assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_a_trial_that_a_full_disk_has_ended_is_failed_and_not_the_worst(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_checkpoint(*arguments: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device: 9 bytes are needed, 3 are free", "last.ckpt")
+
+    monkeypatch.setattr("src.training.checkpoint.AtomicCheckpointIO.save_checkpoint", save_checkpoint)
+    study = study_in(tmp_path)
+    trial = run_trial(study, next_trial(study, tmp_path, SEARCH), tmp_path, QUICK, {"optimizer.lr": RATE}, {})
+    assert trial.state.name == "FAIL"
+    expected = "last.ckpt: No space left on device: 9 bytes are needed, 3 are free; make room, then go on: "
+    assert f"RunFailure: {expected}" in trial.user_attrs["note"]
+    record = json.loads((tmp_path / "trials/0000/run.json").read_text())
+    assert (record["status"], record["error"]["type"]) == ("failed", "OSError")
