@@ -45,6 +45,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def final_state(run_folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
 CLOCK = {"seconds", "lengths"}  # the numbers in metrics.jsonl have more or fewer digits
 OF_A_PROCESS = {"started", "finished", "seconds", "process", "resumed", "command", "overrides", "git"}
 
