@@ -24,7 +24,7 @@ test: lint types  ## lint, types and every test
 check: lint types  ## lint, types and the fast tests: run this before each commit
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-soak: $(VENV)/.installed-test  ## the long form of the kill test: 200 kills at random times
+soak: $(VENV)/.installed-test  ## the long form of the kill tests: 200 at random times, and one before and after each write
 	@UNROLL_KILLS=200 OMP_NUM_THREADS=1 $(RUN) -m pytest -q -s tests/runs/test_resume.py
 
 lint: $(VENV)/.installed-test  ## run ruff on all files

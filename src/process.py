@@ -20,7 +20,9 @@ from src.files import to_json, user_path, write_atomic
 # units and 1.25 to 1.55 at 128, but two such runs side by side slow one another tenfold, and small runs are many.
 SMALL = 128
 UNUSED = ("matplotlib", "scipy")
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal was closed; nohup has it ignored
+NOHUP = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if NOHUP else (signal.SIGHUP,)))
 RECEIVED: list[int] = []  # the signals that asked this process to stop, in a run or between the runs of a sweep
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import secrets
@@ -138,10 +139,15 @@ def is_gone(record: Mapping[str, Any], folder: Path) -> bool:
     process = record.get("process") or {}
     if process_ended(process):
         return True
-    silent = time.time() - max(path.stat().st_mtime for path in folder.rglob("*")) > SILENT
-    path = folder / ".lock"
-    if not path.exists() or not (silent or process.get("boot") == boot_id()):
+    path, newest = folder / ".lock", 0.0
+    if path.is_symlink() or not path.exists():
         return False
+    if process.get("boot") != boot_id():
+        for file in folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a temporary file
+                newest = max(newest, file.stat().st_mtime)
+        if time.time() - newest <= SILENT:
+            return False
     with lock(path) as free, lock(path) as twice:  # twice: this file system has no locks
         return free and not twice
 

@@ -142,7 +142,8 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
     def stop_jobs() -> None:
         progress.stopping = True
         record.update(status="stopping")
-        print("stopping: running jobs save first; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print("stopping: running jobs save first; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
 
     children = children_without_ctrl_c() if launcher.name == "submitit_local" else contextlib.nullcontext()
     try:
@@ -185,9 +186,10 @@ class Progress:
                 elif record.get("status") == "running":
                     running.append(record.get("process") or {})
         for process in running if self.stopping else ():
-            if process.get("host") == socket.gethostname() and process.get("pid") != os.getpid():
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(process["pid"], signal.SIGTERM)  # it saves and stops
+            pid, here = process.get("pid"), process.get("host") == socket.gethostname()
+            if here and isinstance(pid, int) and pid not in (0, -1, os.getpid()):
+                with contextlib.suppress(OSError, OverflowError):
+                    os.kill(pid, signal.SIGTERM)  # it saves and stops
         count = Counter(self.ended.values())
         line = f"sweep: {count['done']} of {len(self.jobs)} done"
         line += "".join(f", {count[status]} {status}" for status in ENDED[1:] if count[status])
@@ -228,10 +230,10 @@ def _modified(job: Job) -> int | None:
 def best_result(record: Mapping[str, Any]) -> str:
     """Return the best value of the monitored metric, with bits per character for nats on `val`."""
     best = (record.get("metrics") or {}).get("best")
-    if not best:
+    if not isinstance(best, dict) or not isinstance(best.get("value"), int | float):
         return "-"
-    bits = f" = {bits_per_character(best['value']):.4f} bits" if best["monitor"] == "val/cross_entropy" else ""
-    return f"{best['monitor']} {best['value']:.4f}{bits}"
+    bits = f" = {bits_per_character(best['value']):.4f} bits" if best.get("monitor") == "val/cross_entropy" else ""
+    return f"{best.get('monitor')} {best['value']:.4f}{bits}"
 
 
 def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: Sequence[str]) -> list[str]:
@@ -243,7 +245,7 @@ def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: S
     for job, record, status in ordered:
         if status == "not run":  # the record is that of an earlier attempt
             record = {}
-        seconds = f"{record['seconds']:.1f}" if "seconds" in record else "-"
+        seconds = f"{record['seconds']:.1f}" if record.get("seconds") is not None else "-"
         rows.append((status, job.label, best_result(record), seconds, str(job.folder)))
         if status == "failed":
             error = record.get("error") or {}

@@ -26,7 +26,7 @@ from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
 from src.errors import RunFailure, UserError
-from src.files import remove_leftovers, write_atomic
+from src.files import disk_full, remove_leftovers, write_atomic
 from src.inference.load import FORMAT, TrainedModel, implementation_config, load
 from src.metrics import bits_per_character
 from src.models.convert import Layer, convert_, read_layers, write_layers
@@ -34,7 +34,7 @@ from src.models.gated import Gated
 from src.models.language_model import LanguageModel, build_model
 from src.process import threads_for, use_threads
 from src.training import machine
-from src.training.checkpoint import Checkpoint, newest_checkpoint, restore_best, truncate_logs
+from src.training.checkpoint import Checkpoint, newest_checkpoint, repair_best, restore_best, truncate_logs
 from src.training.console import logging_to
 from src.training.machine import peer_is_gone, rank, world_size
 from src.training.module import LanguageModule
@@ -157,8 +157,9 @@ def say_start(record: Record, corpus: Corpus) -> None:
 def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: Built) -> None:
     """Record an end other than the planned one, and raise what makes the exit code of the process."""
     folder, gone = record.folder, built.trainer.world_size > 1 and peer_is_gone(error)
+    full = disk_full(error, folder)
     stopped = gone or isinstance(error, Interrupted | KeyboardInterrupt)
-    failed = None if stopped else {"type": type(error).__name__, "message": str(error)}
+    failed = None if stopped else {"type": type(full or error).__name__, "message": str(full or error)}
     if failed:
         log.error("%s", traceback.format_exc().rstrip(), extra={"only_in_the_file": True})  # Python prints it as well
     finish(record, "stopped" if stopped else "failed", prepared, built, failed)
@@ -167,6 +168,8 @@ def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: B
     again = f"python -m src.train resume={folder}"
     if gone:
         raise RunFailure(f"another process of the run has died; to go on: {again}") from error
+    if full:
+        raise RunFailure(f"{full.filename}: {full.strerror}; make room, then go on: {again}") from error
     if stopped:
         saved = (folder / "checkpoints" / "last.ckpt").exists()
         way = "to go on" if saved else "no checkpoint was written, so this begins anew"
@@ -280,6 +283,8 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
     remove_leftovers(last.parent)
     truncate_logs(folder, checkpoint.state("checkpoint").get("lengths", {}) if checkpoint else {})
     restore_best(last.parent, checkpoint)
+    if checkpoint:
+        repair_best(checkpoint)
     write_config(folder, prepared.config)
     step, changed = 0, "".join(f"; {key} is now {value}" for key, value in changes.items())
     if checkpoint:
@@ -287,7 +292,9 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
         if config.scheduler.name == "cosine" and horizon < config.trainer.run_steps(prepared.steps_an_epoch):
             rate = config.optimizer.lr * config.scheduler.final_fraction
             changed += f"; the schedule ends at step {horizon}, that of the first start: its last rate is {rate:g}"
-    before = {key: record.entries[key] for key in ("status", "started", "process", "git")}
+    if "baselines" not in record.entries:  # it failed before its first step
+        record.entries = describe(prepared) | record.entries
+    before = {key: record.entries.get(key) for key in ("status", "started", "process", "git")}
     resumed = [{"from_step": step, "at": now(), "changes": changes, "before": before}]
     record.entries |= provenance() | {"started": before["started"], "status": "running", "error": None}
     record.entries["resumed"] = record.entries.get("resumed", []) + resumed

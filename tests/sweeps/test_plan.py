@@ -82,7 +82,9 @@ def test_a_run_made_before_a_key_was_there_is_the_run_of_a_job_that_leaves_the_k
     assert status_of(folder, louder) == "other"
 
 
-@pytest.mark.parametrize("gone", [{"pid": dead_pid()}, {"boot": "another start of this machine"}])
+@pytest.mark.parametrize(
+    "gone", [{"pid": dead_pid()}, {"pid": 10**20}, {"pid": "text"}, {"boot": "another start of this machine"}]
+)
 def test_a_run_whose_process_is_gone_was_interrupted(tmp_path: Path, gone: dict[str, Any]) -> None:
     mine = config(tmp_path)
     leave(sweep_folder(mine), "running", mine, **gone)
@@ -110,7 +112,10 @@ def test_a_run_of_another_machine_is_believed_until_it_has_been_silent_for_a_qua
     assert status_of(folder, mine) == "interrupted"
 
 
-@pytest.mark.parametrize("torn", ["", "{", "[]"])
+DAMAGED = [f'{{"status": "done", "{key}": "text"}}' for key in ("process", "metrics", "seconds")]
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", "[" * 100_000, *DAMAGED])
 def test_a_folder_whose_record_is_torn_is_not_taken_for_a_run(tmp_path: Path, torn: str) -> None:
     mine = config(tmp_path)
     folder = leave(sweep_folder(mine), "done", mine)
