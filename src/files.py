@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+DEPTH = 32  # the most levels of a stored file; ours have six
+TOO_DEEP = f"it is nested deeper than {DEPTH} levels"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit of this process, ulimit -f
 WITHOUT_LOCKS: set[int] = set()  # file systems, each reported once
@@ -180,16 +183,64 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     write_atomic(path, to_json(value, indent) + "\n")
 
 
+# -- stored files, which may come from anybody ------------------------------------------------------------------------
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the text of a stored file. OSError for a folder, a device or a pipe, which is not waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", str(path))
+    return path.read_text(encoding="utf-8", errors=errors)
+
+
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return what a JSON file holds; OSError if there is none, ValueError as in `parse_json`."""
+    return parse_json(read_text(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file of ours holds; OSError if there is none, ValueError as in `parse_yaml`."""
+    return parse_yaml(read_text(path))
+
+
+def parse_json(text: str) -> Any:
+    """Return the content of a JSON text; ValueError if it is none, or nested deeper than anything of ours."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    below = [value]
+    for _ in range(DEPTH):
+        parts = [one.values() if isinstance(one, dict) else one for one in below if isinstance(one, dict | list)]
+        below = [one for part in parts for one in part]
+    if below:
+        raise ValueError(TOO_DEEP)
+    return value
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the plain data in a YAML text that Unroll wrote.
 
     Raises:
-        OSError, ValueError: there is none, or it is not JSON.
+        ValueError: it is not YAML, is nested deeper than anything of ours, or has an alias, which can unpack to
+            gigabytes; none of ours has one.
     """
+    import yaml
+
+    # libyaml is ten times as fast, but refuses the escape of a lone surrogate: a file name that is not UTF-8
+    fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = yaml.SafeLoader if re.search(r"\\u[dD][89a-fA-F]", text) else fast
+    depth = 0
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        for event in yaml.parse(text, Loader=loader):  # before loading, which recurses: libyaml overruns the stack
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"it has an alias (*{event.anchor}), which files of this program never have")
+            if depth > DEPTH:
+                raise ValueError(TOO_DEEP)
+        return yaml.load(text, Loader=loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _finite(value: Any) -> Any:

@@ -8,6 +8,7 @@ Nothing here imports torch, so an error is reported in half a second.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sys
@@ -34,12 +35,14 @@ from src.config.overrides import (
     first_of_several,
     flags_and_overrides,
     groups,
+    quote,
     quote_literals,
     split_literal,
     without_null_groups,
 )
-from src.config.schema import Config, flatten, key_table, set_value, to_plain
+from src.config.schema import MODEL_CLASSES, Config, check_class, flatten, key_table, set_value
 from src.errors import RunFailure, UserError
+from src.files import read_yaml
 from src.inference.options import locate, newest_below, run_of
 from src.process import heavy_imports
 
@@ -254,21 +257,37 @@ def take(keys: Sequence[str], arguments: Iterable[str]) -> tuple[dict[str, str],
     return taken, rest
 
 
-def stored_config(folder: Path, arguments: Sequence[str] = ()) -> tuple[Config, dict[str, Any]]:
+def take_trust(arguments: Iterable[str]) -> tuple[str | None, list[str]]:
+    """Split a command line into the class of the user's own that `trust=` lets stored runs import, and all else."""
+    given: list[str] = []
+    rest: list[str] = []
+    for argument in arguments:
+        (given if argument.startswith("trust=") else rest).append(argument)
+    if len(given) > 1:
+        raise UserError(f"{given[1]}: one class, and {given[0]} is given already")
+    return (given[0].partition("=")[2] if given else None), rest
+
+
+def stored_config(
+    folder: Path, arguments: Sequence[str] = (), trust: str | None = None
+) -> tuple[Config, dict[str, Any]]:
     """Return the configuration of a run, changed by the overrides and checked as a whole, and {dotted key: new value}.
 
     Raises:
-        UserError: the folder is no run, or an override is wrong; a group, whose other keys are stored already.
+        UserError: the folder is no run, or an override is wrong; a group, whose other keys are stored already; a model
+            class that is neither ours nor `trust`.
     """
     path = folder / "config.yaml"
     try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        stored = read_yaml(path)
         merged = OmegaConf.merge(OmegaConf.structured(Config), _escaped(stored))
         config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OSError as error:
+        if path.exists():
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
         below = newest_below(folder) if folder.is_dir() else ""
         raise UserError(f"{folder} is no run: there is no {path.name} in it{below}") from error
-    except (ValueError, TypeError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (ValueError, TypeError, AssertionError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not the configuration of a run: {str(error).partition(chr(10))[0]}") from error
     flags, overrides = flags_and_overrides(arguments)
     overrides = quote_literals(overrides)
@@ -291,6 +310,8 @@ def stored_config(folder: Path, arguments: Sequence[str] = ()) -> tuple[Config, 
     resolve(config)
     if wrong := [*wrong, *(error for error in errors_in_config(config) if error not in accepted)]:
         raise UserError(*wrong)
+    trust = config.model._target_ if "model._target_" in changes else trust
+    check_class(config.model._target_, trust, f"{path}: ")
     return config, changes
 
 
@@ -303,38 +324,53 @@ def _escaped(value: Any) -> Any:
     return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
-def with_sizes_of_source(arguments: Sequence[str]) -> list[str]:
+def with_sizes_of_source(arguments: Sequence[str], trust: str | None = None) -> list[str]:
     """Return the command line with the model and the sizes that come with the weights of `init_from=`.
 
     An override of the user's stays. Whether it fits the weights is found when they are read.
 
     Raises:
-        UserError: `init_from` names neither a run nor a checkpoint.
+        UserError: `init_from` names neither a run nor a checkpoint, or one with a class that the command does not name.
     """
     given = [found[1] for one in arguments if (found := split_literal(one)) and found[0] == "init_from"]
     if not given:
+        if trust is not None:
+            raise UserError(f"trust={trust}: this command reads no stored run; leave it out")
         return list(arguments)
     stored = _config_of_checkpoint(locate(given[-1]))
     model, data = stored["model"], stored["data"]
-    wanted = {"model": model["name"]}
-    network = ("num_layers", "hidden_size", "nonlinearity", "readout")
-    wanted |= {f"model.{key}": model[key] for key in network if model.get(key) is not None}
+    own = {key.lstrip("+"): value for key, _, value in (argument.partition("=") for argument in arguments)}
+    if model.get("_target_") in MODEL_CLASSES or "model" in own:
+        wanted = {"model": model.get("name")}
+        network = ("num_layers", "hidden_size", "nonlinearity", "readout")
+        wanted |= {f"model.{key}": model[key] for key in network if model.get(key) is not None}
+    else:  # a class of the user's own, without its model file: the run has all of its keys
+        check_class(model.get("_target_"), trust or own.get("model._target_"), f"init_from={given[-1]}: ")
+        known = [(f"model.{key}", value) for key, value in flatten(model) if value != {}]
+        wanted = {key: quote(value) if isinstance(value, str) else json.dumps(value) for key, value in known}
     if data.get("encoding") == "bytes":
         wanted["data.encoding"] = "bytes"
     if data.get("lowercase"):
         wanted["data.lowercase"] = "true"
-    own = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
-    if own.get("model") in GATED and own["model"] != model["name"]:
+    if own.get("model") in GATED and own["model"] != model.get("name"):
         return list(arguments)  # impossible, which is reported when the weights are read
-    return [*arguments, *(f"{key}={value}" for key, value in wanted.items() if key not in own)]
+    plus = {key: "++" for key in wanted if key.startswith("model.options.")}  # which no file has named yet
+    return [*arguments, *(f"{plus.get(key, '')}{key}={value}" for key, value in wanted.items() if key not in own)]
 
 
 def _config_of_checkpoint(checkpoint: Path) -> Mapping[str, Any]:
     """Return the stored configuration of a checkpoint: the file beside it, which needs no torch, else the one in it."""
-    with contextlib.suppress(OSError, yaml.YAMLError):
-        config = yaml.safe_load(((run_of(checkpoint) or checkpoint) / "config.yaml").read_text(encoding="utf-8"))
-        if isinstance(config, dict) and {"model", "data"} <= config.keys():
-            return config
-    with heavy_imports():
-        from src.inference.load import load
-    return to_plain(load(checkpoint).config)
+
+    def is_config(value: Any) -> bool:
+        return isinstance(value, dict) and all(isinstance(value.get(part), dict) for part in ("model", "data"))
+
+    config: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        config = read_yaml((run_of(checkpoint) or checkpoint) / "config.yaml")
+    if not is_config(config):
+        with heavy_imports():
+            from src.inference.load import read_model
+        config = read_model(checkpoint)[1]["unroll"].get("config")
+    if not is_config(config):
+        raise UserError(f"{checkpoint} has no configuration of a model and its data in it; name another run")
+    return config

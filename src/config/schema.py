@@ -52,6 +52,11 @@ UP_TO_6 = Range("1 to 6", lambda x: 1 <= x <= 6)
 UP_TO_8 = Range("1 to 8", lambda x: 1 <= x <= 8)
 MEASURES = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
 METRICS = (*(f"{stage}/{name}" for stage in ("val", "train") for name in MEASURES), "train/loss")
+# The classes that a stored file may name: importing any other module would run its code.
+MODEL_CLASSES = tuple(
+    f"src.models.{name}"
+    for name in ("cell.CellRNN", "stacked.StackedRNN", "manual.ManualRNN", "gated.LSTM", "gated.GRU")
+)
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64")
 
 T = TypeVar("T")
@@ -395,6 +400,21 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
+def check_class(target: Any, trust: str | None = None, where: str = "") -> None:
+    """Raise UserError for a `_target_` that is neither a class of this project nor the one that the command trusts.
+
+    A stored run or checkpoint may come from anybody, so this is called before the module is imported; `where` names it.
+    """
+    if target in MODEL_CLASSES:
+        return
+    if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
+        raise UserError(f"{where}model._target_={str(target)[:100]!r} is no class: expected module.Class")
+    if target != trust:
+        other = "" if trust is None else f", and trust={trust} names another"
+        what = f"{where}model._target_={target} is not a class of this project{other}"
+        raise UserError(f"{what}; to import it, which runs its code, add trust={target}")
+
+
 # -- sample, score, evaluate, export ----------------------------------------------------------------------------------
 
 AT = ("best", "last")
@@ -410,12 +430,18 @@ class InferenceConfig:
     at: str | None = field(default=None, metadata=about(choices=AT))
     precision: str | None = field(default=None, metadata=about(choices=MODEL_PRECISIONS))
     threads: str = field(default="auto", metadata=about(range=THREADS))
+    trust: str | None = field(default=None, metadata=about(literal=True))
     model: dict[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> str | None:
         """The folder of a run, or the file of a checkpoint."""
         return self.checkpoint if self.run is None else self.run
+
+    @property
+    def trusted(self) -> str | None:
+        """The class of the user's own that may be imported: `trust=`, or that of the model file on the command."""
+        return self.trust or self.model.get("_target_")
 
     @property
     def implementation(self) -> str | None:

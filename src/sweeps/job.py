@@ -119,7 +119,7 @@ class JobRunner:
         try:
             if action == "resume":
                 try:
-                    resume(folder, None)
+                    resume(folder, None, config.model._target_)
                     return
                 except UserError as error:
                     say(f"{folder} cannot be resumed and starts again: {error}")

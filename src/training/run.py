@@ -26,8 +26,8 @@ from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
 from src.errors import RunFailure, UserError
-from src.files import disk_full, remove_leftovers, write_atomic
-from src.inference.load import FORMAT, TrainedModel, implementation_config, load
+from src.files import disk_full, read_yaml, remove_leftovers, write_atomic
+from src.inference.load import FORMAT, TrainedModel, check_weights, implementation_config, load
 from src.metrics import bits_per_character
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
@@ -56,8 +56,11 @@ class Prepared(NamedTuple):
     steps_an_epoch: int
 
 
-def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
-    """Check everything, open the text and build the model. The argument stays as it is, and nothing is written."""
+def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | None = None) -> Prepared:
+    """Check everything, open the text and build the model. The argument stays as it is, and nothing is written.
+
+    `trust` is the model class of the user's own that the command names; see `check_class`.
+    """
     trainer = machine.join(config.trainer)
     machine.check_machine(trainer)
     seed = machine.drawn_seed() if config.seed is None else config.seed
@@ -84,7 +87,7 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     use_threads(threads)
     machine.keep_memory()
     torch.manual_seed(seed)
-    model = build_model(config.model, size)  # nothing draws from torch's generator before it
+    model = build_model(config.model, size, trust)  # nothing draws from torch's generator before it
     if rank() > 0:
         torch.manual_seed(seed + rank())  # dropout must not repeat itself in another process's columns
     if source:
@@ -102,7 +105,7 @@ def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, 
     `command` are entries for the record; a `folder` of None is a new one under `config.runs`; `also` are callbacks.
     Raises Interrupted if a signal has stopped the run, whose state is saved then.
     """
-    prepared = prepare(config)
+    prepared = prepare(config, trust=config.model._target_)  # composed on the command, or checked by stored_config
     record = Record(NO_FOLDER, {})
     if rank() == 0:
         if folder:
@@ -221,15 +224,16 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
+def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | None = None) -> Path:
     """Go on with a run in its folder; one that is done and asked for no more is left as it is.
 
-    `changes` are dotted keys with `may_change` in the schema, and their new values. Raises Interrupted as `fit` does.
+    `changes` are dotted keys with `may_change` in the schema, and their new values; `trust` as in `prepare`. Raises
+    Interrupted as `fit` does.
     """
     try:
         record, changes = Record.read(folder), dict(changes or {})
-        config: Config = from_plain(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        config: Config = from_plain(read_yaml(folder / "config.yaml"))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder} is no run: expected run.json and config.yaml in it ({error})") from error
     free = [key for key, about in key_table().items() if about.may_change]
     if refused := [key for key in changes if not any(key == one or one.startswith(f"{key}.") for one in free)]:
@@ -243,7 +247,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
         if done and not changes:
             log.info("%s is done; to go on: resume=%s trainer.max_epochs=N (or max_steps, max_time)", folder, folder)
             return folder
-        prepared = prepare(config, checkpoint)
+        prepared = prepare(config, checkpoint, trust)
         if checkpoint:
             check_goes_on(prepared, checkpoint)
             all_made = checkpoint.step >= config.trainer.run_steps(prepared.steps_an_epoch)
@@ -261,6 +265,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
 def check_goes_on(prepared: Prepared, checkpoint: Checkpoint) -> None:
     """Raise UserError for another text or number of processes than the run had, or a limit that it has passed."""
     trainer, step, stored = prepared.config.trainer, checkpoint.step, len(checkpoint.progress["ranks"])
+    check_weights(prepared.module, checkpoint.content["state_dict"], checkpoint.path)
     for what in ("vocabulary", "corpus"):
         if prepared.module.identity[what] != checkpoint.content["unroll"][what]:
             remedy = "put the old text back, or start a new run with init_from="
@@ -305,7 +310,7 @@ def source_of(config: Config) -> TrainedModel | None:
     """Return the model that a run starts from, or None; UserError for none there, other sizes or other equations."""
     if config.init_from is None:
         return None
-    source = load(config.init_from)
+    source = load(config.init_from, trust=config.model._target_)
     asked, given = config.model, source.config.model
     if asked._target_ != given._target_:
         implementation_config(given, asked.name)
