@@ -27,6 +27,9 @@ MISSING: Any = "???"  # OmegaConf's mark of a mandatory value
 FROM_MINUS_1 = "at least -1"
 FROM_0 = "at least 0"
 COUNT = "at least 1"
+SIZE = "1 to 1,000,000"
+LENGTH = "1 to 1,000,000,000"
+SAMPLES = "1 to 100,000"
 POSITIVE = "a number above 0"
 BELOW_1 = "0 <= x < 1"
 UP_TO_1 = "0 <= x <= 1"
@@ -44,6 +47,9 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     FROM_MINUS_1: lambda x: -1 <= x < inf,
     FROM_0: lambda x: 0 <= x < inf,
     COUNT: lambda x: 1 <= x < inf,
+    SIZE: lambda x: 1 <= x <= 10**6,
+    LENGTH: lambda x: 1 <= x <= 10**9,
+    SAMPLES: lambda x: 1 <= x <= 10**5,
     POSITIVE: lambda x: 0 < x < inf,
     BELOW_1: lambda x: 0 <= x < 1,
     UP_TO_1: lambda x: 0 <= x <= 1,
@@ -102,11 +108,17 @@ class DataConfig:
     input: str | None = field(default=None, metadata=about(literal=True))
     target: str | None = field(default=None, metadata=about(literal=True))
     symbols: str | None = field(default=None, metadata=about(literal=True))
-    seq_len: int = field(default=64, metadata=about(range=COUNT))
-    batch_size: int = field(default=32, metadata=about(range=COUNT))
+    seq_len: int | None = field(default=64, metadata=about(range=SIZE))
+    batch_size: int | None = field(default=32, metadata=about(range=SIZE))
     offset: str = field(default="fixed", metadata=about(choices=("fixed", "random")))
     reset: str = field(default="epoch", metadata=about(choices=("never", "epoch")))
-    evaluation_streams: int = field(default=20, metadata=about(range=COUNT))
+    evaluation_streams: int = field(default=20, metadata=about(range=SIZE))
+    evaluation_warmup: int | None = field(default=None, metadata=about(range=FROM_0, added_later=True))
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Steps and streams of a window; null is 64 and 32, or less where the text is short (batching.fitted)."""
+        return self.seq_len or 64, self.batch_size or 32
 
 
 @dataclass
@@ -234,7 +246,7 @@ class TextSamplesConfig(DiagnosticConfig):
     """A text at each of several temperatures."""
 
     temperatures: list[float] = field(default_factory=lambda: [0.5, 0.8, 1.0], metadata=about(range=TEMPERATURES))
-    length: int = field(default=200, metadata=about(range=COUNT))
+    length: int = field(default=200, metadata=about(range=LENGTH))
     prompt: str | None = field(default=None, metadata=about(literal=True))
 
 
@@ -448,8 +460,8 @@ class SamplingConfig:
     top_k: int | None = field(default=None, metadata=about(range=COUNT))
     top_p: float | None = field(default=None, metadata=about(range=FRACTION))
     min_p: float | None = field(default=None, metadata=about(range=UP_TO_1))
-    length: int = field(default=200, metadata=about(range=COUNT))
-    num_samples: int = field(default=1, metadata=about(range=COUNT))
+    length: int = field(default=200, metadata=about(range=LENGTH))
+    num_samples: int = field(default=1, metadata=about(range=SAMPLES))
     seed: int | None = field(default=0, metadata=about(range=FROM_0))
     stop: str | None = field(default=None, metadata=about(literal=True))
 
@@ -481,8 +493,8 @@ class EvaluationDataConfig:
     val_path: str | None = field(default=None, metadata=about(literal=True))
     test_path: str | None = field(default=None, metadata=about(literal=True))
     root: str | None = field(default=None, metadata=about(literal=True))
-    seq_len: int | None = field(default=None, metadata=about(range=COUNT))
-    batch_size: int | None = field(default=None, metadata=about(range=COUNT))
+    seq_len: int | None = field(default=None, metadata=about(range=SIZE))
+    batch_size: int | None = field(default=None, metadata=about(range=SIZE))
 
 
 @dataclass

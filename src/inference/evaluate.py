@@ -73,8 +73,9 @@ def evaluate_run(
     corpus = own_corpus(trained, data)
     split = split or ("val" if "val" in corpus.splits else "train")
     # The state is carried through a text, which is one stream; the items of a list may be side by side
-    streams = data.batch_size if isinstance(corpus.splits[split], LineSplit) else 1
-    windows = evaluation_windows(corpus.splits[split], data.seq_len, streams)
+    seq_len, batch_size = data.window
+    streams = batch_size if isinstance(corpus.splits[split], LineSplit) else 1
+    windows = evaluation_windows(corpus.splits[split], seq_len, streams)
     models = [trained] if other is trained else [trained, other]
     found, *others = [{"model": one.config.model.name, **evaluate(one.model, windows)} for one in models]
     partial = basis(corpus, split) if split != "train" else None
@@ -179,7 +180,8 @@ def score_ids(trained: TrainedModel, ids: np.ndarray, name: str) -> Score:
         raise UserError(f"{name} has {what}; at least one more character is needed to be scored")
     nats, correct = [], 0
     for text in texts:
-        for loss, hits in losses(trained.model, evaluation_windows(TextSplit(name, text), trained.config.data.seq_len)):
+        windows = evaluation_windows(TextSplit(name, text), trained.config.data.window[0])
+        for loss, hits in losses(trained.model, windows):
             nats.append(loss.losses[:, 0].double().numpy())
             correct += int(hits.sum())
     bits = (np.concatenate(nats) / np.log(2)).tolist()

@@ -66,8 +66,9 @@ class Network(NamedTuple):
 def network_of(recurrence: nn.Module) -> Network | None:
     """Return the cell and the weights of one of this project's recurrences, None for a class of the user's own."""
     layers: list[tuple[Tensor, ...]] = []
-    cell, f = {LSTM: lstm_cell, GRU: gru_cell}.get(type(recurrence), elman_cell), "tanh"
-    if cell is not elman_cell:
+    cell: Cell = elman_cell
+    if isinstance(recurrence, (LSTM, GRU)):
+        cell, f = lstm_cell if isinstance(recurrence, LSTM) else gru_cell, "tanh"
         for U, W, b_ih, b_hh in recurrence.rnn.all_weights:
             b_n = torch.zeros_like(b_hh)  # the part that a gate of the gru multiplies; all other biases join b_ih
             if cell is gru_cell:

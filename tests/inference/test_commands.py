@@ -235,7 +235,6 @@ def test_what_shows_without_the_model_is_answered_without_torch(folder, tmp_path
 def test_a_run_of_the_main_command_is_sampled_scored_and_evaluated(tmp_path):
     (tmp_path / "verse.txt").write_text(VERSE * 5)
     words = ("data=text", "data.path=verse.txt", "trainer.max_epochs=3", "data.seq_len=16", "data.batch_size=8")
-    words += ("data.evaluation_streams=1",)
     run("model=manual", "model.hidden_size=24", *words, "name=first", cwd=tmp_path)
     (folder,) = (tmp_path / "runs" / "first").iterdir()
     record = json.loads((folder / "run.json").read_text())
