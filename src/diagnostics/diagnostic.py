@@ -17,7 +17,7 @@ from src.config.schema import DiagnosticConfig
 from src.data.batching import Window, Windows, evaluation_windows
 from src.diagnostics.drawing import png
 from src.diagnostics.tensorboard import RunTensorBoard, write_scalars, writers
-from src.models.language_model import LanguageModel, Outcome, State, window_loss
+from src.models.language_model import LanguageModel, State, WindowLoss, window_loss
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +67,12 @@ class EvalView:
                 break
         return found
 
-    def read(self, window: Window, state: State) -> tuple[Outcome, State]:
+    def read(self, window: Window, state: State) -> tuple[WindowLoss, State]:
         """Run a window in the precision of training; return what came out and the state after it."""
         inputs, targets = window.inputs.to(self.module.device), window.targets.to(self.module.device)
         with self.trainer.precision_plugin.forward_context():
             logits, state = self.model(inputs, state)
-        return Outcome(targets, logits, window_loss(logits, targets, "mean")), state
+        return window_loss(logits, targets, "mean"), state
 
     def readings(self, most: int, carry: bool = True) -> list[Reading]:
         """Read the validation's first windows, about `most` characters, from a carried state or always from zeros."""
@@ -81,8 +81,8 @@ class EvalView:
         count = int(limit * len(windows)) if isinstance(limit, float) else limit
         for index in range(min(count or len(windows), len(windows))):
             window = windows.window(0, index)
-            outcome, state = self.read(window, state if carry and not window.starts else None)
-            found.append(Reading(window.targets, outcome.logits.argmax(-1).cpu(), outcome.loss.losses.cpu()))
+            loss, state = self.read(window, state if carry and not window.starts else None)
+            found.append(Reading(window.targets, loss.logits.argmax(-1).cpu(), loss.losses.cpu()))
             characters += window.targets.numel()
             if characters >= most:
                 break

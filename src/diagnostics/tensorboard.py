@@ -19,7 +19,7 @@ from torch import Tensor
 from src.config.schema import Config, flatten, key_table, to_plain
 from src.files import read_json
 from src.metrics import four_metrics
-from src.models.language_model import Outcome
+from src.models.language_model import WindowLoss
 
 
 def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:
@@ -28,15 +28,14 @@ def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) 
         logger.log_metrics(dict(metrics), step)
 
 
-def last_window(trainer: pl.Trainer, outcome: Outcome) -> dict[str, float]:
+def last_window(trainer: pl.Trainer, loss: WindowLoss) -> dict[str, float]:
     """Return `train/loss` and the four metrics of a training window, over the columns of all processes.
 
     A collective call: every process has to make it.
     """
-    loss = outcome.loss
     characters = max(1, int(loss.everywhere))
     share = int(loss.characters) / characters
-    sums = [loss.minimised.item() / trainer.world_size, float(loss.mean()) * share, float(outcome.hits()) / characters]
+    sums = [loss.minimised.item() / trainer.world_size, float(loss.mean()) * share, float(loss.hits()) / characters]
     if trainer.world_size > 1:
         mine = torch.tensor(sums, dtype=torch.float64, device=trainer.strategy.root_device)
         torch.distributed.all_reduce(mine)

@@ -38,9 +38,9 @@ class Surprisal(Diagnostic):
     def draw(self, view: EvalView) -> dict[str, Any]:
         text, nats, state = [], [], None
         for window in view.passage(LENGTH):
-            outcome, state = view.read(window, None if window.starts else state)
+            loss, state = view.read(window, None if window.starts else state)
             text += [view.symbols[i] for i in window.targets[:, 0].tolist()]
-            nats.append(outcome.loss.losses[:, 0].cpu())
+            nats.append(loss.losses[:, 0].cpu())
         return {"text/surprisal": surprisal(view.step, text, torch.cat(nats), f"the beginning of {view.split}")}
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -24,7 +23,7 @@ from pandas import DataFrame
 
 from src.config.schema import flatten
 from src.errors import UserError
-from src.files import is_alive, user_path
+from src.files import process_ended, user_path
 
 FORMAT = 1
 STATUSES = ("done", "failed", "stopped", "running")
@@ -130,7 +129,7 @@ def read_run(folder: Path) -> Run:
         status = "unreadable"
     elif status == "stopped" and record.get("pruned") is True:
         status = "pruned"
-    elif status == "running" and process_is_gone(mapping(record.get("process"))):
+    elif status == "running" and process_ended(mapping(record.get("process"))):
         status = "interrupted"
     settings |= {key: record[key] for key in ("experiment", "data", "model") if isinstance(record.get(key), str)}
     if isinstance(sha256 := mapping(record.get("data_provenance")).get("sha256"), str):
@@ -180,13 +179,6 @@ def _parse_lines(text: str) -> dict[str, list[dict[str, Any]]]:
             lines.append(json.loads(line))
     points = [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
     return {"lines": sorted(points, key=lambda point: point["step"])}
-
-
-def process_is_gone(process: Mapping[str, Any]) -> bool:
-    """Whether the recorded process surely does not run: it was on this host, before a restart or with a free number."""
-    boot, recorded = Path("/proc/sys/kernel/random/boot_id"), process.get("boot")
-    restarted = bool(recorded) and boot.exists() and recorded != boot.read_text().strip()
-    return process.get("host") == platform.node() and (restarted or not is_alive(process.get("pid")))
 
 
 def number(value: Any) -> float | None:
