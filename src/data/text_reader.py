@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import io
@@ -116,6 +117,23 @@ def pieces(
             yield from (block.lower() if config.lowercase else block for block in blocks)
         else:
             yield from _characters(blocks, config, counts, source.name)
+
+
+def read_text(source: Source, config: DataConfig) -> str:
+    """Return a text for a trained model, read by the rules of its own text, but in the case that it has.
+
+    Files, standard input and values of the command line are all read here. Of a model of bytes, invalid ones are
+    surrogates.
+    """
+    config = dataclasses.replace(config, lowercase=False)
+    try:
+        symbols = list(pieces([source], config))
+    except DataError as error:  # data.errors, which its advice may name, was decided when the model was trained
+        what = str(error).partition("; data.errors=")[0]
+        raise DataError(f"{what}; the model reads texts as in training: correct this one or give another") from error
+    if config.encoding == "bytes":
+        return b"".join(map(bytes, symbols)).decode("utf-8", "surrogateescape")
+    return b"".join(codes_in(piece).astype("<u4").tobytes() for piece in symbols).decode("utf-32-le")
 
 
 def _without_leading_blanks(blocks: Iterable[bytes], counts: Counter[str]) -> Iterator[bytes]:
