@@ -14,8 +14,10 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import mmap
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -30,11 +32,12 @@ from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import DataError
 from src.files import atomic_file, lock, read_json, remove_leftovers, user_path, write_json
 
+log = logging.getLogger(__name__)
 BLOCK = 1 << 20  # bytes read at once: with 8 MiB, 32 MiB as code points, reading took half as long again
 REMEDIES = "data.errors=replace reads U+FFFD in its place, data.encoding=bytes reads any file as it is"
 CLEANED = ("byte_order_marks", "crlf", "nul", "invalid", "leading_blanks")  # what reading removes or replaces
 FORMAT = 2  # raised when the same text gives other ids: then old entries are not found
-MARK = b"unroll ids 1\n\0\0\0"  # the end of a complete file of ids
+MARK = b"unroll ids 2\n\0\0\0"  # the end of a complete file of ids
 Piece = bytes | np.ndarray  # symbols: bytes if each is one symbol (ASCII, or encoding=bytes), else code points (uint32)
 Facts = dict[str, Any]  # what a file of ids says of itself
 
@@ -86,6 +89,8 @@ def find(path: str, key: str = "path") -> list[Source]:
         files = [Path(name) for name in glob.glob(str(place), recursive=True) if os.path.isfile(name)]
     if not files:
         what = "the folder has no files" if os.path.isdir(place) else "there is no such file or folder, no glob matches"
+        if os.path.exists(place) and not os.path.isdir(place):
+            what = "it is a pipe or a device, and a text is read several times; copy it into a file"
         raise DataError(f"data.{key}={path}: {what} (relative paths start at {Path.cwd()})")
     return [Source(str(file), file) for file in sorted(files)]
 
@@ -237,18 +242,19 @@ def cache_folder() -> Path:
 
 
 def read_cached(path: Path) -> Any:
-    """Return what a JSON file of the cache holds, or None."""
+    """Return what a JSON file of the cache holds; None if there is none, or its checksum is wrong."""
     try:
-        return read_json(path)
-    except (OSError, ValueError):
+        checksum, value = read_json(path)
+    except (OSError, ValueError, TypeError):
         return None
+    return value if checksum == hash_of(value) else None
 
 
 def write_cached(path: Path, value: Any) -> None:
     """Write a JSON file of the cache, if the cache can be written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, value, indent=None)
+        write_json(path, [hash_of(value), value], indent=None)
 
 
 def hash_of(value: Any) -> str:
@@ -266,7 +272,7 @@ def ids_file(key: str) -> Path:
     return cache_folder() / "encoded" / key[:2] / f"{key}.ids"
 
 
-def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary) -> None:
+def write_ids(stream: Summed, pieces: Iterable[Piece], vocabulary: Vocabulary) -> None:
     """Write the ids of all pieces; those of characters without a symbol, which are in no split, are 0."""
     table = np.maximum(vocabulary.table, 0).astype(vocabulary.dtype)
     for piece in pieces:
@@ -274,21 +280,41 @@ def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary)
 
 
 def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
-    """Return ids (length,), memory-mapped and read-only, and facts; None if the cache has no complete file of them."""
+    """Return ids (length,), memory-mapped and read-only, and facts; None if the cache has no sound file of them.
+
+    The file is ids, facts as JSON, length of the facts (8 bytes), CRC-32 of all that (4 bytes), MARK.
+    """
+    path, tail, crc = ids_file(key), 12 + len(MARK), 0
     try:
-        with ids_file(key).open("rb") as stream:
+        with path.open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            if not mapped[-tail:].endswith(MARK):
+                return None
+            for at in range(0, len(mapped) - tail + 8, BLOCK):  # 0.2 s for 100 MB; read, since mapped pages would stay
+                crc = zlib.crc32(stream.read(min(BLOCK, len(mapped) - tail + 8 - at)), crc)
     except (OSError, ValueError):  # there is none, or it is empty
         return None
-    tail = len(MARK) + 8
-    if not mapped[-tail:].endswith(MARK):
+    size, checksum = (int.from_bytes(part, "little") for part in (mapped[-tail:][:8], mapped[-tail:][8:12]))
+    if crc != checksum:
+        log.warning("%s: this cached text is damaged (its checksum is wrong); the text is encoded again", path)
+        path.unlink(missing_ok=True)
         return None
-    start = len(mapped) - tail - int.from_bytes(mapped[-tail : -len(MARK)], "little")
-    facts: Facts = json.loads(mapped[start:-tail])
+    facts: Facts = json.loads(mapped[-tail - size : -tail])
     return np.frombuffer(mapped, Vocabulary.from_plain(facts["vocabulary"]).dtype, facts["length"]), facts
 
 
-def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
+class Summed:
+    """A binary stream to write to, and the CRC-32 of what was written."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.crc = stream, 0
+
+    def write(self, content: bytes | memoryview) -> None:
+        self.crc = zlib.crc32(content, self.crc)
+        self.stream.write(content)
+
+
+def find_or_add_ids(key: str, write: Callable[[Summed], None], facts: Facts) -> tuple[np.ndarray, Facts]:
     """Return the ids and facts of a key; `write(stream)` writes the ids, once, even if several processes ask."""
     path, content = ids_file(key), json.dumps(facts).encode()
     try:
@@ -297,8 +323,9 @@ def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -
             if (found := find_ids(key)) is None:
                 remove_leftovers(path.parent)
                 with atomic_file(path) as temporary, temporary.open("wb") as stream:
-                    write(stream)
-                    stream.write(content + len(content).to_bytes(8, "little") + MARK)
+                    write(summed := Summed(stream))
+                    summed.write(content + len(content).to_bytes(8, "little"))
+                    stream.write(summed.crc.to_bytes(4, "little") + MARK)
                 found = find_ids(key)
         assert found is not None
         return found
