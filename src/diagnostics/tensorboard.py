@@ -47,8 +47,7 @@ def last_window(trainer: pl.Trainer, loss: WindowLoss) -> dict[str, float]:
 class ScalarLogger(Callback):
     """Write the `train/...` scalars every `every_n_steps` optimizer steps, the first at step 0.
 
-    Nothing is written, and no number is fetched from the device, on the steps between. A point shows the loss before
-    its step; with gradient accumulation that of the last window.
+    No number is fetched from the device on the steps between. A point shows the (last) loss before its step.
     """
 
     state_key = "scalars"
@@ -70,14 +69,12 @@ class ScalarLogger(Callback):
             write_scalars(trainer, self.constant, trainer.global_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Ask for the gradient's norm on the steps that are written."""
         self.steps_before = trainer.global_step
         pl_module.norm_wanted = self.steps_before % self.every_n_steps == 0
         if self.last_point is None:
             self.last_point = (time.perf_counter(), float(pl_module.characters), self.since)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Write a point if the optimizer has just made a step that is due."""
         if self.steps_before % self.every_n_steps == 0 and trainer.global_step > self.steps_before:
             self.latest = self._point(trainer, pl_module, self.steps_before)
             write_scalars(trainer, self.latest, self.steps_before)
@@ -116,12 +113,10 @@ class RunTensorBoard(TensorBoardLogger):
         self.folder = folder
 
     def save(self) -> None:
-        """Flush to the disk what was written so far."""
         self.experiment.flush()
 
     @rank_zero_only
     def image(self, tag: str, png: bytes, step: int) -> None:
-        """Write a PNG."""
         from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
         width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # a PNG's header says its size

@@ -1,7 +1,5 @@
 """Stored runs as data: `runs(path)` has one row a run, `curves(path)` one row a validation.
 
-from src import curves, runs
-
 frame = runs("runs/sweeps/depth")
 frame[frame.status == "done"].groupby("model.num_layers")["val/cross_entropy"].agg(["mean", "std"])
 """
@@ -42,8 +40,7 @@ Paths = str | Path | Iterable[str | Path]
 class Run:
     """What one run folder holds.
 
-    `status` is one of STATUSES; or `interrupted` (recorded as running, but its process is gone), `pruned` (by its
-    search), or `unreadable` with a `problem`.
+    `status` is one of STATUSES, `interrupted` (its process is gone), `pruned` (by its search) or `unreadable`.
     """
 
     folder: Path
@@ -100,7 +97,7 @@ def curves(path: Paths) -> DataFrame:
 def find_runs(paths: Paths) -> list[Run]:
     """Return every run at or below the paths, each once, sorted by folder; UserError names all paths without one."""
     errors: list[str] = []
-    found: dict[str, Path] = {}
+    found: dict[str, Path] = {}  # by real path
     for given in [paths] if isinstance(paths, str | Path) else paths:
         unread: list[OSError] = []
         below: list[Path] = []
@@ -111,8 +108,7 @@ def find_runs(paths: Paths) -> list[Run]:
         errors += [f"{error.filename} cannot be read: {error.strerror}" for error in unread]
         if not below and not unread:
             errors.append(f"no run below {given}: none of its folders has a run.json (python -m src.train makes one)")
-        for path in below:
-            found.setdefault(os.path.realpath(path), path)
+        found = {os.path.realpath(path): path for path in below} | found
     if errors:
         raise UserError(*errors)
     return [read_run(path) for path in sorted(found.values(), key=str)]
