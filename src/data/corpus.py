@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -295,7 +295,7 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
         "unused": unused,
     }
 
-    def write(stream: text_reader.Summed) -> None:
+    def write(stream: BinaryIO) -> None:
         text_reader.write_ids(stream, symbols(), vocabulary)
         for source, stamp in zip(files, stamps, strict=True):
             if source.stamp() != stamp:

@@ -21,7 +21,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -272,7 +272,7 @@ def ids_file(key: str) -> Path:
     return cache_folder() / "encoded" / key[:2] / f"{key}.ids"
 
 
-def write_ids(stream: Summed, pieces: Iterable[Piece], vocabulary: Vocabulary) -> None:
+def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary) -> None:
     """Write the ids of all pieces; those of characters without a symbol, which are in no split, are 0."""
     table = np.maximum(vocabulary.table, 0).astype(vocabulary.dtype)
     for piece in pieces:
@@ -284,37 +284,32 @@ def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
 
     The file is ids, facts as JSON, length of the facts (8 bytes), CRC-32 of all that (4 bytes), MARK.
     """
-    path, tail, crc = ids_file(key), 12 + len(MARK), 0
+    path, tail = ids_file(key), 12 + len(MARK)
     try:
         with path.open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             if not mapped[-tail:].endswith(MARK):
                 return None
-            for at in range(0, len(mapped) - tail + 8, BLOCK):  # 0.2 s for 100 MB; read, since mapped pages would stay
-                crc = zlib.crc32(stream.read(min(BLOCK, len(mapped) - tail + 8 - at)), crc)
+            crc = crc_of(stream, len(mapped) - tail + 8)  # 0.2 s for 100 MB
     except (OSError, ValueError):  # there is none, or it is empty
         return None
     size, checksum = (int.from_bytes(part, "little") for part in (mapped[-tail:][:8], mapped[-tail:][8:12]))
     if crc != checksum:
         log.warning("%s: this cached text is damaged (its checksum is wrong); the text is encoded again", path)
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
         return None
     facts: Facts = json.loads(mapped[-tail - size : -tail])
     return np.frombuffer(mapped, Vocabulary.from_plain(facts["vocabulary"]).dtype, facts["length"]), facts
 
 
-class Summed:
-    """A binary stream to write to, and the CRC-32 of what was written."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream, self.crc = stream, 0
-
-    def write(self, content: bytes | memoryview) -> None:
-        self.crc = zlib.crc32(content, self.crc)
-        self.stream.write(content)
+def crc_of(stream: BinaryIO, size: int) -> int:
+    """Return the CRC-32 of the first bytes of a file; read in blocks, since mapped pages would stay in memory."""
+    stream.seek(0)
+    return reduce(lambda crc, at: zlib.crc32(stream.read(min(BLOCK, size - at)), crc), range(0, size, BLOCK), 0)
 
 
-def find_or_add_ids(key: str, write: Callable[[Summed], None], facts: Facts) -> tuple[np.ndarray, Facts]:
+def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
     """Return the ids and facts of a key; `write(stream)` writes the ids, once, even if several processes ask."""
     path, content = ids_file(key), json.dumps(facts).encode()
     try:
@@ -322,10 +317,10 @@ def find_or_add_ids(key: str, write: Callable[[Summed], None], facts: Facts) -> 
         with lock(path.with_name("lock"), wait=True):
             if (found := find_ids(key)) is None:
                 remove_leftovers(path.parent)
-                with atomic_file(path) as temporary, temporary.open("wb") as stream:
-                    write(summed := Summed(stream))
-                    summed.write(content + len(content).to_bytes(8, "little"))
-                    stream.write(summed.crc.to_bytes(4, "little") + MARK)
+                with atomic_file(path) as temporary, temporary.open("w+b") as stream:
+                    write(stream)
+                    stream.write(content + len(content).to_bytes(8, "little"))
+                    stream.write(crc_of(stream, stream.tell()).to_bytes(4, "little") + MARK)
                 found = find_ids(key)
         assert found is not None
         return found

@@ -141,7 +141,7 @@ from src.data import corpus, text_reader
 original = text_reader.write_ids
 def slow(stream, pieces, vocabulary):
     original(stream, pieces, vocabulary)
-    stream.stream.flush()
+    stream.flush()
     print("half-way", flush=True)
     time.sleep(60)
 text_reader.write_ids = slow
