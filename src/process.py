@@ -112,18 +112,12 @@ def in_json(content: Any, indent: int | None = None) -> str:
     return to_json(content, indent, ascii=not has_all) + "\n"
 
 
-def line_of_standard_input() -> str | None:
-    """Return the next line without its end, or None after the last; other bytes than UTF-8 as surrogates."""
-    line = sys.stdin.buffer.readline().decode("utf-8", "surrogateescape")
-    return line.rstrip("\r\n") if line else None
-
-
-def from_standard_input(what: str) -> str:
-    """Return all of standard input, other bytes than UTF-8 as surrogates; UserError if it is empty."""
-    text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
-    if not text:
-        raise UserError(f"{what}=- reads standard input, and it was empty")
-    return text
+def typed(value: str, key: str) -> bytes:
+    """Return the bytes of a value of the command line, of `-` those of standard input; UserError if that is empty."""
+    content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    if value == "-" and not content:
+        raise UserError(f"{key}=- reads standard input, and it was empty")
+    return content
 
 
 def write_file(path: str, text: str, key: str = "output") -> None:

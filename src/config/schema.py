@@ -36,6 +36,9 @@ class Range(NamedTuple):
 FROM_MINUS_1 = Range("at least -1", lambda x: -1 <= x < inf)
 FROM_0 = Range("at least 0", lambda x: 0 <= x < inf)
 COUNT = Range("at least 1", lambda x: 1 <= x < inf)
+SIZE = Range("1 to 1,000,000", lambda x: 1 <= x <= 10**6)
+LENGTH = Range("1 to 1,000,000,000", lambda x: 1 <= x <= 10**9)
+SAMPLES = Range("1 to 100,000", lambda x: 1 <= x <= 10**5)
 POSITIVE = Range("a number above 0", lambda x: 0 < x < inf)
 BELOW_1 = Range("0 <= x < 1", lambda x: 0 <= x < 1)
 UP_TO_1 = Range("0 <= x <= 1", lambda x: 0 <= x <= 1)
@@ -101,11 +104,17 @@ class DataConfig:
     input: str | None = field(default=None, metadata=about(literal=True))
     target: str | None = field(default=None, metadata=about(literal=True))
     symbols: str | None = field(default=None, metadata=about(literal=True))
-    seq_len: int = field(default=64, metadata=about(range=COUNT))
-    batch_size: int = field(default=32, metadata=about(range=COUNT))
+    seq_len: int | None = field(default=64, metadata=about(range=SIZE))
+    batch_size: int | None = field(default=32, metadata=about(range=SIZE))
     offset: str = field(default="fixed", metadata=about(choices=("fixed", "random")))
     reset: str = field(default="epoch", metadata=about(choices=("never", "epoch")))
-    evaluation_streams: int = field(default=20, metadata=about(range=COUNT))
+    evaluation_streams: int = field(default=20, metadata=about(range=SIZE))
+    evaluation_warmup: int | None = field(default=None, metadata=about(range=FROM_0, added_later=True))
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Steps and streams of a window; null is 64 and 32, or less where the text is short (batching.fitted)."""
+        return self.seq_len or 64, self.batch_size or 32
 
 
 @dataclass
@@ -232,7 +241,7 @@ class TextSamplesConfig(DiagnosticConfig):
     """A text at each of several temperatures."""
 
     temperatures: list[float] = field(default_factory=lambda: [0.5, 0.8, 1.0], metadata=about(range=TEMPERATURES))
-    length: int = field(default=200, metadata=about(range=COUNT))
+    length: int = field(default=200, metadata=about(range=LENGTH))
     prompt: str | None = field(default=None, metadata=about(literal=True))
 
 
@@ -457,8 +466,8 @@ class SamplingConfig:
     top_k: int | None = field(default=None, metadata=about(range=COUNT))
     top_p: float | None = field(default=None, metadata=about(range=FRACTION))
     min_p: float | None = field(default=None, metadata=about(range=UP_TO_1))
-    length: int = field(default=200, metadata=about(range=COUNT))
-    num_samples: int = field(default=1, metadata=about(range=COUNT))
+    length: int = field(default=200, metadata=about(range=LENGTH))
+    num_samples: int = field(default=1, metadata=about(range=SAMPLES))
     seed: int | None = field(default=0, metadata=about(range=FROM_0))
     stop: str | None = field(default=None, metadata=about(literal=True))
 
@@ -490,8 +499,8 @@ class EvaluationDataConfig:
     val_path: str | None = field(default=None, metadata=about(literal=True))
     test_path: str | None = field(default=None, metadata=about(literal=True))
     root: str | None = field(default=None, metadata=about(literal=True))
-    seq_len: int | None = field(default=None, metadata=about(range=COUNT))
-    batch_size: int | None = field(default=None, metadata=about(range=COUNT))
+    seq_len: int | None = field(default=None, metadata=about(range=SIZE))
+    batch_size: int | None = field(default=None, metadata=about(range=SIZE))
 
 
 @dataclass

@@ -65,6 +65,7 @@ USED_BY: dict[str, tuple[str, ...]] = {  # key -> the corpora that use it
     "root": tuple(CORPORA),
     "split": tuple(name for name in NAMES if name not in ("hello", "ptb")),
     **dict.fromkeys(("input", "target", "symbols"), ("hello",)),
+    "evaluation_warmup": tuple(name for name in NAMES if name not in ("hello", "lines", "names")),
 }
 EXTEND = "data.unknown=extend adds to the vocabulary of init_from=RUN; without it use data.unknown=map or error"
 

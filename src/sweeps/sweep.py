@@ -20,6 +20,7 @@ from typing import Any
 from src.config.hydra_compat import ComposedJob, Launcher, failure_of
 from src.config.run_key import older_sweep_folder
 from src.config.schema import Config, to_plain
+from src.data.batching import fitted
 from src.data.batching import plan as plan_windows
 from src.data.corpus import Corpus, open_corpus
 from src.errors import UserError, counted
@@ -32,7 +33,7 @@ from src.training.console import say
 from src.training.machine import check_machine, check_monitor, check_prompt, check_validation_comes
 from src.training.run_record import now
 
-WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")  # of the data group; not of the text
+WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams", "evaluation_warmup")  # not of the text
 OTHER_MACHINES = ("submitit_slurm", "ray")  # launchers whose jobs may run on machines with other files
 ENDED = ("done", "failed", "stopped")
 HEADER = ("status", "job", "best", "seconds", "folder")
@@ -118,7 +119,8 @@ def _check_text(corpora: dict[str, Corpus | None], config: Config) -> None:
     if config.init_from is None:  # else the vocabulary is that of the older run, extended
         check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
-    windows = plan_windows(corpus.splits["train"], data.seq_len, data.batch_size, data.offset, 0)
+    data, _ = fitted(data, corpus.splits["train"])
+    windows = plan_windows(corpus.splits["train"], *data.window, data.offset, 0)
     check_validation_comes(config, config.trainer.windows_an_epoch(windows.count))
 
 

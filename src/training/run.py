@@ -22,6 +22,7 @@ from torch import nn
 
 from src.baselines import baselines, basis
 from src.config.schema import Config, from_plain, key_table, set_value, to_plain
+from src.data.batching import fitted
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
@@ -69,6 +70,10 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
     start = checkpoint.content["unroll"].get("init_from") if checkpoint else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
     corpus = open_corpus(config.data, known)
+    if checkpoint is None:
+        windows, notes = fitted(config.data, corpus.splits["train"])
+        config = dataclasses.replace(config, data=windows)
+        corpus = dataclasses.replace(corpus, notes=corpus.notes + notes)
     size = len(corpus.vocabulary)
     machine.check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     machine.check_monitor(config, corpus.splits)

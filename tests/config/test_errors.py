@@ -80,7 +80,7 @@ ERRORS = [
         "trainer.overfit_batches=-1": "0 (off)",
         "name=../elsewhere": "inside of runs=",
     },
-    {"data.input=": "data.input is empty"},
+    {"data.input=": "data.input= has 0 characters"},
     {"trainer.min_epochs=99": "trainer.max_epochs=15"},
     # what does not go together
     {"model=lstm model.nonlinearity=relu": "nonlinearity", "optimizer=adam optimizer.momentum=0.9": "momentum"},

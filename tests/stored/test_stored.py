@@ -184,10 +184,10 @@ def test_a_study_goes_on_with_the_trials_it_lacks(command: Command, folder: Path
 
 @pytest.mark.parametrize("words", make.KEYS)
 def test_a_sweep_gives_its_runs_the_keys_it_gave(command: Command, words: str) -> None:
-    """Where weight decay and accumulation mean something else today, with the keys that give them their old meaning."""
-    old = (
-        ("optimizer.decay=all", "trainer.average_last_group=false") if "adamw" in words or "experiment" in words else ()
-    )
+    """Where defaults mean something else today, with the keys that give them their old meaning."""
+    old = ["data.evaluation_warmup=null"]
+    if "adamw" in words or "experiment" in words:
+        old += ["optimizer.decay=all", "trainer.average_last_group=false"]
     printed = command("train", "-m", *words.split(), *old, "sweep.dry_run=true")
     assert make.folders(printed) == EXPECTED["keys"][words]
 

@@ -60,6 +60,9 @@ def test_a_run_is_taken_for_done_only_with_the_configuration_of_the_job(tmp_path
     leave(sweep_folder(mine), "done", config(tmp_path, trainer__max_epochs=2))  # somebody has edited it
     assert status_of(sweep_folder(mine), mine) == "other"
     assert status_of(leave(sweep_folder(drawn), "done", config(tmp_path, seed=12345)), drawn) == "done"
+    fitted, chosen = (config(tmp_path, data__name="text", data__seq_len=length) for length in (None, 7))
+    assert run_key(fitted) == run_key(config(tmp_path, data__name="text", data__seq_len=64))
+    assert status_of(leave(sweep_folder(fitted), "done", chosen), fitted) == "done"  # the run chose what fits its text
 
 
 def test_what_cannot_change_the_result_is_not_compared(tmp_path: Path) -> None:
