@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from src.errors import UserError
 from src.files import user_path, write_atomic
-from src.process import pipe_may_close, say
+from src.process import complain, pipe_may_close, say
 
 FORMATS = {
     "csv": "the table as CSV",
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         printed = report(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
-        print(*error.messages, sep="\n", file=sys.stderr)
+        complain(*error.messages)
         return 2
     with pipe_may_close():
         say(printed)

@@ -12,7 +12,7 @@ from src.config.compose import exit_with
 from src.config.schema import SampleConfig, SamplingConfig
 from src.errors import UserError
 from src.inference.options import errors_in_sample
-from src.process import from_standard_input, in_json, line_of_standard_input, pipe_may_close, say
+from src.process import complain, from_standard_input, in_json, line_of_standard_input, pipe_may_close, say
 
 if TYPE_CHECKING:
     from src.inference.generate import Conversation
@@ -73,7 +73,7 @@ def converse(conversation: Conversation, prompt: str | None) -> None:
             for piece in itertools.chain([prompt], pieces, ["\n"]):
                 say(piece)
         except UserError as error:
-            print(error, file=sys.stderr)
+            complain(error)
         prompt = None
 
 
