@@ -15,7 +15,7 @@ from tabulate import tabulate  # type: ignore[import-untyped]
 from src.reports.compare import compare
 from src.reports.runs import COSTS
 from src.reports.statistics import Summary
-from src.reports.table import CHOICES, Report, Row, Table, differing, label, short_names, show, unequal_costs
+from src.reports.table import CHOICES, Report, Row, Table, differing, label, printable, short_names, show, unequal_costs
 
 ALONE_AT_MOST = 10  # a random search has no pairs at all, and its runs are in the table already
 NUMBERS = ("mean", "sd", "95 % interval", "n", "best", *COSTS, "so far", "difference", "p", "p (Holm)", "d")
@@ -43,11 +43,6 @@ class Section:
         align = ["right" if head in NUMBERS else "left" for head in self.grid]
         rows, heads = [[*self.grid], *self.grid.to_numpy().tolist()], () if kind == "plain" else "firstrow"
         return str(tabulate(rows, heads, kind, disable_numparse=True, colalign=align))
-
-
-def printable(text: str) -> str:
-    """Return a text with control characters, as of an error message, as escapes."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def sections(report: Report, key: str | None = None) -> list[Section]:

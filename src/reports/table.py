@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pandas import DataFrame
 
 from src.config.schema import key_table
-from src.errors import UserError, nearest
+from src.errors import UserError, nearest, typed
 from src.metrics import four_metrics
 from src.reports.runs import COSTS, RUN_NUMBERS, Run, Settings, Value, mapping, number
 from src.reports.statistics import Summary, summarise
@@ -152,9 +152,14 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: tail if [*tails.values()].count(tail) == 1 else key for key, tail in tails.items()}
 
 
+def printable(text: str) -> str:
+    """Return a text with what would break a line of a table or a figure (newlines, lone surrogates) as escapes."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def show(value: Value) -> str:
     """Return a setting as text, numbers to six digits; `null` for one that is missing or set to nothing."""
-    return "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else printable(typed(value))
 
 
 def label(settings: Settings, keys: Iterable[str]) -> str:
