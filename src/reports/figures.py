@@ -37,7 +37,7 @@ def write_figures(report: Report, folder: Path) -> str:
     names = []
     for place, table in enumerate(report.tables, start=1):
         text = re.sub(r"[^\w.-]+", "_", table.text)[:60]
-        for name, figure in draw(table, report.metric).items():
+        for name, figure in draw(table, table.metric).items():
             names.append(f"{name}_{place}_{text}" if text else name)
             for kind in FORMATS:
                 write_atomic(folder / f"{names[-1]}.{kind}", encode(figure, kind))

@@ -53,22 +53,25 @@ def sections(report: Report, key: str | None = None) -> list[Section]:
     counted = sum(len(group.counted) for table in report.tables for group in table.groups)
     reasons = [f"{number} {reason}" for reason, number in Counter(one.reason for one in report.left_out).items()]
     runs = f"{len(report.runs)} run{'' if len(report.runs) == 1 else 's'}"
-    lines = [f"{runs}: {', '.join([f'{counted} counted', *reasons])}", report.metric.describe()]
+    metrics = {table.metric: None for table in report.tables} or {report.metric: None}
+    lines = [f"{runs}: {', '.join([f'{counted} counted', *reasons])}"]
+    lines += [metric.describe() for metric in metrics] if len(metrics) == 1 else []
     made = [Section([*lines, f"all runs: {label(every[0], common)}"] if common else lines)]
     for table in report.tables:
-        lines = [f"{table.text}:"] if len(report.tables) > 1 else []
-        lines += [f"no finished run has {report.metric.name} yet"] if all(row.name for row in table.rows) else []
+        about = f" {table.metric.describe()}" if len(metrics) > 1 else ""
+        lines = [f"{table.text}:{about}"] if len(report.tables) > 1 else []
+        lines += [f"no finished run has {table.metric.name} yet"] if all(row.name for row in table.rows) else []
         differ = differing([row.settings for row in table.rows if row.runs])
         others = ", ".join(key for key in differ if key not in table.columns)
         after = [f"also different, each with a setting above: {others}"] if others else []
         grid = DataFrame([_cells(table, row) for row in table.rows]).fillna("")
         made.append(Section(lines, grid, [*after, *unequal_costs(table)], "Runs, best first", table))
-        made += [_comparison(report, table, key)] if key else []
+        made += [_comparison(table, key)] if key else []
     if report.left_out:
         heads = ["why not", "run", "so far", "what happened", "folder"]
-        so_far = [figure(run.numbers.get(report.metric.name)) for _, run, _ in report.left_out]
+        so_far = [figure(one.run.numbers.get(one.metric.name)) for one in report.left_out]
         rows = [[reason, report.label_of(run) or "-", so_far[i], why, str(run.folder)]
-                for i, (reason, run, why) in enumerate(report.left_out)]  # fmt: skip
+                for i, (reason, run, why, _) in enumerate(report.left_out)]  # fmt: skip
         made.append(Section([f"not counted ({len(rows)}):"], DataFrame(rows, columns=heads), heading="Not counted"))
     return made
 
@@ -103,10 +106,10 @@ def _cells(table: Table, row: Row) -> dict[str, str]:
     return {**cells, "n": n, "best": figure(row.costs.get("best")), **dict.fromkeys(COSTS, ""), **spent}
 
 
-def _comparison(report: Report, table: Table, key: str) -> Section:
-    items, alone = compare(table, key, report.metric)
+def _comparison(table: Table, key: str) -> Section:
+    items, alone = compare(table, key, table.metric)
     how = "over pairs of equal seed and equal other settings (paired t; d = mean / sd of the differences)"
-    title = f"{key} compared by {report.metric.describe()}: difference = first - second, {how}"
+    title = f"{key} compared by {table.metric.describe()}: difference = first - second, {how}"
     heads = ("first", "second", "difference", "95 % interval", "p", "p (Holm)", "d", "n", "is it more than noise?")
     rows = []
     for one in items:
@@ -115,7 +118,7 @@ def _comparison(report: Report, table: Table, key: str) -> Section:
             d = "" if found.effect is None else f"{found.effect:.3g}"
             p_holm = p_value(one.p_holm if one.tests > 1 else None)
             numbers = [f"{found.mean:+,.4f}", interval(found), p_value(found.p), p_holm, d, str(found.n)]
-        rows.append([one.first, one.second, *numbers, one.verdict(report.metric.mode)])
+        rows.append([one.first, one.second, *numbers, one.verdict(table.metric.mode)])
     folders = ", ".join(str(run.folder) for run in alone[:ALONE_AT_MOST])
     more = f" and {len(alone) - ALONE_AT_MOST} more" if len(alone) > ALONE_AT_MOST else ""
     after = [f"without a partner of equal seed and settings: {len(alone)} ({folders}{more})"] if alone else []
@@ -155,18 +158,19 @@ def to_latex(_: Report, content: Sequence[Section], command: str) -> str:
 def to_csv(report: Report, content: Sequence[Section], command: str) -> str:
     """Return comma-separated values, all digits: a line a group of runs, a baseline, or a run that is not counted."""
     lines: list[dict[str, object]] = []
-    for row in (row for table in report.tables for row in table.rows):
+    for metric, row in ((table.metric, row) for table in report.tables for row in table.rows):
         seeds = " ".join(str(run.seed) for run, _ in row.counted if run.seed is not None)
-        about = {"place": row.place, "kind": "baseline" if row.name else "runs", "name": row.name, "seeds": seeds}
-        lines.append({**row.settings, **about, **vars(row.summary), "n": row.summary.n or None, **row.costs})
-    for reason, run, why in report.left_out:
-        so_far = run.numbers.get(report.metric.name)
-        lines.append({**run.settings, "kind": "not counted", "seeds": run.seed, "status": reason,
+        kind, n = "baseline" if row.name else "runs", row.summary.n or None
+        about = {"metric": metric.name, "place": row.place, "kind": kind, "name": row.name, "seeds": seeds}
+        lines.append({**row.settings, **vars(row.summary), **about, "n": n, **row.costs})
+    for reason, run, why, metric in report.left_out:
+        so_far = run.numbers.get(metric.name)
+        lines.append({**run.settings, "metric": metric.name, "kind": "not counted", "seeds": run.seed, "status": reason,
                       "so_far": so_far, "why": why, "folder": run.folder})  # fmt: skip
     keys = differing([group.settings for table in report.tables for group in table.groups])
     heads = ["place", "kind", "name", *keys, "metric", "mean", "sd", "n", "low", "high", "best", *COSTS]
     frame = DataFrame(lines, columns=[*heads, "seeds", "status", "so_far", "why", "folder"], dtype=object)
-    return str(frame.assign(metric=report.metric.name).to_csv(index=False, lineterminator="\n"))
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def to_html(report: Report, content: Sequence[Section], command: str) -> str:
@@ -177,7 +181,7 @@ def to_html(report: Report, content: Sequence[Section], command: str) -> str:
 
     pictures = []
     for section in content:
-        drawn = draw(section.table, report.metric, x_axes=("step",)) if section.table else {}
+        drawn = draw(section.table, section.table.metric, x_axes=("step",)) if section.table else {}
         pictures.append([(name, base64.b64encode(encode(one, "svg")).decode()) for name, one in drawn.items()])
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     page = environment.get_template("page.html.jinja")

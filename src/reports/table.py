@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import NamedTuple
@@ -46,13 +46,15 @@ Identity = frozenset[tuple[str, Value]]
 class Metric:
     """The number that runs are compared by: `name` as it is logged, at the end of training or `at_best` checkpoint.
 
-    With a `split` it is read from evaluation_<split>.json. `mode` is `min` if lower is better, else `max`.
+    With a `split` it is read from evaluation_<split>.json. `mode` is `min` if lower is better, else `max`. If it is
+    `by_default`, each text is compared by the first of DEFAULTS that one of its runs has.
     """
 
     name: str
     split: str | None = None
     at_best: bool = False
     mode: str = "min"
+    by_default: bool = False
 
     @property
     def tail(self) -> str:
@@ -69,6 +71,12 @@ class Metric:
         unit = f", {UNITS[self.tail]}" if self.tail in UNITS else ""
         return f"{self.name} {where}{unit}, {'higher' if self.mode == 'max' else 'lower'} is better"
 
+    def of(self, runs: Iterable[Run]) -> Metric:
+        """Return the metric that these runs of one text are compared by."""
+        known = {column for run in runs for column in run.numbers}
+        name = next((name for name in DEFAULTS if name in known), self.name) if self.by_default else self.name
+        return replace(self, name=name)
+
     def sort_key(self, value: float) -> float:
         return -value if self.mode == "max" else value
 
@@ -76,6 +84,7 @@ class Metric:
 def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Sequence[Run]) -> Metric:
     """Return the metric that the command line means; UserError if no run has such a number."""
     known = dict.fromkeys(column for run in runs for column in run.numbers)
+    by_default = name is None and split is None
     candidates = [*DEFAULTS] if name is None else [name, f"val/{name}", f"train/{name}", f"evaluation/{name}"]
     if split is not None:
         name = f"{split}/{(name or 'cross_entropy').removeprefix(f'{split}/')}"
@@ -92,7 +101,7 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
         found = f"{split}/{tail}"
     monitors = {(run.settings.get("checkpoint.monitor"), run.settings.get("checkpoint.mode")) for run in runs}
     mode = "max" if found.rpartition("/")[2] in HIGHER_IS_BETTER or (found, "max") in monitors else "min"
-    return Metric(found, split, at == "best" and found not in RUN_NUMBERS, mode)
+    return Metric(found, split, at == "best" and found not in RUN_NUMBERS, mode, by_default)
 
 
 def baselines(metric: Metric, run: Run) -> dict[str, float]:
@@ -186,6 +195,7 @@ class LeftOut(NamedTuple):
     reason: str
     run: Run
     why: str
+    metric: Metric
 
 
 @dataclass
@@ -196,6 +206,7 @@ class Table:
     columns: list[str]
     rows: list[Row]
     groups: list[Row]
+    metric: Metric
 
 
 @dataclass
@@ -220,16 +231,20 @@ def build(runs: Sequence[Run], metric: Metric, ignored: Sequence[str] = (), kept
         relevant = {k: v for k, v in run.settings.items() if affects_result(k, tuple(ignored), kept)}
         found.setdefault(_identity(relevant), Row(relevant)).runs.append(run)
     groups = list(found.values())
-    left = [LeftOut("unreadable", run, run.problem) for run in runs if run.status == "unreadable"]
+    left = [LeftOut("unreadable", run, run.problem, metric) for run in runs if run.status == "unreadable"]
     texts: dict[Identity, list[Row]] = {}
     for group in groups:
-        left += _count(group, metric)
         experiments = {run.settings.get("experiment") for run in group.runs}
         group.settings |= {"experiment": experiments.pop()} if len(experiments) == 1 else {}
         texts.setdefault(_identity(text_of(group.settings)), []).append(group)
-    left.sort(key=lambda one: (REASONS.index(one.reason), str(one.run.folder)))
     names = columns_of([text_of(some[0].settings) for some in texts.values()])
-    tables = [_table(some, metric, label(some[0].settings, names)) for some in texts.values()]
+    tables = []
+    for some in texts.values():
+        own = metric.of(run for group in some for run in group.runs)
+        for group in some:
+            left += _count(group, own)
+        tables.append(_table(some, own, label(some[0].settings, names)))
+    left.sort(key=lambda one: (REASONS.index(one.reason), str(one.run.folder)))
     return Report(metric, tables, left, list(runs), columns_of([group.settings for group in groups]))
 
 
@@ -246,17 +261,17 @@ def _count(group: Row, metric: Metric) -> list[LeftOut]:
     for run in reversed(by_age):
         value = run.numbers.get(metric.column)
         if run.status != "done":
-            left.append(LeftOut(run.status, run, _why_not_done(run)))
+            left.append(LeftOut(run.status, run, _why_not_done(run), metric))
         elif value is None:
             how = f"; python -m src.evaluate run=FOLDER split={metric.split} writes it" if metric.split else ""
-            left.append(LeftOut("no value", run, f"has no {metric.column.removeprefix('evaluation/')}{how}"))
+            left.append(LeftOut("no value", run, f"has no {metric.column.removeprefix('evaluation/')}{how}", metric))
         elif not math.isfinite(value):
-            left.append(LeftOut("not finite", run, f"{metric.name} is {value}"))
+            left.append(LeftOut("not finite", run, f"{metric.name} is {value}", metric))
         else:
             newest, other = by_seed.setdefault(str(run.folder) if run.seed is None else run.seed, (run, value))
             if newest is not run:
                 why = f"same settings and seed as {newest.folder}, which is newer and counts"
-                left.append(LeftOut("repeated", run, f"{why} ({value:.6g} here, {other:.6g} there)"))
+                left.append(LeftOut("repeated", run, f"{why} ({value:.6g} here, {other:.6g} there)", metric))
     group.counted = sorted(by_seed.values(), key=lambda pair: (pair[0].seed or 0, str(pair[0].folder)))
     return left
 
@@ -286,7 +301,7 @@ def _table(groups: list[Row], metric: Metric, text: str) -> Table:
     rows = sorted([*shown, *found.values()], key=lambda row: (metric.sort_key(row.summary.mean), bool(row.name)))
     for place, row in enumerate([row for row in rows if not row.name], start=1):
         row.place = str(place)
-    return Table(text, columns_of([group.settings for group in shown]), rows, groups)
+    return Table(text, columns_of([group.settings for group in shown]), rows, groups, metric)
 
 
 def unequal_costs(table: Table) -> list[str]:

@@ -116,6 +116,16 @@ def test_a_text_without_validation_is_compared_on_what_it_was_trained_on(tmp_pat
     fabricate(tmp_path / "hello", data="hello", curve=[], record={"metrics": {"final": final, "best": None}})
     found = find_runs([str(tmp_path)])
     assert resolve_metric(None, None, None, found).name == "train/cross_entropy"
+    fabricate(tmp_path / "text", 1.5)  # beside runs of a text with a validation, each is compared by its own
+    found = find_runs([str(tmp_path)])
+    report = build(found, resolve_metric(None, None, None, found))
+    assert {row.summary.mean for row in runs_of(*report.tables)} == {0.68, 1.5}
+    assert not report.left_out
+    shown = to_text(sections(report))
+    assert "data hello: train/cross_entropy at the end of training" in shown
+    assert "data tiny_shakespeare: val/cross_entropy at the end of training" in shown
+    report = build(found, resolve_metric("val/cross_entropy", None, None, found))
+    assert reasons_of(report) == {"hello": "no value"}
 
 
 @pytest.mark.parametrize(
