@@ -6,13 +6,15 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pandas import DataFrame
 from tabulate import tabulate  # type: ignore[import-untyped]
 
-from src.reports.compare import compare
+from src import files
+from src.reports.compare import Comparison, compare, compare_two
 from src.reports.runs import COSTS
 from src.reports.statistics import Summary
 from src.reports.table import CHOICES, Report, Row, Table, differing, label, printable, short_names, show, unequal_costs
@@ -32,6 +34,7 @@ class Section:
     after: list[str] = field(default_factory=list)
     heading: str = ""
     table: Table | None = None
+    compared: list[Comparison] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.grid = self.grid.map(printable).loc[:, (self.grid != "").any()]
@@ -45,8 +48,8 @@ class Section:
         return str(tabulate(rows, heads, kind, disable_numparse=True, colalign=align))
 
 
-def sections(report: Report, key: str | None = None) -> list[Section]:
-    """Return the report's content, with a comparison over the values of `key`."""
+def sections(report: Report, keys: Sequence[str] = ()) -> list[Section]:
+    """Return the report's content, with a comparison over the values of a key, or of two."""
     every = [group.settings for table in report.tables for group in table.groups]
     several = differing(every)
     common = [choice for choice in CHOICES if every and every[0].get(choice) and choice not in several]
@@ -66,7 +69,7 @@ def sections(report: Report, key: str | None = None) -> list[Section]:
         after = [f"also different, each with a setting above: {others}"] if others else []
         grid = DataFrame([_cells(table, row) for row in table.rows]).fillna("")
         made.append(Section(lines, grid, [*after, *unequal_costs(table)], "Runs, best first", table))
-        made += [_comparison(table, key)] if key else []
+        made += [_comparison(table, keys)] if keys else []
     if report.left_out:
         heads = ["why not", "run", "so far", "what happened", "folder"]
         so_far = [figure(one.run.numbers.get(one.metric.name)) for one in report.left_out]
@@ -106,10 +109,11 @@ def _cells(table: Table, row: Row) -> dict[str, str]:
     return {**cells, "n": n, "best": figure(row.costs.get("best")), **dict.fromkeys(COSTS, ""), **spent}
 
 
-def _comparison(table: Table, key: str) -> Section:
-    items, alone = compare(table, key, table.metric)
+def _comparison(table: Table, keys: Sequence[str]) -> Section:
+    compared = compare_two(table, keys, table.metric) if len(keys) > 1 else compare(table, keys[0], table.metric)
+    items, alone = compared
     how = "over pairs of equal seed and equal other settings (paired t; d = mean / sd of the differences)"
-    title = f"{key} compared by {table.metric.describe()}: difference = first - second, {how}"
+    title = f"{' and '.join(keys)} compared by {table.metric.describe()}: difference = first - second, {how}"
     heads = ("first", "second", "difference", "95 % interval", "p", "p (Holm)", "d", "n", "is it more than noise?")
     rows = []
     for one in items:
@@ -122,7 +126,7 @@ def _comparison(table: Table, key: str) -> Section:
     folders = ", ".join(str(run.folder) for run in alone[:ALONE_AT_MOST])
     more = f" and {len(alone) - ALONE_AT_MOST} more" if len(alone) > ALONE_AT_MOST else ""
     after = [f"without a partner of equal seed and settings: {len(alone)} ({folders}{more})"] if alone else []
-    return Section([title], DataFrame(rows, columns=heads), after, "More than noise?")
+    return Section([title], DataFrame(rows, columns=heads), after, "More than noise?", compared=items)
 
 
 def to_text(content: Sequence[Section]) -> str:
@@ -171,6 +175,26 @@ def to_csv(report: Report, content: Sequence[Section], command: str) -> str:
     heads = ["place", "kind", "name", *keys, "metric", "mean", "sd", "n", "low", "high", "best", *COSTS]
     frame = DataFrame(lines, columns=[*heads, "seeds", "status", "so_far", "why", "folder"], dtype=object)
     return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def to_json(report: Report, content: Sequence[Section], command: str) -> str:
+    """Return the tables and comparisons as JSON, all digits, each row with the folder, seed and value of its runs."""
+
+    def plain(summary: Summary) -> dict[str, Any]:
+        return {**vars(summary), "p": summary.p, "d": summary.effect}
+
+    tables: list[dict[str, Any]] = []
+    for section in content:
+        if table := section.table:
+            rows = [{**vars(row.summary), **row.costs, "place": row.place, "name": row.name, "settings": row.settings,
+                     "runs": [{"folder": str(run.folder), "seed": run.seed, "value": x} for run, x in row.counted]}
+                    for row in table.rows]  # fmt: skip
+            tables.append({"text": table.text, "metric": asdict(table.metric), "rows": rows, "compared": []})
+        for one in section.compared:
+            difference = plain(one.difference) if one.difference else None
+            tables[-1]["compared"].append({**vars(one), "difference": difference})
+    left = [{"folder": str(one.run.folder), "reason": one.reason, "why": one.why} for one in report.left_out]
+    return files.to_json({"format": 1, "command": command, "tables": tables, "not_counted": left}, indent=2) + "\n"
 
 
 def to_html(report: Report, content: Sequence[Section], command: str) -> str:

@@ -122,9 +122,9 @@ def baselines(metric: Metric, run: Run) -> dict[str, float]:
 
 
 @lru_cache(maxsize=65536)
-def affects_result(key: str, ignored: tuple[str, ...] = (), kept: str | None = None) -> bool:
+def affects_result(key: str, ignored: tuple[str, ...] = (), kept: tuple[str, ...] = ()) -> bool:
     """Whether a key is `kept`, or can change a result (if in doubt, it can) and matches no pattern of `ignored`."""
-    if key == kept:
+    if key in kept:
         return True
     if key == "seed" or any(fnmatchcase(key, pattern) or fnmatchcase(key, f"{pattern}.*") for pattern in ignored):
         return False
@@ -224,11 +224,11 @@ class Report:
         return ", ".join(filter(None, [label(run.settings, self.label_keys), seed]))
 
 
-def build(runs: Sequence[Run], metric: Metric, ignored: Sequence[str] = (), kept: str | None = None) -> Report:
+def build(runs: Sequence[Run], metric: Metric, ignored: Sequence[str] = (), kept: Sequence[str] = ()) -> Report:
     """Return the tables of runs by a metric; `ignored` are patterns of settings that make no row of their own."""
     found: dict[Identity, Row] = {}
     for run in (run for run in runs if run.status != "unreadable"):
-        relevant = {k: v for k, v in run.settings.items() if affects_result(k, tuple(ignored), kept)}
+        relevant = {k: v for k, v in run.settings.items() if affects_result(k, tuple(ignored), tuple(kept))}
         found.setdefault(_identity(relevant), Row(relevant)).runs.append(run)
     groups = list(found.values())
     left = [LeftOut("unreadable", run, run.problem, metric) for run in runs if run.status == "unreadable"]

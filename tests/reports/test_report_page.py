@@ -23,8 +23,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 
 
 def page_of(root):
-    report = build(find_runs(root), NATS, kept="model")
-    return to_html(report, sections(report, "model"), "python -m src.report runs")
+    report = build(find_runs(root), NATS, kept=["model"])
+    return to_html(report, sections(report, ["model"]), "python -m src.report runs")
 
 
 @pytest.fixture(scope="module")
