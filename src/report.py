@@ -6,8 +6,10 @@ python -m src.report runs/sweeps/depth --compare model --html depth.html
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -104,7 +106,8 @@ def report(arguments: Sequence[str]) -> str:
             written += f"figures: {write_figures(made, user_path(options.figures))} in {options.figures}\n"
     except OSError as error:
         raise UserError(f"{error.filename2 or error.filename} cannot be written: {error.strerror}") from error
-    return "".join(printed) or "\n".join(filter(None, [formatting.to_text(content), written]))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf  # in a pipe a row is a line
+    return "".join(printed) or "\n".join(filter(None, [formatting.to_text(content, width), written]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -40,11 +41,25 @@ class Section:
         self.grid = self.grid.map(printable).loc[:, (self.grid != "").any()]
         self.lines, self.after = [*map(printable, self.lines)], [*map(printable, self.after)]
 
-    def tabulate(self, kind: str) -> str:
+    def folded(self, width: float) -> list[str]:
+        """Return the grid as text, in several parts if it is wider than `width`; each repeats the first column."""
         if self.grid.empty:
+            return []
+        parts: list[list[int]] = [[0]]
+        sizes = [max(map(len, [head, *self.grid[head]])) + 2 for head in self.grid]
+        for column in range(1, len(sizes)):
+            if len(parts[-1]) > 1 and sum(sizes[i] for i in [*parts[-1], column]) - 2 > width:
+                parts.append([0])
+            parts[-1].append(column)
+        grids = [self.grid.iloc[:, part] for part in parts]
+        return "\n\n".join(self.tabulate("plain", grid[(grid != "").any(axis=1)]) for grid in grids).split("\n")
+
+    def tabulate(self, kind: str, grid: DataFrame | None = None) -> str:
+        grid = self.grid if grid is None else grid
+        if grid.empty:
             return ""
-        align = ["right" if head in NUMBERS else "left" for head in self.grid]
-        rows, heads = [[*self.grid], *self.grid.to_numpy().tolist()], () if kind == "plain" else "firstrow"
+        align = ["right" if head in NUMBERS else "left" for head in grid]
+        rows, heads = [[*grid], *grid.to_numpy().tolist()], () if kind == "plain" else "firstrow"
         return str(tabulate(rows, heads, kind, disable_numparse=True, colalign=align))
 
 
@@ -129,9 +144,9 @@ def _comparison(table: Table, keys: Sequence[str]) -> Section:
     return Section([title], DataFrame(rows, columns=heads), after, "More than noise?", compared=items)
 
 
-def to_text(content: Sequence[Section]) -> str:
-    """Return plain text that lines up, nothing cut, no colours."""
-    blocks = [[*one.lines, one.tabulate("plain"), *([""] if one.table and one.after else []), *one.after]
+def to_text(content: Sequence[Section], width: float = math.inf) -> str:
+    """Return plain text that lines up, nothing cut, no colours; a grid wider than `width` is folded."""
+    blocks = [[*one.lines, *one.folded(width), *([""] if one.table and one.after else []), *one.after]
               for one in content]  # fmt: skip
     return "\n\n".join("\n".join(block).strip("\n") for block in blocks) + "\n"
 
