@@ -6,12 +6,14 @@ import atexit
 import contextlib
 import gc
 import importlib
+import logging
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from src.errors import UserError
 from src.files import to_json, user_path, write_atomic
@@ -19,6 +21,7 @@ from src.files import to_json, user_path, write_atomic
 # Up to this hidden size one thread. Alone on two cores a step of two threads is 0.95 to 1.1 times as fast up to 96
 # units and 1.25 to 1.55 at 128, but two such runs side by side slow one another tenfold, and small runs are many.
 SMALL = 128
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 UNUSED = ("matplotlib", "scipy")
 # SIGHUP: the terminal was closed; nohup has it ignored
 NOHUP = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -101,9 +104,29 @@ def pipe_may_close() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
 
 
-def say(text: str) -> None:
-    """Write a text to standard output at once."""
-    print(text, end="", flush=True)
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Write a text to standard output, or to `stream`, at once. All that commands print goes through here.
+
+    On a terminal, control characters are written as escapes: a text, a file's name or a value of a configuration must
+    not move the cursor or change the title. A file or a pipe gets the text as it is.
+    """
+    stream = sys.stdout if stream is None else stream
+    if stream is not None and stream.isatty():
+        text = CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    print(text, end="", file=stream, flush=True)
+
+
+def complain(*messages: object) -> None:
+    """Write lines to standard error."""
+    say("".join(f"{message}\n" for message in messages), sys.stderr)
+
+
+class WarningLines(logging.Handler):
+    """Writes what is logged to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            complain(self.format(record))
 
 
 def in_json(content: Any, indent: int | None = None) -> str:

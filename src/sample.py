@@ -13,7 +13,7 @@ from src.config.schema import SampleConfig, SamplingConfig
 from src.data.text_reader import Source, read_text
 from src.errors import UserError
 from src.inference.options import errors_in_sample
-from src.process import in_json, pipe_may_close, say, typed
+from src.process import complain, in_json, pipe_may_close, say, typed
 
 if TYPE_CHECKING:
     from src.inference.generate import Conversation
@@ -81,7 +81,7 @@ def converse(conversation: Conversation, prompt: str | None) -> None:
             for piece in itertools.chain([prompt], pieces, ["\n"]):
                 say(piece)
         except UserError as error:
-            print(error, file=sys.stderr)
+            complain(error)
         prompt = None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from src.config.schema import Config, errors_in_values
+from src.config.schema import NO_RUNS, Config, errors_in_values
 from src.data.corpus import EXTEND, errors_in_data
 
 GATED = ("lstm", "gru")
@@ -70,6 +70,8 @@ def _errors_in_name(name: str | None) -> Iterator[str]:
     parts = [] if name is None else name.split("/")
     if any("\0" in part or part in ("", ".", "..") or len(part.encode(errors="replace")) > 255 for part in parts):
         yield f"name={name!r}: expected the name of a folder inside of runs=, as my_run or group/my_run"
+    elif wrong := [part for part in parts if part in NO_RUNS or part.startswith(".")]:
+        yield f"name={name}: a folder {wrong[0]} is not searched for runs, so src.report would not find it; rename it"
 
 
 def _combinations(config: Config) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import sys
@@ -44,7 +45,7 @@ from src.config.schema import MODEL_CLASSES, Config, check_class, flatten, key_t
 from src.errors import RunFailure, UserError
 from src.files import read_yaml
 from src.inference.options import locate, newest_below, run_of
-from src.process import heavy_imports
+from src.process import WarningLines, complain, heavy_imports
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; below it is set for Hydra
 Check = Callable[[Any], list[str]]
@@ -207,6 +208,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the text
+    logging.lastResort = WarningLines(logging.WARNING)  # for commands that keep no log
     try:
         run()
         sys.stdout.flush()  # so that a full disk is reported here, and not by Python at its exit
@@ -214,7 +216,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
         if TRACEBACKS:
             raise
         if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
-            print(*error.messages, sep="\n", file=sys.stderr)
+            complain(*error.messages)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -227,7 +229,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
                 sys.exit(0)
         if TRACEBACKS:
             raise
-        print(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}", file=sys.stderr)
+        complain(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}")
         sys.exit(1)
     sys.exit(0)
 

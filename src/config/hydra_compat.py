@@ -37,6 +37,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError, nearest
+from src.process import complain
 
 # hydra/launcher -> our extra that installs it, and the module of its plugin
 LAUNCHERS = {
@@ -192,7 +193,7 @@ def run_each(jobs: list[ComposedJob], launcher: Launcher, task: TaskFunction) ->
         if error := failure_of(outcome):
             exit_code = 1
             message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            print(f"failed: {' '.join(job.overrides)}: {message}", file=sys.stderr)
+            complain(f"failed: {' '.join(job.overrides)}: {message}")
     return exit_code
 
 

@@ -20,7 +20,7 @@ from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from src.errors import UserError, nearest
+from src.errors import UserError, nearest, typed
 from src.files import absolute_path
 
 MISSING: Any = "???"  # OmegaConf's mark of a mandatory value
@@ -60,6 +60,8 @@ MODEL_CLASSES = tuple(
     f"src.models.{name}"
     for name in ("cell.CellRNN", "stacked.StackedRNN", "manual.ManualRNN", "gated.LSTM", "gated.GRU")
 )
+# Folders that are not searched for runs: they hold none, and may be large. Nor are those that begin with a dot.
+NO_RUNS = ("checkpoints", "figures", "__pycache__", "node_modules")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64")
 
 T = TypeVar("T")
@@ -370,7 +372,7 @@ def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:
         if about.choices is not None and str(value) not in about.choices:
             yield f"{key}={value}: expected one of {', '.join(about.choices)}{nearest(str(value), about.choices)}"
         if about.range is not None and not about.range.holds(value):
-            yield f"{key}={value}: expected {about.range.text}{', or null' if about.optional else ''}"
+            yield f"{key}={typed(value)}: expected {about.range.text}{', or null' if about.optional else ''}"
 
 
 # -- between dataclasses and plain data -------------------------------------------------------------------------------

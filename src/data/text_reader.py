@@ -30,7 +30,7 @@ import numpy as np
 from src.config.schema import DataConfig
 from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import DataError
-from src.files import atomic_file, lock, read_json, remove_leftovers, user_path, write_json
+from src.files import atomic_file, lock, read_json, remove_leftovers, to_json, user_path, write_json
 
 log = logging.getLogger(__name__)
 BLOCK = 1 << 20  # bytes read at once: with 8 MiB, 32 MiB as code points, reading took half as long again
@@ -311,7 +311,7 @@ def crc_of(stream: BinaryIO, size: int) -> int:
 
 def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
     """Return the ids and facts of a key; `write(stream)` writes the ids, once, even if several processes ask."""
-    path, content = ids_file(key), json.dumps(facts).encode()
+    path, content = ids_file(key), to_json(facts, ascii=True).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock(path.with_name("lock"), wait=True):

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from src.config.schema import Config, flatten, key_table, to_plain
+from src.errors import typed
 from src.files import read_json
 from src.metrics import four_metrics
 from src.models.language_model import WindowLoss
@@ -273,7 +274,7 @@ def hparams_of(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | float | 
         if key in known and known[key].type in (bool, int, float) and not known[key].optional:
             yield key, value
         elif value != {} and (key in known or key.startswith("model.options.")):
-            text = str(value)
+            text = typed(value)
             yield key, text if text.strip() and text.isprintable() else repr(text)  # a newline would be a blank cell
 
 

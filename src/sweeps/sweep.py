@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -26,7 +25,7 @@ from src.data.corpus import Corpus, open_corpus
 from src.errors import UserError, counted
 from src.files import this_process
 from src.metrics import bits_per_character
-from src.process import RECEIVED, available_cores, heavy_imports
+from src.process import RECEIVED, available_cores, complain, heavy_imports
 from src.sweeps.job import JobRunner, children_without_ctrl_c, first_line, stop_on_signal
 from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of
 from src.training.console import say
@@ -145,7 +144,7 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
         progress.stopping = True
         record.update(status="stopping")
         with contextlib.suppress(OSError):  # the terminal may be closed
-            print("stopping: running jobs save first; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+            complain("stopping: running jobs save first; press Ctrl-C again to stop at once")
 
     children = children_without_ctrl_c() if launcher.name == "submitit_local" else contextlib.nullcontext()
     try:
@@ -153,10 +152,10 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
             outcomes = launcher.launch([job.overrides for job in plan.to_do], runner)
         for job, outcome in zip(plan.to_do, outcomes, strict=False):
             if error := failure_of(outcome):  # the job could not even write a record: no disk, no permission
-                print(f"{job.label}: {type(error).__name__}: {error}", file=sys.stderr)
+                complain(f"{job.label}: {type(error).__name__}: {error}")
     except Exception as error:
         if not RECEIVED:  # a worker was killed, a machine is gone
-            print(f"{launcher.name} failed: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
+            complain(f"{launcher.name} failed: {type(error).__name__}: {first_line(error)}")
     except BaseException as error:
         if not RECEIVED and not isinstance(error, SystemExit):
             raise

@@ -11,7 +11,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from src import process
 from src.files import disk_full
+from src.process import complain
 from src.training.run_record import NO_FOLDER
 
 # Beginnings of Lightning's lines that a user can do nothing about, or that our own lines say.
@@ -36,7 +38,7 @@ class Console(logging.Handler):
             if record.levelno < logging.WARNING:
                 say(self.format(record))
             elif not hasattr(record, "only_in_the_file"):  # else the console shows it by other means
-                print(self.format(record), file=sys.stderr, flush=True)
+                complain(self.format(record))
 
 
 class LogFile(logging.FileHandler):
@@ -53,12 +55,11 @@ class LogFile(logging.FileHandler):
 def say(line: str) -> None:
     """Write a line to the present stdout in one piece; if stdout is closed or full, the run goes on without it."""
     try:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        process.say(line + "\n")
     except OSError as error:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         if not isinstance(error, BrokenPipeError):
-            print(f"standard output takes no more lines ({error.strerror}); the work goes on", file=sys.stderr)
+            complain(f"standard output takes no more lines ({error.strerror}); the work goes on")
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from src.data.batching import fitted
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
-from src.errors import RunFailure, UserError
+from src.errors import RunFailure, UserError, typed
 from src.files import disk_full, read_yaml, remove_leftovers, write_atomic
 from src.inference.load import FORMAT, TrainedModel, check_weights, implementation_config, load
 from src.metrics import bits_per_character
@@ -296,7 +296,7 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
     if checkpoint:
         repair_best(checkpoint)
     write_config(folder, prepared.config)
-    step, changed = 0, "".join(f"; {key} is now {value}" for key, value in changes.items())
+    step, changed = 0, "".join(f"; {key} is now {typed(value)}" for key, value in changes.items())
     if checkpoint:
         step, config, horizon = checkpoint.step, prepared.config, checkpoint.progress["schedule"]["total_steps"]
         if config.scheduler.name == "cosine" and horizon < config.trainer.run_steps(prepared.steps_an_epoch):
@@ -320,7 +320,7 @@ def source_of(config: Config) -> TrainedModel | None:
     if asked._target_ != given._target_:
         implementation_config(given, asked.name)
     weights = f"the weights of init_from={config.init_from} have"
-    sizes = [(key, getattr(asked, key), getattr(given, key)) for key in SIZES]
+    sizes = [(key, typed(getattr(asked, key)), typed(getattr(given, key))) for key in SIZES]
     if wrong := [f"model.{key}={new}: {weights} {old}; leave it out" for key, new, old in sizes if new != old]:
         raise UserError(*wrong)
     return source

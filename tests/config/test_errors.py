@@ -80,13 +80,14 @@ ERRORS = [
         "trainer.overfit_batches=-1": "0 (off)",
         "name=../elsewhere": "inside of runs=",
     },
+    {"name=group/checkpoints": "src.report would not find it"},
     {"data.input=": "data.input= has 0 characters"},
     {"trainer.min_epochs=99": "trainer.max_epochs=15"},
     # what does not go together
     {"model=lstm model.nonlinearity=relu": "nonlinearity", "optimizer=adam optimizer.momentum=0.9": "momentum"},
     {"model=gru model.single_bias=true": "single_bias", "optimizer=sgd optimizer.betas=[0.9,0.9]": "betas"},
     {"optimizer=sgd optimizer.momentum=0 optimizer.nesterov=true": "optimizer.momentum", "model.dropout=0.1": "layers"},
-    {"model.hidden_size=7": "model.hidden_size=4", "trainer.precision=16-mixed": "bf16-mixed"},
+    {"model.hidden_size=7": "model.hidden_size=4", "trainer.precision=16-mixed": "bf16-mixed", "name=.x": "src.report"},
     {"data=text": "data.path"},
     {"data=pydoc data.unknown=extend": "init_from=RUN"},
     # what only the machine or the text can tell

@@ -31,6 +31,7 @@ from src.config.compose import compose, to_config
 from src.config.schema import PrunerConfig, SearchConfig, flatten
 from src.errors import RunFailure, UserError
 from src.files import disk_full, lock, process_ended, sync, this_process, write_atomic
+from src.process import say
 from src.sweeps.plan import record_of
 from src.sweeps.search.space import Space, as_experiment, override, suggest
 from src.training.metrics_log import MetricsLog
@@ -221,20 +222,19 @@ def conclude(study: optuna.Study, folder: Path, wanted: int) -> None:
         states = [trial.state.name.lower() for trial in trials]
         finished = sum(trial.state in FINISHED for trial in trials)
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        print(f"{finished} of {wanted} trials finished ({counts}): {folder}")
+        say(f"{finished} of {wanted} trials finished ({counts}): {folder}\n")
         write_trials(study, folder)
         values = [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
         finite = sum(value is not None and math.isfinite(value) for value in values)
         if not finite:
-            print("no trial has a finite value yet, so there is no best one")
+            say("no trial has a finite value yet, so there is no best one\n")
             return
         path, command = write_best(study, folder)
         for name, share in importances(study).items() if finite > 3 else ():
-            print(f"  {name:30} {share:6.1%} of what makes a trial good")
+            say(f"  {name:30} {share:6.1%} of what makes a trial good\n")
         write_plots(study, folder / "plots")
-    print(f"best: trial {study.best_trial.number}, {study.best_value:.4f}; as an experiment: {path}")
-    print(f"plots: {folder / 'plots'}")
-    print(f"run it: {command}")
+    say(f"best: trial {study.best_trial.number}, {study.best_value:.4f}; as an experiment: {path}\n")
+    say(f"plots: {folder / 'plots'}\nrun it: {command}\n")
 
 
 def write_trials(study: optuna.Study, folder: Path) -> None:
