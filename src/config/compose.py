@@ -38,7 +38,7 @@ from src.config.overrides import (
     split_literal,
     without_null_groups,
 )
-from src.config.schema import Config, flatten, key_table, set_value, to_plain
+from src.config.schema import Config, set_value, to_plain
 from src.errors import RunFailure, UserError
 from src.inference.options import locate, newest_below, run_of
 from src.process import heavy_imports
@@ -129,34 +129,7 @@ def to_config(cfg: DictConfig) -> Any:
         hydra_node = ours.pop("hydra", None) or HydraConfig.get()
         if "experiment" in ours and ours.experiment is None:
             ours.experiment = hydra_node.runtime.choices.get("experiment")
-        for key, value in _values_of_own_files(hydra_node).items():
-            OmegaConf.update(ours, key, value)
     return OmegaConf.to_object(ours)
-
-
-def _values_of_own_files(hydra_node: Any) -> dict[str, Any]:
-    """Return what option files of the user's own set, by dotted key, less the keys that the command sets itself.
-
-    A file in conf/data sets values of other groups that suit its text; those must not replace what a user wrote into
-    a file such as `model/leaky.yaml` below --config-dir.
-    """
-    sources = (source for source in hydra_node.runtime.config_sources if source.schema == "file")
-    folders = [Path(source.path) for source in sources if Path(source.path) != CONF]
-    set_by_command = {override.partition("=")[0].lstrip("+") for override in hydra_node.overrides.task}
-    set_by_command -= hydra_node.runtime.choices.keys()
-    values: dict[str, Any] = {}
-    for group, option in hydra_node.runtime.choices.items() if folders else ():
-        for file in (folder / group / f"{option}.yaml" for folder in folders):
-            if not group.startswith("hydra/") and file.is_file():
-                text = file.read_text(encoding="utf-8")
-                content = {} if "@package" in text.partition("\n")[0] else yaml.safe_load(text) or {}
-                values |= {f"{group}.{key}": value for key, value in flatten(content)}
-    return {
-        key: value
-        for key, value in values.items()
-        if (key in key_table() or key.startswith("model.options."))
-        and not any(key == own or key.startswith(f"{own}.") for own in set_by_command)
-    }
 
 
 def in_a_sweep() -> bool:

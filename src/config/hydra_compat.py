@@ -9,6 +9,9 @@ a class of the module `hydra_plugins.unroll`     Hydra takes sweepers from there
 BasicSweeper.split_arguments                     every combination of the values of a command line
 JobReturn._return_value                          `return_value` prints before it raises: a failure is reported twice
 the warning about `hydra/launcher/NAME`          our presets replace the plugins' configs; a warning at each start
+create_defaults_list,                            files are merged in the order of conf/train.yaml: what a text
+  ResultDefault.config_path,                       suggests replaces what the user has chosen (`_rank`)
+  Overrides.override_metadata
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
@@ -37,6 +42,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError, nearest
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 # hydra/launcher -> our extra that installs it, and the module of its plugin
 LAUNCHERS = {
@@ -65,6 +72,36 @@ def is_installed(module: str) -> bool:
     with contextlib.suppress(ModuleNotFoundError):  # hydra_plugins
         return importlib.util.find_spec(module) is not None
     return False
+
+
+# -- the order in which files are merged; a later one replaces the values of an earlier one ---------------------------
+
+DEFAULTS, BY_EXPERIMENT, NAMED = 0, 2, 4  # files of the other groups, by who has chosen them
+PLACES = {"data": 1, "experiment": 3, "debug": 5}  # files that set keys of any group
+
+
+def _rank(default: Any, metadata: Mapping[str, Any]) -> int:
+    """Return where a file is merged: defaults, data, options of the experiment, experiment, named options, debug.
+
+    Of our own options, `default` and what several share (`_rnn`) are defaults, however they are chosen.
+    """
+    group, _, option = (default.config_path or "").partition("/")
+    if group in PLACES:
+        return PLACES[group]
+    shared = (option == "default" or option.startswith("_")) and (CONF / group / f"{option}.yaml").is_file()
+    if group not in metadata or shared:
+        return DEFAULTS
+    return NAMED if metadata[group].external_override else BY_EXPERIMENT
+
+
+def _ordered_defaults_list(create: Callable[..., Any] = config_loader_impl.create_defaults_list, **given: Any) -> Any:
+    found = create(**given)
+    found.defaults.sort(key=partial(_rank, metadata=found.overrides.override_metadata))
+    return found
+
+
+# At import, as above: workers compose their jobs themselves.
+config_loader_impl.create_defaults_list = _ordered_defaults_list  # type: ignore[assignment]
 
 
 class RememberingLoader(ConfigLoaderImpl):

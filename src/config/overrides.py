@@ -20,11 +20,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.hydra_compat import error_in_launcher
+from src.config.hydra_compat import CONF, error_in_launcher
 from src.config.schema import Config, Key, key_table
 from src.errors import nearest
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 # -- Hydra's flags ----------------------------------------------------------------------------------------------------
 

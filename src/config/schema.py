@@ -339,11 +339,12 @@ def _keys(schema: type, prefix: str, inherited: Mapping[str, Any]) -> Iterator[t
         known, kinds = {**inherited, **one.metadata}, get_args(types[one.name])
         optional = type(None) in kinds
         # of `str | None` the str, of `int | float` the wider
-        kind = types[one.name] if get_origin(types[one.name]) in (None, list, dict) else kinds[0]
+        union = float if float in kinds else kinds and kinds[0]
+        kind = types[one.name] if get_origin(types[one.name]) in (None, list, dict) else union
         if dataclasses.is_dataclass(kind):
             yield from _keys(kind, f"{prefix}{one.name}.", known)  # type: ignore[arg-type]
         else:
-            yield f"{prefix}{one.name}", Key(float if float in kinds else kind, optional, **known)
+            yield f"{prefix}{one.name}", Key(kind, optional, **known)
 
 
 def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:

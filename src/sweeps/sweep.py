@@ -54,7 +54,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
         errors += errors_here([job.config for job in plan.to_do])
     if errors:
         raise UserError(*errors)
-    say(plan.summary())
+    say("\n".join(filter(None, (plan.summary(), plan.earlier_meaning()))))
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
     progress = Progress(plan.to_do)

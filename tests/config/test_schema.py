@@ -115,15 +115,3 @@ def test_a_glob_stays_a_glob_whatever_the_working_directory_is_called(tmp_path, 
     assert absolute_path("c [2].txt") == str(folder / "c [2].txt")
     assert absolute_path("*.txt") == str(tmp_path / "odd [[]1] [*]" / "*.txt")
     assert absolute_path("~nosuchuser/a.txt") == str(folder / "~nosuchuser/a.txt")
-
-
-def test_a_model_file_of_the_users_own_keeps_its_values_beside_a_text_that_suggests_others(tmp_path):
-    (tmp_path / "model").mkdir()
-    lines = ["name: mine", "_target_: mine.Mine", "hidden_size: 300", "num_layers: 3", "options: {leak: 0.5}"]
-    (tmp_path / "model" / "mine.yaml").write_text("\n".join(lines))
-    own = ["model=mine", f"hydra.searchpath=['file://{tmp_path}']", "data=text", "data.path=x"]
-    assert composed(*own).model.hidden_size == 300
-    assert composed(*own).model.num_layers == 3
-    assert composed(*own, "model.hidden_size=5").model.hidden_size == 5
-    assert composed(*own).model.options == {"leak": 0.5}
-    assert composed("model=manual", "data=hello").model.hidden_size == 4  # sizes in our own model files are defaults
