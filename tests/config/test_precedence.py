@@ -38,6 +38,13 @@ CASES: dict[str, dict[str, Any]] = {
     "model=gru": {"model.hidden_size": 4, "model.readout": "identity", "model.nonlinearity": None},
     "data=enwik8 model=gru": {"model.hidden_size": 512, "model.num_layers": 1},
     "experiment=tiny_shakespeare model=lstm": {"model.hidden_size": 448, "model.num_layers": 2},
+    # one bias where the text is not the tutorial's
+    "model=stacked": {"model.single_bias": False},
+    "experiment=tutorial": {"model.single_bias": False},
+    f"{TEXT} model=stacked": {"model.single_bias": True},
+    "data=names": {"model.single_bias": True},
+    f"{TEXT} model=manual": {"model.single_bias": False},  # as in its stored sweeps
+    f"{TEXT} model=gru": {"model.single_bias": False},
     # files of the user's own
     "model=mine": {"model.hidden_size": 300, "model.num_layers": 3, "model.options": {"leak": 0.5}},
     f"{TEXT} model=mine model.hidden_size=5": {"model.hidden_size": 5, "model.num_layers": 3},
