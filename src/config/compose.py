@@ -31,6 +31,7 @@ from src.config.overrides import (
     CONF,
     errors_in_flags,
     errors_in_overrides,
+    errors_in_repeats,
     first_of_several,
     flags_and_overrides,
     groups,
@@ -65,11 +66,11 @@ def compose_and_run(
         SystemExit: a sweep in which something was not done.
     """
     flags, overrides = flags_and_overrides(arguments)
-    overrides = quote_literals(overrides, schema)
+    wrong_flags = [*errors_in_flags(flags), *errors_in_repeats(overrides)]
+    overrides = quote_literals(overrides, schema, sweep=bool({"-m", "--multirun"}.intersection(flags)))
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
     register(sweep := Sweep(to_config, check, run_jobs))
     wrong = errors_in_overrides(overrides, schema, config_folders(flags))
-    wrong_flags = errors_in_flags(flags)
     if wrong or wrong_flags:
         right = [override for override in overrides if override not in wrong]
         raise UserError(*wrong_flags, *wrong.values(), *_further_errors(config_name, right, check))
@@ -239,9 +240,10 @@ def stored_config(folder: Path, arguments: Sequence[str] = ()) -> tuple[Config, 
     except (ValueError, TypeError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not the configuration of a run: {str(error).partition(chr(10))[0]}") from error
     flags, overrides = flags_and_overrides(arguments)
+    wrong = errors_in_repeats(overrides)
     overrides = quote_literals(overrides)
     errors = errors_in_overrides(overrides, Config)
-    wrong = [*errors.values()]
+    wrong += errors.values()
     wrong += [f"{flag}: a stored run is used as it is; sweeps and Hydra's flags are for new runs" for flag in flags]
     typed, changes = OmegaConf.structured(Config), {}
     for override in OverridesParser.create().parse_overrides([one for one in overrides if one not in errors]):
@@ -276,7 +278,7 @@ def with_sizes_of_source(arguments: Sequence[str]) -> list[str]:
         UserError: `init_from` names neither a run nor a checkpoint.
     """
     given = [found[1] for one in arguments if (found := split_literal(one)) and found[0] == "init_from"]
-    if not given:
+    if not given or given == ["null"]:
         return list(arguments)
     stored = _config_of_checkpoint(locate(given[-1]))
     model, data = stored["model"], stored["data"]

@@ -71,6 +71,8 @@ def evaluate_run(
     run = run_of(trained.path)
     trained_on = None if run is None else _checksum_of(run)
     changed = {key: value for key, value in vars(changes or EvaluationDataConfig()).items() if value is not None}
+    if "path" in changed or "paths" in changed:
+        changed = {"path": None, "paths": None} | changed
     data = dataclasses.replace(trained.config.data, **changed)
     other = trained.in_implementation(model or trained.config.model.name)
     corpus = own_corpus(trained, data)

@@ -88,6 +88,16 @@ ERRORS = [
     {"optimizer=sgd optimizer.momentum=0 optimizer.nesterov=true": "optimizer.momentum", "model.dropout=0.1": "layers"},
     {"model.hidden_size=7": "model.hidden_size=4", "trainer.precision=16-mixed": "bf16-mixed"},
     {"data=text": "data.path"},
+    {"data=text data.path=x data.paths=[y]": "leave one out"},
+    # one key, two values; folders of Hydra's
+    {"data=text data.path=a.txt data.path=b.txt": "data.paths=[a.txt,b.txt]"},
+    {"model=cell model=gru": "model is given twice: model=cell and model=gru"},
+    {
+        "hydra.run.dir=hx": "runs=",
+        "hydra.sweep.dir=hx": "runs=",
+        "hydra.job.chdir=true": "runs=",
+        "hydra.output_subdir=hx": "runs=",
+    },
     {"data=pydoc data.unknown=extend": "init_from=RUN"},
     # what only the machine or the text can tell
     {"trainer.devices=4096 trainer.strategy=ddp": "expected at most"},
