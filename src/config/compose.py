@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -168,6 +169,8 @@ def _first_lines(error: Exception) -> str:
 
 def exit_with(run: Callable[[], None]) -> NoReturn:
     """Run an entry and exit with its code: 0, 2 with the user's errors on stderr, 1 for a failure, 130 for Ctrl-C."""
+    if platform.system() == "Windows":  # signals and process groups differ there
+        sys.exit("Windows is not supported: run Unroll in the Windows Subsystem for Linux (WSL)")
     # None where the shell has closed it (`>&-`)
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # for as long as the process lives
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115

@@ -9,6 +9,8 @@ a class of the module `hydra_plugins.unroll`     Hydra takes sweepers from there
 BasicSweeper.split_arguments                     every combination of the values of a command line
 JobReturn._return_value                          `return_value` prints before it raises: a failure is reported twice
 the warning about `hydra/launcher/NAME`          our presets replace the plugins' configs; a warning at each start
+get_args_parser of hydra.main                    Python 3.14 formats a help text when it is added and refuses Hydra's
+                                                   object in place of one: every command ends in a traceback
 create_defaults_list,                            files are merged in the order of conf/train.yaml: what a text
   ResultDefault.config_path,                       suggests replaces what the user has chosen (`_rank`)
   Overrides.override_metadata
@@ -16,6 +18,7 @@ create_defaults_list,                            files are merged in the order o
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 import importlib.util
@@ -56,6 +59,26 @@ LAUNCHERS = {
 
 # At import, so that it holds in a launcher's workers too: they unpickle classes of this module before they compose.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
+
+hydra_main: Any = importlib.import_module("hydra.main")  # `hydra.main` itself is the function
+
+
+def _args_parser(build: Callable[[], argparse.ArgumentParser] = hydra_main.get_args_parser) -> argparse.ArgumentParser:
+    """Return Hydra's parser of flags, each help text a str."""
+    add = argparse.ArgumentParser.add_argument
+
+    def add_with_text(self: Any, *names: str, **known: Any) -> argparse.Action:
+        return add(self, *names, **known | {"help": str(known.get("help", ""))})
+
+    argparse.ArgumentParser.add_argument = add_with_text  # type: ignore[method-assign]
+    try:
+        return build()
+    finally:
+        argparse.ArgumentParser.add_argument = add  # type: ignore[method-assign]
+
+
+hydra_main.get_args_parser = _args_parser
 
 
 def error_in_launcher(name: str) -> str | None:

@@ -150,6 +150,12 @@ def test_each_error_of_a_command_line_is_one_line_that_names_the_remedy(errors: 
         assert wrong not in " ".join(lines)
 
 
+def test_windows_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Windows")
+    with pytest.raises(SystemExit, match=r"^Windows is not supported.*WSL"):
+        exit_with(train.main)
+
+
 def test_a_misspelt_group_is_one_error(answer) -> None:  # type: ignore[no-untyped-def]
     (line,) = answer("modl.x=3")
     assert line == "modl.x: there is no such key; did you mean model?"
