@@ -26,23 +26,15 @@ IGNORED_WARNINGS = (
 )
 
 
-def is_wanted(record: logging.LogRecord) -> bool:
-    """Whether a line is written at all."""
-    text = record.getMessage().strip()
-    return bool(text) and not text.startswith(DROPPED)
-
-
 class Console(logging.Handler):
     """The terminal: whatever `sys.stdout` is at the moment of a line (a progress bar and tests replace it)."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "only_in_the_file", False):  # the console shows it by other means
-            return
         with contextlib.suppress(OSError, ValueError):
-            if record.levelno >= logging.WARNING:
-                print(self.format(record), file=sys.stderr, flush=True)
-            else:
+            if record.levelno < logging.WARNING:
                 say(self.format(record))
+            elif not hasattr(record, "only_in_the_file"):  # else the console shows it by other means
+                print(self.format(record), file=sys.stderr, flush=True)
 
 
 def say(line: str) -> None:
@@ -67,7 +59,7 @@ def logging_to(folder: Path) -> Iterator[None]:
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers = [Console(), file]
     for handler in handlers:
-        handler.addFilter(is_wanted)
+        handler.addFilter(lambda record: not record.getMessage().lstrip().startswith(DROPPED))
     root.handlers[:] = handlers
     root.setLevel(logging.INFO)
     for name in list(logging.root.manager.loggerDict):

@@ -1,8 +1,4 @@
-"""Every private attribute of Lightning that we use, written for lightning 2.6.6: why, and what breaks without it.
-
-What Lightning offers in public is used elsewhere: `trainer.is_last_batch`, `trainer.enable_validation`,
-`trainer.accumulate_grad_batches`.
-"""
+"""Every private attribute of Lightning that we use, written for lightning 2.6.6: why, and what breaks without it."""
 
 from __future__ import annotations
 

@@ -33,16 +33,15 @@ class EarlyStopping(Callback):
 
     state_key = "early_stopping"
 
-    def __init__(self, config: EarlyStoppingConfig, monitored: CheckpointConfig) -> None:
-        self.monitor, self.patience, self.min_delta = monitored.monitor, config.patience, config.min_delta
-        self.sign = 1.0 if monitored.mode == "min" else -1.0
+    def __init__(self, config: EarlyStoppingConfig, monitor: str) -> None:
+        self.monitor, self.patience, self.min_delta = monitor, config.patience, config.min_delta
         self.best = math.inf
         self.lines = 0  # since the best
 
-    def after_line(self, trainer: pl.Trainer, value: float) -> None:
-        """Count a line; ask the trainer to stop when there were `patience` of them."""
-        if self.sign * value + self.min_delta < self.best:
-            self.best, self.lines = self.sign * value, 0
+    def after_line(self, trainer: pl.Trainer, signed: float) -> None:
+        """Count a line with the metric, lower is better; ask the trainer to stop when there were `patience` of them."""
+        if signed + self.min_delta < self.best:
+            self.best, self.lines = signed, 0
             return
         self.lines += 1
         if self.lines >= self.patience:
@@ -69,17 +68,17 @@ class MetricsLog(Callback):
     def __init__(self, path: Path, monitored: CheckpointConfig, quiet: bool, stopper: EarlyStopping | None) -> None:
         self.path, self.quiet, self.stopper = path, quiet, stopper
         self.monitor, self.mode = monitored.monitor, monitored.mode
+        self.sign = 1.0 if self.mode == "min" else -1.0
         self.best: dict[str, Any] | None = None
         self.final: dict[str, float] = {}
         self.improved = False  # by the last line
-        self.seconds_before = 0.0  # of earlier processes of this run
-        self.started = time.perf_counter()
+        self.started = time.perf_counter()  # on a clock that stands still between a stop and a resume
         self.mark = (0.0, 0)  # nats and characters at the last line
 
     @property
     def seconds(self) -> float:
         """Seconds of training so far, with validations, without the time between a stop and a resume."""
-        return self.seconds_before + time.perf_counter() - self.started
+        return time.perf_counter() - self.started
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Stop at `trainer.max_steps`: Lightning then validates, so a run that ends within an epoch has a last line."""
@@ -99,7 +98,7 @@ class MetricsLog(Callback):
 
     def _write(self, trainer: pl.Trainer, module: LanguageModule, validated: dict[str, float]) -> None:
         (nats,), characters = reduced(trainer, "sum", float(module.nats)), int(module.characters)
-        metrics = {**validated}
+        metrics = validated
         if module.outcome is not None and characters > self.mark[1]:  # else nothing was trained on since
             window = last_window(trainer, module.outcome)  # whose loss and accuracy are shown beside the mean
             mean = (nats - self.mark[0]) / (characters - self.mark[1])
@@ -108,14 +107,14 @@ class MetricsLog(Callback):
         self.final, self.mark = metrics, (nats, characters)
         position = {"step": trainer.global_step, "epoch": trainer.current_epoch, "characters": characters}
         value = metrics.get(self.monitor, math.nan)
-        better = self.best is None or (value < self.best["value"] if self.mode == "min" else value > self.best["value"])
+        better = self.best is None or self.sign * value < self.sign * self.best["value"]
         self.improved = math.isfinite(value) and better
         if self.improved:
             self.best = {"monitor": self.monitor, "mode": self.mode, "value": value, **position, **metrics}
         if self.monitor in metrics:
-            module.schedule.after_validation(value)
+            module.schedule.after_validation(self.sign * value)
             if self.stopper:
-                self.stopper.after_line(trainer, value)
+                self.stopper.after_line(trainer, self.sign * value)
         if trainer.is_global_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(to_json(position | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
@@ -123,22 +122,19 @@ class MetricsLog(Callback):
             log.info(self._in_words(trainer, metrics))
 
     def _in_words(self, trainer: pl.Trainer, metrics: dict[str, float]) -> str:
-        stage = "val" if "val/cross_entropy" in metrics else "train"
-        nats, train = metrics[f"{stage}/cross_entropy"], metrics.get("train/cross_entropy")
-        shown = f"train {train:.4f}  " if stage == "val" and train is not None else ""
-        return (
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}  "
-            f"{shown}{stage} {nats:.4f} nats = {bits_per_character(nats):.4f} bits a character  "
-            f"{self.seconds:.0f} s{' best' if self.improved else ''}"
-        )
+        known = [(stage, metrics.get(f"{stage}/cross_entropy")) for stage in ("train", "val")]
+        nats = "  ".join(f"{stage} {value:.4f}" for stage, value in known if value is not None)
+        bits = bits_per_character([value for _, value in known if value is not None][-1])
+        where = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
+        best = " best" if self.improved else ""
+        return f"{where}  {nats} nats = {bits:.4f} bits a character  {self.seconds:.0f} s{best}"
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "final": self.final, "seconds": self.seconds, "mark": list(self.mark)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.final, self.seconds_before = state_dict["best"], state_dict["final"], state_dict["seconds"]
-        self.mark = (state_dict["mark"][0], state_dict["mark"][1])
-        self.started = time.perf_counter()
+        self.best, self.final, (nats, characters) = state_dict["best"], state_dict["final"], state_dict["mark"]
+        self.mark, self.started = (nats, characters), time.perf_counter() - state_dict["seconds"]
 
 
 class PredictedString(Callback):
@@ -150,6 +146,6 @@ class PredictedString(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         predicted = self.decode(pl_module.outcome.logits[:, 0].argmax(-1).cpu().numpy())
         loss = last_window(trainer, pl_module.outcome)["train/loss"]
-        epoch = f"Epoch [{trainer.current_epoch + 1}/{trainer.max_epochs}]"
         if trainer.is_global_zero:
-            say(f"Predicted string:{predicted},{epoch} loss={loss:.4f}")
+            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            say(f"Predicted string:{predicted},Epoch [{epoch}] loss={loss:.4f}")

@@ -19,7 +19,7 @@ from src.config.schema import Config, OptimizerConfig, SchedulerConfig
 from src.data.batching import Window
 from src.errors import RunFailure
 from src.metrics import Tally
-from src.models.language_model import LanguageModel, Outcome, State, detached, exact, moved, window_loss
+from src.models.language_model import LanguageModel, State, WindowLoss, change_parts, detached, exact, window_loss
 
 OPTIMIZERS = {kind.__name__.lower(): kind for kind in (Adam, AdamW, SGD, RMSprop)}
 
@@ -36,15 +36,14 @@ class LanguageModule(pl.LightningModule):
         self.model = model
         self.over_time = config.loss.over_time
         self.optimizer_config = config.optimizer
-        self.schedule = Schedule(config.scheduler, run_steps, config.checkpoint.mode)
+        self.schedule = Schedule(config.scheduler, run_steps)
         self.identity = identity
         self.random_state: Mapping[str, Any] | None = None  # of a checkpoint, until the first batch restores it
         self.states: dict[str, State] = {"train": None, "val": None}
         self.characters: Tensor | int = 0  # predicted in training so far, by all processes
         self.nats: Tensor | float = 0.0  # their cross-entropies so far, of this process
         self.val_tally = Tally()
-        self.outcome: Outcome | None = None
-        self.val_outcome: Outcome | None = None
+        self.outcome: WindowLoss | None = None
         self.recent_norms: deque[tuple[int, Tensor]] = deque(maxlen=5)
         self.grad_norm: Tensor | None = None  # of the last step, before clipping; None if it was not computed
         self.clipped_steps: Tensor | float = 0.0  # since the scalar logger reset it
@@ -64,8 +63,7 @@ class LanguageModule(pl.LightningModule):
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["train"])
         self.states["train"] = detached(state)
-        loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
-        self.outcome = Outcome(batch.targets, loss.logits, loss)
+        self.outcome = loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
         self._check_finite("the loss", loss.minimised.detach(), own=True)
         self.characters = self.characters + loss.everywhere
         self.nats = self.nats + exact(loss.nats)
@@ -83,15 +81,13 @@ class LanguageModule(pl.LightningModule):
         if self.grad_norm is not None:
             self.recent_norms.append((self.trainer.global_step, self.grad_norm))
             self._check_finite("the gradient's norm", self.grad_norm)
-        if gradient_clip_val is None:
-            return
         if clips_norm:
-            assert self.grad_norm is not None
-            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
+            assert gradient_clip_val is not None and self.grad_norm is not None
             self.clipped_steps = self.clipped_steps + (self.grad_norm > gradient_clip_val)
-        else:
-            clipped = torch.stack([gradient.abs().max() > gradient_clip_val for gradient in gradients])
-            self.clipped_steps = self.clipped_steps + clipped.any()
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
+        elif gradient_clip_val is not None:
+            largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
+            self.clipped_steps = self.clipped_steps + (largest > gradient_clip_val)
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
 
     def _check_finite(self, what: str, value: Tensor, own: bool = False) -> None:
@@ -102,13 +98,11 @@ class LanguageModule(pl.LightningModule):
             torch.distributed.all_reduce(value := value.clone())
         if not math.isfinite(value.item()):
             kept = (Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt").exists()
-            before = ", ".join(f"{float(norm):.3g} at step {step}" for step, norm in self.recent_norms)
-            raise RunFailure(
-                f"{what} is {value.item()} at step {self.trainer.global_step}; "
-                + ("the last checkpoint is from before it." if kept else "no checkpoint was written yet.")
-                + (f" Gradient norms before clipping: {before}." if before else "")
-                + " Try a smaller optimizer.lr, trainer.gradient_clip_val=1 or model.init=orthogonal."
-            )
+            saved = "the last checkpoint is from before it." if kept else "no checkpoint was written yet."
+            norms = ", ".join(f"{float(norm):.3g} at step {step}" for step, norm in self.recent_norms)
+            before = f" Gradient norms before clipping: {norms}." if norms else ""
+            remedy = "Try a smaller optimizer.lr, trainer.gradient_clip_val=1 or model.init=orthogonal."
+            raise RunFailure(f"{what} is {value.item()} at step {self.trainer.global_step}; {saved}{before} {remedy}")
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.parameters(), self.optimizer_config)
@@ -121,22 +115,16 @@ class LanguageModule(pl.LightningModule):
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["val"])
         self.states["val"] = detached(state)
         loss = window_loss(logits, batch.targets, "mean")
-        self.val_outcome = Outcome(batch.targets, logits, loss)
-        hits = self.val_outcome.hits()
-        self.val_tally.add(float(exact(loss.losses).sum()), float(hits), int(loss.characters))
+        self.val_tally.add(float(exact(loss.losses).sum()), float(loss.hits()), int(loss.characters))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file a model, and what makes a resume exact: plain data, gathered from all processes."""
         random: dict[str, Any] = {"cpu": torch.get_rng_state()}  # dropout draws from torch's global generators
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state_all()
-        own = {
-            "states": {stage: moved(state, torch.device("cpu")) for stage, state in self.states.items()},
-            "characters": int(self.characters),
-            "nats": float(self.nats),
-            "clipped_steps": float(self.clipped_steps),
-            "random": random,
-        }
+        own: dict[str, Any] = {"characters": int(self.characters), "nats": float(self.nats), "random": random}
+        own["clipped_steps"] = float(self.clipped_steps)
+        own["states"] = {stage: change_parts(state, Tensor.cpu) for stage, state in self.states.items()}
         ranks = [own]
         if self.trainer.world_size > 1:
             ranks = [{}] * self.trainer.world_size
@@ -147,7 +135,7 @@ class LanguageModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         progress = checkpoint["unroll"]["progress"]
         own, device = progress["ranks"][self.trainer.global_rank], self.trainer.strategy.root_device
-        self.states = {stage: moved(state, device) for stage, state in own["states"].items()}
+        self.states = {stage: change_parts(state, lambda h: h.to(device)) for stage, state in own["states"].items()}
         self.characters, self.nats, self.clipped_steps = own["characters"], own["nats"], own["clipped_steps"]
         self.random_state = own["random"]
         self.schedule.load_state_dict(progress["schedule"])
@@ -167,40 +155,37 @@ def build_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) ->
 class Schedule:
     """The factor on the learning rate at an optimizer step.
 
-        warm-up   (s + 1) / warmup_steps             while s < warmup_steps; times one of the following
-        none      1
-        cosine    f + (1 - f) (1 + cos(pi s / S)) / 2    f = final_fraction, S = total_steps; f after step S
-        step      gamma ^ floor(s / step_size)
-        plateau   factor ^ (times that the monitored metric did not improve for more than `patience` validations)
-
-    `run_steps` are S if `total_steps` is None; `mode` is which way the monitored metric is better (plateau).
+    warm-up   (s + 1) / warmup_steps             while s < warmup_steps; times one of the following
+    none      1
+    cosine    f + (1 - f) (1 + cos(pi s / S)) / 2    f = final_fraction, S = total_steps, else run_steps; f after S
+    step      gamma ^ floor(s / step_size)
+    plateau   factor ^ (times that the monitored metric did not improve for more than `patience` validations)
     """
 
-    def __init__(self, config: SchedulerConfig, run_steps: int, mode: str = "min") -> None:
+    def __init__(self, config: SchedulerConfig, run_steps: int) -> None:
         self.config = config
         self.total_steps = max(1, config.total_steps or run_steps)
-        self.sign = 1.0 if mode == "min" else -1.0
         self.best = math.inf
         self.bad_validations = 0
         self.reductions = 0
 
     def factor(self, step: int) -> float:
         """Return the factor for the update that optimizer step `step` (from 0) makes."""
-        config = self.config
+        config, after = self.config, 1.0
         ramp = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
         if config.name == "cosine":
             final, done = config.final_fraction, min(1.0, step / self.total_steps)
-            return ramp * (final + (1 - final) * (1 + math.cos(math.pi * done)) / 2)
-        if config.name == "step":
-            return float(ramp * config.gamma ** (step // config.step_size))
-        if config.name == "plateau":
-            return float(ramp * config.factor**self.reductions)
-        return ramp
+            after = final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+        elif config.name == "step":
+            after = config.gamma ** (step // config.step_size)
+        elif config.name == "plateau":
+            after = config.factor**self.reductions
+        return ramp * after
 
     def after_validation(self, metric: float) -> None:
-        """Count a validation; plateau lowers the rate after more than `patience` of them without a better metric."""
-        if self.sign * metric < self.best:
-            self.best, self.bad_validations = self.sign * metric, 0
+        """Count a validation; plateau lowers the rate after more than `patience` of them without a lower metric."""
+        if metric < self.best:
+            self.best, self.bad_validations = metric, 0
             return
         self.bad_validations += 1
         if self.bad_validations > self.config.patience:

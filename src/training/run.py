@@ -97,8 +97,8 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
 def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, also: Sequence[Callback] = ()) -> Path:
     """Train a new run and return its folder; every user error is found before the folder exists.
 
-    `command` are entries for the record; a `folder` of None is a new one under `config.runs`; `also` are further
-    callbacks. Raises Interrupted if a signal has stopped the run, whose state is saved then.
+    `command` are entries for the record; a `folder` of None is a new one under `config.runs`; `also` are callbacks.
+    Raises Interrupted if a signal has stopped the run, whose state is saved then.
     """
     prepared = prepare(config)
     record = Record(NO_FOLDER, {})
@@ -120,8 +120,7 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
         try:
             record.update()
             if rank() == 0:
-                known = record.entries["baselines"]
-                built.scalars.constant = {f"baseline/{name}": bits for name, bits in known.items()}
+                built.scalars.constant = {f"baseline/{name}": b for name, b in record.entries["baselines"].items()}
                 say_start(record, prepared.corpus)
             path = checkpoint and checkpoint.path
             built.trainer.fit(prepared.module, datamodule=prepared.data, ckpt_path=path, weights_only=True)
@@ -130,7 +129,7 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
             return record.folder
     finish(record, "done", prepared, built)
     best = built.metrics.best
-    if best is not None and best["monitor"] == "val/cross_entropy":
+    if best and best["monitor"] == "val/cross_entropy":
         nats = best["value"]
         log.info("best val %.4f nats = %.4f bits a character, at step %d", nats, bits_per_character(nats), best["step"])
     log.info("done in %.1f s: %s", record.entries["seconds"], record.folder)
@@ -141,24 +140,21 @@ def say_start(record: Record, corpus: Corpus) -> None:
     """Log what is trained, and the baselines to compare with."""
     known = record.entries
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in corpus.splits.items())
-    log.info(
-        f"{known['model']} on {known['data']} ({known['vocab_size']} characters to tell apart; {sizes}): "
-        f"{known['parameters']:,} parameters, seed {known['seed']}, in {record.folder}"
-    )
-    for note in corpus.notes:
-        log.info("%s", note)
+    data = f"{known['data']} ({known['vocab_size']} characters to tell apart; {sizes})"
+    model = f"{known['parameters']:,} parameters, seed {known['seed']}, in {record.folder}"
     baselines = ", ".join(f"{name} {bits:.3f}" for name, bits in known["baselines"].items())
     partial = f" ({known['baselines_basis']})" if known.get("baselines_basis") else ""
-    log.info("to beat, in bits a character: %s%s", baselines, partial)
+    to_beat = f"to beat, in bits a character: {baselines}{partial}"
+    for line in (f"{known['model']} on {data}: {model}", *corpus.notes, to_beat):
+        log.info("%s", line)
 
 
 def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: Built) -> None:
     """Record an end other than the planned one, and raise what makes the exit code of the process."""
-    folder, failed = record.folder, None
-    gone = built.trainer.world_size > 1 and peer_is_gone(error)
+    folder, gone = record.folder, built.trainer.world_size > 1 and peer_is_gone(error)
     stopped = gone or isinstance(error, Interrupted | KeyboardInterrupt)
-    if not stopped:
-        failed = {"type": type(error).__name__, "message": str(error)}
+    failed = None if stopped else {"type": type(error).__name__, "message": str(error)}
+    if failed:
         log.error("%s", traceback.format_exc().rstrip(), extra={"only_in_the_file": True})  # Python prints it as well
     finish(record, "stopped" if stopped else "failed", prepared, built, failed)
     if rank() > 0 and (gone or isinstance(error, Interrupted | RunFailure)):
@@ -226,8 +222,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no run: expected run.json and config.yaml in it ({error})") from error
     free = [key for key, about in key_table().items() if about.may_change]
-    refused = [key for key in changes if not any(key == one or one.startswith(f"{key}.") for one in free)]
-    if refused:
+    if refused := [key for key in changes if not any(key == one or one.startswith(f"{key}.") for one in free)]:
         way = "to start a new one from its weights: init_from=RUN"
         raise UserError(*(f"{key} cannot change in a run that goes on; {way} {key}=..." for key in refused))
     for key, value in changes.items():
@@ -247,9 +242,8 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
                 remedy = "trainer.max_epochs=N (or max_steps)" if all_made else "early_stopping.enabled=false"
                 log.info("%s is done and left as it is, at step %d; for more: %s", folder, checkpoint.step, remedy)
                 return folder
-        if own == NO_FOLDER:
-            record = Record(NO_FOLDER, record.entries)
-        else:
+        record.folder = own
+        if rank() == 0:
             set_back(record, prepared, checkpoint, changes)
         return train(prepared, record, checkpoint)
 
@@ -301,10 +295,9 @@ def source_of(config: Config) -> TrainedModel | None:
     if asked._target_ != given._target_:
         implementation_config(given, asked.name)
     weights = f"the weights of init_from={config.init_from} have"
-    differ = [key for key in SIZES if getattr(asked, key) != getattr(given, key)]
-    if differ:
-        values = [(key, getattr(asked, key), getattr(given, key)) for key in differ]
-        raise UserError(*(f"model.{key}={new}: {weights} {old}; leave it out" for key, new, old in values))
+    sizes = [(key, getattr(asked, key), getattr(given, key)) for key in SIZES]
+    if wrong := [f"model.{key}={new}: {weights} {old}; leave it out" for key, new, old in sizes if new != old]:
+        raise UserError(*wrong)
     return source
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,9 @@ from src.training.lightning_compat import run_to_the_end
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString
 from src.training.signals import StopOnSignal
 
-# Keys of the `trainer` group that Lightning's Trainer gets as they are; the rest is for `prepare` and callbacks
-PASSED = (
-    "accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "max_steps", "min_epochs",
-    "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches", "val_check_interval",
-    "check_val_every_n_epoch", "limit_val_batches", "deterministic", "detect_anomaly",
-)  # fmt: skip
+# Keys of the `trainer` group that are used here, by `prepare` and by callbacks; Lightning's Trainer gets the others
+OURS = {"threads", "profile", "max_time", "log_every_n_steps", "limit_train_batches", "overfit_batches",
+        "enable_progress_bar"}  # fmt: skip
 
 
 @dataclass
@@ -46,7 +43,7 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
     """Build the trainer of a run in `folder`; `steps_an_epoch` counts optimizer steps."""
     keys, checkpoint = config.trainer, config.checkpoint
     prints_predictions = config.callbacks.predicted_string.enabled
-    stopper = EarlyStopping(config.early_stopping, checkpoint) if config.early_stopping.enabled else None
+    stopper = EarlyStopping(config.early_stopping, checkpoint.monitor) if config.early_stopping.enabled else None
     metrics = MetricsLog(folder / "metrics.jsonl", checkpoint, prints_predictions, stopper)
     scalars = ScalarLogger(min(keys.log_every_n_steps, steps_an_epoch))  # a short epoch too has a point
     checkpoints = CheckpointCallback(folder / "checkpoints", checkpoint, metrics) if checkpoint.enabled else None
@@ -63,14 +60,14 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
     bar = keys.enable_progress_bar and sys.stdout.isatty() and not prints_predictions
     if bar:
         callbacks.append(TQDMProgressBar(refresh_rate=50))  # at every step it would cost a tenth of a small step
-    loggers: dict[str, Callable[[Path], Logger]] = {"tensorboard": RunTensorBoard, "csv": RunCSV}
-    given = {key: getattr(keys, key) for key in PASSED}
+    loggers: dict[str, type[RunTensorBoard | RunCSV]] = {"tensorboard": RunTensorBoard, "csv": RunCSV}
+    given = {key: value for key, value in vars(keys).items() if key not in OURS}
     if "val" not in corpus.splits:
         given["limit_val_batches"] = 0
     trainer = pl.Trainer(
         **given,
         callbacks=callbacks,
-        logger=[logger(folder) for name, logger in loggers.items() if name == config.logger.name],
+        logger=[loggers[config.logger.name](folder)] if config.logger.name in loggers else [],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         log_every_n_steps=1,  # Lightning's own cadence; ours is that of `ScalarLogger`

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ import yaml
 from src import load
 from src.config.checks import errors_in_config
 from src.config.compose import compose, to_config
-from src.config.schema import Config, TrainerConfig, to_plain
+from src.config.schema import Config, to_plain
 from src.inference.evaluate import evaluate_run
 from src.models.language_model import build_model
 from src.training.module import LanguageModule
 from src.training.run import fit, prepare
-from src.training.trainer import PASSED, build_trainer
+from src.training.trainer import build_trainer
 
 COMMAND: dict[str, Any] = {"command": "test", "overrides": []}
 
@@ -65,11 +65,6 @@ def test_what_the_windows_drop_and_the_n_grams_leave_out_is_stored(
     trained = load(folder)
     assert evaluate_run(trained, "val")["notes"] == [partial]
     assert evaluate_run(trained, "train")["notes"] == []
-
-
-def test_every_key_of_the_trainer_is_passed_to_lightning_or_used_here() -> None:
-    ours = {"threads", "profile", "max_time", "log_every_n_steps", "limit_train_batches", "overfit_batches"}
-    assert {field.name for field in fields(TrainerConfig)} == {*PASSED, *ours, "enable_progress_bar"}
 
 
 def test_a_run_of_so_many_steps_ends_with_a_validation(config: Config) -> None:
