@@ -83,9 +83,10 @@ def by_character(one: Score) -> str:
 
 
 def main() -> None:
-    """Run the command line. Of several file= Hydra keeps the last; here all count."""
+    """Run the command line. Unlike other keys, file= may be given several times."""
+    arguments = {word.partition("=")[0] if word.startswith("file=") else word: word for word in sys.argv[1:]}
     files = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("file=")]
-    run_inference("score", ScoreConfig, partial(score, files=files), errors_in_score, sys.argv[1:])
+    run_inference("score", ScoreConfig, partial(score, files=files), errors_in_score, [*arguments.values()])
 
 
 if __name__ == "__main__":

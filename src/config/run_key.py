@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from pathlib import Path
@@ -34,13 +33,6 @@ def run_key(config: Config) -> str:
     """Return the first 12 hexadecimal digits of the sha256 of what matters."""
     text = json.dumps(what_matters(config), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def older_sweep_folder(config: Config) -> Path:
-    """Return where versions without these keys trained what the same command meant then."""
-    older = copy.deepcopy(config)
-    older.optimizer.decay = older.trainer.average_last_group = None
-    return sweep_folder(older)
 
 
 def sweep_folder(config: Config) -> Path:

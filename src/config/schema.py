@@ -2,9 +2,9 @@
 
 Hydra merges the files of conf/ into these classes, so a wrong key or type is refused while composing. Defaults and
 their reasons are in conf/; `MISSING` marks a value that conf/ always gives. What else is known about a key is the
-metadata of its field (`about`): its choices or range, whether it can change the result, whether a resumed run may
-change it, and whether its text is taken literally. The key of a sweep's run, the grouping of a report, HParams, the
-check of a resume and the search all read this table (`key_table`).
+metadata of its field (`about`): its choices or range, whether it can change the result, and whether a resumed run may
+change it. The key of a sweep's run, the grouping of a report, HParams, the check of a resume and the search all read
+this table (`key_table`).
 
 Plain Python: imports neither Hydra nor torch.
 """
@@ -77,8 +77,12 @@ class Key:
     range: Range | None = None
     affects_result: bool = True  # it can change what a run computes
     may_change: bool = False  # in a resumed run
-    literal: bool = False  # its text is taken exactly as typed, outside of Hydra's grammar
     added_later: bool = False  # older runs lack it: null means "as before" and is left out of a run's key
+
+    @property
+    def literal(self) -> bool:
+        """Whether every text is a value; then it is taken exactly as typed, outside of Hydra's grammar."""
+        return self.type is str and self.choices is None and self.range is None
 
 
 def about(**known: Any) -> Mapping[str, Any]:
@@ -91,21 +95,22 @@ class DataConfig:
     """A text, how it is cut into splits, and how the splits are cut into windows."""
 
     name: str = MISSING
-    path: str | None = field(default=None, metadata=about(literal=True, may_change=True))
-    val_path: str | None = field(default=None, metadata=about(literal=True, may_change=True))
-    test_path: str | None = field(default=None, metadata=about(literal=True, may_change=True))
-    root: str | None = field(default=None, metadata=about(literal=True, may_change=True, affects_result=False))
+    path: str | None = field(default=None, metadata=about(may_change=True))
+    paths: list[str] | None = field(default=None, metadata=about(may_change=True, added_later=True))
+    val_path: str | None = field(default=None, metadata=about(may_change=True))
+    test_path: str | None = field(default=None, metadata=about(may_change=True))
+    root: str | None = field(default=None, metadata=about(may_change=True, affects_result=False))
     encoding: str = field(default="characters", metadata=about(choices=("characters", "bytes")))
     lowercase: bool = False
     errors: str = field(default="strict", metadata=about(choices=("strict", "replace")))
-    separator: str = field(default="\n", metadata=about(literal=True))
+    separator: str = "\n"
     split: list[float] | None = None
     split_seed: int = field(default=0, metadata=about(range=FROM_0))
     unknown: str | None = field(default=None, metadata=about(choices=("error", "map", "extend")))
     convention: str = field(default="stripped", metadata=about(choices=("stripped", "raw")))
-    input: str | None = field(default=None, metadata=about(literal=True))
-    target: str | None = field(default=None, metadata=about(literal=True))
-    symbols: str | None = field(default=None, metadata=about(literal=True))
+    input: str | None = None
+    target: str | None = None
+    symbols: str | None = None
     seq_len: int | None = field(default=64, metadata=about(range=SIZE))
     batch_size: int | None = field(default=32, metadata=about(range=SIZE))
     offset: str = field(default="fixed", metadata=about(choices=("fixed", "random")))
@@ -244,7 +249,7 @@ class TextSamplesConfig(DiagnosticConfig):
 
     temperatures: list[float] = field(default_factory=lambda: [0.5, 0.8, 1.0], metadata=about(range=TEMPERATURES))
     length: int = field(default=200, metadata=about(range=LENGTH))
-    prompt: str | None = field(default=None, metadata=about(literal=True))
+    prompt: str | None = None
 
 
 @dataclass
@@ -306,11 +311,11 @@ class SweepConfig:
 class Config:
     """The whole of a training run."""
 
-    name: str | None = field(default=None, metadata=about(literal=True, affects_result=False))
+    name: str | None = field(default=None, metadata=about(affects_result=False))
     experiment: str | None = field(default=None, metadata=about(affects_result=False))
     seed: int | None = field(default=0, metadata=about(range=SEED))
-    runs: str = field(default="runs", metadata=about(literal=True, affects_result=False, may_change=True))
-    init_from: str | None = field(default=None, metadata=about(literal=True))
+    runs: str = field(default="runs", metadata=about(affects_result=False, may_change=True))
+    init_from: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -339,6 +344,7 @@ class Config:
         for key in ("path", "val_path", "test_path", "root"):
             if path := getattr(data, key):
                 setattr(data, key, absolute_path(path))
+        data.paths = data.paths and [absolute_path(path) for path in data.paths]
         return dataclasses.replace(self, data=data, init_from=self.init_from and absolute_path(self.init_from))
 
 
@@ -357,11 +363,12 @@ def _keys(schema: type, prefix: str, inherited: Mapping[str, Any]) -> Iterator[t
         known, kinds = {**inherited, **one.metadata}, get_args(types[one.name])
         optional = type(None) in kinds
         # of `str | None` the str, of `int | float` the wider
-        kind = types[one.name] if get_origin(types[one.name]) in (None, list, dict) else kinds[0]
+        union = float if float in kinds else kinds and kinds[0]
+        kind = types[one.name] if get_origin(types[one.name]) in (None, list, dict) else union
         if dataclasses.is_dataclass(kind):
             yield from _keys(kind, f"{prefix}{one.name}.", known)  # type: ignore[arg-type]
         else:
-            yield f"{prefix}{one.name}", Key(float if float in kinds else kind, optional, **known)
+            yield f"{prefix}{one.name}", Key(kind, optional, **known)
 
 
 def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:
@@ -436,12 +443,12 @@ MODEL_PRECISIONS = ("32-true", "64-true")  # float32 and float64, as trainer.pre
 class InferenceConfig:
     """Which trained model, and how it is run; `model` is a group: another implementation of the same network."""
 
-    run: str | None = field(default=None, metadata=about(literal=True))
-    checkpoint: str | None = field(default=None, metadata=about(literal=True))
+    run: str | None = None
+    checkpoint: str | None = None
     at: str | None = field(default=None, metadata=about(choices=AT))
     precision: str | None = field(default=None, metadata=about(choices=MODEL_PRECISIONS))
     threads: str = field(default="auto", metadata=about(range=THREADS))
-    trust: str | None = field(default=None, metadata=about(literal=True))
+    trust: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -471,14 +478,14 @@ class SamplingConfig:
     length: int = field(default=200, metadata=about(range=LENGTH))
     num_samples: int = field(default=1, metadata=about(range=SAMPLES))
     seed: int | None = field(default=0, metadata=about(range=FROM_0))
-    stop: str | None = field(default=None, metadata=about(literal=True))
+    stop: str | None = None
 
 
 @dataclass
 class SampleConfig(SamplingConfig, InferenceConfig):
     """The whole of conf/sample.yaml."""
 
-    prompt: str | None = field(default=None, metadata=about(literal=True))
+    prompt: str | None = None
     format: str = field(default="text", metadata=about(choices=("text", "json")))
     interactive: bool = False
 
@@ -487,20 +494,21 @@ class SampleConfig(SamplingConfig, InferenceConfig):
 class ScoreConfig(InferenceConfig):
     """The whole of conf/score.yaml."""
 
-    text: str | None = field(default=None, metadata=about(literal=True))
-    file: str | None = field(default=None, metadata=about(literal=True))
+    text: str | None = None
+    file: str | None = None
     format: str = field(default="text", metadata=about(choices=("text", "json", "html")))
-    output: str | None = field(default=None, metadata=about(literal=True))
+    output: str | None = None
 
 
 @dataclass
 class EvaluationDataConfig:
     """Keys of the `data` group that may differ between training and evaluation; None: as in training."""
 
-    path: str | None = field(default=None, metadata=about(literal=True))
-    val_path: str | None = field(default=None, metadata=about(literal=True))
-    test_path: str | None = field(default=None, metadata=about(literal=True))
-    root: str | None = field(default=None, metadata=about(literal=True))
+    path: str | None = None
+    paths: list[str] | None = None
+    val_path: str | None = None
+    test_path: str | None = None
+    root: str | None = None
     seq_len: int | None = field(default=None, metadata=about(range=SIZE))
     batch_size: int | None = field(default=None, metadata=about(range=SIZE))
 
@@ -519,7 +527,7 @@ class ExportConfig(InferenceConfig):
     """The whole of conf/export.yaml."""
 
     format: str = field(default="onnx", metadata=about(choices=("onnx", "torch", "safetensors")))
-    output: str | None = field(default=None, metadata=about(literal=True))
+    output: str | None = None
 
 
 # -- python -m src.search ---------------------------------------------------------------------------------------------
@@ -582,8 +590,8 @@ class SearchRoot:
 class ExplainOptions:
     """The example, and how it is shown; larger networks do not fit side by side in 100 columns."""
 
-    input: str = field(default=MISSING, metadata=about(literal=True))
-    target: str = field(default=MISSING, metadata=about(literal=True))
+    input: str = MISSING
+    target: str = MISSING
     hidden_size: int = field(default=MISSING, metadata=about(range=UP_TO_8))
     num_layers: int = field(default=MISSING, metadata=about(range=UP_TO_6))
     nonlinearity: str = field(default=MISSING, metadata=about(choices=("tanh", "relu")))
@@ -603,7 +611,7 @@ class BenchmarkOptions:
     """What is measured, and how; None where a key is not given or not used."""
 
     name: str = MISSING
-    out: str | None = field(default=None, metadata=about(literal=True))
+    out: str | None = None
     models: list[str] | None = None
     hidden_size: int | None = field(default=None, metadata=about(range=COUNT))
     num_layers: int | None = field(default=None, metadata=about(range=COUNT))
@@ -617,7 +625,7 @@ class BenchmarkOptions:
     exactness: bool | None = None
     rate_size: int | None = field(default=None, metadata=about(range=COUNT))
     size_mb: int | None = field(default=None, metadata=about(range=COUNT))
-    folder: str | None = field(default=None, metadata=about(literal=True))
+    folder: str | None = None
     steps: int | None = field(default=None, metadata=about(range=COUNT))
 
 

@@ -66,6 +66,8 @@ def evaluate_run(
     """
     trained_on = _checksum_of(run_of(trained.path))
     changed = {key: value for key, value in vars(changes or EvaluationDataConfig()).items() if value is not None}
+    if "path" in changed or "paths" in changed:
+        changed = {"path": None, "paths": None} | changed
     data = dataclasses.replace(trained.config.data, **changed)
     other = trained.in_implementation(model or trained.config.model.name)
     corpus = own_corpus(trained, data)

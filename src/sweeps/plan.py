@@ -73,6 +73,16 @@ class Plan:
         jobs = [f"  {job.action.replace('skip', 'done'):7} {job.label:{width}}  {job.folder}" for job in self.jobs]
         return [self.summary(), *jobs, *(f"  twice   {label}" for label in self.duplicates)]
 
+    def earlier_meaning(self) -> str | None:
+        """Return a line about runs of the same overrides when these made another configuration; None without any."""
+        new = {(job.folder.parent, tuple(job.overrides)) for job in self.jobs if job.action == "run"}
+        folders = {folder for parent, _ in new if parent.is_dir() for folder in parent.iterdir()}
+        runs = {folder for folder in folders if (folder.parent, tuple(record_of(folder).get("overrides", ()))) in new}
+        if not runs:
+            return None
+        what = f"{counted(len(runs), 'runs')} of these overrides, made when they meant another configuration"
+        return f"{what}: left as they are, the jobs train in new folders (one of them: {min(runs)})"
+
 
 def make_plan(composed: Sequence[ComposedJob]) -> Plan:
     """Look at the folder of each job and plan what to do about it."""

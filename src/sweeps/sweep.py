@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from src.config.hydra_compat import ComposedJob, Launcher, failure_of
-from src.config.run_key import older_sweep_folder
 from src.config.schema import Config, to_plain
 from src.data.batching import fitted
 from src.data.batching import plan as plan_windows
@@ -56,11 +55,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
         errors += errors_here([job.config for job in plan.to_do])
     if errors:
         raise UserError(*errors)
-    say(plan.summary())
-    older = [job for job in plan.jobs if job.action == "run" and older_sweep_folder(job.config) != job.folder]
-    if count := sum(older_sweep_folder(job.config).exists() for job in older):
-        why = "weight decay and the last accumulated group meant something else then (CHANGELOG.md)"
-        say(f"runs of an older version stay, and new ones are trained in {counted(count, 'jobs')}: {why}")
+    say("\n".join(filter(None, (plan.summary(), plan.earlier_meaning()))))
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
     progress = Progress(plan.to_do)

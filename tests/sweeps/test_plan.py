@@ -30,11 +30,13 @@ def config(folder: Path, **changes: Any) -> Config:
     return whole
 
 
-def leave(folder: Path, status: str, stored: Config, **process: Any) -> Path:
+def leave(folder: Path, status: str, stored: Config, overrides: list[str] | None = None, **process: Any) -> Path:
     """A run folder as a run leaves it."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(stored)))
-    (folder / "run.json").write_text(json.dumps({"status": status, "process": this_process() | process}))
+    (folder / "run.json").write_text(
+        json.dumps({"status": status, "process": this_process() | process, "overrides": overrides or []})
+    )
     return folder
 
 
@@ -53,6 +55,17 @@ def test_the_status_of_a_run_with_the_same_configuration_decides(tmp_path: Path,
     leave(sweep_folder(mine), status, mine)
     (job,) = make_plan([ComposedJob([], mine)]).jobs
     assert job.action == action
+
+
+def test_runs_of_words_that_meant_another_configuration_are_reported_once(tmp_path: Path) -> None:
+    before, now = config(tmp_path, optimizer__lr=0.1), config(tmp_path)
+    plan = make_plan([ComposedJob(["optimizer=adam"], now)])
+    assert plan.earlier_meaning() is None
+    folder = leave(sweep_folder(before), "done", before, overrides=["optimizer=adam"])
+    assert "another configuration" in str(plan.earlier_meaning())
+    assert str(folder) in str(plan.earlier_meaning())
+    leave(sweep_folder(now), "done", now, overrides=["optimizer=adam"])
+    assert make_plan([ComposedJob(["optimizer=adam"], now)]).earlier_meaning() is None
 
 
 def test_a_run_is_taken_for_done_only_with_the_configuration_of_the_job(tmp_path: Path) -> None:
