@@ -42,7 +42,7 @@ from src.config.overrides import (
 from src.config.schema import Config, flatten, key_table, set_value, to_plain
 from src.errors import RunFailure, UserError
 from src.inference.options import locate, newest_below, run_of
-from src.process import WarningLines, complain, heavy_imports
+from src.process import OnStandardError, complain, heavy_imports
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; below it is set for Hydra
 Check = Callable[[Any], list[str]]
@@ -200,7 +200,8 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the text
-    logging.lastResort = WarningLines(logging.WARNING)  # for commands that keep no log
+    if logging.lastResort:  # the handler of commands that keep no log
+        logging.lastResort.setFormatter(OnStandardError())
     try:
         run()
         sys.stdout.flush()  # so that a full disk is reported here, and not by Python at its exit
