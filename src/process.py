@@ -107,13 +107,21 @@ def pipe_may_close() -> Iterator[None]:
 def say(text: str, stream: TextIO | None = None) -> None:
     """Write a text to standard output, or to `stream`, at once. All that commands print goes through here.
 
-    On a terminal, control characters are written as escapes: a text, a file's name or a value of a configuration must
-    not move the cursor or change the title. A file or a pipe gets the text as it is.
+    It is written as `as_shown` returns it.
     """
     stream = sys.stdout if stream is None else stream
-    if stream is not None and stream.isatty():
-        text = CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
-    print(text, end="", file=stream, flush=True)
+    print(as_shown(text, stream), end="", file=stream, flush=True)
+
+
+def as_shown(text: str, stream: TextIO | None) -> str:
+    """Return a text for a stream: on a terminal, control characters other than tab and newline are escapes.
+
+    A text, a file's name or a value of a configuration must not move the cursor or change the title. A file or a pipe
+    gets the text as it is.
+    """
+    if not (stream and stream.isatty()):  # None where the shell has closed it
+        return text
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def complain(*messages: object) -> None:
@@ -121,12 +129,11 @@ def complain(*messages: object) -> None:
     say("".join(f"{message}\n" for message in messages), sys.stderr)
 
 
-class WarningLines(logging.Handler):
-    """Writes what is logged to standard error."""
+class OnStandardError(logging.Formatter):
+    """Makes the lines of `logging.lastResort`, which a command that keeps no log writes to standard error."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            complain(self.format(record))
+    def format(self, record: logging.LogRecord) -> str:
+        return as_shown(super().format(record), sys.stderr)
 
 
 def in_json(content: Any, indent: int | None = None) -> str:

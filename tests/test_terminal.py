@@ -47,6 +47,13 @@ def a_failure(_: Path) -> None:
     exit_with(lambda: (_ for _ in ()).throw(RunFailure(WILD.rstrip())))
 
 
+def a_warning_of_a_command_without_a_log(_: Path) -> None:
+    handlers, logging.root.handlers = logging.root.handlers, []
+    with contextlib.suppress(SystemExit):
+        exit_with(lambda: logging.getLogger("x").warning(WILD.rstrip()))
+    logging.root.handlers = handlers
+
+
 def lines_of_a_run(folder: Path) -> None:
     with logging_to(folder):
         logging.getLogger("x").info(WILD.rstrip())
@@ -57,7 +64,7 @@ def lines_of_a_run(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "times"),
     [(lambda _: say(WILD), 1), (lambda _: complain(WILD.rstrip()), 1), (a_users_error, 1), (a_failure, 1),
-     (lines_of_a_run, 2)],
+     (a_warning_of_a_command_without_a_log, 1), (lines_of_a_run, 2)],
 )  # fmt: skip
 def test_control_characters_reach_a_terminal_as_escapes_and_a_pipe_as_they_are(monkeypatch, tmp_path, write, times):
     assert on_a_terminal(monkeypatch, lambda: write(tmp_path)) == TAME * times

@@ -46,7 +46,7 @@ from src.config.schema import MODEL_CLASSES, Config, check_class, flatten, set_v
 from src.errors import RunFailure, UserError
 from src.files import read_yaml
 from src.inference.options import locate, newest_below, run_of
-from src.process import WarningLines, complain, heavy_imports
+from src.process import OnStandardError, complain, heavy_imports
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; below it is set for Hydra
 Check = Callable[[Any], list[str]]
@@ -184,7 +184,8 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the text
-    logging.lastResort = WarningLines(logging.WARNING)  # for commands that keep no log
+    if logging.lastResort:  # the handler of commands that keep no log
+        logging.lastResort.setFormatter(OnStandardError())
     try:
         run()
         sys.stdout.flush()  # so that a full disk is reported here, and not by Python at its exit
