@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,12 +14,6 @@ __all__ = ["curves", "load", "runs"]
 
 def __getattr__(name: str) -> Any:
     """Import a name when it is first used, so that importing the package imports neither torch nor pandas."""
-    if name == "load":
-        from src.inference.load import load
-
-        return load
-    if name in ("runs", "curves"):
-        from src.reports import runs as stored
-
-        return getattr(stored, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("src.inference.load" if name == "load" else "src.reports.runs"), name)

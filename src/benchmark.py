@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,12 +11,43 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from src.benchmarks import errors_in_benchmark
 from src.config.compose import compose_and_run, exit_with, in_a_sweep
 from src.config.overrides import flags_and_overrides
-from src.config.schema import BenchmarkConfig, BenchmarkOptions, to_plain
-from src.files import to_json
+from src.config.schema import BenchmarkConfig, BenchmarkOptions, errors_in_values, to_plain
+from src.errors import nearest
+from src.files import to_json, user_path
 from src.process import heavy_imports, pipe_may_close, say, write_file
+
+# Which keys each benchmark uses, beside `name` and `out`
+BENCHMARK_KEYS = {
+    "models": (
+        "models", "hidden_size", "num_layers", "seq_len", "batch_size", "vocab_size", "seconds", "repeats", "threads",
+        "memory", "exactness", "rate_size",
+    ),
+    "data": ("size_mb", "folder", "seq_len", "batch_size"),
+    "step": ("steps",),
+    "sampling": ("hidden_size", "num_layers", "vocab_size", "seconds", "threads"),
+}  # fmt: skip
+MODELS = ("cell", "stacked", "manual", "stacked_bf16", "manual_bf16", "lstm", "gru")
+
+
+def errors_in_benchmark(config: BenchmarkConfig, overrides: Sequence[str] = ()) -> list[str]:
+    """Return all errors, one text each; `overrides` of src.train are for benchmark=step alone, which trains a run."""
+    options, used = config.benchmark, ("out", *BENCHMARK_KEYS[config.benchmark.name])
+    keys = f"benchmark={options.name} takes benchmark.KEY, where KEY is one of {', '.join(used)}"
+    given = [f"benchmark.{key}" for key, value in vars(options).items() if value is not None and key != "name"]
+    given += overrides if options.name != "step" else []
+    found = [f"{one}: {keys}" for one in given if one.removeprefix("benchmark.") not in used]
+    found += errors_in_values(config, BenchmarkConfig)
+    for name in sorted(set(options.models or []) - set(MODELS)):
+        found.append(f"benchmark.models: {name}: expected some of {', '.join(MODELS)}{nearest(name, MODELS)}")
+    if options.out is not None:
+        path = user_path(options.out)
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            found.append(f"benchmark.out={options.out}: expected the name of a file in a folder that can be written")
+    if options.folder is not None and not os.access(user_path(options.folder), os.W_OK):
+        found.append(f"benchmark.folder={options.folder}: expected a folder that exists and can be written")
+    return found
 
 
 def benchmark(config: BenchmarkConfig, overrides: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,23 @@ def is_alive(pid: Any) -> bool:
     except (OSError, TypeError, ValueError, OverflowError):
         return False
     return True
+
+
+def boot_id() -> str:
+    """Return what identifies this start of the machine: a process id means nothing after a reboot."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""
+
+
+def this_process() -> dict[str, Any]:
+    """Return what identifies this process."""
+    return {"pid": os.getpid(), "boot": boot_id(), "host": socket.gethostname()}
+
+
+def process_ended(process: Mapping[str, Any]) -> bool:
+    """Whether a process of this machine has ended; one of another machine cannot be seen and counts as running."""
+    here = process.get("host") == socket.gethostname()
+    return here and (process.get("boot") not in (boot_id(), None) or not is_alive(process.get("pid")))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ python -m src.report runs/sweeps/depth --compare model --html depth.html
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import NoReturn
 
 from src.errors import UserError
 from src.files import user_path, write_atomic
+from src.process import pipe_may_close, say
 
 FORMATS = {
     "csv": "the table as CSV",
@@ -58,13 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(*error.messages, sep="\n", file=sys.stderr)
         return 2
-    # A terminal without Chinese still gets its table.
-    getattr(sys.stdout, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    try:
-        sys.stdout.write(printed)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+    with pipe_may_close():
+        say(printed)
     return 0
 
 

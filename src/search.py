@@ -12,8 +12,8 @@ from src.config.hydra_compat import is_installed
 from src.config.overrides import flags_and_overrides, groups
 from src.config.schema import SearchRoot, to_plain
 from src.errors import UserError
-from src.process import heavy_imports
-from src.sweeps.job import StopSignals
+from src.process import RECEIVED, heavy_imports
+from src.sweeps.job import stop_on_signal
 from src.sweeps.search.space import check_trials, errors_in_search, known_of, settings_of
 from src.sweeps.sweep import errors_here
 
@@ -35,26 +35,26 @@ def search(root: SearchRoot, name: str, words: Sequence[str]) -> None:
     question = {"space": to_plain(config)["space"], "monitor": monitor, "settings": settings_of(shared)}
     study = studies.open_study(folder, study_name, shared.checkpoint.mode, question)
     study.pruner = studies.pruner(config.pruner)
-    known, signals = known_of(words), StopSignals()
+    known = known_of(words)
     end = time.monotonic() + 60 * config.minutes if config.minutes else float("inf")
     failures: list[bool] = []
     try:
-        with signals.handled():
+        with stop_on_signal():
             while time.monotonic() < end and (trial := studies.next_trial(study, folder, config)) is not None:
                 ended = studies.run_trial(study, trial, folder, words, config.space, known)
                 print(studies.describe(ended), flush=True)
-                if signals.received() is not None:
+                if RECEIVED:
                     raise KeyboardInterrupt
                 failures.append(ended.state.name == "FAIL")
                 if failures[-3:] == [True] * 3:
                     print("three trials in a row have failed: correct what they report first", file=sys.stderr)
                     break
     except BaseException:
-        if signals.first is None:
+        if not RECEIVED:
             raise
         studies.release(study, folder)
         print(f"stopped; the same command continues {folder}", flush=True)
-        sys.exit(128 + signals.first)
+        sys.exit(128 + RECEIVED[0])
     studies.conclude(study, folder, config.trials)
     sys.exit(1 if any(failures) else 0)
 

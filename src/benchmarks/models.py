@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from src.config.schema import BenchmarkOptions, ModelConfig, OptimizerConfig, Sa
 from src.data.vocabulary import Vocabulary
 from src.errors import counted
 from src.inference.generate import decoded, generate_ids
+from src.inference.load import IMPLEMENTATIONS
 from src.models.language_model import LanguageModel, State, build_model, detached
 from src.process import threads_for, use_threads
 from src.training.machine import keep_memory
@@ -40,13 +42,7 @@ class Size(NamedTuple):
 
 SIZES = [Size(128, 1, 64, 32), Size(128, 2, 50, 50), Size(256, 1, 100, 64), Size(512, 2, 100, 64)]
 SIZES += [Size(1024, 2, 128, 64)]
-CLASSES = {
-    "cell": "src.models.cell.CellRNN",
-    "stacked": "src.models.stacked.StackedRNN",
-    "manual": "src.models.manual.ManualRNN",
-    "lstm": "src.models.gated.LSTM",
-    "gru": "src.models.gated.GRU",
-}
+CLASSES = IMPLEMENTATIONS | {"lstm": "src.models.gated.LSTM", "gru": "src.models.gated.GRU"}
 
 
 def build(name: str, size: Size) -> LanguageModel:
@@ -59,16 +55,16 @@ def build(name: str, size: Size) -> LanguageModel:
 def operations(name: str, size: Size) -> float:
     """Return the multiplications and additions in the matrix products of a train step, 2 for each pair.
 
-    Three products (forward, deltas, weights) of each U, W and V in any implementation, except the first layer's U, of
-    which a one-hot input picks a column.
+    Three products (forward, deltas, weights) of each U, W and V, but the first layer's U, of which x picks a column.
     """
     gates = {"lstm": 4, "gru": 3}.get(name, 1)
     weights = gates * size.hidden_size**2 * (2 * size.num_layers - 1) + size.hidden_size * size.vocab_size
     return 6.0 * weights * size.seq_len * size.batch_size
 
 
-def product_rate(bf16: bool, size: int) -> float:
-    """Return the operations per second of torch in the product of two matrices (size, size), at its best."""
+@cache
+def product_rate(bf16: bool, size: int, threads: int) -> float:
+    """Return the operations per second of torch, with so many threads, in the product of two matrices (size, size)."""
     A, B = torch.randn(2, size, size).to(torch.bfloat16 if bf16 else torch.float32)
     out = torch.mm(A, B)
     return 2 * size**3 / min(timed(lambda: torch.mm(A, B, out=out)) for _ in range(4))
@@ -87,7 +83,6 @@ class Step:
         self.state: State = None
 
     def gradients(self) -> list[Tensor]:
-        """Run a window forward and backward, and return the gradient of every parameter."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             logits, state = self.model(self.inputs, self.state)
             loss = F.cross_entropy(logits.flatten(0, 1), self.targets.flatten())
@@ -125,10 +120,8 @@ def sizes_of(options: BenchmarkOptions) -> list[Size]:
 def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
     """Yield the results of each size, as plain data."""
     keep_memory()  # as in training
-    rates: dict[tuple[int, bool], float] = {}
     for size in sizes_of(options):
-        threads = threads_for(options.threads or "auto", size.hidden_size)
-        use_threads(threads)
+        use_threads(threads := threads_for(options.threads or "auto", size.hidden_size))
         steps = {name: Step(name, size) for name in options.models or []}
         times = take_turns(steps, options.seconds or 0, options.repeats)
         medians = {name: statistics.median(seconds) for name, seconds in times.items()}
@@ -138,10 +131,9 @@ def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
             found["characters_per_second"] = size.seq_len * size.batch_size / median
             if "stacked" in medians:
                 found["times_as_fast_as_stacked"] = medians["stacked"] / median
-            key = threads, name.endswith("_bf16")
-            rates[key] = rates.get(key) or product_rate(key[1], options.rate_size or 1)
             found["gflops"] = operations(name, size) / median / 1e9
-            found["share_of_rate"] = 1e9 * found["gflops"] / rates[key]
+            rate = product_rate(name.endswith("_bf16"), options.rate_size or 1, threads)
+            found["share_of_rate"] = 1e9 * found["gflops"] / rate
             if options.exactness:
                 found["gradient_error"] = gradient_error(name, size)
             if options.memory:
@@ -159,24 +151,18 @@ def measure_memory(name: str, size: Size, threads: int) -> dict[str, float]:
     before = peak_memory()
     for _ in range(3):
         step()
-    peak = peak_memory()
-    return {"step_mb": round((peak - before) / MB, 1), "peak_mb": round(peak / MB, 1)}
+    return {"step_mb": round((peak_memory() - before) / MB, 1), "peak_mb": round(peak_memory() / MB, 1)}
 
 
 def models_table(found: dict[str, Any]) -> list[str]:
     """Return the table of one size."""
     size = Size(*(found[field] for field in Size._fields))
     columns = {
-        "min_ms": ("min ms", ".2f"),
-        "median_ms": ("median", ".2f"),
-        "characters_per_second": ("char/s", ",.0f"),
-        "gflops": ("GFLOP/s", ".1f"),
-        "share_of_rate": ("of rate", ".1%"),
-        "times_as_fast_as_stacked": ("x stacked", ".2f"),
-        "step_mb": ("step MB", ",.0f"),
-        "peak_mb": ("peak MB", ",.0f"),
-        "gradient_error": ("grad. error", ".1e"),
-    }
+        "min_ms": ("min ms", ".2f"), "median_ms": ("median", ".2f"), "characters_per_second": ("char/s", ",.0f"),
+        "gflops": ("GFLOP/s", ".1f"), "share_of_rate": ("of rate", ".1%"),
+        "times_as_fast_as_stacked": ("x stacked", ".2f"), "step_mb": ("step MB", ",.0f"),
+        "peak_mb": ("peak MB", ",.0f"), "gradient_error": ("grad. error", ".1e"),
+    }  # fmt: skip
     rows = [[name, *map(measured.get, columns)] for name, measured in found["models"].items()]
     lines = table_lines({"model": "", **dict(columns.values())}, rows)
     return [f"{size}; {counted(found['threads'], 'threads')}", *lines]
@@ -191,8 +177,7 @@ AROUND = 100  # each is the median of this many
 def run_sampling(options: BenchmarkOptions) -> dict[str, Any]:
     """Return characters a second, and microseconds of single characters, as plain data."""
     size = sizes_of(options)[0]
-    threads = threads_for(options.threads or "auto", size.hidden_size)
-    use_threads(threads)
+    use_threads(threads := threads_for(options.threads or "auto", size.hidden_size))
     model = build("manual", size).eval().requires_grad_(False)
     rates = {str(streams): sampling_rate(model, size.vocab_size, streams, options.seconds or 0) for streams in STREAMS}
     ids = generated(model, 1)
@@ -210,7 +195,7 @@ def sampling_rate(model: LanguageModel, vocab_size: int, streams: int, seconds: 
         pass  # without what is loaded and allocated at first
     steps, started = 0, time.perf_counter()
     while (taken := time.perf_counter() - started) < seconds or not steps:
-        steps += sum(1 for _ in islice(texts, 10))
+        steps += len(list(islice(texts, 10)))
     return steps * streams / taken
 
 

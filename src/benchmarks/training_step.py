@@ -55,8 +55,7 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
         count = 0
 
         def on_train_batch_start(self, *_: Any) -> None:
-            """Stop the clock: the previous step has ended here. Start it again for the next one."""
-            now = time.perf_counter()
+            now = time.perf_counter()  # the previous step has ended here
             if self.started is not None and self.count % BLOCK != 1:
                 seconds["framework"].append(now - self.started)
             if self.count % BLOCK == 0:
@@ -65,8 +64,7 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
             self.started = time.perf_counter()
 
         def on_train_epoch_end(self, *_: Any) -> None:
-            """Leave out the time between two epochs, and a validation."""
-            self.started = None
+            self.started = None  # leaves out the time between two epochs, and a validation
 
         on_validation_start = on_train_epoch_end  # type: ignore[assignment]
 

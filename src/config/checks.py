@@ -10,13 +10,7 @@ from typing import Any
 
 from src.config.schema import Config, errors_in_values
 from src.data.corpus import EXTEND, errors_in_data
-from src.errors import nearest
 
-METRICS = tuple(
-    f"{stage}/{name}"
-    for stage in ("val", "train")
-    for name in ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
-)
 GATED = ("lstm", "gru")
 # Keys of the optimizer group that each optimizer has, beside lr and weight_decay.
 OPTIMIZER_KEYS = {
@@ -39,8 +33,8 @@ GOES_WITH: dict[str, tuple[str, Any]] = {
 
 def errors_in_config(config: Config) -> list[str]:
     """Return everything that is wrong with a composed configuration, one text an error."""
-    data = errors_in_data(config.data)
-    return [*errors_in_values(config), *_errors_in_names(config), *data, *_combinations(config), *errors_if_new(config)]
+    data, names = errors_in_data(config.data), _errors_in_name(config.name)
+    return [*errors_in_values(config), *names, *data, *_combinations(config), *errors_if_new(config)]
 
 
 def errors_if_new(config: Config) -> list[str]:
@@ -72,33 +66,19 @@ def resolve(config: Config) -> Config:
     return config
 
 
-def errors_in_name(name: str | None) -> Iterator[str]:
-    """Yield what is wrong with `name=`, the folder below `runs` that a run is put in."""
-    if name is None:
-        return
-    parts = name.split("/")
-    if "\0" in name or any(part in ("", ".", "..") or len(part.encode(errors="replace")) > 255 for part in parts):
+def _errors_in_name(name: str | None) -> Iterator[str]:
+    parts = [] if name is None else name.split("/")
+    if any("\0" in part or part in ("", ".", "..") or len(part.encode(errors="replace")) > 255 for part in parts):
         yield f"name={name!r}: expected the name of a folder inside of runs=, as my_run or group/my_run"
-
-
-def _errors_in_names(config: Config) -> Iterator[str]:
-    yield from errors_in_name(config.name)
-    monitor = config.checkpoint.monitor
-    if monitor not in (*METRICS, "train/loss"):
-        some = ", ".join(METRICS[:4])
-        yield f"checkpoint.monitor={monitor}: expected one of {some}, train/loss{nearest(monitor, METRICS)}"
 
 
 def _combinations(config: Config) -> Iterator[str]:
     """Yield what is wrong with keys that are each right by themselves."""
     model, optimizer, trainer = config.model, config.optimizer, config.trainer
     if model.name in GATED:
-        for key, why in (
-            ("nonlinearity", "its gates are sigmoid and tanh"),
-            ("single_bias", "its gates need both biases"),
-        ):
+        for key, why in {"nonlinearity": "are sigmoid and tanh", "single_bias": "need both biases"}.items():
             if value := getattr(model, key):
-                yield f"model.{key}={value} is not used by model={model.name}: {why}; leave it out"
+                yield f"model.{key}={value} is not used by model={model.name}: its gates {why}; leave it out"
     for key in ("betas", "eps", "momentum", "nesterov", "alpha"):
         if getattr(optimizer, key) is not None and key not in OPTIMIZER_KEYS.get(optimizer.name, (key,)):
             has = ", ".join(("lr", "weight_decay", *OPTIMIZER_KEYS[optimizer.name]))

@@ -57,11 +57,8 @@ def compose_and_run(
 ) -> None:
     """Compose `conf/<config_name>.yaml` with a command line, and run the task on the checked result.
 
-    Args:
-        config_name: the primary config; its schema is stored under the name that its defaults list gives.
-        schema: the dataclass of the whole configuration, which the task gets.
-        check: returns what is wrong with a composed configuration, one text an error.
-        run_jobs: runs the jobs of a sweep; None runs each of them.
+    `schema` is the dataclass of the whole configuration, which the task and `check` get; `run_jobs` runs the jobs of a
+    sweep (None: each of them).
 
     Raises:
         UserError: everything that is wrong, at once.

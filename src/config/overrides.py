@@ -10,6 +10,7 @@ import difflib
 import functools
 import re
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,7 @@ def errors_in_flags(flags: list[str]) -> list[str]:
 def split_literal(argument: str, schema: type = Config) -> tuple[str, str] | None:
     """Return key and value of an override whose value is literal, else None; a leading + is not part of the key.
 
-    A literal value is everything after the first `=`. Hydra's grammar refuses or changes commas, quotes, braces, `=`,
-    newlines, non-ASCII letters, `1e3`, `true` and leading blanks; a literal value is passed to it as a quoted string,
-    which it returns unchanged.
+    A literal value is everything after the first `=`, which Hydra's grammar would change or refuse (`1e3`, commas).
     """
     key, equals, value = argument.partition("=")
     key = key.lstrip("+")
@@ -126,11 +125,7 @@ def groups_for(schema: type, folders: Iterable[Path] = (CONF,)) -> dict[str, lis
 
 def keys(schema: type) -> list[str]:
     """Return every key of the schema, dotted, groups included: `data`, `data.seq_len`."""
-    return list(dict.fromkeys(key[:end] for key in key_table(schema) for end in (*_dots(key), len(key))))
-
-
-def _dots(key: str) -> list[int]:
-    return [i for i, letter in enumerate(key) if letter == "."]
+    return list(dict.fromkeys(one for key in key_table(schema) for one in accumulate(key.split("."), "{}.{}".format)))
 
 
 def without_null_groups(overrides: Iterable[str]) -> list[str]:
@@ -150,9 +145,9 @@ def errors_in_overrides(overrides: Iterable[str], schema: type, folders: Iterabl
 
 
 def _error(text: str, options: dict[str, list[str]], known: list[str], schema: type) -> str | None:
+    if text.startswith("~") and not text.startswith("~hydra"):
+        return f"{text}: nothing can be deleted; give the key another value ({text[1:].partition('=')[0]}=...)"
     if "=" not in text:
-        if text.startswith("~"):
-            return f"{text}: nothing can be deleted; give the key another value ({text.lstrip('~')}=...)"
         return f"{text}: expected key=value{nearest(text, [*known, *options])}"
     try:
         override = OverridesParser.create().parse_override(text)
@@ -160,8 +155,6 @@ def _error(text: str, options: dict[str, list[str]], known: list[str], schema: t
         reason = str(error).splitlines()[0]
         return f"{text}: Hydra cannot parse this value ({reason}); put it in quotes: 'key=\"...\"'"
     key = override.key_or_group
-    if override.is_delete() and not key.startswith("hydra"):
-        return f"{text}: nothing can be deleted; give the key another value ({key}=...)"
     if key == "hydra/launcher" and not override.is_delete():
         return error_in_launcher(str(override.value()))
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
@@ -221,21 +214,17 @@ def _free(schema: type) -> list[str]:
 
 def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> str:
     """Return the nearest right key; a right last part (`hidden_size`, `lr`) gets the whole key."""
-    leaf, every = key.rpartition(".")[2], list(dict.fromkeys([*known, *options]))
+    leaf = key.rpartition(".")[2]
     match = [one for one in known if one.rpartition(".")[2] == leaf]
-    if leaf != key and len(match) > 1:
-        match = [max(match, key=lambda one: _likeness(key, one))]
-    match = match or difflib.get_close_matches(key, every, n=2, cutoff=0.6)
-    if len(match) == 2 and _likeness(key, match[1]) < _likeness(key, match[0]):
+    if leaf != key:
+        match = difflib.get_close_matches(key, match, n=1, cutoff=0)
+    match = match or difflib.get_close_matches(key, dict.fromkeys([*known, *options]), n=2)
+    if len(match) == 2 and len({difflib.SequenceMatcher(None, one, key).ratio() for one in match}) == 2:
         match.pop()  # the second is named only if it is as near
     if not match:
         leaves = {one.rpartition(".")[2]: one for one in known}
         match = [leaves[like] for like in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
     return f"; did you mean {' or '.join(match[:3])}?" if match else f"; the groups are {', '.join(sorted(options))}"
-
-
-def _likeness(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, other, one).ratio()
 
 
 @functools.cache
@@ -270,6 +259,6 @@ def _error_in_group_value(key: str, value: Any, schema: type) -> str:
 def _type_in_words(about: Key) -> str:
     """Return the type of a key in plain words."""
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    lists = {"list[float]": "a list of numbers", "list[str]": "a list of names"}
-    text = names.get(about.type) or lists.get(str(about.type)) or str(about.type)
+    names |= {list[float]: "a list of numbers", list[str]: "a list of names"}
+    text = names.get(about.type, str(about.type))
     return f"{text} or null" if about.optional else text

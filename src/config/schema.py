@@ -17,47 +17,41 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from src.errors import UserError, nearest
 from src.files import absolute_path
 
 MISSING: Any = "???"  # OmegaConf's mark of a mandatory value
-# The ranges, by the words in which an error names them. NaN is in none; infinity only where no end is named.
-FROM_MINUS_1 = "at least -1"
-FROM_0 = "at least 0"
-COUNT = "at least 1"
-POSITIVE = "a number above 0"
-BELOW_1 = "0 <= x < 1"
-UP_TO_1 = "0 <= x <= 1"
-FRACTION = "0 < x <= 1"
-SEED = f"at least 0 and at most {2**64 - 1}"  # torch's generators take 64 bits
-WINDOWS = "a share, 0 < x <= 1, or a whole number of windows"
-WINDOWS_OR_OFF = "0 (off), a share up to 1, or a whole number of windows"
-THREADS = "auto or a number from 1 to 1024"
-DURATION = "HH:MM:SS or DD:HH:MM:SS"
-BETAS = "two numbers, 0 <= beta < 1"
-TEMPERATURES = "at least one number, each 0 or above"
-UP_TO_6 = "1 to 6"
-UP_TO_8 = "1 to 8"
-RANGES: dict[str, Callable[[Any], bool]] = {
-    FROM_MINUS_1: lambda x: -1 <= x < inf,
-    FROM_0: lambda x: 0 <= x < inf,
-    COUNT: lambda x: 1 <= x < inf,
-    POSITIVE: lambda x: 0 < x < inf,
-    BELOW_1: lambda x: 0 <= x < 1,
-    UP_TO_1: lambda x: 0 <= x <= 1,
-    FRACTION: lambda x: 0 < x <= 1,
-    SEED: lambda x: 0 <= x < 2**64,
-    WINDOWS: lambda x: 0 < x <= 1 or (1 < x < inf and x == int(x)),
-    WINDOWS_OR_OFF: lambda x: 0 <= x <= 1 or (1 < x < inf and x == int(x)),
-    THREADS: lambda x: str(x) == "auto" or (re.fullmatch(r"\d{1,4}", str(x)) is not None and 1 <= int(x) <= 1024),
-    DURATION: lambda x: re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", str(x)) is not None,
-    BETAS: lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x),
-    TEMPERATURES: lambda x: len(x) > 0 and all(0 <= one < inf for one in x),
-    UP_TO_6: lambda x: 1 <= x <= 6,
-    UP_TO_8: lambda x: 1 <= x <= 8,
-}
+
+
+class Range(NamedTuple):
+    """What a value must satisfy, and the words in which an error says so. NaN is in no range."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+FROM_MINUS_1 = Range("at least -1", lambda x: -1 <= x < inf)
+FROM_0 = Range("at least 0", lambda x: 0 <= x < inf)
+COUNT = Range("at least 1", lambda x: 1 <= x < inf)
+POSITIVE = Range("a number above 0", lambda x: 0 < x < inf)
+BELOW_1 = Range("0 <= x < 1", lambda x: 0 <= x < 1)
+UP_TO_1 = Range("0 <= x <= 1", lambda x: 0 <= x <= 1)
+FRACTION = Range("0 < x <= 1", lambda x: 0 < x <= 1)
+SEED = Range(f"at least 0 and at most {2**64 - 1}", lambda x: 0 <= x < 2**64)  # torch's generators take 64 bits
+WHOLE = "or a whole number of windows"
+WINDOWS = Range(f"a share, 0 < x <= 1, {WHOLE}", lambda x: 0 < x <= 1 or (1 < x < inf and x == int(x)))
+WINDOWS_OR_OFF = Range(f"0 (off), a share up to 1, {WHOLE}", lambda x: x == 0 or WINDOWS.holds(x))
+THREADS = Range("auto or a number from 1 to 1024", lambda x: x == "auto" or x in map(str, range(1, 1025)))
+DURATION = Range("HH:MM:SS or DD:HH:MM:SS", lambda x: re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", x) is not None)
+BETAS = Range("two numbers, 0 <= beta < 1", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x))
+TEMPERATURES = Range("at least one number, each 0 or above", lambda x: x != [] and all(0 <= one < inf for one in x))
+UP_TO_6 = Range("1 to 6", lambda x: 1 <= x <= 6)
+UP_TO_8 = Range("1 to 8", lambda x: 1 <= x <= 8)
+MEASURES = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
+METRICS = (*(f"{stage}/{name}" for stage in ("val", "train") for name in MEASURES), "train/loss")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64")
 
 T = TypeVar("T")
@@ -70,7 +64,7 @@ class Key:
     type: Any
     optional: bool  # null is a value
     choices: tuple[str, ...] | None = None
-    range: str | None = None  # one of RANGES
+    range: Range | None = None
     affects_result: bool = True  # it can change what a run computes
     may_change: bool = False  # in a resumed run
     literal: bool = False  # its text is taken exactly as typed, outside of Hydra's grammar
@@ -173,10 +167,7 @@ class TrainerConfig:
     devices: int = field(default=1, metadata=about(range=COUNT))
     num_nodes: int = field(default=1, metadata=about(range=COUNT))
     strategy: str = field(default="auto", metadata=about(choices=("auto", "ddp")))
-    precision: str = field(
-        default="32-true",
-        metadata=about(choices=PRECISIONS),
-    )
+    precision: str = field(default="32-true", metadata=about(choices=PRECISIONS))
     threads: str = field(default="auto", metadata=about(range=THREADS, may_change=True))
     max_epochs: int = field(default=10, metadata=about(range=COUNT, may_change=True))
     max_steps: int = field(default=-1, metadata=about(range=FROM_MINUS_1, may_change=True))
@@ -208,7 +199,7 @@ class TrainerConfig:
             windows = max(1, min(windows, share))
         if 1 < self.val_check_interval > windows:
             every = f"trainer.val_check_interval={self.val_check_interval:g}"
-            raise UserError(f"{every}: an epoch has {windows} windows; expected at most as many, or {WINDOWS}")
+            raise UserError(f"{every}: an epoch has {windows} windows; expected at most as many, or {WINDOWS.text}")
         return windows
 
     def run_steps(self, steps_an_epoch: int) -> int:
@@ -275,7 +266,7 @@ class CheckpointConfig:
     every_n_minutes: float | None = field(
         default=None, metadata=about(range=POSITIVE, affects_result=False, may_change=True)
     )
-    monitor: str = "val/cross_entropy"
+    monitor: str = field(default="val/cross_entropy", metadata=about(choices=METRICS))
     mode: str | None = field(default=None, metadata=about(choices=("min", "max")))
 
 
@@ -360,31 +351,21 @@ def _keys(schema: type, prefix: str, inherited: Mapping[str, Any]) -> Iterator[t
 def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:
     """Yield every value that is not among its key's choices or not in its range, one text an error."""
     for key, about in key_table(schema).items():
-        value = value_of(config, key)
-        if value is None:
+        if (value := attrgetter(key)(config)) is None:
             continue
         if about.choices is not None and str(value) not in about.choices:
             yield f"{key}={value}: expected one of {', '.join(about.choices)}{nearest(str(value), about.choices)}"
-        if about.range is not None and not RANGES[about.range](value):
-            yield f"{key}={value}: expected {about.range}{', or null' if about.optional else ''}"
+        if about.range is not None and not about.range.holds(value):
+            yield f"{key}={value}: expected {about.range.text}{', or null' if about.optional else ''}"
 
 
 # -- between dataclasses and plain data -------------------------------------------------------------------------------
 
 
-def value_of(config: Any, key: str) -> Any:
-    """Return the value of a dotted key."""
-    for part in key.split("."):
-        config = getattr(config, part)
-    return config
-
-
 def set_value(config: Any, key: str, value: Any) -> None:
     """Set a dotted key."""
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        config = getattr(config, parent)
-    setattr(config, leaf, value)
+    parent, _, leaf = key.rpartition(".")
+    setattr(attrgetter(parent)(config) if parent else config, leaf, value)
 
 
 def to_plain(config: Any) -> dict[str, Any]:

@@ -69,13 +69,10 @@ class PairSplit(TextSplit):
         return len(self.ids)
 
 
-Split = TextSplit | LineSplit | PairSplit
-
-
-class Splits(dict[str, Split]):
+class Splits(dict[str, TextSplit]):
     """The splits of a corpus by name; one that it does not have is a DataError with the names of all."""
 
-    def __missing__(self, name: str) -> Split:
+    def __missing__(self, name: str) -> TextSplit:
         raise DataError(f"this corpus has no split {name!r}; it has {', '.join(self)}")
 
 
@@ -149,25 +146,20 @@ class LinePlan:
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
         self.random, self.seed = offset == "random", seed
         windows = -(-split.lengths // seq_len)
-        self.sizes = np.unique(windows).tolist()
-        self.groups = [np.flatnonzero(windows == size) for size in self.sizes]
-        self.count = sum(
-            size * -(-len(group) // batch_size) for group, size in zip(self.groups, self.sizes, strict=True)
-        )
+        self.groups = {size: np.flatnonzero(windows == size) for size in np.unique(windows).tolist()}
+        self.count = sum(size * -(-len(group) // batch_size) for size, group in self.groups.items())
         self.drawn: tuple[int, list[tuple[np.ndarray, int]]] | None = None  # an epoch and its windows
 
     def windows(self, epoch: int) -> list[tuple[np.ndarray, int]]:
         """Return of each window of an epoch its items, and how many windows of the same items are before it."""
         if self.drawn is None or self.drawn[0] != epoch:
-            groups, generator = self.groups, np.random.default_rng((self.seed, epoch))
-            if self.random:
-                groups = [generator.permutation(group) for group in groups]
-            batches = [
-                (group[start : start + self.batch_size], size)
-                for group, size in zip(groups, self.sizes, strict=True)
-                for start in range(0, len(group), self.batch_size)
-            ]
-            order = generator.permutation(len(batches)) if self.random else range(len(batches))
+            generator = np.random.default_rng((self.seed, epoch))
+            mixed = generator.permutation if self.random else np.asarray
+            batches = []
+            for size, group in self.groups.items():
+                items = mixed(group)
+                batches += [(items[at : at + self.batch_size], size) for at in range(0, len(items), self.batch_size)]
+            order = mixed(np.arange(len(batches)))
             self.drawn = (epoch, [(batches[at][0], part) for at in order for part in range(batches[at][1])])
         return self.drawn[1]
 
@@ -187,20 +179,19 @@ class PairPlan:
 
     count, dropped, fresh = 1, 0, True
 
-    def __init__(self, split: PairSplit) -> None:
+    def __init__(self, split: PairSplit, *_: Any) -> None:
         self.split = split
 
     def cut(self, epoch: int, index: int, columns: slice) -> Cut:
         return self.split.ids[:, None].astype(np.int64), self.split.targets[:, None].astype(np.int64), True
 
 
-def plan(split: Split, seq_len: int, batch_size: int, offset: str, seed: int) -> StreamPlan | LinePlan | PairPlan:
-    """Return the plan for this kind of split."""
-    if isinstance(split, PairSplit):
-        return PairPlan(split)
-    if isinstance(split, LineSplit):
-        return LinePlan(split, seq_len, batch_size, offset, seed)
-    return StreamPlan(split, seq_len, batch_size, offset, seed)
+PLANS: dict[type[TextSplit], Any] = {TextSplit: StreamPlan, LineSplit: LinePlan, PairSplit: PairPlan}
+
+
+def plan(split: TextSplit, *options: Any) -> StreamPlan | LinePlan | PairPlan:
+    """Return the plan for this kind of split; `options`: seq_len, batch_size, offset, seed."""
+    return PLANS[type(split)](split, *options)
 
 
 class Window(NamedTuple):
@@ -224,7 +215,7 @@ class Windows:
 
     def __init__(
         self,
-        split: Split,
+        split: TextSplit,
         seq_len: int,
         batch_size: int,
         *,
@@ -289,7 +280,7 @@ class Windows:
         self.epoch, self.position, self.restored = int(state["epoch"]), int(state["position"]), True
 
 
-def evaluation_windows(split: Split, seq_len: int, streams: int = 1) -> Windows:
+def evaluation_windows(split: TextSplit, seq_len: int, streams: int = 1) -> Windows:
     """Return the transitions of a split in at most `streams` columns, from a zero state; one stream drops none."""
     streams, seq_len = (max(1, min(size, split.transitions)) for size in (streams, seq_len))
     return Windows(split, seq_len, streams, reset="epoch")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
+import platform
 import sys
 import time
 import zipfile
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,7 @@ SETTLED_NS = 2_000_000_000  # a file changed this recently may change again with
 RETRIES = 2  # of a download that fails; pooch waits 1 s, then 2 s
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(NamedTuple):
     """A corpus: one file and its standard split, or (split None) one file for each of train, val and test."""
 
     files: tuple[str, ...]  # paths in registry.txt; of a zip the file of its name is read
@@ -70,8 +69,7 @@ USED_BY: dict[str, tuple[str, ...]] = {  # key -> the corpora that use it
 EXTEND = "data.unknown=extend adds to the vocabulary of init_from=RUN; without it use data.unknown=map or error"
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """A line of registry.txt: path below data.root or the cache, checksum, address."""
 
     path: str
@@ -83,11 +81,11 @@ class File:
         cached = text_reader.cache_folder() / "corpora" / self.path
         return [user_path(root) / self.path, cached] if root else [cached]
 
-    def found(self, root: str | None) -> Path | None:
-        return next((place for place in self.places(root) if os.path.isfile(place)), None)
-
-    def download(self) -> Path:
-        """Download the file into the cache, where it appears only if it is complete and has its checksum."""
+    def fetch(self, root: str | None) -> Path:
+        """Return where the file is, after a download into the cache if it is nowhere: complete, or not there."""
+        for place in self.places(root):
+            if os.path.isfile(place):
+                return place
         import pooch  # type: ignore[import-untyped]  # here, because its import takes 0.3 s
 
         folder, known = text_reader.cache_folder() / "corpora", {self.path: self.sha256}
@@ -96,13 +94,13 @@ class File:
 
     def source(self, root: str | None) -> Source:
         """Return the file, downloaded if necessary, its checksum left to its reader; a zip is checked and unpacked."""
-        path, cached = self.found(root), self.places(root)[-1]
         if not self.path.endswith(".zip"):
-            path = path or self.download()
+            path = self.fetch(root)
             return Source(str(path), path, sha256=self.sha256, address=self.address)
+        cached = self.places(root)[-1]
         unpacked = cached.parent / self.sha256[:16] / cached.stem
         if not unpacked.is_file():
-            archive = path or self.download()
+            archive = self.fetch(root)
             check([Source(str(archive), sha256=self.sha256)], [hashlib.sha256(archive.read_bytes()).hexdigest()])
             unpacked.parent.mkdir(parents=True, exist_ok=True)
             with zipfile.ZipFile(archive) as opened:
@@ -128,7 +126,8 @@ def sources(name: str, root: str | None) -> list[Source]:
         raise
     except (OSError, ValueError) as error:  # of requests or the disk; of pooch: another checksum
         way = "download {0.address} (sha256 {0.sha256}) by hand and put it at {1}"
-        by_hand = [way.format(file, file.places(root)[0]) for file in files if not file.found(root)]
+        missing = [file for file in files if not any(map(os.path.isfile, file.places(root)))]
+        by_hand = [way.format(file, file.places(root)[0]) for file in missing]
         reason = "no connection" if type(error).__name__ in ("ConnectionError", "ConnectTimeout") else error
         raise DataError("\n".join([f"data={name} cannot be downloaded ({reason})", *by_hand])) from error
 
@@ -164,10 +163,8 @@ def errors_in_data(config: DataConfig) -> Iterator[str]:
         elif config.test_path and len(shares) == 3:
             yield f"data.split={config.split}: with data.test_path the third share is not used; give two shares"
     if name == "hello":
-        empty = [key for key in ("input", "target", "symbols") if getattr(config, key) == ""]
-        yield from (f"data.{key} is empty: expected a text, or leave it out" for key in empty)
         inputs, target, symbols = pair_of(config)
-        if len(inputs) != len(target):
+        if len(inputs) != len(target) or not inputs:
             lengths = f"{len(inputs)} characters and data.target={target} has {len(target)}"
             yield f"data.input={inputs} has {lengths}; each step needs one target"
         if len(set(symbols)) != len(symbols):
@@ -178,7 +175,9 @@ def errors_in_data(config: DataConfig) -> Iterator[str]:
 
 def pair_of(config: DataConfig) -> tuple[str, str, str]:
     """Return input, target and symbols of data=hello; the defaults are the tutorial's."""
-    return config.input or "hello", config.target or "ohlol", config.symbols or "ehlo"
+    given = ((config.input, "hello"), (config.target, "ohlol"), (config.symbols, "ehlo"))
+    inputs, target, symbols = (default if value is None else value for value, default in given)
+    return inputs, target, symbols
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +192,7 @@ class Corpus:
     notes: tuple[str, ...] = ()  # what a user should know at the start, one line each
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Files that are read as one text, cut into splits by `shares`."""
 
     names: tuple[str, ...]
@@ -254,7 +252,7 @@ def _key(config: DataConfig, parts: list[Part], digests: list[str], vocabulary: 
         "published": config.name if config.name in CORPORA and CORPORA[config.name].alphabet else None,
         "vocabulary": vocabulary.to_plain() if vocabulary else None,
     }
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+    return text_reader.hash_of(content)
 
 
 def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: Vocabulary | None) -> Corpus:
@@ -352,7 +350,7 @@ def _missing(
     lacks = vocabulary.table == (-1 if vocabulary.unknown_id is None else vocabulary.unknown_id)
     offsets, codes, length = [], [], 0
     for piece in symbols:
-        array = np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece
+        array = text_reader.codes_in(piece)
         at = np.flatnonzero(lacks[array])
         offsets.append(at + length)
         codes.append(array[at].astype(np.uint32))
@@ -416,10 +414,8 @@ def _corpus(config: DataConfig, key: str, ids: np.ndarray, facts: Facts, parts: 
         "unknown": config.unknown,
         "mapped": facts["mapped"],
     }
-    if config.name == "ptb":
-        record["convention"] = config.convention
-    if config.name == "pydoc":
-        record["python"] = ".".join(map(str, sys.version_info[:3]))
+    own_entries = {"ptb": {"convention": config.convention}, "pydoc": {"python": platform.python_version()}}
+    record |= own_entries.get(config.name, {})
     if is_list(config):
         record["split_seed"] = config.split_seed
         record["items"] = {name: len(split.starts) for name, split in splits.items() if isinstance(split, LineSplit)}
@@ -429,14 +425,12 @@ def _corpus(config: DataConfig, key: str, ids: np.ndarray, facts: Facts, parts: 
 def _open_pair(config: DataConfig, vocabulary: Vocabulary | None) -> Corpus:
     """Return the tutorial's one sequence: an input, the target of each step, and the vocabulary in the order given."""
     word, target, symbols = pair_of(config)
-    if vocabulary is None:
-        vocabulary = Vocabulary.of(symbols)
-    elif config.unknown == "extend":
+    vocabulary = vocabulary or Vocabulary.of(symbols)
+    if config.unknown == "extend":
         vocabulary = vocabulary.extend(word + target)
     elif config.unknown == "map":
         vocabulary = vocabulary.with_unknown()
     inputs, targets = (vocabulary.encode(text).astype(np.int64) for text in (word, target))
-    plain = json.dumps([word, target, vocabulary.to_plain()]).encode()
     record = {"input": word, "target": target, "symbols": symbols, "characters": {"train": len(word)}}
     splits = Splits(train=PairSplit("train", inputs, targets))
-    return Corpus("hello", vocabulary, splits, record, hashlib.sha256(plain).hexdigest()[:32])
+    return Corpus("hello", vocabulary, splits, record, text_reader.hash_of([word, target, vocabulary.to_plain()]))

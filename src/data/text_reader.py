@@ -89,6 +89,11 @@ def find(path: str, key: str = "path") -> list[Source]:
     return [Source(str(file), file) for file in sorted(files)]
 
 
+def codes_in(piece: Piece) -> np.ndarray:
+    """Return the codes (length,) of a piece."""
+    return np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece
+
+
 def pieces(
     sources: list[Source],
     config: DataConfig,
@@ -115,11 +120,11 @@ def pieces(
 
 def _without_leading_blanks(blocks: Iterable[bytes], counts: Counter[str]) -> Iterator[bytes]:
     """Yield the blocks of one file without one blank at the start of each line."""
-    line_start = True
+    before = b"\n"  # the last byte of the block before
     for block in blocks:
-        stripped = (block[1:] if line_start and block.startswith(b" ") else block).replace(b"\n ", b"\n")
+        stripped = (before + block).replace(b"\n ", b"\n")[1:]
         counts["leading_blanks"] += len(block) - len(stripped)
-        line_start = block.endswith(b"\n")
+        before = block[-1:]
         yield stripped
 
 
@@ -187,25 +192,18 @@ class Scan:
 
 def scan(sources: list[Source], config: DataConfig, keep: Callable[[bytes], None] | None = None) -> Scan:
     """Read all sources once; `keep` is called with each piece of the clean text as bytes (characters: as UTF-8)."""
-    found = Scan([], [0] * len(sources))
-    hashes = [hashlib.sha256() for _ in sources]
-    seen, seen_bytes = np.zeros(0x110000, bool), b""
+    found, hashes, seen = Scan([], [0] * len(sources)), [hashlib.sha256() for _ in sources], np.zeros(0x110000, bool)
 
     def raw(index: int, block: bytes) -> None:
         hashes[index].update(block)
         found.sizes[index] += len(block)
 
     for piece in pieces(sources, config, found.counts, raw):
-        if isinstance(piece, bytes):  # bytes.translate is a C loop at a gigabyte a second
-            new = {code: piece.index(code) for code in set(piece.translate(None, seen_bytes))}
-        else:
-            unseen = np.flatnonzero(~seen[piece])
-            codes, where = np.unique(piece[unseen], return_index=True)
-            new = dict(zip(codes.tolist(), unseen[where].tolist(), strict=True))
-        if new:
-            found.first |= {code: found.length + at for code, at in new.items()}
-            seen[list(new)] = True
-            seen_bytes = bytes(code for code in found.first if code < 256)
+        array = codes_in(piece)
+        unseen = np.flatnonzero(~seen.take(array))
+        codes, where = np.unique(array[unseen], return_index=True)
+        found.first |= zip(codes.tolist(), (found.length + unseen[where]).tolist(), strict=True)
+        seen[codes] = True
         found.length += len(piece)
         if keep:
             keep(piece if isinstance(piece, bytes) else piece.tobytes().decode("utf-32-le").encode())
@@ -235,25 +233,26 @@ def write_cached(path: Path, value: Any) -> None:
         write_json(path, value, indent=None)
 
 
+def hash_of(value: Any) -> str:
+    """Return the first 32 hexadecimal digits of the sha256 of plain data."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
+
+
+def digests_file(stamps: list[list[Any]]) -> Path:
+    """Return the file of the cache with the checksums of files that have these stamps."""
+    return cache_folder() / "remembered" / f"{hash_of(stamps)}.json"
+
+
 def ids_file(key: str) -> Path:
     """Return the file of the cache with the ids of a key."""
     return cache_folder() / "encoded" / key[:2] / f"{key}.ids"
 
 
-def digests_file(stamps: list[list[Any]]) -> Path:
-    """Return the file of the cache with the checksums of files that have these stamps."""
-    return cache_folder() / "remembered" / f"{hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]}.json"
-
-
 def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary) -> None:
     """Write the ids of all pieces; those of characters without a symbol, which are in no split, are 0."""
     table = np.maximum(vocabulary.table, 0).astype(vocabulary.dtype)
-    byte_table = table[:256].tobytes() if table.dtype == np.uint8 else b""
     for piece in pieces:
-        if isinstance(piece, bytes) and byte_table:
-            stream.write(piece.translate(byte_table))
-        else:
-            stream.write(table[np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece].data)
+        stream.write(table.take(codes_in(piece)).data)
 
 
 def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,8 @@ from torch import Tensor
 from src.config.schema import DiagnosticConfig
 from src.data.batching import Window, Windows, evaluation_windows
 from src.diagnostics.drawing import png
-from src.diagnostics.tensorboard import RunTensorBoard, write_scalars, writers
-from src.models.language_model import LanguageModel, Outcome, State, window_loss
+from src.diagnostics.tensorboard import writers
+from src.models.language_model import LanguageModel, State, WindowLoss, window_loss
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +39,12 @@ class EvalView:
         self.model: LanguageModel = module.model
         self.data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.split = "val" if "val" in self.data.corpus.splits else "train"
+        self.writers = writers(trainer)  # the loggers that write for TensorBoard
         self.symbols: tuple[str, ...] = self.data.corpus.vocabulary.symbols  # by id
-
-    @property
-    def writers(self) -> list[RunTensorBoard]:
-        """The loggers of the run that write for TensorBoard."""
-        return writers(self.trainer)
-
-    def scalars(self, values: Mapping[str, float]) -> None:
-        """Write a point of each curve to every logger."""
-        write_scalars(self.trainer, values, self.step)
 
     def windows(self) -> Windows:
         """Return new windows of the split, as a validation (else training) reads them."""
-        windows: Windows = self.data.val_windows() or self.data.windows()
-        return windows
+        return self.data.val_windows() or self.data.windows()
 
     def passage(self, length: int) -> list[Window]:
         """Return the first `length` characters of the split as windows of one column; of a list item by item."""
@@ -67,12 +58,12 @@ class EvalView:
                 break
         return found
 
-    def read(self, window: Window, state: State) -> tuple[Outcome, State]:
+    def read(self, window: Window, state: State) -> tuple[WindowLoss, State]:
         """Run a window in the precision of training; return what came out and the state after it."""
         inputs, targets = window.inputs.to(self.module.device), window.targets.to(self.module.device)
         with self.trainer.precision_plugin.forward_context():
             logits, state = self.model(inputs, state)
-        return Outcome(targets, logits, window_loss(logits, targets, "mean")), state
+        return window_loss(logits, targets, "mean"), state
 
     def readings(self, most: int, carry: bool = True) -> list[Reading]:
         """Read the validation's first windows, about `most` characters, from a carried state or always from zeros."""
@@ -81,8 +72,8 @@ class EvalView:
         count = int(limit * len(windows)) if isinstance(limit, float) else limit
         for index in range(min(count or len(windows), len(windows))):
             window = windows.window(0, index)
-            outcome, state = self.read(window, state if carry and not window.starts else None)
-            found.append(Reading(window.targets, outcome.logits.argmax(-1).cpu(), outcome.loss.losses.cpu()))
+            loss, state = self.read(window, state if carry and not window.starts else None)
+            found.append(Reading(window.targets, loss.logits.argmax(-1).cpu(), loss.losses.cpu()))
             characters += window.targets.numel()
             if characters >= most:
                 break
@@ -136,10 +127,9 @@ class Diagnostic:
 class Diagnostics(Callback):
     """Lets each diagnostic look at the run at its moments.
 
-    A moment is step 0, each validation (the end of an epoch if there is none) and the end; or, if `every_n_steps` is
-    given, each multiple of it and the end. Diagnostics draw at validations 1, 4, 16, 64, ... and at the end, so that
-    figures take no larger share of a long run than of a short one; with `every_n_steps` at every moment. These moments
-    depend only on counts that are in the checkpoint. Of several processes only the first one looks: no collective call.
+    A moment is step 0, each validation (the end of an epoch if there is none) and the end; or each multiple of
+    `every_n_steps` and the end. They draw at validations 1, 4, 16, ... and at the end, since figures cost time; with
+    `every_n_steps` at every moment. Of several processes only the first one looks: no collective call.
     """
 
     state_key = "diagnostics"
@@ -153,12 +143,11 @@ class Diagnostics(Callback):
         self.active = [part for part in self.parts if trainer.is_global_zero and part.applies_to(view)]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The moment before the first step; a resumed run has had it."""
         skipped = [f"callbacks.{part.name}" for part in self.parts if part not in self.active]
         if skipped and trainer.is_global_zero:
             model = type(EvalView(trainer, pl_module).model.recurrence).__name__
             log.info("%s: not applicable to %s: skipped", ", ".join(skipped), model)
-        for part in self.active if trainer.global_step == 0 else []:
+        for part in self.active if trainer.global_step == 0 else []:  # a resumed run has had it
             if part.every_n_steps is None:
                 self._moment(part, trainer, pl_module, part.draws_at_start)
 
@@ -176,8 +165,7 @@ class Diagnostics(Callback):
                 self._moment(part, trainer, pl_module, is_power_of_four(part.validations) and not again)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The end of an epoch counts as a validation if there is nothing to validate on."""
-        if EvalView(trainer, pl_module).split == "train":
+        if EvalView(trainer, pl_module).split == "train":  # nothing to validate on
             self.on_validation_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -193,16 +181,13 @@ class Diagnostics(Callback):
                 part.look(view)
             if draws:
                 part.drawn_at = view.step
-                for tag, figure in part.draw(view).items():
-                    self._write(view, tag, png(figure))
-
-    def _write(self, view: EvalView, tag: str, picture: bytes) -> None:
-        for writer in view.writers:
-            writer.image(tag, picture, view.step)
-        if self.save_figures:
-            folder = Path(view.trainer.default_root_dir) / "figures"
-            folder.mkdir(exist_ok=True)
-            (folder / f"{tag.replace('/', '_')}_{view.step:06d}.png").write_bytes(picture)
+                for tag, picture in ((tag, png(figure)) for tag, figure in part.draw(view).items()):
+                    for writer in view.writers:
+                        writer.image(tag, picture, view.step)
+                    if self.save_figures:
+                        folder = Path(trainer.default_root_dir) / "figures"
+                        folder.mkdir(exist_ok=True)
+                        (folder / f"{tag.replace('/', '_')}_{view.step:06d}.png").write_bytes(picture)
 
     def state_dict(self) -> dict[str, Any]:
         return {part.name: part.state_dict() for part in self.parts}

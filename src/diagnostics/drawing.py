@@ -1,8 +1,7 @@
 """What the figures share: a page of axes, heat maps, and how a character of any text is written on a figure.
 
-A figure is 800 pixels wide and made without pyplot, so nothing keeps it alive once its PNG is taken. matplotlib is
-imported when the first figure is drawn. Colours can be told apart by colour-blind readers. A network that has diverged
-is drawn too: what is not finite is left out, and no limit of an axis is taken from it.
+A figure is 800 pixels wide and made without pyplot, which would keep it alive. matplotlib is imported at first use.
+Colours suit colour-blind readers. What is not finite (of a network that has diverged) is left out.
 """
 
 from __future__ import annotations

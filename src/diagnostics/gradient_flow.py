@@ -34,11 +34,7 @@ MOST_POINTS = 128  # columns of the heat map; beyond it every other point is dro
 
 
 class PlainRecurrence:
-    """A copy on the CPU of a recurrence with a single z_t per layer and step, in single precision at least.
-
-    Raises:
-        TypeError: a recurrence with other equations than cell, stacked and manual have (a gated one, say).
-    """
+    """A CPU copy of a recurrence with a single z_t per layer and step; TypeError for others (a gated one, say)."""
 
     def __init__(self, recurrence: nn.Module) -> None:
         self.layers = [Layer(*(widened(part) for part in layer)) for layer in read_layers(recurrence)]
@@ -49,8 +45,7 @@ class PlainRecurrence:
 
         inputs (time, batch) ids; state (num_layers, batch, hidden), zeros if None.
         """
-        z: list[Tensor] = []
-        h: list[Tensor] = []
+        z, h = [], []  # type: list[Tensor], list[Tensor]
         for layer, (U, W, b) in enumerate(self.layers):
             h_t = U.new_zeros(inputs.shape[1], len(W)) if state is None else state[layer].to(W)
             steps = []
@@ -79,8 +74,8 @@ def window_deltas(
 ) -> list[Tensor]:
     """Return delta_t = dL/dz_t of every layer, (time, batch, hidden) each, for one window (time, batch).
 
-    Each stream has a loss of its own: that of the last step, L = L_T, if `last_alone`, else L = L_1 + ... + L_T.
-    A step without a target adds nothing. No gradient of the model is touched.
+    Each stream has a loss of its own: L = L_T if `last_alone`, else L = L_1 + ... + L_T. A step without a target adds
+    nothing. No gradient of the model is touched.
     """
     with torch.enable_grad():
         recurrence = PlainRecurrence(model.recurrence)
@@ -102,8 +97,7 @@ def sizes(deltas: Sequence[Tensor]) -> Tensor:
 def verdict(curve: Tensor) -> tuple[str, int] | None:
     """Judge |dL_T/dz_(T-k)| by lag k (time,): `exploding` or `vanishing`, and from which lag on.
 
-    Exploding: not finite, or over EXPLODED times that at lag 0 (if anything arrives there). Vanishing: below VANISHED
-    of that at lag 0 from there to the end of the window.
+    Exploding: not finite, or over EXPLODED times that at lag 0. Vanishing: below VANISHED of it up to the window's end.
     """
     beyond = (~torch.isfinite(curve) | ((curve > EXPLODED * curve[0]) & (curve[0] > 0))).nonzero()
     if len(beyond):
@@ -115,12 +109,9 @@ def verdict(curve: Tensor) -> tuple[str, int] | None:
 
 def verdicts(lags: Tensor) -> dict[str, str]:
     """Return a sentence by kind of verdict, for the first layer of (layers, time) that has it."""
-    found: dict[str, str] = {}
-    for layer, curve in enumerate(lags):
-        kind, lag = verdict(curve) or ("", 0)
-        if kind:
-            found.setdefault(kind, SENTENCES[kind].format(layer=layer, lag=lag, vanished=VANISHED, exploded=EXPLODED))
-    return found
+    judged = [(*found, layer) for layer, curve in enumerate(lags) if (found := verdict(curve))]
+    words = {"vanished": VANISHED, "exploded": EXPLODED}
+    return {kind: SENTENCES[kind].format(layer=layer, lag=lag, **words) for kind, lag, layer in reversed(judged)}
 
 
 class GradientFlow(Diagnostic):

@@ -21,7 +21,6 @@ class ProfilerCallback(Callback):
         self.profiler: torch.profiler.profile | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Start when the caches are warm, or at once in a run too short for that."""
         first = min(self.warm_up, max(0, trainer.estimated_stepping_batches - self.steps))
         if self.profiler is None and trainer.global_step == first and trainer.is_global_zero:
             self.profiler = torch.profiler.profile()
@@ -30,7 +29,6 @@ class ProfilerCallback(Callback):
             self.on_train_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what was recorded and log where it is."""
         if self.profiler is not None and not self.path.exists():
             self.profiler.stop()
             self.profiler.export_chrome_trace(str(self.path))

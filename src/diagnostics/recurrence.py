@@ -13,6 +13,7 @@ from src.config.schema import DiagnosticConfig
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView
 from src.diagnostics.gradient_flow import PlainRecurrence, plain, widened
+from src.diagnostics.tensorboard import write_scalars
 from src.models.gated import Gated
 from src.models.language_model import State
 
@@ -38,9 +39,8 @@ def spectrum(W: Tensor) -> list[Tensor]:
 def spectral_radius(W: Tensor) -> float:
     """Return the largest modulus of an eigenvalue of W, NaN if W is not finite; Gelfand: rho = lim |W^k|^(1/k).
 
-    With the ratio |W^256| / |W^128| = rho^128 the constant in front of rho^k cancels: right to about 1e-3, to the last
-    digits if W is orthogonal, up to 0.5 % too large if two eigenvectors fall together. For hidden = 512 this is a tenth
-    of what the eigenvalues cost.
+    In the ratio |W^256| / |W^128| = rho^128 the constant in front of rho^k cancels: right to about 1e-3 (5e-3 if two
+    eigenvectors fall together). For hidden = 512 this is a tenth of what the eigenvalues cost.
     """
     A = widened(W)
     before = log_norm = 0.0  # log |W^k|, kept apart: W^256 itself would overflow
@@ -61,8 +61,7 @@ def saturated(hidden: Tensor) -> Tensor:
 class RecurrentScalars(Diagnostic):
     """Write `recurrent/spectral_radius/layer_<l>` and `recurrent/saturated/layer_<l>`, early signs of trouble.
 
-    Saturation is that of the state which the last window of training left behind, all streams; before the first one
-    that which a window of the evaluation leaves. A gated model has saturation alone, see `RecurrentMatrix`.
+    Saturation is that of the state after the last window of training (before it, of evaluation), all streams.
     """
 
     name = "recurrent_scalars"
@@ -75,7 +74,8 @@ class RecurrentScalars(Diagnostic):
             _, state = view.read(view.windows().window(0, 0), None)
         shares = saturated(state[0] if isinstance(state, tuple) else state).tolist()  # the LSTM's h, not its c
         for name, values in (("spectral_radius", radii), ("saturated", shares)):
-            view.scalars({f"recurrent/{name}/layer_{layer}": value for layer, value in enumerate(values)})
+            points = {f"recurrent/{name}/layer_{layer}": value for layer, value in enumerate(values)}
+            write_scalars(view.trainer, points, view.step)
 
 
 class RecurrentMatrix(Diagnostic):
@@ -90,8 +90,7 @@ class RecurrentMatrix(Diagnostic):
         self.first: list[list[Tensor]] = []  # per layer: eigenvalues, singular values
 
     def applies_to(self, view: EvalView) -> bool:
-        """A gated cell has a W per gate, and a signal is multiplied by no power of any of them."""
-        return plain(view) is not None
+        return plain(view) is not None  # a gated cell has a W per gate, and multiplies by no power of any of them
 
     def draw(self, view: EvalView) -> dict[str, Any]:
         now = [spectrum(layer.W) for layer in PlainRecurrence(view.model.recurrence).layers]
@@ -103,8 +102,8 @@ def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[
     """Draw the `spectrum` of each layer's W, in grey that at the start: eigenvalues, unit circle, singular values."""
     rows = drawing.in_rows(len(now))
     pairs = [count for count in rows for _ in range(2)]
-    title = f"The recurrent matrix W, after {step:,} steps"
-    figure, grid = drawing.page(title, 3 + 2.5 * len(rows), pairs, [1.9, 1.0] * len(rows))
+    heights = 3 + 2.5 * len(rows), pairs, [1.9, 1.0] * len(rows)
+    figure, grid = drawing.page(f"The recurrent matrix W, after {step:,} steps", *heights)
     circles, spectra = ([axes for row in grid[half::2] for axes in row] for half in (0, 1))
     angles = torch.linspace(0, 2 * math.pi, 200)
     for layer, (plane, sigma_axes) in enumerate(zip(circles, spectra, strict=True)):
@@ -131,7 +130,6 @@ class InputVectors(Diagnostic):
     name = "input_vectors"
 
     def applies_to(self, view: EvalView) -> bool:
-        """A recurrence of the user's own need not have a U."""
         return isinstance(view.model.recurrence, Gated) or plain(view) is not None
 
     def draw(self, view: EvalView) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from src.config.schema import Config, flatten, key_table, to_plain
 from src.files import read_json
 from src.metrics import four_metrics
-from src.models.language_model import Outcome
+from src.models.language_model import WindowLoss
 
 
 def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:
@@ -28,15 +28,14 @@ def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) 
         logger.log_metrics(dict(metrics), step)
 
 
-def last_window(trainer: pl.Trainer, outcome: Outcome) -> dict[str, float]:
+def last_window(trainer: pl.Trainer, loss: WindowLoss) -> dict[str, float]:
     """Return `train/loss` and the four metrics of a training window, over the columns of all processes.
 
     A collective call: every process has to make it.
     """
-    loss = outcome.loss
     characters = max(1, int(loss.everywhere))
     share = int(loss.characters) / characters
-    sums = [loss.minimised.item() / trainer.world_size, float(loss.mean()) * share, float(outcome.hits()) / characters]
+    sums = [loss.minimised.item() / trainer.world_size, float(loss.mean()) * share, float(loss.hits()) / characters]
     if trainer.world_size > 1:
         mine = torch.tensor(sums, dtype=torch.float64, device=trainer.strategy.root_device)
         torch.distributed.all_reduce(mine)
@@ -48,8 +47,7 @@ def last_window(trainer: pl.Trainer, outcome: Outcome) -> dict[str, float]:
 class ScalarLogger(Callback):
     """Write the `train/...` scalars every `every_n_steps` optimizer steps, the first at step 0.
 
-    Nothing is written, and no number is fetched from the device, on the steps between. A point shows the loss before
-    its step; with gradient accumulation that of the last window.
+    No number is fetched from the device on the steps between. A point shows the (last) loss before its step.
     """
 
     state_key = "scalars"
@@ -71,14 +69,12 @@ class ScalarLogger(Callback):
             write_scalars(trainer, self.constant, trainer.global_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Ask for the gradient's norm on the steps that are written."""
         self.steps_before = trainer.global_step
         pl_module.norm_wanted = self.steps_before % self.every_n_steps == 0
         if self.last_point is None:
             self.last_point = (time.perf_counter(), float(pl_module.characters), self.since)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Write a point if the optimizer has just made a step that is due."""
         if self.steps_before % self.every_n_steps == 0 and trainer.global_step > self.steps_before:
             self.latest = self._point(trainer, pl_module, self.steps_before)
             write_scalars(trainer, self.latest, self.steps_before)
@@ -117,12 +113,10 @@ class RunTensorBoard(TensorBoardLogger):
         self.folder = folder
 
     def save(self) -> None:
-        """Flush to the disk what was written so far."""
         self.experiment.flush()
 
     @rank_zero_only
     def image(self, tag: str, png: bytes, step: int) -> None:
-        """Write a PNG."""
         from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
         width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # a PNG's header says its size

@@ -18,6 +18,7 @@ from src.data.batching import LineSplit, PairSplit
 from src.data.corpus import Corpus
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading
+from src.diagnostics.tensorboard import write_scalars
 from src.errors import UserError
 from src.inference.generate import generate_ids
 from src.models.language_model import LanguageModel
@@ -38,9 +39,9 @@ class Surprisal(Diagnostic):
     def draw(self, view: EvalView) -> dict[str, Any]:
         text, nats, state = [], [], None
         for window in view.passage(LENGTH):
-            outcome, state = view.read(window, None if window.starts else state)
+            loss, state = view.read(window, None if window.starts else state)
             text += [view.symbols[i] for i in window.targets[:, 0].tolist()]
-            nats.append(outcome.loss.losses[:, 0].cpu())
+            nats.append(loss.losses[:, 0].cpu())
         return {"text/surprisal": surprisal(view.step, text, torch.cat(nats), f"the beginning of {view.split}")}
 
 
@@ -74,8 +75,8 @@ def count_confusions(readings: Sequence[Reading], vocab_size: int) -> tuple[Tens
     """Count true and predicted characters; positions without a target are left out.
 
     Returns:
-        pairs (found, 2): true and predicted id of each pair, the most frequent first; how often each came (found,);
-        the nats of all characters of each kind (vocab,), and how often each was the true one (vocab,).
+        pairs (found, 2): true and predicted id, the most frequent first, and their counts (found,); nats of all
+        occurrences of each true character (vocab,), and their counts (vocab,).
     """
     true, guess, nats = (torch.cat([part.flatten() for part in parts]) for parts in zip(*readings, strict=True))
     real = true >= 0
@@ -116,7 +117,8 @@ class LossByPosition(Diagnostic):
 
     def draw(self, view: EvalView) -> dict[str, Any]:
         carried, fresh = (sums_by_position(view.readings(READ, carry)) for carry in (True, False))
-        view.scalars({"window/cross_entropy_carried": mean(*carried), "window/cross_entropy_fresh": mean(*fresh)})
+        points = {"window/cross_entropy_carried": mean(*carried), "window/cross_entropy_fresh": mean(*fresh)}
+        write_scalars(view.trainer, points, view.step)
         return {"window/loss_by_position": loss_by_position(view.step, carried, fresh)}
 
 
@@ -155,9 +157,8 @@ def loss_by_position(step: int, carried: tuple[Tensor, Tensor], fresh: tuple[Ten
 class TextSamples(Diagnostic):
     """Write `samples/temperature_<x>` at every moment, shown as it is; nothing if the logits are not finite.
 
-    The same random numbers at every moment, from generators of its own: what changes from sample to sample is the
-    network. It goes on from the prompt; without one from a newline (in a list the boundary of its items, else the
-    training text's first character).
+    With the same random numbers at every moment, so that only the network differs. It goes on from the prompt; without
+    one from a newline (in a list the boundary of its items, else the training text's first character).
     """
 
     name = "text_samples"
@@ -167,8 +168,7 @@ class TextSamples(Diagnostic):
         self.config, self.corpus = config, corpus
 
     def applies_to(self, view: EvalView) -> bool:
-        """The tutorial's pair predicts another character than the next one: what it writes is no text."""
-        return not isinstance(self.corpus.splits["train"], PairSplit)
+        return not isinstance(self.corpus.splits["train"], PairSplit)  # it does not predict the next character
 
     def look(self, view: EvalView) -> None:
         if view.step == 0:

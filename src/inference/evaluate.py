@@ -45,9 +45,7 @@ def losses(model: LanguageModel, windows: Windows) -> Iterator[tuple[WindowLoss,
 
 def evaluate(model: LanguageModel, windows: Windows) -> dict[str, Any]:
     """Return the metrics of every transition of the windows, and the mean loss (nats) at each position of a window."""
-    tally = Tally()  # sums first, divides once
-    nats = np.zeros(0)
-    counts = np.zeros(0, np.int64)
+    tally, nats, counts = Tally(), np.zeros(0), np.zeros(0, np.int64)  # sums first, divides once
     for loss, hits in losses(model, windows):
         by_position = loss.losses.double().sum(1).numpy()
         if (more := len(by_position) - len(nats)) > 0:
@@ -68,8 +66,7 @@ def evaluate_run(
     A split of None is `val`, or `train` if there is no `val`; `changes` are keys of the `data` group that differ from
     the run's; `model` is another implementation for the same weights, whose numbers are under `also`.
     """
-    run = run_of(trained.path)
-    trained_on = None if run is None else _checksum_of(run)
+    trained_on = _checksum_of(run_of(trained.path))
     changed = {key: value for key, value in vars(changes or EvaluationDataConfig()).items() if value is not None}
     data = dataclasses.replace(trained.config.data, **changed)
     other = trained.in_implementation(model or trained.config.model.name)
@@ -95,8 +92,10 @@ def evaluate_run(
     }
 
 
-def _checksum_of(run: Path) -> str | None:
+def _checksum_of(run: Path | None) -> str | None:
     """Return the recorded checksum of a run's text."""
+    if run is None:
+        return None
     try:
         return (read_json(run / "run.json").get("data_provenance") or {}).get("sha256")
     except (OSError, ValueError, AttributeError) as error:
@@ -106,10 +105,9 @@ def _checksum_of(run: Path) -> str | None:
 
 def keep(trained: TrainedModel, result: dict[str, Any]) -> Path | None:
     """Write evaluation_<split>.json into the folder of the model's run; None if the model is in no run."""
-    if (run := run_of(trained.path)) is None:
-        return None
-    write_json(path := run / f"evaluation_{result['split']}.json", result)
-    return path
+    if run := run_of(trained.path):
+        write_json(run / f"evaluation_{result['split']}.json", result)
+    return run and run / f"evaluation_{result['split']}.json"
 
 
 def own_corpus(trained: TrainedModel, data: DataConfig) -> Corpus:
@@ -150,10 +148,9 @@ class Score:
 
     def readable(self) -> Iterator[tuple[str, float | None]]:
         """Yield (character, bits): the bytes of a character together; None if the character was given."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder, bits = codecs.getincrementaldecoder("utf-8")("replace"), 0.0
         if given := decoder.decode(self.given):
             yield given, None
-        bits = 0.0
         for symbol, cost in zip(self.symbols, self.bits, strict=True):
             bits += cost
             if text := decoder.decode(symbol):
@@ -180,8 +177,7 @@ def score_ids(trained: TrainedModel, ids: np.ndarray, name: str) -> Score:
     if not texts:
         what = "one character, which is given" if boundary is None else "line breaks only"
         raise UserError(f"{name} has {what}; at least one more character is needed to be scored")
-    nats: list[np.ndarray] = []
-    correct = 0
+    nats, correct = [], 0
     for text in texts:
         for loss, hits in losses(trained.model, evaluation_windows(TextSplit(name, text), trained.config.data.seq_len)):
             nats.append(loss.losses[:, 0].double().numpy())

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from src.inference.load import TrainedModel
 
 PROMPT_WINDOW = 1024  # steps of the prompt read at once: long enough for fast products, small in memory
-DRAWN_AT_ONCE = 256
 BELOW_ONE = 1 - 2.0**-52  # the largest uniform number: u * sum must stay below the sum after rounding
 
 
@@ -72,8 +71,7 @@ def uniform_numbers(seeds: Sequence[int]) -> Iterator[np.ndarray]:
     """Yield (batch,) numbers in [0, 1) without end, number i from the generator of seed i."""
     generators = [np.random.default_rng(seed) for seed in seeds]
     while True:
-        block = np.stack([generator.random(DRAWN_AT_ONCE) for generator in generators], axis=1)
-        yield from np.minimum(block, BELOW_ONE)
+        yield np.minimum([generator.random() for generator in generators], BELOW_ONE)
 
 
 def generate_ids(

@@ -73,12 +73,8 @@ class TrainedModel:
     ) -> str | list[str]:
         """Return the prompt and the text that the model adds to it; a list of texts for more than one sample.
 
-        Args:
-            prompt: what is read first; None is a line break, if the model knows one.
-            length: symbols to add: characters, or bytes if the model reads bytes.
-            temperature, top_k, top_p, min_p: see `src.inference.generate`; temperature 0 always takes the likeliest.
-            seed: equal seeds give equal texts; None draws one. Sample i of several is what seed + i gives alone.
-            stop: a sample ends before this text.
+        The options are those of `python -m src.sample` (conf/sample.yaml); a prompt of None is a line break, if the
+        model knows one. `length` counts characters, or bytes if the model reads bytes.
         """
         sampling = SamplingConfig(temperature, top_k, top_p, min_p, length, num_samples, seed, stop)
         prompt = self.start if prompt is None else prompt
@@ -174,17 +170,15 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
         raise UserError(f"precision={precision}: expected one of {', '.join(MODEL_PRECISIONS)}")
     file = locate(path, at)
     try:
-        if file.suffix == ".safetensors":
-            content, prefix = read_safetensors(file), ""
-        elif file.name == "last.ckpt" and file != user_path(path):  # a run was named: if it is damaged, the one before
-            (file, content), prefix = newest_sound(file.parent), PREFIX
+        if file.name == "last.ckpt" and file != user_path(path):  # a run was named: if it is damaged, the one before
+            file, content = newest_sound(file.parent)
         else:
-            content, prefix = read_checkpoint(file), PREFIX
+            content = read_safetensors(file) if file.suffix == ".safetensors" else read_checkpoint(file)
     except UserError as error:
         raise UserError(f"{error}; {REMEDY}") from error
     try:
         stored = content["state_dict"].items()
-        weights = {name.removeprefix(prefix): tensor for name, tensor in stored if name.startswith(prefix)}
+        weights = {name.removeprefix(PREFIX): tensor for name, tensor in stored if name.startswith(PREFIX)}
         double = any(tensor.dtype is torch.float64 for tensor in weights.values())
         dtype = torch.float64 if (precision or MODEL_PRECISIONS[double]) == "64-true" else torch.float32
         config: Config = from_plain(content["unroll"]["config"])
@@ -245,7 +239,7 @@ def read_safetensors(file: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(file, "pt") as opened:
             identity = json.loads(opened.metadata()["unroll"])
-            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a mapping
+            weights = {PREFIX + name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping
         progress = identity["progress"]
     except Exception as error:  # SafetensorError is an Exception; no header, no JSON in it
         raise UserError(f"{file} is no whole file written by python -m src.export ({error})") from error

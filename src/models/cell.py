@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.models.initialisation import initialise_, keep_one_bias_
+from src.models.initialisation import initialise_layers_
 
 
 class CellRNN(nn.Module):
@@ -42,11 +42,8 @@ class CellRNN(nn.Module):
         cells = nn.ModuleList(nn.RNNCell(size, hidden_size, nonlinearity=nonlinearity) for size in sizes)
         self.cells = cast("Sequence[nn.RNNCell]", cells)  # nn.ModuleList is not typed by its elements
         self.dropout = nn.Dropout(dropout)
-        for layer, cell in enumerate(self.cells):
-            biases = (cell.bias_ih, cell.bias_hh)
-            initialise_(cell.weight_ih, cell.weight_hh, biases, init, input_scale if layer == 0 else interlayer_scale)
-            if single_bias:
-                keep_one_bias_(*biases)
+        layers = [(cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh) for cell in self.cells]
+        initialise_layers_(layers, init, input_scale, interlayer_scale, single_bias)
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the top layer's hidden (time, batch, hidden) and the state after the last step.

@@ -4,7 +4,7 @@
 2. `initialise_` layer after layer, with `input_scale` for the first layer and `interlayer_scale` for all others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -23,11 +23,7 @@ def initialise_(
 ) -> None:
     """Initialise one layer in place, after torch's uniform draws; U and W may be views of a larger matrix.
 
-        torch       leave W and b as drawn: the spectral radius of W is near 1/sqrt(3) = 0.58, and a signal fades
-        orthogonal  W W^T = I: |W h| = |h|, at first only tanh can shrink a signal (Saxe, McClelland, Ganguli 2014)
-        identity    W = I, b = 0: a unit keeps its value until an input arrives (Le, Jaitly, Hinton 2015, for relu)
-
-    U keeps its uniform draw times `scale`.
+    `init` is about W and b (README.md has the reasons and sources); U keeps its uniform draw times `scale`.
     """
     if init not in INITIALISATIONS:
         raise ValueError(f"Unknown init '{init}'. Select from {', '.join(map(repr, INITIALISATIONS))}.")
@@ -44,9 +40,21 @@ def initialise_(
         U.mul_(scale)
 
 
-def keep_one_bias_(bias_ih: Tensor, bias_hh: Tensor) -> None:
-    """Move the sum of both biases into the first and freeze the second at zero, in place."""
-    with torch.no_grad():
-        bias_ih.add_(bias_hh)
-        bias_hh.zero_()
-    bias_hh.requires_grad_(False)
+@torch.no_grad()
+def initialise_layers_(
+    layers: Iterable[Sequence[Tensor]],
+    init: str,
+    input_scale: float = 1.0,
+    interlayer_scale: float = 1.0,
+    single_bias: bool = False,
+) -> None:
+    """Initialise torch's parameters (U, W, b_ih, b_hh) of each layer in place, each gate's block by itself.
+
+    `single_bias` moves the sum of both biases into the first and freezes the second at zero.
+    """
+    for layer, (U, W, b_ih, b_hh) in enumerate(layers):
+        for U_gate, W_gate, *biases in zip(*(part.split(W.size(1)) for part in (U, W, b_ih, b_hh)), strict=True):
+            initialise_(U_gate, W_gate, biases, init, input_scale if layer == 0 else interlayer_scale)
+        if single_bias:
+            b_ih.add_(b_hh)
+            b_hh.zero_().requires_grad_(False)

@@ -59,11 +59,6 @@ def detached(state: State) -> State:
     return change_parts(state, Tensor.detach)
 
 
-def moved(state: State, device: torch.device) -> State:
-    """Return the state on a device."""
-    return change_parts(state, lambda part: part.to(device))
-
-
 # Keys that not every class has, and the value at which a class may lack them: it does just that
 NEUTRAL = {"num_layers": 1, "nonlinearity": None, "dropout": 0.0, "init": "torch", "input_scale": 1.0}
 NEUTRAL |= {"interlayer_scale": 1.0}
@@ -132,6 +127,9 @@ class WindowLoss:
     def mean(self) -> Tensor:
         return self.nats / self.characters.clamp(min=1)
 
+    def hits(self) -> Tensor:
+        return (self.logits.argmax(-1) == self.targets).sum()
+
 
 def window_loss(logits: Tensor, targets: Tensor, over_time: str, world_size: int = 1) -> WindowLoss:
     """Return the losses of a window: logits (time, batch, vocab), targets (time, batch), NO_TARGET where there is none.
@@ -174,18 +172,6 @@ def losses_of(logits: Tensor, targets: Tensor) -> Tensor:
 def sum_in_order(L_t: Tensor) -> Tensor:
     """Return L_1 + L_2 + ... + L_T, added one after another: another order changes the last digits."""
     return sum(L_t.unbind(), L_t.new_zeros(()))
-
-
-@dataclass
-class Outcome:
-    """A window that was just read: targets (time, batch), logits (time, batch, vocab), detached, and its losses."""
-
-    targets: Tensor
-    logits: Tensor
-    loss: WindowLoss
-
-    def hits(self) -> Tensor:
-        return (self.logits.argmax(-1) == self.targets).sum()
 
 
 def exact(losses: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from src.models.cell import as_features
-from src.models.initialisation import initialise_, keep_one_bias_
+from src.models.initialisation import initialise_layers_
 
 
 class TorchRecurrence(nn.Module):
@@ -31,13 +31,7 @@ class TorchRecurrence(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         own: dict[str, Any] = {} if nonlinearity is None else {"nonlinearity": nonlinearity}
         self.rnn = cast("Any", self.kind)(input_size, hidden_size, num_layers, dropout=dropout, **own)
-        for layer, (U, W, *biases) in enumerate(self.rnn.all_weights):
-            # Each gate's block of U and W is initialised as a matrix of its own
-            gates = zip(*(parameter.split(hidden_size) for parameter in (U, W, *biases)), strict=True)
-            for U_gate, W_gate, *gate_biases in gates:
-                initialise_(U_gate, W_gate, gate_biases, init, input_scale if layer == 0 else interlayer_scale)
-            if single_bias:
-                keep_one_bias_(*biases)
+        initialise_layers_(self.rnn.all_weights, init, input_scale, interlayer_scale, single_bias)
 
     def forward(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Run a window; shapes as in `CellRNN.forward`, the state of an LSTM is the pair (h, c)."""

@@ -1,7 +1,5 @@
 """Stored runs as data: `runs(path)` has one row a run, `curves(path)` one row a validation.
 
-from src import curves, runs
-
 frame = runs("runs/sweeps/depth")
 frame[frame.status == "done"].groupby("model.num_layers")["val/cross_entropy"].agg(["mean", "std"])
 """
@@ -10,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -24,7 +21,7 @@ from pandas import DataFrame
 
 from src.config.schema import flatten
 from src.errors import UserError
-from src.files import is_alive, user_path
+from src.files import process_ended, user_path
 
 FORMAT = 1
 STATUSES = ("done", "failed", "stopped", "running")
@@ -43,8 +40,7 @@ Paths = str | Path | Iterable[str | Path]
 class Run:
     """What one run folder holds.
 
-    `status` is one of STATUSES; or `interrupted` (recorded as running, but its process is gone), `pruned` (by its
-    search), or `unreadable` with a `problem`.
+    `status` is one of STATUSES, `interrupted` (its process is gone), `pruned` (by its search) or `unreadable`.
     """
 
     folder: Path
@@ -101,7 +97,7 @@ def curves(path: Paths) -> DataFrame:
 def find_runs(paths: Paths) -> list[Run]:
     """Return every run at or below the paths, each once, sorted by folder; UserError names all paths without one."""
     errors: list[str] = []
-    found: dict[str, Path] = {}
+    found: dict[str, Path] = {}  # by real path
     for given in [paths] if isinstance(paths, str | Path) else paths:
         unread: list[OSError] = []
         below: list[Path] = []
@@ -112,8 +108,7 @@ def find_runs(paths: Paths) -> list[Run]:
         errors += [f"{error.filename} cannot be read: {error.strerror}" for error in unread]
         if not below and not unread:
             errors.append(f"no run below {given}: none of its folders has a run.json (python -m src.train makes one)")
-        for path in below:
-            found.setdefault(os.path.realpath(path), path)
+        found = {os.path.realpath(path): path for path in below} | found
     if errors:
         raise UserError(*errors)
     return [read_run(path) for path in sorted(found.values(), key=str)]
@@ -130,7 +125,7 @@ def read_run(folder: Path) -> Run:
         status = "unreadable"
     elif status == "stopped" and record.get("pruned") is True:
         status = "pruned"
-    elif status == "running" and process_is_gone(mapping(record.get("process"))):
+    elif status == "running" and process_ended(mapping(record.get("process"))):
         status = "interrupted"
     settings |= {key: record[key] for key in ("experiment", "data", "model") if isinstance(record.get(key), str)}
     if isinstance(sha256 := mapping(record.get("data_provenance")).get("sha256"), str):
@@ -180,13 +175,6 @@ def _parse_lines(text: str) -> dict[str, list[dict[str, Any]]]:
             lines.append(json.loads(line))
     points = [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
     return {"lines": sorted(points, key=lambda point: point["step"])}
-
-
-def process_is_gone(process: Mapping[str, Any]) -> bool:
-    """Whether the recorded process surely does not run: it was on this host, before a restart or with a free number."""
-    boot, recorded = Path("/proc/sys/kernel/random/boot_id"), process.get("boot")
-    restarted = bool(recorded) and boot.exists() and recorded != boot.read_text().strip()
-    return process.get("host") == platform.node() and (restarted or not is_alive(process.get("pid")))
 
 
 def number(value: Any) -> float | None:

@@ -26,11 +26,9 @@ from src.reports.statistics import Summary, summarise
 # The default is the first that a run has. A corpus without a validation split (hello) is compared on its training text.
 DEFAULTS = ("val/cross_entropy", "train/cross_entropy", "train/loss")
 UNITS = {
-    "cross_entropy": "nats a character",
-    "bits_per_character": "bits a character",
-    "perplexity": "equally likely characters",
-    "accuracy": "share of characters",
-}
+    "cross_entropy": "nats a character", "bits_per_character": "bits a character",
+    "perplexity": "equally likely characters", "accuracy": "share of characters",
+}  # fmt: skip
 HIGHER_IS_BETTER = ("accuracy", "characters_per_second")
 # Names of whole choices: what they bring along (an experiment's sizes, a model's options) follows from them.
 CHOICES = ("experiment", "data", "model", "optimizer", "scheduler")
@@ -100,7 +98,7 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
 def baselines(metric: Metric, run: Run) -> dict[str, float]:
     """Return what to beat in the metric's unit, by the name that a reader sees (`5-gram`).
 
-    They were measured on `val` (an evaluation's: on its split); only the uniform guess is the same on every split.
+    Measured on `val` (an evaluation's: on its split); only the uniform guess is the same on every split.
     """
     record = run.evaluations.get(metric.split, {}) if metric.split else run.record
     only_uniform = metric.name.startswith("train/") and not metric.split and "val/cross_entropy" in run.numbers

@@ -10,7 +10,6 @@ import contextlib
 import os
 import shlex
 import signal
-import socket
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,72 +23,29 @@ from src.config.compose import to_config
 from src.config.run_key import run_key, sweep_folder
 from src.config.schema import Config
 from src.errors import UserError
-from src.process import heavy_imports
-from src.sweeps.plan import ACTIONS, TO_DO, archive, claim, is_stopping, record_of, status_of, this_process
+from src.files import this_process
+from src.process import RECEIVED, STOP_SIGNALS, heavy_imports, signal_handlers
+from src.sweeps.plan import ACTIONS, TO_DO, archive, claim, is_stopping, record_of, status_of
 from src.training.console import say
 from src.training.run_record import Record, now, provenance
 
-STOP = (signal.SIGINT, signal.SIGTERM)
-
-
-class StopSignals:
-    """The SIGINT and SIGTERM that this process has received, whoever handled them; a pickled copy knows of none.
-
-    A run has handlers of its own, and may be done when a signal comes; so Python's wake-up socket notes every signal.
-    """
-
-    def __init__(self) -> None:
-        self.first: int | None = None
-        self._reader: socket.socket | None = None
-
-    def received(self) -> int | None:
-        """Return the first signal, or None."""
-        if self._reader is not None and self.first is None:
-            with contextlib.suppress(BlockingIOError):
-                self.first = next((number for number in self._reader.recv(4096) if number in STOP), None)
-        return self.first
-
-    @contextlib.contextmanager
-    def handled(self, stop_jobs: Callable[[], None] | None = None) -> Iterator[None]:
-        """Handle signals: the first one calls `stop_jobs`, where jobs run elsewhere, or raises KeyboardInterrupt."""
-        asked = False
-
-        def handle(number: int, frame: Any) -> None:
-            nonlocal asked
-            if stop_jobs is None or asked:
-                raise KeyboardInterrupt
-            asked = True
-            stop_jobs()
-
-        reader, writer = socket.socketpair()
-        with reader, writer, restored_handlers():
-            reader.setblocking(False)
-            writer.setblocking(False)
-            self._reader = reader
-            for number in STOP:
-                signal.signal(number, handle)
-            before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-            try:
-                yield
-            finally:
-                signal.set_wakeup_fd(before)
-                self.received()
-                self._reader = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle without the socket."""
-        return {"first": None, "_reader": None}
-
 
 @contextlib.contextmanager
-def restored_handlers() -> Iterator[None]:
-    """Restore the signal handlers at the end: Lightning leaves Ctrl-C ignored after a KeyboardInterrupt."""
-    before = {number: signal.getsignal(number) for number in (*STOP, signal.SIGUSR1)}
-    try:
+def stop_on_signal(stop_jobs: Callable[[], None] | None = None) -> Iterator[None]:
+    """Handle signals, which `RECEIVED` lists: the first calls `stop_jobs`, where jobs run elsewhere; others raise.
+
+    A run has handlers of its own, which add to the list too.
+    """
+
+    def handle(number: int, frame: Any) -> None:
+        RECEIVED.append(number)
+        if stop_jobs is None or len(RECEIVED) > 1:
+            raise KeyboardInterrupt
+        stop_jobs()
+
+    RECEIVED.clear()
+    with signal_handlers(dict.fromkeys(STOP_SIGNALS, handle)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -112,7 +68,6 @@ class JobRunner:
     side_by_side: int  # jobs that share a machine
     cwd: Path  # the user's working directory, where relative paths start
     started_by: dict[str, Any]  # the process of the sweep itself
-    signals: StopSignals  # that this process has received
     labels: dict[str, str]  # label of each job by folder
 
     def __call__(self, cfg: DictConfig) -> None:
@@ -131,13 +86,13 @@ class JobRunner:
         folder = sweep_folder(config)
         os.environ["UNROLL_SIDE_BY_SIDE"] = str(self.side_by_side)
         try:
-            with claim(folder) as mine, restored_handlers():
+            with claim(folder) as mine, signal_handlers({}):
                 action = ACTIONS[status_of(folder, config)] if mine else "skip"
                 if action == "wait" and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
                     action = "resume"  # SLURM has started this job again, so the process in the record is gone
                 if action in TO_DO:
                     self._run(config, folder, action)
-            if here and self.signals.received() is not None:  # in the last step of a run, which ended as done
+            if here and RECEIVED:  # in the last step of a run, which ended as done
                 raise KeyboardInterrupt
         except BaseException as error:
             if here or isinstance(error, Exception):
@@ -168,7 +123,7 @@ class JobRunner:
             config.name = config.run_name
             fit(config, command, folder)
         except BaseException as error:
-            stopped = isinstance(error, Interrupted) or self.signals.received() is not None or is_stopping(self.record)
+            stopped = isinstance(error, Interrupted) or bool(RECEIVED) or is_stopping(self.record)
             if not isinstance(error, Exception) and (stopped or in_slurm()):  # else the job itself raised SystemExit
                 raise
             record_failure(folder, config, command, error)

@@ -6,7 +6,6 @@ import datetime
 import os
 import secrets
 import shlex
-import socket
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,8 @@ from src.config.hydra_compat import ComposedJob
 from src.config.run_key import run_key, sweep_folder, what_matters
 from src.config.schema import Config, from_plain
 from src.errors import counted
-from src.files import is_alive, lock, read_json, write_json
-from src.training.run_record import Record, boot_id, new_folder, now
+from src.files import boot_id, lock, process_ended, read_json, this_process, write_json
+from src.training.run_record import Record, new_folder, now
 
 ACTIONS = {
     "new": "run",
@@ -129,17 +128,6 @@ def has_configuration(folder: Path, config: Config) -> bool:
     if given.get("seed") is None:  # the run drew a seed and stored it
         found["seed"] = None
     return given == found
-
-
-def this_process() -> dict[str, Any]:
-    """Return what identifies this process."""
-    return {"pid": os.getpid(), "boot": boot_id(), "host": socket.gethostname()}
-
-
-def process_ended(process: Mapping[str, Any]) -> bool:
-    """Whether a process of this machine has ended; one of another machine cannot be seen and counts as running."""
-    here = process.get("host") == socket.gethostname()
-    return here and (process.get("boot") != boot_id() or not is_alive(process.get("pid")))
 
 
 def is_gone(record: Mapping[str, Any], folder: Path) -> bool:

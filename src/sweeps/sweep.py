@@ -23,10 +23,11 @@ from src.config.schema import Config, to_plain
 from src.data.batching import plan as plan_windows
 from src.data.corpus import Corpus, open_corpus
 from src.errors import UserError, counted
+from src.files import this_process
 from src.metrics import bits_per_character
-from src.process import heavy_imports
-from src.sweeps.job import JobRunner, StopSignals, children_without_ctrl_c, first_line
-from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of, this_process
+from src.process import RECEIVED, available_cores, heavy_imports
+from src.sweeps.job import JobRunner, children_without_ctrl_c, first_line, stop_on_signal
+from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of
 from src.training.console import say
 from src.training.machine import check_machine, check_monitor, check_prompt, check_validation_comes
 from src.training.run_record import now
@@ -84,25 +85,25 @@ def errors_here(configs: Sequence[Config]) -> list[str]:
     errors: dict[str, None] = {}
     corpora: dict[str, Corpus | None] = {}
     sources: set[str] = set()
-
-    def check_machine_of(config: Config) -> None:
+    for config in configs:
+        checks = [partial(_check_text, corpora, config)]
         if config.trainer.accelerator != "cpu":
-            check_machine(config.trainer)
-
-    def check_source(config: Config) -> None:
+            checks.append(partial(check_machine, config.trainer))
         if config.init_from and (source := str([config.init_from, config.model])) not in sources:
             sources.add(source)
-            with heavy_imports():
-                from src.training.run import source_of
-            source_of(config)
-
-    for config in configs:
-        for check in (partial(_check_text, corpora), check_machine_of, check_source):
+            checks.append(partial(_check_source, config))
+        for check in checks:
             try:
-                check(config)
+                check()
             except UserError as error:
                 errors.update(dict.fromkeys(error.messages))
     return list(errors)
+
+
+def _check_source(config: Config) -> None:
+    with heavy_imports():
+        from src.training.run import source_of
+    source_of(config)
 
 
 def _check_text(corpora: dict[str, Corpus | None], config: Config) -> None:
@@ -123,7 +124,7 @@ def _check_text(corpora: dict[str, Corpus | None], config: Config) -> None:
 
 def jobs_per_machine(launcher: Launcher, jobs: int) -> int:
     """Return how many jobs share a machine: `trainer.threads=auto` divides its cores by that."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = available_cores()
     if launcher.name == "joblib":
         workers = int(launcher.settings.get("n_jobs") or 1)
         return max(1, min(jobs, workers if workers > 0 else cores + 1 + workers))
@@ -134,10 +135,9 @@ def jobs_per_machine(launcher: Launcher, jobs: int) -> int:
 
 def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[str], progress: Progress) -> int | None:
     """Have the launcher run the jobs; return the signal that stopped it, or None."""
-    signals = StopSignals()
     labels = {str(job.folder): job.label for job in plan.to_do}
-    share, here = jobs_per_machine(launcher, len(plan.to_do)), this_process()
-    runner = JobRunner(record.path, command, share, Path.cwd(), here, signals, labels)
+    share = jobs_per_machine(launcher, len(plan.to_do))
+    runner = JobRunner(record.path, command, share, Path.cwd(), this_process(), labels)
 
     def stop_jobs() -> None:
         progress.stopping = True
@@ -146,19 +146,19 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
 
     children = children_without_ctrl_c() if launcher.name == "submitit_local" else contextlib.nullcontext()
     try:
-        with signals.handled(None if launcher.name == "basic" else stop_jobs), progress.shown(), children:
+        with stop_on_signal(None if launcher.name == "basic" else stop_jobs), progress.shown(), children:
             outcomes = launcher.launch([job.overrides for job in plan.to_do], runner)
         for job, outcome in zip(plan.to_do, outcomes, strict=False):
             if error := failure_of(outcome):  # the job could not even write a record: no disk, no permission
                 print(f"{job.label}: {type(error).__name__}: {error}", file=sys.stderr)
     except Exception as error:
-        if signals.first is None:  # a worker was killed, a machine is gone
+        if not RECEIVED:  # a worker was killed, a machine is gone
             print(f"{launcher.name} failed: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
     except BaseException as error:
-        if signals.first is None and not isinstance(error, SystemExit):
+        if not RECEIVED and not isinstance(error, SystemExit):
             raise
-        return signals.first or signal.SIGTERM  # some launchers turn the signal into a SystemExit
-    return signals.first
+        return RECEIVED[0] if RECEIVED else signal.SIGTERM  # some launchers turn the signal into a SystemExit
+    return RECEIVED[0] if RECEIVED else None
 
 
 class Progress:

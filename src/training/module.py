@@ -19,7 +19,7 @@ from src.config.schema import Config, OptimizerConfig, SchedulerConfig
 from src.data.batching import Window
 from src.errors import RunFailure
 from src.metrics import Tally
-from src.models.language_model import LanguageModel, Outcome, State, detached, exact, moved, window_loss
+from src.models.language_model import LanguageModel, State, WindowLoss, change_parts, detached, exact, window_loss
 
 OPTIMIZERS = {kind.__name__.lower(): kind for kind in (Adam, AdamW, SGD, RMSprop)}
 
@@ -43,7 +43,7 @@ class LanguageModule(pl.LightningModule):
         self.characters: Tensor | int = 0  # predicted in training so far, by all processes
         self.nats: Tensor | float = 0.0  # their cross-entropies so far, of this process
         self.val_tally = Tally()
-        self.outcome: Outcome | None = None
+        self.outcome: WindowLoss | None = None
         self.recent_norms: deque[tuple[int, Tensor]] = deque(maxlen=5)
         self.grad_norm: Tensor | None = None  # of the last step, before clipping; None if it was not computed
         self.clipped_steps: Tensor | float = 0.0  # since the scalar logger reset it
@@ -63,8 +63,7 @@ class LanguageModule(pl.LightningModule):
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["train"])
         self.states["train"] = detached(state)
-        loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
-        self.outcome = Outcome(batch.targets, loss.logits, loss)
+        self.outcome = loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
         self._check_finite("the loss", loss.minimised.detach(), own=True)
         self.characters = self.characters + loss.everywhere
         self.nats = self.nats + exact(loss.nats)
@@ -122,8 +121,7 @@ class LanguageModule(pl.LightningModule):
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["val"])
         self.states["val"] = detached(state)
         loss = window_loss(logits, batch.targets, "mean")
-        hits = Outcome(batch.targets, logits, loss).hits()
-        self.val_tally.add(float(exact(loss.losses).sum()), float(hits), int(loss.characters))
+        self.val_tally.add(float(exact(loss.losses).sum()), float(loss.hits()), int(loss.characters))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file a model, and what makes a resume exact: plain data, gathered from all processes."""
@@ -132,7 +130,7 @@ class LanguageModule(pl.LightningModule):
             random["cuda"] = torch.cuda.get_rng_state_all()
         own: dict[str, Any] = {"characters": int(self.characters), "nats": float(self.nats), "random": random}
         own["clipped_steps"] = float(self.clipped_steps)
-        own["states"] = {stage: moved(state, torch.device("cpu")) for stage, state in self.states.items()}
+        own["states"] = {stage: change_parts(state, Tensor.cpu) for stage, state in self.states.items()}
         ranks = [own]
         if self.trainer.world_size > 1:
             ranks = [{}] * self.trainer.world_size
@@ -143,7 +141,7 @@ class LanguageModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         progress = checkpoint["unroll"]["progress"]
         own, device = progress["ranks"][self.trainer.global_rank], self.trainer.strategy.root_device
-        self.states = {stage: moved(state, device) for stage, state in own["states"].items()}
+        self.states = {stage: change_parts(state, lambda h: h.to(device)) for stage, state in own["states"].items()}
         self.characters, self.nats, self.clipped_steps = own["characters"], own["nats"], own["clipped_steps"]
         self.random_state = own["random"]
         self.schedule.load_state_dict(progress["schedule"])

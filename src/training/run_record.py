@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import secrets
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.files import lock, read_json, write_json
+from src.files import lock, read_json, this_process, write_json
 
 FORMAT = 1
 VERSIONS_OF = ("torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
@@ -69,7 +68,7 @@ def provenance() -> dict[str, Any]:
         "format": FORMAT,
         "started": now(),
         "finished": None,
-        "process": {"pid": os.getpid(), "boot": boot_id(), "host": socket.gethostname()},
+        "process": this_process(),
         "slurm_job": slurm_job(),
         "git": git_state(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS_OF}},
@@ -86,12 +85,6 @@ def _version(name: str) -> str | None:
 def now() -> str:
     """Return the local time with its zone, to the second."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def boot_id() -> str:
-    """Return what identifies this start of the machine: a process id means nothing after a reboot."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else ""
 
 
 @functools.cache

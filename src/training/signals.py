@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from src.process import RECEIVED, STOP_SIGNALS, set_handlers, signal_handlers
 from src.training.checkpoint import CheckpointCallback
 from src.training.lightning_compat import ignore_lightnings_sigterm
 from src.training.machine import reduced
 from src.training.run_record import slurm_job
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)
 log = logging.getLogger(__name__)
 
 
@@ -45,24 +44,13 @@ class StopOnSignal(Callback):
         self.stop = 0  # agreed on by all processes at the end of a batch: a signal's number, 1 for `max_time`
         self.preempted = False
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle the signals, and restore the previous handlers afterwards."""
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        self._set_handlers(dict.fromkeys(SIGNALS, self._handle))
-        try:
-            yield
-        finally:
-            self._set_handlers(before)
-
-    def _set_handlers(self, handlers: dict[signal.Signals, Any]) -> None:
-        if threading.current_thread() is threading.main_thread():  # no other thread may
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+    def listening(self) -> AbstractContextManager[None]:
+        """Handle the signals inside."""
+        return signal_handlers(dict.fromkeys(SIGNALS, self._handle))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the handlers again: Lightning has just set its own, which stop in the middle of anything."""
-        self._set_handlers(dict.fromkeys(SIGNALS, self._handle))
+        set_handlers(dict.fromkeys(SIGNALS, self._handle))
         ignore_lightnings_sigterm(trainer)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
@@ -72,6 +60,7 @@ class StopOnSignal(Callback):
             raise Interrupted(signum)  # Lightning would turn a KeyboardInterrupt into exit code 1
         else:
             self.received = signum
+            RECEIVED.append(signum)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Request a checkpoint, now or at the next batch after which one is exact."""

@@ -8,8 +8,8 @@
     dL/dU^l = sum_t delta_t^l (h_t^{l-1})^T    dL/dW^l = sum_t delta_t^l (h_{t-1}^l)^T    dL/db^l = sum_t delta_t^l
     dL/dV = sum_t (yhat_t - y_t) (h_t^L)^T     dL/dc = sum_t (yhat_t - y_t)
 
-Made to be read: no batch, no speed. `differences` compares it with autograd and with the fast path. Indices of layers
-and steps count from 0; names of numbers (`dU^1`) count from 1, as the equations do.
+`differences` compares it with autograd and the fast path. Indices of layers and steps count from 0; names of numbers
+(`dU^1`) count from 1, as the equations do.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ class Numbers:
 
 def build_problem(options: ExplainOptions, symbols: str) -> Problem:
     """Return the untrained network of `python -m src.train model=manual seed=...` in float64, and the sequence."""
-    ids, targets = (
-        torch.tensor([symbols.index(letter) for letter in text]) for text in (options.input, options.target)
-    )
+    ids, targets = torch.tensor([[*map(symbols.index, text)] for text in (options.input, options.target)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         rnn = ManualRNN(len(symbols), options.hidden_size, options.num_layers, options.nonlinearity)
@@ -167,17 +165,14 @@ class Difference:
     name: str
     largest: float  # absolute value of its entries, for comparison
     from_autograd: float
-    from_fast_path: float | None
+    from_fast_path: float | None = None
 
 
 def differences(p: Problem, ours: Numbers) -> list[Difference]:
     """Compare every delta, dL/dh and gradient with autograd's, and with the fast path's where it computes them."""
-
-    def largest(number: Tensor) -> float:
-        return float(number.abs().max())
-
     torchs, fast = by_autograd(p), by_fast_path(p)
-    return [
-        Difference(name, largest(x), largest(x - torchs[name]), largest(x - fast[name]) if name in fast else None)
-        for name, x in ours.compared().items()
-    ]
+    found = []
+    for name, x in ours.compared().items():
+        numbers = [x, x - torchs[name], *([x - fast[name]] if name in fast else [])]
+        found.append(Difference(name, *(float(number.abs().max()) for number in numbers)))
+    return found

@@ -62,10 +62,8 @@ def wrapped(parts: Iterable[str], width: int) -> list[str]:
     """Join parts with blanks into lines of at most `width` columns; a part that is wider gets a line of its own."""
     lines: list[str] = []
     for part in parts:
-        if lines and columns(lines[-1]) + 1 + columns(part) <= width:
-            lines[-1] += f" {part}"
-        else:
-            lines.append(part)
+        fits = bool(lines) and columns(lines[-1]) + 1 + columns(part) <= width
+        lines[-1:] = [f"{lines[-1]} {part}"] if fits else [*lines[-1:], part]
     return lines
 
 
@@ -145,10 +143,11 @@ def of(letter: str, layer: int, p: Problem) -> str:
 def _network(options: ExplainOptions, symbols: str, p: Problem) -> list[Block]:
     layers, hidden, word, target = options.num_layers, options.hidden_size, options.input, options.target
     command = ["python", "-m", "src.train", "model=manual", "model.readout=linear", f"model.hidden_size={hidden}"]
-    command += [f"model.num_layers={layers}"] * (layers > 1)
-    command += [f"model.nonlinearity={options.nonlinearity}"] * (options.nonlinearity != "tanh")
-    for key, given, default in (("input", word, "hello"), ("target", target, "ohlol"), ("symbols", symbols, "ehlo")):
-        command += [f"data.{key}={given}"] * (given != default)  # the defaults of conf/data/hello.yaml
+    for key, given, default in (
+        ("model.num_layers", layers, 1), ("model.nonlinearity", options.nonlinearity, "tanh"),
+        ("data.input", word, "hello"), ("data.target", target, "ohlol"), ("data.symbols", symbols, "ehlo"),
+    ):  # fmt: skip
+        command += [f"{key}={given}"] * (given != default)
     lines = wrapped(map(shlex.quote, [*command, f"seed={options.seed}"]), WIDTH - 10)
     weights = {of(letter, l, p): matrix(getattr(p, letter)[l]) for l in range(layers) for letter in "UWb"}  # noqa: E741
     weights |= {"V": matrix(p.V), "c": matrix(p.c)}

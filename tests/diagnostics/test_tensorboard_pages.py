@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.txt").write_text(TEXT)
     run(
         "-m", "model=cell,manual,lstm", "seed=0,1", "data=text", "data.path=text.txt", "data.seq_len=9",
-        "data.batch_size=4", "model.num_layers=2", "model.hidden_size=8", "trainer.max_epochs=2",
+        "data.batch_size=4", "model.num_layers=2", "model.hidden_size=8", "trainer.max_epochs=1",
         "trainer.limit_train_batches=12", "trainer.log_every_n_steps=3", "callbacks.text_samples.length=80",
         cwd=folder, timeout=400,
     )  # fmt: skip

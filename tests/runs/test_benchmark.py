@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.benchmarks import MODELS, errors_in_benchmark, measuring
+from src.benchmark import MODELS, errors_in_benchmark
+from src.benchmarks import measuring
 from src.benchmarks.models import CLASSES, SIZES, Size, Step
 from src.config.schema import BenchmarkConfig, BenchmarkOptions
 from tests.runs.commands import SHARED_DATA, run

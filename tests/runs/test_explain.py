@@ -11,7 +11,7 @@ import torch
 
 from src.config.schema import ExplainConfig, ExplainOptions, ModelConfig
 from src.models.language_model import build_model
-from src.worked_example import errors_in_explain
+from src.explain import errors_in_explain
 from src.worked_example.bptt_example import build_problem, compute, differences
 from src.worked_example.document import Table, as_markdown, as_text, columns, vector
 from tests.runs.commands import run

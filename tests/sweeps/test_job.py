@@ -9,15 +9,16 @@ import sys
 import threading
 import time
 
-from src.sweeps.job import StopSignals, children_without_ctrl_c, restored_handlers
+from src.process import RECEIVED, signal_handlers
+from src.sweeps.job import children_without_ctrl_c, stop_on_signal
 
 
 def test_children_never_see_ctrl_c_and_the_sweep_still_does() -> None:
-    signals, seen, over = StopSignals(), threading.Event(), threading.Event()
+    seen, over = threading.Event(), threading.Event()
     watcher = threading.Thread(target=over.wait)
     watcher.start()  # as the progress line's thread: the system hands the signal to it
     asks = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-    with signals.handled(seen.set):
+    with stop_on_signal(seen.set):
         with children_without_ctrl_c():
             child = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
             os.kill(os.getpid(), signal.SIGINT)
@@ -26,13 +27,13 @@ def test_children_never_see_ctrl_c_and_the_sweep_still_does() -> None:
                 time.sleep(0.01)
         assert child.stdout.strip() == "True"
         assert seen.is_set()
-        assert signals.received() == signal.SIGINT
+        assert RECEIVED == [signal.SIGINT]
     over.set()
     watcher.join()
 
 
 def test_the_handlers_that_a_run_has_left_are_taken_back() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with restored_handlers():
+    with signal_handlers({}):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # as Lightning does after a KeyboardInterrupt
     assert signal.getsignal(signal.SIGINT) is before

@@ -16,9 +16,9 @@ import yaml
 from src.config.hydra_compat import ComposedJob
 from src.config.run_key import run_key, sweep_folder
 from src.config.schema import Config, from_plain, set_value, to_plain
-from src.files import lock
+from src.files import lock, this_process
 from src.sweeps.job import mark_stopped, record_failure
-from src.sweeps.plan import SILENT, archive, claim, make_plan, status_of, this_process
+from src.sweeps.plan import SILENT, archive, claim, make_plan, status_of
 
 
 def config(folder: Path, **changes: Any) -> Config:

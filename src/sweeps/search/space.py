@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 KINDS = ("log_uniform", "uniform", "int", "log_int", "categorical")
 # These do not make a trial good, so the best configuration leaves them out.
 NOT_IN_BEST = ("runs", "name", "experiment", "sweep", "search", "callbacks", "logger")
-MAX_CORNERS = 200
 
 Space = Mapping[str, Parameter]
 
@@ -149,7 +148,7 @@ def ends_of(space: Space) -> dict[str, list[Any]]:
     return {key: one.choices or [kinds[key](one.low or 0), kinds[key](one.high or 0)] for key, one in space.items()}
 
 
-def corners(space: Space, known: Mapping[str, Any], most: int = MAX_CORNERS) -> list[dict[str, Any]]:
+def corners(space: Space, known: Mapping[str, Any], most: int = 200) -> list[dict[str, Any]]:
     """Return every combination of the ends of ranges and of choices, or `most` random ones where there are more."""
     from optuna.trial import FixedTrial  # half a second
 

@@ -30,8 +30,8 @@ from optuna.trial import FrozenTrial, TrialState
 from src.config.compose import compose, to_config
 from src.config.schema import PrunerConfig, SearchConfig, flatten
 from src.errors import RunFailure, UserError
-from src.files import lock, write_atomic
-from src.sweeps.plan import process_ended, record_of, this_process
+from src.files import lock, process_ended, this_process, write_atomic
+from src.sweeps.plan import record_of
 from src.sweeps.search.space import Space, as_experiment, override, suggest
 from src.training.metrics_log import MetricsLog
 from src.training.run import fit
@@ -222,13 +222,17 @@ def write_trials(study: optuna.Study, folder: Path) -> None:
     """Write trials.csv, one line a trial: number, state, value, note, seconds, and each parameter."""
     trials = study.get_trials(deepcopy=False)
     given_up = {t.user_attrs["again"]: t.user_attrs["why"] for t in trials if "why" in t.user_attrs}
-    rows: list[dict[str, Any]] = []
-    for trial in trials:
-        row = {"number": trial.number, "state": trial.state.name.lower()}
-        row["value"] = trial.value if trial.state == TrialState.COMPLETE else trial.user_attrs.get("best")
-        row["note"] = trial.user_attrs.get("note", given_up.get(trial.number))
-        row["seconds"] = round(trial.duration.total_seconds(), 3) if trial.duration else None
-        rows.append(row | trial.params)
+    rows = [
+        {
+            "number": trial.number,
+            "state": trial.state.name.lower(),
+            "value": trial.value if trial.state == TrialState.COMPLETE else trial.user_attrs.get("best"),
+            "note": trial.user_attrs.get("note", given_up.get(trial.number)),
+            "seconds": round(trial.duration.total_seconds(), 3) if trial.duration else None,
+            **trial.params,
+        }
+        for trial in trials
+    ]
     write_atomic(folder / "trials.csv", pd.DataFrame(rows, dtype=object).to_csv(index=False))
 
 
