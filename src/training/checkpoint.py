@@ -150,6 +150,7 @@ class CheckpointCallback(Callback):
         if not all(bool(torch.isfinite(p).all()) for p in trainer.lightning_module.parameters()):
             return
         self.lengths = lengths(self.folder.parent)
+        self.metrics.note_window(trainer)
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
         self.requested, self.last_save, self.last_step = False, time.monotonic(), trainer.global_step
 
