@@ -155,6 +155,7 @@ class CheckpointCallback(Callback):
         if trainer.is_global_zero:
             for name in self.lengths:
                 sync(self.folder.parent / name)
+        self.metrics.note_window(trainer)
         for name in ("best.ckpt", "last.ckpt") if best else ("last.ckpt",):
             trainer.save_checkpoint(self.folder / name, weights_only=False)
         self.requested, self.last_save, self.last_step = False, time.monotonic(), trainer.global_step

@@ -75,6 +75,7 @@ class MetricsLog(Callback):
         self.started = time.perf_counter()  # on a clock that stands still between a stop and a resume
         self.mark = (0.0, 0)  # nats and characters at the last line
         self.epoch = 0  # of the last window; Lightning's is the next one once an epoch has ended
+        self.window: dict[str, float] = {}  # its loss and accuracy at the last checkpoint, if no step is left after it
         self.closing = False  # at the end: nothing follows from a line, which is cut off if the run is extended
 
     @property
@@ -84,6 +85,13 @@ class MetricsLog(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.epoch = trainer.current_epoch
+
+    def note_window(self, trainer: pl.Trainer) -> None:
+        """Note for a checkpoint what the next line says of the last window."""
+        module = trainer.lightning_module
+        assert isinstance(module, LanguageModule)
+        if module.outcome is not None:
+            self.window = last_window(trainer, module.outcome)
 
     def close(self, trainer: pl.Trainer) -> bool:
         """Return whether the last weights lack a validation; lines from here on are those of the run's end."""
@@ -111,12 +119,13 @@ class MetricsLog(Callback):
     def _write(self, trainer: pl.Trainer, module: LanguageModule, validated: dict[str, float]) -> None:
         (nats,), characters = reduced(trainer, "sum", float(module.nats)), int(module.characters)
         metrics = validated
-        if module.outcome is not None and characters > self.mark[1]:  # else nothing was trained on since
-            window = last_window(trainer, module.outcome)  # whose loss and accuracy are shown beside the mean
+        self.note_window(trainer)
+        if self.window and characters > self.mark[1]:  # else nothing was trained on since
+            window = self.window  # whose loss and accuracy are shown beside the mean
             mean = (nats - self.mark[0]) / (characters - self.mark[1])
             trained = {"train/loss": window["train/loss"], **four_metrics("train", mean, window["train/accuracy"])}
             metrics = trained | validated
-        elif self.closing:  # the line before has the same weights
+        elif self.closing and characters == self.mark[1]:  # the line before has the same weights
             metrics = self.final | validated
         self.final, self.mark = metrics, (nats, characters)
         position = {"step": trainer.global_step, "epoch": self.epoch, "characters": characters}
@@ -144,13 +153,13 @@ class MetricsLog(Callback):
         return f"{where}  {nats} nats = {bits:.4f} bits a character  {self.seconds:.0f} s{best}"
 
     def state_dict(self) -> dict[str, Any]:
-        known = {"best": self.best, "final": self.final, "epoch": self.epoch}
+        known = {"best": self.best, "final": self.final, "epoch": self.epoch, "window": self.window}
         return {**known, "seconds": self.seconds, "mark": list(self.mark)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.final, (nats, characters) = state_dict["best"], state_dict["final"], state_dict["mark"]
         self.mark, self.started = (nats, characters), time.perf_counter() - state_dict["seconds"]
-        self.epoch = state_dict.get("epoch", 0)
+        self.epoch, self.window = state_dict.get("epoch", 0), state_dict.get("window", {})
 
 
 class PredictedString(Callback):
