@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import glob
 import json
 import logging
@@ -24,6 +23,8 @@ log = logging.getLogger(__name__)
 DEPTH = 32  # the most levels of a stored file; ours have six
 TOO_DEEP = f"it is nested deeper than {DEPTH} levels"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit of this process, ulimit -f
+WITHOUT_LOCKS: set[int] = set()  # file systems, each reported once
 LACKING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EXDEV)
 
 
@@ -44,9 +45,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; at the end of the block it replaces `path` at once.
 
     A reader sees the old file or the new one, never a part. After an error the temporary file is removed and the old
-    file is as it was. A process that is killed leaves `.<name>.<pid>` behind, which `remove_leftovers` finds.
+    file is as it was. A process that is killed leaves `.<name>.<pid>` behind, which the next one removes.
     """
+    remove_leftovers(path.parent, glob.escape(path.name))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # of an earlier process with this number, or a link that somebody has put there
     try:
         yield temporary
         sync(temporary)
@@ -55,11 +58,34 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace the content of a file at once; of text, lone surrogates are written as escapes."""
-    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(data)
+def write_atomic(path: Path, content: str | bytes | memoryview, keep: Path | None = None) -> None:
+    """Replace the content of a file at once; of text, lone surrogates are written as escapes.
+
+    The file that is replaced is kept as `keep`: linked before, not moved, so that there is always a file at `path`.
+    """
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(data)
+            if keep and path.exists():
+                link_or_copy(path, keep)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise _with_numbers(error, path, f"{len(data):,} bytes are needed, ") from error
+
+
+def disk_full(error: BaseException | None, folder: Path) -> OSError | None:
+    """Return the error of a full disk, or of a limit on it, that is this error or has caused it; None without one."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in DISK_FULL):
+        error = error.__cause__ or error.__context__
+    return error if error is None or error.filename else _with_numbers(error, folder)
+
+
+def _with_numbers(error: OSError, path: Path, needed: str = "") -> OSError:
+    free = f"{shutil.disk_usage(path if path.is_dir() else path.parent).free:,} are free"
+    free = "ulimit -f allows less" if error.errno == errno.EFBIG else free
+    return OSError(error.errno, f"{error.strerror}: {needed}{free}", str(path))
 
 
 def sync(path: Path) -> None:
@@ -92,14 +118,15 @@ def remove_leftovers(folder: Path, names: str = "*") -> None:
 
 
 def is_alive(pid: Any) -> bool:
-    """Whether this machine has a process of that number."""
+    """Whether this machine has a process of that number; one that only waits to be reaped is none."""
     try:
         os.kill(int(pid), 0)
+        state = Path(f"/proc/{int(pid)}/stat")
+        return not state.exists() or state.read_bytes().rpartition(b") ")[2][:1] != b"Z"
     except PermissionError:
         return True
     except (OSError, TypeError, ValueError, OverflowError):
         return False
-    return True
 
 
 def boot_id() -> str:
@@ -137,16 +164,13 @@ def lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        _report_no_locks(path.parent)
+        if (device := path.parent.stat().st_dev) not in WITHOUT_LOCKS:
+            WITHOUT_LOCKS.add(device)
+            log.warning("%s: no locks on this disk; do not start a second process on the same run here", path.parent)
     try:
         yield held
     finally:
         own.release()
-
-
-@functools.cache
-def _report_no_locks(folder: Path) -> None:
-    log.warning("%s: this file system has no locks; do not start a second process on the same run here", folder)
 
 
 def to_json(value: Any, indent: int | None = None, ascii: bool = False) -> str:

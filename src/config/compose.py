@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +19,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,12 +27,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from src.config.checks import GATED, errors_in_config
+from src.config.checks import GATED, GOES_WITH, errors_if_new, errors_in_config, resolve
 from src.config.hydra_compat import RunJobs, Sweep, register
 from src.config.overrides import (
     CONF,
     errors_in_flags,
     errors_in_overrides,
+    errors_in_repeats,
     first_of_several,
     flags_and_overrides,
     groups,
@@ -40,11 +42,11 @@ from src.config.overrides import (
     split_literal,
     without_null_groups,
 )
-from src.config.schema import MODEL_CLASSES, Config, check_class, flatten, key_table, set_value
+from src.config.schema import MODEL_CLASSES, Config, check_class, flatten, set_value
 from src.errors import RunFailure, UserError
 from src.files import read_yaml
 from src.inference.options import locate, newest_below, run_of
-from src.process import heavy_imports
+from src.process import OnStandardError, complain, heavy_imports
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; below it is set for Hydra
 Check = Callable[[Any], list[str]]
@@ -68,11 +70,11 @@ def compose_and_run(
         SystemExit: a sweep in which something was not done.
     """
     flags, overrides = flags_and_overrides(arguments)
-    overrides = quote_literals(overrides, schema)
+    wrong_flags = [*errors_in_flags(flags), *errors_in_repeats(overrides)]
+    overrides = quote_literals(overrides, schema, sweep=bool({"-m", "--multirun"}.intersection(flags)))
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
     register(sweep := Sweep(to_config, check, run_jobs))
     wrong = errors_in_overrides(overrides, schema, config_folders(flags))
-    wrong_flags = errors_in_flags(flags)
     if wrong or wrong_flags:
         right = [override for override in overrides if override not in wrong]
         raise UserError(*wrong_flags, *wrong.values(), *_further_errors(config_name, right, check))
@@ -132,34 +134,12 @@ def to_config(cfg: DictConfig) -> Any:
         hydra_node = ours.pop("hydra", None) or HydraConfig.get()
         if "experiment" in ours and ours.experiment is None:
             ours.experiment = hydra_node.runtime.choices.get("experiment")
-        for key, value in _values_of_own_files(hydra_node).items():
-            OmegaConf.update(ours, key, value)
-    return OmegaConf.to_object(ours)
-
-
-def _values_of_own_files(hydra_node: Any) -> dict[str, Any]:
-    """Return what option files of the user's own set, by dotted key, less the keys that the command sets itself.
-
-    A file in conf/data sets values of other groups that suit its text; those must not replace what a user wrote into
-    a file such as `model/leaky.yaml` below --config-dir.
-    """
-    sources = (source for source in hydra_node.runtime.config_sources if source.schema == "file")
-    folders = [Path(source.path) for source in sources if Path(source.path) != CONF]
-    set_by_command = {override.partition("=")[0].lstrip("+") for override in hydra_node.overrides.task}
-    set_by_command -= hydra_node.runtime.choices.keys()
-    values: dict[str, Any] = {}
-    for group, option in hydra_node.runtime.choices.items() if folders else ():
-        for file in (folder / group / f"{option}.yaml" for folder in folders):
-            if not group.startswith("hydra/") and file.is_file():
-                text = file.read_text(encoding="utf-8")
-                content = {} if "@package" in text.partition("\n")[0] else yaml.safe_load(text) or {}
-                values |= {f"{group}.{key}": value for key, value in flatten(content)}
-    return {
-        key: value
-        for key, value in values.items()
-        if (key in key_table() or key.startswith("model.options."))
-        and not any(key == own or key.startswith(f"{own}.") for own in set_by_command)
-    }
+    config = OmegaConf.to_object(ours)
+    if isinstance(config, Config):
+        if config.trainer.overfit_batches:
+            config.data.offset = "fixed"  # nothing can be overfitted in windows that are drawn anew
+        resolve(config)
+    return config
 
 
 def in_a_sweep() -> bool:
@@ -197,11 +177,15 @@ def _first_lines(error: Exception) -> str:
 
 def exit_with(run: Callable[[], None]) -> NoReturn:
     """Run an entry and exit with its code: 0, 2 with the user's errors on stderr, 1 for a failure, 130 for Ctrl-C."""
+    if platform.system() == "Windows":  # signals and process groups differ there
+        sys.exit("Windows is not supported: run Unroll in the Windows Subsystem for Linux (WSL)")
     # None where the shell has closed it (`>&-`)
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # for as long as the process lives
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the text
+    if logging.lastResort:  # the handler of commands that keep no log
+        logging.lastResort.setFormatter(OnStandardError())
     try:
         run()
         sys.stdout.flush()  # so that a full disk is reported here, and not by Python at its exit
@@ -209,7 +193,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
         if TRACEBACKS:
             raise
         if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
-            print(*error.messages, sep="\n", file=sys.stderr)
+            complain(*error.messages)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -222,7 +206,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
                 sys.exit(0)
         if TRACEBACKS:
             raise
-        print(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}", file=sys.stderr)
+        complain(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}")
         sys.exit(1)
     sys.exit(0)
 
@@ -285,9 +269,10 @@ def stored_config(
     except (ValueError, TypeError, AssertionError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not the configuration of a run: {str(error).partition(chr(10))[0]}") from error
     flags, overrides = flags_and_overrides(arguments)
+    wrong = errors_in_repeats(overrides)
     overrides = quote_literals(overrides)
-    errors = errors_in_overrides(overrides, Config)
-    wrong = [*errors.values()]
+    accepted, errors = errors_if_new(config), errors_in_overrides(overrides, Config)
+    wrong += errors.values()
     wrong += [f"{flag}: a stored run is used as it is; sweeps and Hydra's flags are for new runs" for flag in flags]
     typed, changes = OmegaConf.structured(Config), {}
     for override in OverridesParser.create().parse_overrides([one for one in overrides if one not in errors]):
@@ -299,7 +284,11 @@ def stored_config(
             value = OmegaConf.select(typed, key)  # of the key's type
             changes[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             set_value(config, key, changes[key])
-    if wrong := [*wrong, *errors_in_config(config)]:
+    for key in changes.keys() & GOES_WITH.keys():
+        if GOES_WITH[key][0] not in changes:
+            set_value(config, *GOES_WITH[key])
+    resolve(config)
+    if wrong := [*wrong, *(error for error in errors_in_config(config) if error not in accepted)]:
         raise UserError(*wrong)
     trust = config.model._target_ if "model._target_" in changes else trust
     check_class(config.model._target_, trust, f"{path}: ")
@@ -324,7 +313,7 @@ def with_sizes_of_source(arguments: Sequence[str], trust: str | None = None) -> 
         UserError: `init_from` names neither a run nor a checkpoint, or one with a class that the command does not name.
     """
     given = [found[1] for one in arguments if (found := split_literal(one)) and found[0] == "init_from"]
-    if not given:
+    if not given or given == ["null"]:
         if trust is not None:
             raise UserError(f"trust={trust}: this command reads no stored run; leave it out")
         return list(arguments)

@@ -19,7 +19,7 @@ from src.config.schema import MODEL_CLASSES, MODEL_PRECISIONS, Config, ModelConf
 from src.data.batching import BOUNDARY
 from src.data.corpus import is_list
 from src.data.vocabulary import Vocabulary, codes_of
-from src.errors import UnknownCharacter, UserError, counted
+from src.errors import UnknownCharacter, UserError
 from src.files import parse_json, user_path
 from src.inference.evaluate import Score, score_ids
 from src.inference.generate import generate
@@ -128,9 +128,9 @@ class TrainedModel:
             first = repr(known) if len(known) <= 100 else f"{known[:100]!r} and more"
             raise error.with_remedy(f"leave them out; the model knows {first}") from None
         if vocabulary.unknown_id is not None and (unknown := ids == vocabulary.unknown_id).any():
-            names = vocabulary.names(np.unique(codes_of(text, vocabulary.kind)[unknown]).tolist())
-            how_many = counted(int(unknown.sum()), vocabulary.kind)
-            log.warning("%s: %s that the model does not know, read as its unknown symbol: %s", what, how_many, names)
+            codes = np.unique(codes_of(text, vocabulary.kind)[unknown]).tolist()
+            lacking = f"{vocabulary.occurrences(codes, int(unknown.sum()))} that the model does not know"
+            log.warning("%s: %s, read as its unknown symbol: %s", what, lacking, vocabulary.names(codes))
         return ids
 
     def in_its_case(self, text: str) -> str:

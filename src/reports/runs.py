@@ -18,7 +18,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from src.config.schema import flatten
+from src.config.schema import NO_RUNS, flatten
 from src.errors import UserError
 from src.files import parse_json, parse_yaml, process_ended, read_text, user_path
 
@@ -27,7 +27,6 @@ STATUSES = ("done", "failed", "stopped", "running")
 COSTS = ("parameters", "steps", "characters", "seconds")
 RUN_NUMBERS = (*COSTS, "epochs")  # numbers of run.json itself
 POSITION = ("step", "epoch", "characters", "seconds")  # where in training a line of metrics.jsonl was written
-NOT_ENTERED = {"checkpoints", "figures", "__pycache__", "node_modules"}  # hold no runs and may be large
 TRACES = {"checkpoints", "metrics.jsonl", "train.log"}  # with one of these and config.yaml a folder is a run
 
 Value = str | int | float | None
@@ -103,7 +102,7 @@ def find_runs(paths: Paths) -> list[Run]:
         for folder, folders, files in os.walk(user_path(given), onerror=unread.append):
             if "run.json" in files or ("config.yaml" in files and TRACES.intersection(folders + files)):
                 below.append(Path(folder))
-            folders[:] = [name for name in folders if name not in NOT_ENTERED and not name.startswith(".")]
+            folders[:] = [name for name in folders if name not in NO_RUNS and not name.startswith(".")]
         errors += [f"{error.filename} cannot be read: {error.strerror}" for error in unread]
         if not below and not unread:
             errors.append(f"no run below {given}: none of its folders has a run.json (python -m src.train makes one)")
