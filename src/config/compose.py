@@ -327,7 +327,8 @@ def with_sizes_of_source(arguments: Sequence[str], trust: str | None = None) -> 
     else:  # a class of the user's own, without its model file: the run has all of its keys
         check_class(model.get("_target_"), trust or own.get("model._target_"), f"init_from={given[-1]}: ")
         known = [(f"model.{key}", value) for key, value in flatten(model) if value != {}]
-        wanted = {key: quote(value) if isinstance(value, str) else json.dumps(value) for key, value in known}
+        wanted = {key: value if isinstance(value, str) else json.dumps(value) for key, value in known}
+        wanted |= {key: quote(value) for key, value in known if isinstance(value, str) and ".options." in key}
     if data.get("encoding") == "bytes":
         wanted["data.encoding"] = "bytes"
     if data.get("lowercase"):

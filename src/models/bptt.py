@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from src.models.cell import one_hot
 from src.models.kernels import Hidden, State, autocast_dtype, backward_window, forward_window, gradients, split
 
 Inputs = Int[Tensor, "time batch"] | Float[Tensor, "time batch input"]
@@ -36,7 +35,9 @@ def reference(
     U, W = split(weight)
     b = 0 if bias is None else bias
     f = torch.tanh if nonlinearity == "tanh" else torch.relu
-    x = inputs if inputs.is_floating_point() else one_hot(inputs, U.shape[1], U.dtype)
+    x = inputs
+    if not inputs.is_floating_point():  # F.one_hot would read values, which vmap and tracing do not have
+        x = (inputs.unsqueeze(-1) == torch.arange(U.shape[1], device=inputs.device)).to(U.dtype)
     h_t = x.new_zeros(x.shape[1], U.shape[0]) if h_0 is None else h_0
     steps = list(range(x.shape[0]))
     hidden = {}
