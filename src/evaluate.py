@@ -22,7 +22,11 @@ def evaluate(config: EvaluateConfig) -> None:
     result = evaluate_run(trained, config.split, config.data, config.implementation)
     with pipe_may_close():
         say(in_json(result, indent=2) if config.format == "json" else table(result, trained.config.data.name))
-    written = keep(trained, result)  # last, so that the numbers are printed even if the folder cannot be written to
+    try:
+        written = keep(trained, result)
+    except OSError as error:  # a folder of somebody else, a full disk: the numbers above are right all the same
+        print(f"note: evaluation_{result['split']}.json was not written ({error.strerror})", file=sys.stderr)
+        return
     if written and config.format == "text":
         with pipe_may_close():
             say(f"written: {written}\n")

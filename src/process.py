@@ -23,7 +23,9 @@ from src.files import to_json, user_path, write_atomic
 SMALL = 128
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 UNUSED = ("matplotlib", "scipy")
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal was closed; nohup has it ignored
+NOHUP = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if NOHUP else (signal.SIGHUP,)))
 RECEIVED: list[int] = []  # the signals that asked this process to stop, in a run or between the runs of a sweep
 
 
@@ -140,18 +142,12 @@ def in_json(content: Any, indent: int | None = None) -> str:
     return to_json(content, indent, ascii=not has_all) + "\n"
 
 
-def line_of_standard_input() -> str | None:
-    """Return the next line without its end, or None after the last; other bytes than UTF-8 as surrogates."""
-    line = sys.stdin.buffer.readline().decode("utf-8", "surrogateescape")
-    return line.rstrip("\r\n") if line else None
-
-
-def from_standard_input(what: str) -> str:
-    """Return all of standard input, other bytes than UTF-8 as surrogates; UserError if it is empty."""
-    text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
-    if not text:
-        raise UserError(f"{what}=- reads standard input, and it was empty")
-    return text
+def typed(value: str, key: str) -> bytes:
+    """Return the bytes of a value of the command line, of `-` those of standard input; UserError if that is empty."""
+    content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    if value == "-" and not content:
+        raise UserError(f"{key}=- reads standard input, and it was empty")
+    return content
 
 
 def write_file(path: str, text: str, key: str = "output") -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from src.config.compose import compose, compose_and_run, exit_with, to_config
 from src.config.hydra_compat import is_installed
-from src.config.overrides import flags_and_overrides, groups
+from src.config.overrides import errors_in_repeats, flags_and_overrides, groups
 from src.config.schema import SearchRoot, to_plain
 from src.errors import UserError
 from src.process import RECEIVED, complain, heavy_imports, say
@@ -66,6 +66,8 @@ def main() -> None:
     words = [word for word in given if word not in ours]
     if {"-m", "--multirun"} & set(flags):
         raise UserError("a search is one study, and its space says what varies: leave -m out")
+    if wrong := errors_in_repeats(words):
+        raise UserError(*wrong)
     names = [word.partition("=")[2] for word in ours if word.startswith("search=")]
     if not names and not flags:
         raise UserError(f"which search? search=NAME, NAME one of {', '.join(groups().get('search', []))}")

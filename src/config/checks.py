@@ -6,6 +6,7 @@ No torch, and no text is opened.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from src.config.schema import NO_RUNS, Config, errors_in_values
 from src.data.corpus import EXTEND, errors_in_data
@@ -20,10 +21,49 @@ OPTIMIZER_KEYS = {
 }
 
 
+# What goes with a key that a command sets, unless the command sets that too. A stored run has older values, and keeps
+# them: null is what runs did before there was such a key.
+GOES_WITH: dict[str, tuple[str, Any]] = {
+    "checkpoint.monitor": ("checkpoint.mode", None),
+    "optimizer.weight_decay": ("optimizer.decay", "matrices"),
+    "trainer.accumulate_grad_batches": ("trainer.average_last_group", True),
+    "trainer.overfit_batches": ("data.offset", "fixed"),
+}
+
+
 def errors_in_config(config: Config) -> list[str]:
     """Return everything that is wrong with a composed configuration, one text an error."""
     data, names = errors_in_data(config.data), _errors_in_name(config.name)
-    return [*errors_in_values(config), *names, *data, *_combinations(config)]
+    return [*errors_in_values(config), *names, *data, *_combinations(config), *errors_if_new(config)]
+
+
+def errors_if_new(config: Config) -> list[str]:
+    """Return what is refused for a new run; a stored one from before goes on and is repeated as it was."""
+    checkpoint, clip, errors = config.checkpoint, config.trainer.gradient_clip_val, []
+    best = direction(checkpoint.monitor)
+    if (checkpoint.mode or best) != best:
+        what = f"the best {checkpoint.monitor} is the {best}imum"
+        errors.append(f"checkpoint.mode={checkpoint.mode}: {what}; leave it out, or use {best}")
+    if config.loss.over_time == "sum" and clip is not None and config.data.input is None:
+        why = f"the sum over a window has a gradient data.seq_len={config.data.seq_len} times that of its mean"
+        errors.append(f"loss.over_time=sum: {why}; add trainer.gradient_clip_val=null, which is {clip:g}")
+    return errors
+
+
+def direction(monitor: str) -> str:
+    """Return whether the best value of a metric is its `min` or its `max`."""
+    return "max" if monitor.endswith("/accuracy") else "min"
+
+
+def resolve(config: Config) -> Config:
+    """Set, in place, what follows from other keys; a key that has no effect is null, as in runs that lack it."""
+    checkpoint, optimizer, trainer = config.checkpoint, config.optimizer, config.trainer
+    checkpoint.mode = checkpoint.mode or direction(checkpoint.monitor)
+    if optimizer.decay == "all" or not optimizer.weight_decay:
+        optimizer.decay = None
+    if not trainer.average_last_group or trainer.accumulate_grad_batches == 1:
+        trainer.average_last_group = None
+    return config
 
 
 def _errors_in_name(name: str | None) -> Iterator[str]:

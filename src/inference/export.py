@@ -158,9 +158,12 @@ def export_to(trained: TrainedModel, format: str, output: str | None = None) -> 
         content, difference = WRITERS[format](trained.model, texts)
     folder = (run_of(trained.path) or trained.path.parent) / "export"
     files = [user_path(output) if output else folder / EXPORTED[format]]
-    files[0].parent.mkdir(exist_ok=True)
-    write_atomic(files[0], content)
-    if format == "safetensors":
-        files.append(files[0].with_suffix(".json"))
-        write_json(files[1], identity)
+    try:
+        files[0].parent.mkdir(exist_ok=True)
+        write_atomic(files[0], content)
+        if format == "safetensors":
+            files.append(files[0].with_suffix(".json"))
+            write_json(files[1], identity)
+    except OSError as error:
+        raise UserError(f"{files[-1]} cannot be written ({error.strerror}); name another file: output=...") from error
     return files, difference

@@ -33,7 +33,9 @@ HIGHER_IS_BETTER = ("accuracy", "characters_per_second")
 # Names of whole choices: what they bring along (an experiment's sizes, a model's options) follows from them.
 CHOICES = ("experiment", "data", "model", "optimizer", "scheduler")
 # How a text is cut into windows. All other keys of `data` define the text itself.
-WINDOWS = ("data.seq_len", "data.batch_size", "data.offset", "data.reset", "data.evaluation_streams")
+WINDOWS = tuple(
+    f"data.{key}" for key in ("seq_len", "batch_size", "offset", "reset", "evaluation_streams", "evaluation_warmup")
+)
 # What `model` and `data` stand for; shown only where nothing else differs.
 DETAILS = ("model._target_", "data.sha256")
 # Why a run is in no mean. Failures first: somebody has to act on them.

@@ -6,11 +6,13 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from src import process
+from src.files import disk_full
 from src.process import complain
 from src.training.run_record import NO_FOLDER
 
@@ -39,6 +41,17 @@ class Console(logging.Handler):
                 complain(self.format(record))
 
 
+class LogFile(logging.FileHandler):
+    """train.log; on a full disk the run goes on, or ends, without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do not print the traceback of each line that could not be written."""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def say(line: str) -> None:
     """Write a line to the present stdout in one piece; if stdout is closed or full, the run goes on without it."""
     try:
@@ -56,7 +69,7 @@ def logging_to(folder: Path) -> Iterator[None]:
     before, level = root.handlers[:], root.level
     handlers: list[logging.Handler] = [logging.NullHandler()]
     if folder != NO_FOLDER:
-        file = logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
+        file = LogFile(folder / "train.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers = [Console(), file]
     for handler in handlers:
@@ -68,11 +81,14 @@ def logging_to(folder: Path) -> Iterator[None]:
             logging.getLogger(name).handlers.clear()
             logging.getLogger(name).propagate = True
     logging.captureWarnings(True)
+    # That of TensorBoard's thread is raised in the main thread, too
+    threading.excepthook = lambda hook: None if disk_full(hook.exc_value, folder) else threading.__excepthook__(hook)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     try:
         yield
     finally:
+        threading.excepthook = threading.__excepthook__
         logging.captureWarnings(False)
         for handler in handlers:
             handler.close()

@@ -54,7 +54,7 @@ def test_what_a_checkpoint_keeps_of_diagnostics_comes_back_to_the_one_of_that_na
 
 def passage(split: TextSplit | LineSplit, length: int) -> list[Window]:
     corpus = SimpleNamespace(splits={"val": split}, vocabulary=SimpleNamespace(symbols=()))
-    data = SimpleNamespace(corpus=corpus, config=SimpleNamespace(seq_len=8))
+    data = SimpleNamespace(corpus=corpus, config=SimpleNamespace(window=(8, 4)))
     view = EvalView(SimpleNamespace(datamodule=data, global_step=0, loggers=[]), SimpleNamespace(model=None))
     return view.passage(length)
 

@@ -54,6 +54,7 @@ def test_what_cannot_matter_makes_no_row_of_its_own(tmp_path):
     ("key", "values"),
     [
         ("val_check_interval", (1.0, 0.25)),
+        ("check_val_every_n_epoch", (1, 2)),
         ("threads", ("1", "2")),
         ("patience", (2, 3)),
         ("init_from", (None, "a.ckpt")),
