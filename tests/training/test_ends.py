@@ -19,7 +19,7 @@ from tests.runs.test_resume import same_end
 
 WORDS = "data=text data.path=text.txt data.seq_len=7 data.batch_size=8 data.offset=random data.reset=never "
 WORDS += "model=stacked model.num_layers=2 model.hidden_size=4 model.dropout=0.3 callbacks=none trainer.threads=1"
-PLATEAU = "scheduler=plateau scheduler.patience=0 trainer.log_every_n_steps=1"
+PLATEAU = "scheduler=plateau scheduler.patience=0 scheduler.total_steps=99 trainer.log_every_n_steps=1"
 CLOCK = ("lengths", "seconds", "train/characters_per_second")
 
 
@@ -71,7 +71,7 @@ def test_a_run_ends_with_a_line_of_its_last_weights_and_extended_it_is_one_that_
     assert record["steps"] < last_line(whole)["step"]
     assert "split" in both or record["metrics"]["final"]["val/accuracy"] == last_line(parts)["val/accuracy"]
     run(monkeypatch, f"resume={parts}", more)
-    same_end(whole, parts)
+    same_end(whole, parts, files=False)
     for name in ("last.ckpt", "best.ckpt"):
         one, other = (torch.load(end / "checkpoints" / name, weights_only=True) for end in (whole, parts))
         assert without_clock(one) == without_clock(other)
