@@ -85,6 +85,7 @@ def test_only_one_function_prints():
             prints += [where] if name in ("print", "sys.stdout.write", "sys.stderr.write") else []
             dumps += [where] if name in ("json.dump", "json.dumps") else []
     assert prints == ["src/process.py: print"]
-    # run_key, corpus, text_reader: hashed; runs, space, study: compared, or shown to a user as a value
-    hashed = {"config/run_key", "data/corpus", "data/text_reader", "reports/runs", "sweeps/search/space"}
-    assert {one.removeprefix("src/").partition(".")[0] for one in dumps} <= hashed | {"files", "sweeps/search/study"}
+    # What these make is hashed, compared or an override: it is in no file and not printed
+    others = {"config/run_key", "config/compose", "data/corpus", "data/text_reader", "reports/runs"}
+    others |= {"sweeps/search/space", "sweeps/search/study"}
+    assert {one.removeprefix("src/").partition(".")[0] for one in dumps} <= {"files", *others}

@@ -181,7 +181,7 @@ def load(
         vocabulary = Vocabulary.from_plain(content["unroll"]["vocabulary"])
         check_size(config.model, weights)
         model = built(config.model, vocabulary, dtype, trust)
-        check_weights(model, weights, file)
+        check_weights(model, weights)
         model.load_state_dict(weights)
         progress = {"step": content.get("global_step"), "epoch": content.get("epoch")}
         return TrainedModel(model, vocabulary, config, file, progress)
@@ -197,19 +197,19 @@ def check_size(config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
     stored = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
     if config._target_ in MODEL_CLASSES and config.num_layers * config.hidden_size**2 > stored:
         sizes = f"model.num_layers={config.num_layers} and model.hidden_size={config.hidden_size}"
-        raise UserError(f"{sizes} in it need more weights than the {stored:,} bytes that it has; {REMEDY}")
+        raise UserError(f"{sizes} need more weights than the {stored:,} bytes in it; use another checkpoint")
 
 
-def check_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
+def check_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Raise UserError for weights that are missing, have another shape than the model's, or are not finite."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in expected | found:
         if expected.get(name) != found.get(name):
             sizes = f"{found.get(name, 'missing')}, expected {expected.get(name, 'no such weights')}"
-            raise UserError(f"its weights do not fit its own configuration: {name} is {sizes}; {REMEDY}")
+            raise UserError(f"its weights do not fit its own configuration: {name} is {sizes}; use another checkpoint")
         if not torch.isfinite(weights[name]).all():
-            raise UserError(f"{name} holds nan or infinity: its run diverged, or the file was changed; {REMEDY}")
+            raise UserError(f"{name} holds nan or infinity: the run diverged or the file is damaged; use another one")
 
 
 def read_model(path: str | Path, at: str | None = None) -> tuple[Path, dict[str, Any]]:

@@ -240,6 +240,8 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | 
         config: Config = from_plain(read_yaml(folder / "config.yaml"))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder} is no run: expected run.json and config.yaml in it ({error})") from error
+    if odd := [file for file in folder.glob("metrics.*") if not file.is_file()]:
+        raise UserError(f"{odd[0]} is a folder, a pipe or a device, not a file; remove it to go on")
     free = [key for key, about in key_table().items() if about.may_change]
     if refused := [key for key in changes if not any(key == one or one.startswith(f"{key}.") for one in free)]:
         way = "to start a new one from its weights: init_from=RUN"
@@ -270,7 +272,10 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | 
 def check_goes_on(prepared: Prepared, checkpoint: Checkpoint) -> None:
     """Raise UserError for another text or number of processes than the run had, or a limit that it has passed."""
     trainer, step, stored = prepared.config.trainer, checkpoint.step, len(checkpoint.progress["ranks"])
-    check_weights(prepared.module, checkpoint.content["state_dict"], checkpoint.path)
+    try:
+        check_weights(prepared.module, checkpoint.content["state_dict"])
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from error
     for what in ("vocabulary", "corpus"):
         if prepared.module.identity[what] != checkpoint.content["unroll"][what]:
             remedy = "put the old text back, or start a new run with init_from="

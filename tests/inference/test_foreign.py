@@ -124,6 +124,9 @@ def test_a_pipe_or_a_folder_in_place_of_a_file_is_reported_and_not_waited_for(tm
         make(folder / name)
         if "/" not in name:
             assert f"{name} cannot be read: it is a folder, a pipe" in read_run(folder).problem
+        if name == "metrics.jsonl":
+            with pytest.raises(UserError, match=r"metrics\.jsonl is a folder, a pipe"):
+                resume(folder)
     assert all("a folder, a pipe" in said for said in refusals(folder))
     for path, reason in ((folder, "is a folder, a pipe"), (folder / "config.yaml", "a pipe or a device|is no run")):
         with pytest.raises(UserError, match=reason):
@@ -141,7 +144,7 @@ def test_weights_that_are_nan_or_of_another_shape_are_refused_in_words(tmp_path)
     folder = fabricate(tmp_path / "run")
     for change, reason in (
         ({"hidden_size": 12}, r"recurrence.layers.0.weight is \(13, \d+\), expected \(12, \d+\)"),
-        ({"hidden_size": 10**6}, "hidden_size=1000000 in it need more weights"),
+        ({"hidden_size": 10**6}, "hidden_size=1000000 need more weights"),
         ({"hidden_size": 13, "num_layers": 1}, r"layers.1.weight is \(13, 26\), expected no such weights"),
     ):
         respell(folder, **change)
