@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs.commands import environment, only_run, refused, run, scalars, start
+from tests.runs.commands import environment, last_of_each, only_run, refused, run, scalars, start
 from tests.runs.test_resume import final_state
 
 pytestmark = pytest.mark.slow
@@ -131,7 +131,7 @@ def test_a_process_that_is_killed_ends_the_other_soon_with_one_readable_error(te
 
 
 def torchrun(*words: str, cwd: Path, code: int) -> str:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "src.train", *words]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "src.train", *last_of_each(words)]
     done = subprocess.run(command, cwd=cwd, env=environment(), timeout=120, capture_output=True, text=True)
     assert (done.returncode == 0) == (code == 0), done.stderr
     return done.stderr
