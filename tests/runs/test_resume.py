@@ -77,7 +77,8 @@ def same_end(one: Path, other: Path, files: bool = True) -> None:
         for path in paths if files else [Path("checkpoints/last.ckpt"), Path("metrics.jsonl")]:
             if path.suffix == ".ckpt":
                 content = torch.load(folder / path, weights_only=True)
-                content["unroll"].pop(None if files else "config", None)
+                if not files:  # an extended run keeps its schedule
+                    del content["unroll"]["config"], content["unroll"]["progress"]["schedule"]
                 results[-1][str(path)] = plain(content)
             if path.name == "metrics.jsonl":
                 results[-1][path.name] = [plain(json.loads(line)) for line in (folder / path).read_text().splitlines()]
