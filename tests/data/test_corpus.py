@@ -149,9 +149,7 @@ def test_the_vocabulary_is_that_of_the_training_split_alone(tmp_path):
         "val: 4 characters (2 distinct) not in the vocabulary; "
         "one unknown symbol represents them, and the uniform guess counts it",
     )
-    with pytest.raises(
-        UnknownCharacter, match=r"text: val has 4 occurrences of 2 characters .*'c'.*'d'.* offset 2; data.unknown=map"
-    ):
+    with pytest.raises(UnknownCharacter, match=r"val has 4 occurrences of 2 .*'c'.*'d'.* offset 2; data.unknown=map"):
         open_corpus(DataConfig("text", path=path, unknown="error"))
     with pytest.raises(DataError, match=r"data.unknown=extend .* init_from=RUN.*use data.unknown=map or error"):
         open_corpus(DataConfig("text", path=path, unknown="extend"))

@@ -106,7 +106,8 @@ def test_characters_that_the_unknown_symbol_stands_for_are_told_beside_the_text(
     assert printed.startswith("every Ω day, ΩЖ")
     answer("score", f"run={folder}", "text=every day é")
     assert caplog.messages == [
-        "prompt: 3 occurrences of 2 characters that the model does not know, read as its unknown symbol: 'Ω' (U+03A9), 'Ж' (U+0416)",
+        "prompt: 3 occurrences of 2 characters that the model does not know, read as its unknown symbol: "
+        "'Ω' (U+03A9), 'Ж' (U+0416)",
         "text: 1 character that the model does not know, read as its unknown symbol: 'é' (U+00E9)",
     ]
 
