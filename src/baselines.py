@@ -89,7 +89,7 @@ def baselines(corpus: Corpus, split: str = "val") -> dict[str, float]:
     if isinstance(scored, PairSplit) or scored.transitions < 1:
         return uniform
     name = hashlib.sha256(f"{corpus.key} {split} {(MAX_ORDER, MOST_TRAIN, MOST_SCORED)}".encode()).hexdigest()[:32]
-    path = cache_folder() / "baselines" / f"{name}.json"
+    path = cache_folder() / "baselines" / f"{name}.checked.json"
     nats: list[float] | None = read_cached(path)
     if nats is None:
         boundary = train.boundary if isinstance(train, LineSplit) else None

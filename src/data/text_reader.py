@@ -264,7 +264,7 @@ def hash_of(value: Any) -> str:
 
 def digests_file(stamps: list[list[Any]]) -> Path:
     """Return the file of the cache with the checksums of files that have these stamps."""
-    return cache_folder() / "remembered" / f"{hash_of(stamps)}.json"
+    return cache_folder() / "remembered" / f"{hash_of(stamps)}.checked.json"  # earlier versions have no checksum
 
 
 def ids_file(key: str) -> Path:

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 
 from src import train
-from tests.runs.commands import environment, only_run, run, start
+from tests.runs.commands import environment, last_of_each, only_run, run, start
 from tests.runs.test_resume import WORDS
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ def run_here(folder: Path, *words: str, text: str = TEXT) -> Path:
     (folder / "text.txt").write_text(text)
     with pytest.MonkeyPatch.context() as given:
         given.chdir(folder)
-        given.setattr(sys, "argv", ["train", *words])
+        given.setattr(sys, "argv", ["train", *last_of_each(words)])
         train.main()
     return only_run(folder)
 

@@ -98,7 +98,7 @@ def same_text(printed: str, stored: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("train", ["train", *make.QUIET, "runs=elsewhere"]),
+        ("train", ["train", "trainer.threads=1", "runs=elsewhere"]),
         ("explain", ["explain"]),
         ("explain_3_layers", ["explain", "explain.num_layers=3"]),
         ("report", ["report", "runs"]),
