@@ -19,13 +19,13 @@ train: $(VENV)/.installed-run  ## train the tutorial's network: python -m src.tr
 	@$(RUN) -m src.train $(ARGS)
 
 test: lint types  ## lint, types and every test
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) -m "not soak" $(ARGS)
 
 check: lint types  ## lint, types and the fast tests: run this before each commit
-	@$(PYTEST) -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow and not soak" $(ARGS)
 
 soak: $(VENV)/.installed-test  ## the long form of the kill tests: 200 at random times, and one before and after each write
-	@UNROLL_KILLS=200 OMP_NUM_THREADS=1 $(RUN) -m pytest -q -s tests/runs/test_resume.py
+	@UNROLL_KILLS=200 $(PYTEST) -m "soak or slow" tests/runs/test_resume.py tests/runs/test_ranks.py tests/diagnostics/test_watched_runs.py
 
 lint: $(VENV)/.installed-test  ## run ruff on all files
 	@$(RUN) -m ruff check .

@@ -82,7 +82,7 @@ class ScalarLogger(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Since which step the clip rate is counted, and the last point; the clock starts anew."""
-        return {"since": self.last_point[2] if self.last_point else 0, "latest": self.latest}
+        return {"since": self.last_point[2] if self.last_point else self.since, "latest": self.latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.since, self.latest = state_dict["since"], dict(state_dict.get("latest", {}))

@@ -163,6 +163,9 @@ class CheckpointCallback(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"lengths": self.lengths}
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.lengths = dict(state_dict.get("lengths", {}))
+
     def is_due(self, step: int) -> bool:
         """Whether the cadence asks for a checkpoint; `StopOnSignal` asks this for all processes together."""
         steps, minutes = self.config.every_n_steps, self.config.every_n_minutes

@@ -47,6 +47,8 @@ class RunToTheEnd(_FitLoop):
         """Run as Lightning does if a step is left."""
         self.setup_data()
         if self.skip and self.trainer.global_step > 0:
+            epochs = self.epoch_progress.total
+            epochs.completed = epochs.processed  # the checkpoint was written just before Lightning counted the last one
             self.on_run_start()
             self.on_run_end()
         else:

@@ -128,6 +128,7 @@ class LanguageModule(pl.LightningModule):
         random: dict[str, Any] = {"cpu": torch.get_rng_state()}  # dropout draws from torch's global generators
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state_all()
+        random = dict(self.random_state or random)  # no batch since a resume has restored it: that of its checkpoint
         own: dict[str, Any] = {"characters": int(self.characters), "nats": float(self.nats), "random": random}
         own["clipped_steps"] = float(self.clipped_steps)
         own["states"] = {stage: change_parts(state, Tensor.cpu) for stage, state in self.states.items()}

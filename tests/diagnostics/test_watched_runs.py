@@ -188,7 +188,9 @@ def test_watching_changes_no_bit_of_what_is_trained(tmp_path):
     ends = []
     for name in ("watched", "unwatched"):
         on = [f"callbacks.{each}.every_n_steps=16" for each in ("gradient_flow", "hidden_states", "text_samples")]
-        folder = run_here(tmp_path / name, *WORDS, *(on if name == "watched" else ["callbacks=none"]))
+        folder = run_here(
+            tmp_path / name, *WORDS, "trainer.max_epochs=1", *(on if name == "watched" else ["callbacks=none"])
+        )
         ends.append(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True))
     assert events_of(only_run(tmp_path / "watched")).Tags()["images"]
     watched, unwatched = ends
@@ -218,6 +220,7 @@ def everything(folder: Path) -> dict[str, list[tuple[int, object]]]:
     return shown
 
 
+@pytest.mark.soak
 def test_killed_twice_a_watched_run_shows_what_an_undisturbed_one_shows(tmp_path):
     words = [*SMALL, "model=manual", "model.dropout=0.2", "data.offset=random", "trainer.val_check_interval=0.5"]
     words += ["checkpoint.every_n_steps=2", "trainer.max_epochs=3", "callbacks.text_samples.every_n_steps=5"]

@@ -54,6 +54,8 @@ def test_a_command_of_a_page_runs(prompt: str, module: str, rest: str, folder: P
         return
     if module == "src.train" and not arguments[0].startswith(("resume=", "rerun=")):
         arguments.append("debug=fast")
+        if "-m" in arguments or "experiment=tiny_shakespeare" in arguments:
+            arguments.append("callbacks=none")  # the figures of many runs or a large network take half a minute
     if "tiny_shakespeare" in rest:
         if not SHARED_DATA.exists():
             pytest.skip("Tiny Shakespeare is not beside this checkout (../shared/data)")

@@ -70,7 +70,7 @@ def test_two_processes_lose_what_one_loses(text: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["data=lines", "loss.over_time=sum"], ["data=hello", "model.readout=linear"]], ids="-".join
+    "words", [["data=lines", "loss.over_time=sum", "trainer.gradient_clip_val=null"], ["data=hello", "model.readout=linear"]], ids="-".join
 )
 def test_what_the_columns_of_two_processes_hold_unequally_weighs_as_in_one(tmp_path: Path, words: list[str]) -> None:
     items = [letter * (1 + 7 * n % 23) for n, letter in enumerate("abcdefghijklmnopqrstuvwxyz")]
@@ -137,6 +137,7 @@ def torchrun(*words: str, cwd: Path, code: int) -> str:
     return done.stderr
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("first", [True, False], ids=["the first", "the other"])
 def test_one_that_dies_before_they_have_met_takes_the_other_along(text: Path, first: bool) -> None:
     process = start(*WORDS, *TWO, "trainer.max_epochs=5000", cwd=text)
@@ -149,6 +150,7 @@ def test_one_that_dies_before_they_have_met_takes_the_other_along(text: Path, fi
     assert process.returncode not in (0, None)
 
 
+@pytest.mark.soak
 def test_a_signal_to_the_other_process_alone_stops_both_with_its_exit_code(text: Path) -> None:
     process = under_way(text)
     (other,) = [pid for pid in processes_of(text) if pid != process.pid]
@@ -165,7 +167,7 @@ def test_a_loss_that_is_no_number_in_the_other_process_fails_the_run_with_one_me
     source = only_run(tmp_path) / "checkpoints" / "last.ckpt"
     spoil = (
         "import sys, torch; c = torch.load(sys.argv[1], weights_only=True)\n"
-        "c['state_dict']['model.readout.bias'][2:] = -float('inf'); torch.save(c, sys.argv[1])"
+        "c['state_dict']['model.readout.bias'][2:] = -3e38; torch.save(c, sys.argv[1])"
     )
     subprocess.run([sys.executable, "-c", spoil, str(source)], env=environment(), check=True, timeout=60)
     process = start(*WORDS, *TWO, "data.split=[1.0]", f"init_from={source}", cwd=tmp_path)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs.commands import only_run, refused, run, start
-from tests.runs.test_resume import WORDS, same_end
+from tests.runs.commands import environment, only_run, refused, run, server, start
+from tests.runs.test_resume import WORDS
 
 pytestmark = pytest.mark.slow
 
@@ -79,11 +79,10 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_it_is_used(text: Path) -> 
     for torn in (whole[: len(whole) // 2], bytes([*whole[:5000], whole[5000] ^ 1, *whole[5001:]])):
         (folder / "run.json").write_text(json.dumps(record | {"status": "running"}))
         last.write_bytes(torn)
-        process = start(f"resume={folder}", cwd=text)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-        assert "last.ckpt" in err
-        assert "going on from previous.ckpt" in out
+        ended = server().run("src.train", [f"resume={folder}"], text, environment(), 60)
+        assert ended.code == 0, ended.err
+        assert "last.ckpt" in ended.err
+        assert "going on from previous.ckpt" in ended.out
         assert (folder / "checkpoints" / "damaged.ckpt").read_bytes() == torn, (
             "set aside, not lost and not kept as sound"
         )
@@ -99,17 +98,6 @@ def test_validating_more_often_leaves_the_trained_weights_bit_identical(text: Pa
         last = only_run(folder) / "checkpoints" / "last.ckpt"
         weights.append(torch.load(last, weights_only=True)["state_dict"])
     assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
-
-
-def test_extending_a_finished_run_equals_one_that_was_longer_from_the_start(text: Path) -> None:
-    constant = [word for word in WORDS if not word.startswith("scheduler")]
-    long, short = text / "long", text / "short"
-    for folder, epochs in ((long, 4), (short, 2)):
-        folder.mkdir()
-        run(*constant, f"data.path={text / 'text.txt'}", f"trainer.max_epochs={epochs}", cwd=folder)
-    printed = run(f"resume={only_run(short)}", "trainer.max_epochs=4", cwd=short)
-    assert "trainer.max_epochs is now 4" in printed
-    same_end(only_run(long), only_run(short), files=False)
 
 
 def test_what_must_not_change_is_refused(text: Path) -> None:
