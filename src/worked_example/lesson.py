@@ -1,0 +1,96 @@
+"""What `python -m src.explain` explains: a network, trained or not, and a text; and the forms in which it is shown."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from src.config.schema import ExplainConfig, ExplainOptions
+from src.data.vocabulary import Vocabulary
+from src.errors import UserError
+from src.inference.load import IMPLEMENTATIONS, load
+from src.worked_example.bptt_example import Problem, build_problem, untrained
+from src.worked_example.document import as_markdown, as_text, page
+
+VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
+
+
+@dataclass
+class Lesson:
+    """A problem and its story: what is read and predicted, and where the weights come from."""
+
+    problem: Problem
+    input: str  # visible: the whole text, the part before the first step included
+    target: str
+    command: list[str]  # the training that starts from these weights; empty for a trained network
+    source: str  # the checkpoint, where the network is trained
+    averaged: bool = False  # the network was trained on the mean over the steps, not on their sum
+
+
+def label(symbol: str) -> str:
+    """Return a symbol as it is shown, one character wide where possible."""
+    return VISIBLE.get(symbol) or (symbol if symbol.isprintable() else repr(symbol)[1:-1])
+
+
+def symbols_of(texts: str) -> str:
+    """Return the vocabulary in the order of its ids: the tutorial's own, e h l o, where that is enough."""
+    return "ehlo" if set(texts) <= set("ehlo") else "".join(sorted(set(texts)))
+
+
+def lesson_of(config: ExplainConfig) -> Lesson:
+    """Return what a checked configuration describes.
+
+    Raises:
+        UserError: a network with other equations, or a text that does not fit it.
+    """
+    options, path = config.explain, config.path
+    pair: tuple[str | None, str | None] = ("hello", "ohlol")
+    command, source, averaged = [], "", False
+    if path is not None:
+        trained = load(path, at=config.at, precision="64-true")
+        if trained.config.model.name not in IMPLEMENTATIONS:
+            what = f"its equations are those of {trained.config.model.name}; explain knows the networks of"
+            raise UserError(f"{path}: {what} {', '.join(IMPLEMENTATIONS)}")
+        pair, averaged = (
+            (trained.config.data.input, trained.config.data.target),
+            trained.config.loss.over_time == "mean",
+        )
+        vocabulary, model, source = trained.vocabulary, trained.in_implementation("manual").model, str(trained.path)
+    word = options.input or pair[0] or "hello"
+    target = options.target or (pair[1] if word == pair[0] else None)
+    if path is None:
+        symbols = symbols_of(word + (target or ""))
+        vocabulary = Vocabulary.of(symbols)
+        model = untrained(symbols, options.hidden_size, options.num_layers, options.nonlinearity, options.seed)
+        command = training_command(options, symbols, word, target or word[1:])
+    encode = vocabulary.encode if path is None else trained.ids
+    ids = encode(word).tolist()
+    targets = ids[1:] if target is None else encode(target).tolist()
+    ids = ids[:-1] if target is None else ids
+    if len(ids) != len(targets) or not ids:
+        raise UserError(
+            f"explain.input has {len(ids)} {vocabulary.kind} and explain.target {len(targets)}; each step needs one target"
+        )
+    labels = [*map(label, vocabulary.symbols)]
+    shown = ("".join(labels[i] for i in sequence) for sequence in (ids, targets))
+    return Lesson(build_problem(model, labels, ids, targets), *shown, command, source, averaged)
+
+
+def training_command(options: ExplainOptions, symbols: str, word: str, target: str) -> list[str]:
+    """Return the command of the training that starts from the untrained network, without what is default."""
+    command = ["python", "-m", "src.train", "model=manual", "model.readout=linear"]
+    command.append(f"model.hidden_size={options.hidden_size}")
+    word = word[: len(target)]
+    for key, given, default in (
+        ("model.num_layers", options.num_layers, 1),
+        ("model.nonlinearity", options.nonlinearity, "tanh"), ("data.input", word, "hello"),
+        ("data.target", target, "ohlol"), ("data.symbols", symbols, "ehlo"),
+    ):  # fmt: skip
+        command += [f"{key}={given}"] * (given != default)
+    return [shlex.quote(word) for word in [*command, f"seed={options.seed}"]]
+
+
+def render(lesson: Lesson, options: ExplainOptions) -> str:
+    """Return the lesson in the form that was asked for."""
+    blocks = page(lesson, options.level == "full")
+    return as_markdown(blocks) if options.format == "markdown" else as_text(blocks)
