@@ -52,9 +52,7 @@ def main() -> None:
     if any(word.startswith(("run=", "checkpoint=")) for word in arguments):
         keys = tuple(f"explain.{key}=" for key in OF_A_RUN)
         if decided := [word for word in arguments if word.startswith(keys)]:
-            raise UserError(
-                *(f"{word}: a trained network has its own; leave it out, or leave run= out" for word in decided)
-            )
+            raise UserError(*(f"{word}: a trained network has its own; leave one of the two out" for word in decided))
     compose_and_run("explain", ExplainConfig, explain, arguments, errors_in_explain)
 
 

@@ -60,10 +60,8 @@ class Problem:
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the weights by the names of their gradients: dU^1, dW^1, db^1, ..., dV, dc."""
-        layers = zip(self.U, self.W, self.b, strict=True)
-        found = {
-            f"d{letter}^{l}": w for l, layer in enumerate(layers, 1) for letter, w in zip("UWb", layer, strict=True)
-        }
+        layers = enumerate(zip(self.U, self.W, self.b, strict=True), 1)
+        found = {f"d{letter}^{n}": w for n, layer in layers for letter, w in zip("UWb", layer, strict=True)}
         return found | ({"dV": self.V, "dc": self.c} if self.has_readout else {})
 
 
@@ -230,8 +228,8 @@ def differences(p: Problem, ours: Numbers) -> list[Difference]:
 
 def with_weights(p: Problem, changed: dict[str, Tensor]) -> Problem:
     """Return the problem with other weights, by the names of `Problem.parameters`; h_0 stays as it is."""
-    lists = {letter: [changed[f"d{letter}^{l + 1}"] for l in range(len(p.W))] for letter in "UWb"}  # noqa: E741
-    return replace(p, **lists, V=changed.get("dV", p.V), c=changed.get("dc", p.c))
+    U, W, b = ([changed[f"d{letter}^{n + 1}"] for n in range(len(p.W))] for letter in "UWb")
+    return replace(p, U=U, W=W, b=b, V=changed.get("dV", p.V), c=changed.get("dc", p.c))
 
 
 def loss(p: Problem) -> float:
@@ -273,53 +271,16 @@ def reach(p: Problem) -> list[Reach]:
 
 # -- what is shown of a large network ---------------------------------------------------------------------------------
 
-MOST_UNITS, UNITS, SYMBOLS = 8, 3, 8  # a layer of more than MOST_UNITS is shown by UNITS; of symbols, SYMBOLS at most
+MOST_UNITS, UNITS, MOST_SYMBOLS = 8, 3, 8  # a layer of more than MOST_UNITS is shown by UNITS of them
 
 
-@dataclass
-class Shown:
-    """Which units of each layer, and which symbols, are shown: their indices, ascending."""
-
-    units: list[Tensor]
-    symbols: Tensor
+def shown_units(n: Numbers) -> list[Tensor]:
+    """Return which units of each layer are shown, ascending: all, or those with the largest sum_t |delta_t|."""
+    sums = [delta.abs().sum(0) for delta in n.delta]
+    return [one.topk(len(one) if len(one) <= MOST_UNITS else UNITS).indices.sort().values for one in sums]
 
 
-def choose_shown(p: Problem, n: Numbers) -> Shown:
-    """Return all units and symbols, or of a large network those that matter most.
-
-    Units: the largest sum_t |delta_t|. Symbols: the targets, then what is read, then what is predicted.
-    """
-    weights = [delta.abs().sum(0) for delta in n.delta]
-    units = [w.topk(len(w) if len(w) <= MOST_UNITS else UNITS).indices.sort().values for w in weights]
-    ids = [*range(len(p.symbols))]
-    if len(ids) > SYMBOLS:
-        in_order = torch.cat([p.targets, p.x.argmax(1), n.o.argmax(1), torch.arange(len(ids))]).tolist()
-        ids = sorted([*dict.fromkeys(in_order)][:SYMBOLS])
-    return Shown(units, torch.tensor(ids))
-
-
-def cut(p: Problem, n: Numbers, shown: Shown) -> tuple[Problem, Numbers]:
-    """Return the problem and its numbers, computed of the whole network, with only the entries that are shown."""
-    units, symbols = shown.units, shown.symbols
-    inputs = [symbols, *units[:-1]]
-    U = [w[rows][:, columns] for w, rows, columns in zip(p.U, units, inputs, strict=True)]
-    W = [w[rows][:, rows] for w, rows in zip(p.W, units, strict=True)]
-    b, h_0 = ([v[rows] for v, rows in zip(vs, units, strict=True)] for vs in (p.b, p.h_0))
-    V = p.V[symbols][:, units[-1]]
-    small = replace(
-        p, symbols=[p.symbols[i] for i in symbols], x=p.x[:, symbols], U=U, W=W, b=b, V=V, c=p.c[symbols], h_0=h_0
-    )
-    lists = {
-        name: [number[:, rows] for number, rows in zip(getattr(n, name), units, strict=True)]
-        for name in ("before", "from_below", "from_before", "z", "h", "above", "later", "slope", "delta")
-    }
-    below = [number[:, columns] for number, columns in zip(n.below, inputs, strict=True)]
-    gradients = dict(n.gradients)
-    for l, rows in enumerate(units, 1):  # noqa: E741
-        gradients[f"dU^{l}"] = gradients[f"dU^{l}"][rows][:, inputs[l - 1]]
-        gradients[f"dW^{l}"] = gradients[f"dW^{l}"][rows][:, rows]
-        gradients[f"db^{l}"] = gradients[f"db^{l}"][rows]
-    if p.has_readout:
-        gradients |= {"dV": gradients["dV"][symbols][:, units[-1]], "dc": gradients["dc"][symbols]}
-    outputs = {name: getattr(n, name)[:, symbols] for name in ("o", "yhat", "error")}
-    return small, replace(n, below=below, gradients=gradients, **lists, **outputs)
+def shown_symbols(p: Problem, n: Numbers) -> Tensor:
+    """Return which symbols are shown, ascending: of many the targets, then what is read, then what is predicted."""
+    ids = [*p.targets.tolist(), *p.x.argmax(1).tolist(), *n.o.argmax(1).tolist(), *range(len(p.symbols))]
+    return torch.tensor(sorted([*dict.fromkeys(ids)][:MOST_SYMBOLS]))

@@ -9,7 +9,7 @@ from src.config.schema import ExplainConfig, ExplainOptions
 from src.data.vocabulary import Vocabulary
 from src.errors import UserError
 from src.inference.load import IMPLEMENTATIONS, load
-from src.worked_example.bptt_example import Problem, build_problem, untrained
+from src.worked_example.bptt_example import MOST_STEPS, Problem, build_problem, untrained
 from src.worked_example.document import as_markdown, as_text, page
 
 VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
@@ -20,7 +20,7 @@ class Lesson:
     """A problem and its story: what is read and predicted, and where the weights come from."""
 
     problem: Problem
-    input: str  # visible: the whole text, the part before the first step included
+    input: str  # what is read in the steps that are explained, visible
     target: str
     command: list[str]  # the training that starts from these weights; empty for a trained network
     source: str  # the checkpoint, where the network is trained
@@ -45,7 +45,8 @@ def lesson_of(config: ExplainConfig) -> Lesson:
     """
     options, path = config.explain, config.path
     pair: tuple[str | None, str | None] = ("hello", "ohlol")
-    command, source, averaged = [], "", False
+    command: list[str] = []
+    source, averaged = "", False
     if path is not None:
         trained = load(path, at=config.at, precision="64-true")
         if trained.config.model.name not in IMPLEMENTATIONS:
@@ -68,12 +69,14 @@ def lesson_of(config: ExplainConfig) -> Lesson:
     targets = ids[1:] if target is None else encode(target).tolist()
     ids = ids[:-1] if target is None else ids
     if len(ids) != len(targets) or not ids:
-        raise UserError(
-            f"explain.input has {len(ids)} {vocabulary.kind} and explain.target {len(targets)}; each step needs one target"
-        )
+        have = f"explain.input has {len(ids)} {vocabulary.kind} and explain.target {len(targets)}"
+        raise UserError(f"{have}; each step needs one target")
     labels = [*map(label, vocabulary.symbols)]
-    shown = ("".join(labels[i] for i in sequence) for sequence in (ids, targets))
-    return Lesson(build_problem(model, labels, ids, targets), *shown, command, source, averaged)
+    problem = build_problem(model, labels, ids, targets)
+    visible = [
+        "..." * (len(problem.earlier) > 0) + "".join(labels[i] for i in some[-MOST_STEPS:]) for some in (ids, targets)
+    ]
+    return Lesson(problem, visible[0], visible[1], command, source, averaged)
 
 
 def training_command(options: ExplainOptions, symbols: str, word: str, target: str) -> list[str]:
