@@ -498,8 +498,8 @@ class Page:
             "The loss of the last step alone, L_T, sent back k steps: |delta| is the length of dL_T/dz_{T-k}; its "
             "share is that of k = 0. Each step back multiplies by W^T and by the slope f', which is at most 1. rho(W), "
             "the largest absolute eigenvalue of W, tells what W alone leaves in the long run: about rho^k; over a few "
-            f"steps its other directions and f' count as well. Here {radii}.{lower} Where the share is near 0, nothing is "
-            "learned from this error about what was read there: the gradient vanishes.",
+            f"steps its other directions and f' count as well. Here {radii}.{lower} Where the share is near 0, nothing "
+            "is learned from this error about what was read there: the gradient vanishes.",
             Table(header, rows),
         ]
 

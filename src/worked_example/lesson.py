@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from base64 import b64encode
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, FileSystemLoader, Template
+from markupsafe import Markup
 
 from src.config.schema import ExplainConfig, ExplainOptions
 from src.data.vocabulary import Vocabulary
@@ -95,5 +104,47 @@ def training_command(options: ExplainOptions, symbols: str, word: str, target: s
 
 def render(lesson: Lesson, options: ExplainOptions) -> str:
     """Return the lesson in the form that was asked for."""
+    if options.format == "html":
+        return as_html(lesson, options)
     blocks = page(lesson, options.level == "full")
     return as_markdown(blocks) if options.format == "markdown" else as_text(blocks)
+
+
+def as_html(lesson: Lesson, options: ExplainOptions) -> str:
+    """Return one page that needs no other file and no network; an untrained network with other depths and seeds too."""
+    p, networks = lesson.problem, [plain(lesson.problem, None)]
+    if lesson.command:
+        ids = [*p.earlier.tolist(), *p.x.argmax(1).tolist()]
+        targets = [0] * len(p.earlier) + p.targets.tolist()
+        networks = []
+        for layers, seed in product(sorted({1, 2, 3, options.num_layers}), sorted({*range(5), options.seed})):
+            model = untrained("".join(p.symbols), options.hidden_size, layers, options.nonlinearity, seed)
+            networks.append(plain(build_problem(model, p.symbols, ids, targets), seed))
+    chosen = (len(p.W), options.seed if lesson.command else None)
+    data = {
+        "input": lesson.input, "target": lesson.target, "symbols": p.symbols, "ids": p.x.argmax(1).tolist(),
+        "targets": p.targets.tolist(), "nonlinearity": p.nonlinearity, "readout": p.has_readout,
+        "earlier": len(p.earlier), "source": lesson.source, "command": bool(lesson.command),
+        "averaged": lesson.averaged, "networks": networks,
+        "initial": [(one["layers"], one["seed"]) for one in networks].index(chosen),
+    }  # fmt: skip
+    return template("lesson.html.jinja").render(title=f"{lesson.input} → {lesson.target}", data=in_script(data))
+
+
+def plain(p: Problem, seed: int | None) -> dict[str, Any]:
+    """Return a network as JSON: the weights, as base64 of little-endian floats, and h_0 of each layer."""
+    weights = torch.cat([weight.reshape(-1) for weight in p.parameters().values()])
+    kind = "f4" if torch.equal(weights.float().double(), weights) else "f8"
+    stored = b64encode(weights.numpy().astype(f"<{kind}").tobytes()).decode()
+    h_0 = [h.tolist() for h in p.h_0]
+    return {"layers": len(p.W), "hidden": len(p.b[0]), "seed": seed, "kind": kind, "weights": stored, "h_0": h_0}
+
+
+def in_script(data: Any) -> Markup:
+    """Return JSON that cannot end the script element that it stands in."""
+    return Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"))
+
+
+def template(name: str) -> Template:
+    """Return a template of this folder."""
+    return Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(name)
