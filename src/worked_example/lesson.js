@@ -167,7 +167,7 @@ function build() {
   state.columns = columns;
   state.first = Math.max(0, Math.min(T - columns, active().t - Math.floor((columns - 1) / 2)));
   const cw = Math.min(230, (width - (columns - 1) * gap) / columns), wide = cw >= 148;
-  const row = 24, size = cw >= 170 ? 13 : 12, unitHeight = wide ? row : 3 * 21 + 5, head = 18;
+  const row = 24, size = cw >= 170 ? 13 : wide ? 11.5 : 12, unitHeight = wide ? row : 3 * 21 + 5, head = 18;
   const outputHeight = 54 + SHOWN.length * 22, layerHeight = head + units.length * unitHeight + 2, between = 36;
   const y = {output: 1};
   for (let l = net.layers - 1, at = outputHeight + between; l >= 0; l--, at += layerHeight + between) y[l] = at;
@@ -206,9 +206,9 @@ function build() {
     });
     for (let l = net.layers - 1; l >= 0; l--) {
       draw(svg, "rect", {x, y: y[l], width: cw, height: layerHeight, rx: 5, class: "block"});
-      const w = (cw - 8) / 3, first = t === state.first;
-      if (wide) ["z", "h", "δ"].forEach((letter, s) => draw(svg, "text", {x: x + 4 + (s + 1) * w - 6, y: y[l] + 13, class: "head", "text-anchor": "end"}, letter));
-      if ((first || !wide) && net.layers > 1) draw(svg, "text", {x: x + 4, y: y[l] + 13, class: "head"}, say("of_layer", {l: l + 1}));
+      const w = (cw - 8) / 3;
+      if (wide) ["z", "h", "δ"].map(letter => tag(letter, l)).forEach((letter, s) => draw(svg, "text", {x: x + 4 + (s + 1) * w - 6, y: y[l] + 13, class: "head", "text-anchor": "end"}, letter));
+      if (!wide && net.layers > 1) draw(svg, "text", {x: x + 4, y: y[l] + 13, class: "head"}, say("of_layer", {l: l + 1}));
       units.forEach((i, row_) => ["z", "h", "d"].forEach((q, s) => {
         const top = y[l] + head + row_ * unitHeight;
         if (wide) cell({q, l, t, i}, x + 4 + s * w, top, w - 2, row - 2);
