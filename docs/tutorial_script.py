@@ -54,4 +54,4 @@ for epoch in range(15):
         print(idx2char[idx.item()], end='')
     loss.backward()  # loss.backward(retain_graph=True)
     optimizer.step()
-    print(',Epoch [%d/15] loss=%.4f' % (epoch + 1, loss.item()))  # mended: the last `)` is printed as `{`
+    print(',Epoch [%d/15] loss=%.4f' % (epoch + 1, loss.item()))  # mended: the last `)` is missing on the page

@@ -18,8 +18,8 @@ from src.config.schema import ExplainConfig, ExplainOptions
 from src.data.vocabulary import Vocabulary
 from src.errors import UserError
 from src.inference.load import IMPLEMENTATIONS, load
-from src.worked_example.bptt_example import MOST_STEPS, Problem, build_problem, untrained
-from src.worked_example.document import as_markdown, as_text, page
+from src.worked_example.bptt_example import MOST_STEPS, Problem, build_problem, compute, shown_units, untrained
+from src.worked_example.document import as_markdown, as_text, number, page
 
 VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
@@ -73,10 +73,9 @@ def lesson_of(config: ExplainConfig) -> Lesson:
         vocabulary = Vocabulary.of(symbols)
         model = untrained(symbols, options.hidden_size, options.num_layers, options.nonlinearity, options.seed)
         command = training_command(options, symbols, word, target or word[1:])
-    encode = vocabulary.encode if path is None else trained.ids
-    ids = encode(word).tolist()
-    targets = ids[1:] if target is None else encode(target).tolist()
-    ids = ids[:-1] if target is None else ids
+    texts = [("explain.input", word)] + [("explain.target", target)] * (target is not None)
+    ids, *rest = [(trained.ids(text, key) if path else vocabulary.encode(text)).tolist() for key, text in texts]
+    ids, targets = (ids, rest[0]) if rest else (ids[:-1], ids[1:])
     if len(ids) != len(targets) or not ids:
         have = f"explain.input has {len(ids)} {vocabulary.kind} and explain.target {len(targets)}"
         raise UserError(f"{have}; each step needs one target")
@@ -104,8 +103,8 @@ def training_command(options: ExplainOptions, symbols: str, word: str, target: s
 
 def render(lesson: Lesson, options: ExplainOptions) -> str:
     """Return the lesson in the form that was asked for."""
-    if options.format == "html":
-        return as_html(lesson, options)
+    if options.format in ("html", "svg"):
+        return as_html(lesson, options) if options.format == "html" else as_svg(lesson)
     blocks = page(lesson, options.level == "full")
     return as_markdown(blocks) if options.format == "markdown" else as_text(blocks)
 
@@ -145,6 +144,27 @@ def in_script(data: Any) -> Markup:
     return Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"))
 
 
+def as_svg(lesson: Lesson) -> str:
+    """Return the figure of the two paths to h_1 of the layer below the top one: delta_1^2 of the page, in 3 layers."""
+    p = lesson.problem
+    n, l = compute(p), max(0, len(p.W) - 2)  # noqa: E741
+    units, steps = shown_units(n)[l], min(2, len(p.x))
+    digits = 4 if len(units) <= 6 else 3  # what fits
+    above, later = n.above[l][0][units], n.later[l][0][units]
+    weights = lesson.command[-1] if lesson.command else "a trained network"
+    cut = "" if len(units) == len(p.b[l]) else f", units {', '.join(f'{i + 1}' for i in units)}"
+    parts = {"above": above, "later": later, "both": above + later}
+    return template("two_paths.svg.jinja").render(
+        title=f"The two paths of the error to h₁{'¹²³⁴⁵⁶'[l] if len(p.W) > 1 else ''}",
+        about=f"“{lesson.input}” → “{lesson.target}”, {weights}{cut}; L = Σ Lₜ = {number(n.losses.sum(), 4)}",
+        layers=len(p.W), focus=l + 1, steps=steps, more=len(p.x) > steps, readout=p.has_readout,
+        losses=[number(loss) for loss in n.losses], read=[p.symbols[int(x_t.argmax())] for x_t in p.x],
+        **{name: f"({', '.join(number(value, digits) for value in values)})" for name, values in parts.items()},
+    )  # fmt: skip
+
+
 def template(name: str) -> Template:
     """Return a template of this folder."""
-    return Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(name)
+    return Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True).get_template(
+        name
+    )
