@@ -73,9 +73,10 @@ def lesson_of(config: ExplainConfig) -> Lesson:
         vocabulary = Vocabulary.of(symbols)
         model = untrained(symbols, options.hidden_size, options.num_layers, options.nonlinearity, options.seed)
         command = training_command(options, symbols, word, target or word[1:])
-    texts = [("explain.input", word)] + [("explain.target", target)] * (target is not None)
-    ids, *rest = [(trained.ids(text, key) if path else vocabulary.encode(text)).tolist() for key, text in texts]
-    ids, targets = (ids, rest[0]) if rest else (ids[:-1], ids[1:])
+    encode = trained.ids if path is not None else lambda text, key: vocabulary.encode(text)
+    ids = encode(word, "explain.input").tolist()
+    targets = ids[1:] if target is None else encode(target, "explain.target").tolist()
+    ids = ids[:-1] if target is None else ids
     if len(ids) != len(targets) or not ids:
         have = f"explain.input has {len(ids)} {vocabulary.kind} and explain.target {len(targets)}"
         raise UserError(f"{have}; each step needs one target")
