@@ -1,6 +1,6 @@
-# Requirements: Python >= 3.11 (with venv) and make. The main targets are `make train` and `make test`.
+# Requirements: Linux or macOS, Python 3.11 to 3.14 (with venv) and make. The main targets are `make train` and `make test`.
 # Each target first installs its lock file into .venv if .venv is missing or older than the lock file.
-# Another Python: make PYTHON=/path/to/python3.12 train. Arguments for the target's command: make train ARGS="seed=1".
+# Another Python: make PYTHON=/path/to/python3.12 train; a .venv of another one is made again. Arguments for the target's command: make train ARGS="seed=1".
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ test: lint types  ## lint, types and every test
 check: lint types  ## lint, types and the fast tests: run this before each commit
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-soak: $(VENV)/.installed-test  ## the long form of the kill test: 200 kills at random times
+soak: $(VENV)/.installed-test  ## the long form of the kill tests: 200 at random times, and one before and after each write
 	@UNROLL_KILLS=200 OMP_NUM_THREADS=1 $(RUN) -m pytest -q -s tests/runs/test_resume.py
 
 lint: $(VENV)/.installed-test  ## run ruff on all files
@@ -73,19 +73,27 @@ MAKE_VENV = @python=$$($(FIND_PYTHON)) && echo "Making $(VENV) with $$python" &&
 $(VENV)/bin/python: ; $(MAKE_VENV)
 $(VENV)/bin/pip: | $(VENV)/bin/python ; $(MAKE_VENV)
 
+# Its Python is not the one that PYTHON names: make it again.
+IDENTITY := -c "import sys; print(sys.base_prefix, sys.version)"
+ifneq ($(PYTHON),)
+ifneq ($(shell $(PYTHON) $(IDENTITY) 2>&1),$(shell $(RUN) $(IDENTITY) 2>&1))
+.PHONY: $(VENV)/bin/python
+endif
+endif
+
 # Print the first of PYTHON, or of the usual names, that is new enough and has venv; otherwise print what to install.
 FIND_PYTHON = without_venv=; \
 	if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; \
 	else set -- python3.11 python3.12 python3.13 python3.14 python3 python; fi; \
 	for name in "$$@"; do \
-	  "$$name" -c "import sys; sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1 || continue; \
+	  "$$name" -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))" >/dev/null 2>&1 || continue; \
 	  if "$$name" -c "import ensurepip, venv" >/dev/null 2>&1; then echo "$$name"; exit 0; fi; \
 	  without_venv=$${without_venv:-$$name}; \
 	done; \
 	if [ -n "$$without_venv" ]; then \
 	  echo "$$without_venv has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv), then run make again" >&2; \
 	else \
-	  echo "no Python >= 3.11 with venv among: $$*. Install one (Debian, Ubuntu: apt-get install python3 python3-venv)," >&2; \
+	  echo "no Python 3.11 to 3.14 with venv among: $$*. Install one (Debian, Ubuntu: apt-get install python3 python3-venv)," >&2; \
 	  echo "or name it: make PYTHON=/path/to/python3.11 $(or $(MAKECMDGOALS),train)" >&2; \
 	fi; exit 1
 

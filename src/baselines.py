@@ -96,7 +96,8 @@ def baselines(corpus: Corpus, split: str = "val") -> dict[str, float]:
         nats = witten_bell(train.ids[-MOST_TRAIN:], scored.ids[: MOST_SCORED + 1], size, MAX_ORDER, boundary)
         write_cached(path, nats)
     names = ["unigram", *(f"ngram_{order}" for order in range(2, MAX_ORDER + 1))]
-    return uniform | {name: one / math.log(2) for name, one in zip(names, nats, strict=True)}
+    # max: of a text of one character they are -0.0
+    return uniform | {name: max(0.0, one) / math.log(2) for name, one in zip(names, nats, strict=True)}
 
 
 def basis(corpus: Corpus, split: str = "val") -> str | None:

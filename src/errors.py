@@ -57,6 +57,11 @@ def shown(symbol: str) -> str:
     return f"{symbol!r} (U+{ord(symbol):04X})" if len(symbol) == 1 else repr(symbol)
 
 
+def typed(value: object) -> str:
+    """Return a value as a user types it: null and true, not Python's None and True."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def counted(count: int, things: str) -> str:
     """Return `1 character`, `2 characters`."""
     return f"{count:,} {things if count != 1 else things.removesuffix('s')}"

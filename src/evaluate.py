@@ -11,7 +11,7 @@ from src.config.compose import exit_with
 from src.config.schema import EvaluateConfig
 from src.inference.options import errors_in_inference
 from src.metrics import perplexity
-from src.process import in_json, pipe_may_close, say
+from src.process import complain, in_json, pipe_may_close, say
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -22,7 +22,11 @@ def evaluate(config: EvaluateConfig) -> None:
     result = evaluate_run(trained, config.split, config.data, config.implementation)
     with pipe_may_close():
         say(in_json(result, indent=2) if config.format == "json" else table(result, trained.config.data.name))
-    written = keep(trained, result)  # last, so that the numbers are printed even if the folder cannot be written to
+    try:
+        written = keep(trained, result)
+    except OSError as error:  # a folder of somebody else, a full disk: the numbers above are right all the same
+        complain(f"note: evaluation_{result['split']}.json was not written ({error.strerror})")
+        return
     if written and config.format == "text":
         with pipe_may_close():
             say(f"written: {written}\n")

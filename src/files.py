@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import glob
 import json
 import logging
 import math
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,11 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+DEPTH = 32  # the most levels of a stored file; ours have six
+TOO_DEEP = f"it is nested deeper than {DEPTH} levels"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit of this process, ulimit -f
+WITHOUT_LOCKS: set[int] = set()  # file systems, each reported once
 LACKING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EXDEV)
 
 
@@ -41,9 +45,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; at the end of the block it replaces `path` at once.
 
     A reader sees the old file or the new one, never a part. After an error the temporary file is removed and the old
-    file is as it was. A process that is killed leaves `.<name>.<pid>` behind, which `remove_leftovers` finds.
+    file is as it was. A process that is killed leaves `.<name>.<pid>` behind, which the next one removes.
     """
+    remove_leftovers(path.parent, glob.escape(path.name))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # of an earlier process with this number, or a link that somebody has put there
     try:
         yield temporary
         sync(temporary)
@@ -52,11 +58,34 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace the content of a file at once; of text, lone surrogates are written as escapes."""
-    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(data)
+def write_atomic(path: Path, content: str | bytes | memoryview, keep: Path | None = None) -> None:
+    """Replace the content of a file at once; of text, lone surrogates are written as escapes.
+
+    The file that is replaced is kept as `keep`: linked before, not moved, so that there is always a file at `path`.
+    """
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(data)
+            if keep and path.exists():
+                link_or_copy(path, keep)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise _with_numbers(error, path, f"{len(data):,} bytes are needed, ") from error
+
+
+def disk_full(error: BaseException | None, folder: Path) -> OSError | None:
+    """Return the error of a full disk, or of a limit on it, that is this error or has caused it; None without one."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in DISK_FULL):
+        error = error.__cause__ or error.__context__
+    return error if error is None or error.filename else _with_numbers(error, folder)
+
+
+def _with_numbers(error: OSError, path: Path, needed: str = "") -> OSError:
+    free = f"{shutil.disk_usage(path if path.is_dir() else path.parent).free:,} are free"
+    free = "ulimit -f allows less" if error.errno == errno.EFBIG else free
+    return OSError(error.errno, f"{error.strerror}: {needed}{free}", str(path))
 
 
 def sync(path: Path) -> None:
@@ -89,14 +118,15 @@ def remove_leftovers(folder: Path, names: str = "*") -> None:
 
 
 def is_alive(pid: Any) -> bool:
-    """Whether this machine has a process of that number."""
+    """Whether this machine has a process of that number; one that only waits to be reaped is none."""
     try:
         os.kill(int(pid), 0)
+        state = Path(f"/proc/{int(pid)}/stat")
+        return not state.exists() or state.read_bytes().rpartition(b") ")[2][:1] != b"Z"
     except PermissionError:
         return True
     except (OSError, TypeError, ValueError, OverflowError):
         return False
-    return True
 
 
 def boot_id() -> str:
@@ -134,16 +164,13 @@ def lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        _report_no_locks(path.parent)
+        if (device := path.parent.stat().st_dev) not in WITHOUT_LOCKS:
+            WITHOUT_LOCKS.add(device)
+            log.warning("%s: no locks on this disk; do not start a second process on the same run here", path.parent)
     try:
         yield held
     finally:
         own.release()
-
-
-@functools.cache
-def _report_no_locks(folder: Path) -> None:
-    log.warning("%s: this file system has no locks; do not start a second process on the same run here", folder)
 
 
 def to_json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
@@ -156,13 +183,64 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     write_atomic(path, to_json(value, indent) + "\n")
 
 
+# -- stored files, which may come from anybody ------------------------------------------------------------------------
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the text of a stored file. OSError for a folder, a device or a pipe, which is not waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", str(path))
+    return path.read_text(encoding="utf-8", errors=errors)
+
+
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return what a JSON file holds; OSError if there is none, ValueError as in `parse_json`."""
+    return parse_json(read_text(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file of ours holds; OSError if there is none, ValueError as in `parse_yaml`."""
+    return parse_yaml(read_text(path))
+
+
+def parse_json(text: str) -> Any:
+    """Return the content of a JSON text; ValueError if it is none, or nested deeper than anything of ours."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    below = [value]
+    for _ in range(DEPTH):
+        parts = [one.values() if isinstance(one, dict) else one for one in below if isinstance(one, dict | list)]
+        below = [one for part in parts for one in part]
+    if below:
+        raise ValueError(TOO_DEEP)
+    return value
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the plain data in a YAML text that Unroll wrote.
 
     Raises:
-        OSError, ValueError: there is none, or it is not JSON.
+        ValueError: it is not YAML, is nested deeper than anything of ours, or has an alias, which can unpack to
+            gigabytes; none of ours has one.
     """
-    return json.loads(path.read_text(encoding="utf-8"))
+    import yaml
+
+    # libyaml is ten times as fast, but refuses the escape of a lone surrogate: a file name that is not UTF-8
+    fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = yaml.SafeLoader if re.search(r"\\u[dD][89a-fA-F]", text) else fast
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=loader):  # before loading, which recurses: libyaml overruns the stack
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"it has an alias (*{event.anchor}), which files of this program never have")
+            if depth > DEPTH:
+                raise ValueError(TOO_DEEP)
+        return yaml.load(text, Loader=loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _finite(value: Any) -> Any:

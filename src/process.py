@@ -6,12 +6,14 @@ import atexit
 import contextlib
 import gc
 import importlib
+import logging
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from src.errors import UserError
 from src.files import to_json, user_path, write_atomic
@@ -19,8 +21,11 @@ from src.files import to_json, user_path, write_atomic
 # Up to this hidden size one thread. Alone on two cores a step of two threads is 0.95 to 1.1 times as fast up to 96
 # units and 1.25 to 1.55 at 128, but two such runs side by side slow one another tenfold, and small runs are many.
 SMALL = 128
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 UNUSED = ("matplotlib", "scipy")
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal was closed; nohup has it ignored
+NOHUP = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if NOHUP else (signal.SIGHUP,)))
 RECEIVED: list[int] = []  # the signals that asked this process to stop, in a run or between the runs of a sweep
 
 
@@ -99,9 +104,36 @@ def pipe_may_close() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
 
 
-def say(text: str) -> None:
-    """Write a text to standard output at once."""
-    print(text, end="", flush=True)
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Write a text to standard output, or to `stream`, at once. All that commands print goes through here.
+
+    It is written as `as_shown` returns it.
+    """
+    stream = sys.stdout if stream is None else stream
+    print(as_shown(text, stream), end="", file=stream, flush=True)
+
+
+def as_shown(text: str, stream: TextIO | None) -> str:
+    """Return a text for a stream: on a terminal, control characters other than tab and newline are escapes.
+
+    A text, a file's name or a value of a configuration must not move the cursor or change the title. A file or a pipe
+    gets the text as it is.
+    """
+    if not (stream and stream.isatty()):  # None where the shell has closed it
+        return text
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def complain(*messages: object) -> None:
+    """Write lines to standard error."""
+    say("".join(f"{message}\n" for message in messages), sys.stderr)
+
+
+class OnStandardError(logging.Formatter):
+    """Makes the lines of `logging.lastResort`, which a command that keeps no log writes to standard error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return as_shown(super().format(record), sys.stderr)
 
 
 def in_json(content: Any, indent: int | None = None) -> str:
@@ -110,18 +142,12 @@ def in_json(content: Any, indent: int | None = None) -> str:
     return to_json(content, indent, ascii=not has_all) + "\n"
 
 
-def line_of_standard_input() -> str | None:
-    """Return the next line without its end, or None after the last; other bytes than UTF-8 as surrogates."""
-    line = sys.stdin.buffer.readline().decode("utf-8", "surrogateescape")
-    return line.rstrip("\r\n") if line else None
-
-
-def from_standard_input(what: str) -> str:
-    """Return all of standard input, other bytes than UTF-8 as surrogates; UserError if it is empty."""
-    text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
-    if not text:
-        raise UserError(f"{what}=- reads standard input, and it was empty")
-    return text
+def typed(value: str, key: str) -> bytes:
+    """Return the bytes of a value of the command line, of `-` those of standard input; UserError if that is empty."""
+    content = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    if value == "-" and not content:
+        raise UserError(f"{key}=- reads standard input, and it was empty")
+    return content
 
 
 def write_file(path: str, text: str, key: str = "output") -> None:

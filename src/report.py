@@ -6,20 +6,24 @@ python -m src.report runs/sweeps/depth --compare model --html depth.html
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from src.errors import UserError
 from src.files import user_path, write_atomic
-from src.process import pipe_may_close, say
+from src.process import complain, pipe_may_close, say
 
 FORMATS = {
     "csv": "the table as CSV",
     "markdown": "the report as Markdown",
     "latex": "the tables as LaTeX (booktabs)",
     "html": "a page with curves that opens from disk",
+    "json": "the tables and comparisons as JSON",
 }
 
 
@@ -38,12 +42,14 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("paths", nargs="+", metavar="PATH", help="a run's folder, or a folder with runs below it")
+    add("paths", nargs="*", metavar="PATH", help="a run's folder, or a folder with runs below it")
     add("--metric", metavar="NAME", help="what to compare, default val/cross_entropy; also seconds, parameters")
     one = made.add_mutually_exclusive_group().add_argument
     one("--split", choices=("train", "val", "test"), help="compare by the evaluation_<split>.json of src.evaluate")
     one("--at", choices=("final", "best"), help="the value at the end of training (default) or at the best checkpoint")
-    add("--compare", metavar="KEY", help="pair runs by seed over the values of a setting, such as model")
+    about = "pair runs by seed over the values of a setting, such as model; of two: both, and their interaction"
+    add("--compare", nargs="+", metavar="KEY", default=[], help=about)
+    add("--last", type=int, metavar="N", help="only the N runs that were started last")
     add("--ignore", metavar="KEY", action="append", default=[], help="a setting that makes no row; repeatable")
     for kind, about in FORMATS.items():
         add(f"--{kind}", metavar="FILE", help=f"write {about} (- for standard output)")
@@ -56,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         printed = report(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
-        print(*error.messages, sep="\n", file=sys.stderr)
+        complain(*error.messages)
         return 2
     with pipe_may_close():
         say(printed)
@@ -66,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(arguments: Sequence[str]) -> str:
     """Write the files that were asked for and return what goes to standard output."""
     options = parser().parse_intermixed_args(arguments)  # options may come between paths
+    while len(options.compare) > 1 and os.path.isdir(options.compare[-1]):  # `--compare model runs`
+        options.paths.append(options.compare.pop())
+    if not options.paths:
+        raise UserError("the following arguments are required: PATH (python -m src.report --help)")
+    if len(options.compare) > 2 or (options.last is not None and options.last < 1):
+        raise UserError("--compare takes one or two settings, --last a number of at least 1")
     targets = {kind: target for kind in (*FORMATS, "figures") if (target := getattr(options, kind))}
     folders = {kind: user_path(target).parent for kind, target in targets.items()}
     if missing := [kind for kind, folder in folders.items() if not folder.is_dir()]:
@@ -74,10 +86,12 @@ def report(arguments: Sequence[str]) -> str:
     from src.reports.runs import find_runs
 
     runs = find_runs(options.paths)
+    if options.last:
+        runs = sorted(runs, key=lambda run: str(run.record.get("started") or ""))[-options.last :]
     metric = table.resolve_metric(options.metric, options.split, options.at, runs)
-    key = compare.resolve_key(options.compare, runs) if options.compare else None
-    made = table.build(runs, metric, options.ignore, kept=key)
-    content = formatting.sections(made, key)
+    keys = list(dict.fromkeys(compare.resolve_key(key, runs) for key in options.compare))
+    made = table.build(runs, metric, options.ignore, kept=keys)
+    content = formatting.sections(made, keys)
     command = shlex.join(["python", "-m", "src.report", *arguments])
     files = {kind: getattr(formatting, f"to_{kind}")(made, content, command) for kind in FORMATS if kind in targets}
     printed = [text for kind, text in files.items() if targets[kind] == "-"]
@@ -92,7 +106,8 @@ def report(arguments: Sequence[str]) -> str:
             written += f"figures: {write_figures(made, user_path(options.figures))} in {options.figures}\n"
     except OSError as error:
         raise UserError(f"{error.filename2 or error.filename} cannot be written: {error.strerror}") from error
-    return "".join(printed) or "\n".join(filter(None, [formatting.to_text(content), written]))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf  # in a pipe a row is a line
+    return "".join(printed) or "\n".join(filter(None, [formatting.to_text(content, width), written]))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from src.config.commands import load_in_implementation, run_inference
 from src.config.compose import exit_with
 from src.config.schema import SampleConfig, SamplingConfig
+from src.data.text_reader import Source, read_text
 from src.errors import UserError
 from src.inference.options import errors_in_sample
-from src.process import from_standard_input, in_json, line_of_standard_input, pipe_may_close, say
+from src.process import complain, in_json, pipe_may_close, say, typed
 
 if TYPE_CHECKING:
     from src.inference.generate import Conversation
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 def sample(config: SampleConfig) -> None:
     """Generate text and print it."""
-    prompt = from_standard_input("prompt") if config.prompt == "-" else config.prompt
+    content = None if config.prompt is None else typed(config.prompt, "prompt")
     trained = load_in_implementation(config)
+    prompt = None if content is None else as_prompt(content, trained)
     from src.inference.generate import Conversation, generate, with_seed
 
     with pipe_may_close():
@@ -33,6 +35,11 @@ def sample(config: SampleConfig) -> None:
         if config.format == "json":
             return say(as_json(trained, prompt, sampling, pieces))
         return stream(prompt, sampling, pieces)
+
+
+def as_prompt(content: bytes, trained: TrainedModel) -> str:
+    """Return the text of a prompt, read like the model's own text."""
+    return read_text(Source("prompt", content=content), trained.config.data)
 
 
 def stream(prompt: str, config: SamplingConfig, pieces: Iterator[list[str]]) -> None:
@@ -66,14 +73,15 @@ def converse(conversation: Conversation, prompt: str | None) -> None:
     while True:
         if prompt is None:
             say("> " if terminal else "")
-            if (prompt := line_of_standard_input()) is None:
+            if not (line := sys.stdin.buffer.readline()):
                 return say("\n" if terminal else "")
         try:
+            prompt = as_prompt(line.rstrip(b"\r\n"), conversation.trained) if prompt is None else prompt
             pieces = conversation.turn(prompt)
             for piece in itertools.chain([prompt], pieces, ["\n"]):
                 say(piece)
         except UserError as error:
-            print(error, file=sys.stderr)
+            complain(error)
         prompt = None
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from src.config.commands import load_in_implementation, run_inference
 from src.config.compose import exit_with
 from src.config.schema import ScoreConfig
+from src.data.text_reader import Source, find, read_text
 from src.errors import UserError
 from src.inference.options import errors_in_score
-from src.process import from_standard_input, in_json, pipe_may_close, say, write_file
+from src.process import in_json, pipe_may_close, say, typed, write_file
 
 if TYPE_CHECKING:
     from src.inference.evaluate import Score
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 
 def score(config: ScoreConfig, files: list[str]) -> None:
     """Score a text, or all files; `files` has every file= of the command line."""
-    given = from_standard_input("text" if config.text == "-" else "file") if "-" in (config.text, *files) else ""
+    key, value = ("file", "-" if "-" in files else "") if config.text is None else ("text", config.text)
+    given = Source("-" if key == "file" else key, content=typed(value, key))
     trained = load_in_implementation(config)
     from src.inference.evaluate import render
 
     if config.text is not None:
-        scores = [trained.score(given if config.text == "-" else config.text)]
+        scores = [trained.score(read_text(given, trained.config.data))]
     else:
         scores = sorted(score_files(trained, files, given), key=lambda score: score.bits_per_character)
     with pipe_may_close():
@@ -42,23 +44,19 @@ def score(config: ScoreConfig, files: list[str]) -> None:
         say(f"written: {config.output}\n")
 
 
-def score_files(trained: TrainedModel, files: list[str], given: str) -> list[Score]:
+def score_files(trained: TrainedModel, files: list[str], given: Source) -> list[Score]:
     """Score all files that these files, folders and globs name; a UserError has the errors of all of them."""
-    from src.data.text_reader import Source, find
-    from src.inference.evaluate import score_ids, source_ids
-
     scores: list[Score] = []
     sources: list[Source] = []
     errors: list[str] = []
     for file in files:
         try:
-            piped = Source("-", content=given.encode("utf-8", "surrogateescape"))
-            sources += [piped] if file == "-" else find(file, "file")
+            sources += [given] if file == "-" else find(file, "file")
         except UserError as error:
             errors += [message.removeprefix("data.") for message in error.messages]
     for source in sources:
         try:
-            scores.append(score_ids(trained, source_ids(trained, source), source.name))
+            scores.append(trained.score(read_text(source, trained.config.data), source.name))
         except UserError as error:
             errors += error.messages
     if errors:
@@ -85,9 +83,10 @@ def by_character(one: Score) -> str:
 
 
 def main() -> None:
-    """Run the command line. Of several file= Hydra keeps the last; here all count."""
+    """Run the command line. Unlike other keys, file= may be given several times."""
+    arguments = {word.partition("=")[0] if word.startswith("file=") else word: word for word in sys.argv[1:]}
     files = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("file=")]
-    run_inference("score", ScoreConfig, partial(score, files=files), errors_in_score, sys.argv[1:])
+    run_inference("score", ScoreConfig, partial(score, files=files), errors_in_score, [*arguments.values()])
 
 
 if __name__ == "__main__":

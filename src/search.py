@@ -9,10 +9,10 @@ from pathlib import Path
 
 from src.config.compose import compose, compose_and_run, exit_with, to_config
 from src.config.hydra_compat import is_installed
-from src.config.overrides import flags_and_overrides, groups
+from src.config.overrides import errors_in_repeats, flags_and_overrides, groups
 from src.config.schema import SearchRoot, to_plain
 from src.errors import UserError
-from src.process import RECEIVED, heavy_imports
+from src.process import RECEIVED, complain, heavy_imports, say
 from src.sweeps.job import stop_on_signal
 from src.sweeps.search.space import check_trials, errors_in_search, known_of, settings_of
 from src.sweeps.sweep import errors_here
@@ -42,18 +42,18 @@ def search(root: SearchRoot, name: str, words: Sequence[str]) -> None:
         with stop_on_signal():
             while time.monotonic() < end and (trial := studies.next_trial(study, folder, config)) is not None:
                 ended = studies.run_trial(study, trial, folder, words, config.space, known)
-                print(studies.describe(ended), flush=True)
+                say(f"{studies.describe(ended)}\n")
                 if RECEIVED:
                     raise KeyboardInterrupt
                 failures.append(ended.state.name == "FAIL")
                 if failures[-3:] == [True] * 3:
-                    print("three trials in a row have failed: correct what they report first", file=sys.stderr)
+                    complain("three trials in a row have failed: correct what they report first")
                     break
     except BaseException:
         if not RECEIVED:
             raise
         studies.release(study, folder)
-        print(f"stopped; the same command continues {folder}", flush=True)
+        say(f"stopped; the same command continues {folder}\n")
         sys.exit(128 + RECEIVED[0])
     studies.conclude(study, folder, config.trials)
     sys.exit(1 if any(failures) else 0)
@@ -66,6 +66,8 @@ def main() -> None:
     words = [word for word in given if word not in ours]
     if {"-m", "--multirun"} & set(flags):
         raise UserError("a search is one study, and its space says what varies: leave -m out")
+    if wrong := errors_in_repeats(words):
+        raise UserError(*wrong)
     names = [word.partition("=")[2] for word in ours if word.startswith("search=")]
     if not names and not flags:
         raise UserError(f"which search? search=NAME, NAME one of {', '.join(groups().get('search', []))}")

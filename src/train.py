@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from src.config.checks import errors_in_config
-from src.config.compose import compose_and_run, exit_with, stored_config, take, with_sizes_of_source
+from src.config.compose import compose_and_run, exit_with, stored_config, take, take_trust, with_sizes_of_source
 from src.config.schema import Config
 from src.errors import UserError
 from src.process import heavy_imports
@@ -23,31 +23,31 @@ def train(config: Config) -> None:
         raise UserError("sweep.dry_run=true shows the plan of a sweep, and this is a single run: add -m")
     config = dataclasses.replace(config, name=config.run_name)
     if before := run_before(Path(config.runs) / config.run_name, sys.argv[1:]):
-        return resume(before, [])  # a requeued SLURM job
+        return resume(before, [], config.model._target_)  # a requeued SLURM job
     with heavy_imports():
         from src.training.run import fit
     fit(config, {"command": shlex.join(["python", "-m", "src.train", *sys.argv[1:]]), "overrides": sys.argv[1:]})
 
 
-def resume(folder: Path, overrides: list[str]) -> None:
+def resume(folder: Path, overrides: list[str], trust: str | None) -> None:
     """Go on with a run in its folder; the overrides may extend it or move it."""
-    _, changes = stored_config(folder, overrides)  # reports what is wrong before anything is changed
+    _, changes = stored_config(folder, overrides, trust)  # reports what is wrong before anything is changed
     with heavy_imports():
         from src.training.run import resume
-    resume(folder, changes)
+    resume(folder, changes, trust)
 
 
 def main() -> None:
     """Run the command line. A stored run needs no composing: it has its configuration already."""
-    arguments = sys.argv[1:]
+    trust, arguments = take_trust(sys.argv[1:])
     stored, rest = take(("resume", "rerun"), arguments)
     if "resume" in stored:
-        resume(Path(stored["resume"]), rest)
+        resume(Path(stored["resume"]), rest, trust)
     elif "rerun" in stored:
-        train(stored_config(Path(stored["rerun"]), rest)[0])
+        train(stored_config(Path(stored["rerun"]), rest, trust)[0])
     else:
-        run_jobs = partial(run_sweep, command=arguments)
-        compose_and_run("train", Config, train, with_sizes_of_source(arguments), errors_in_config, run_jobs)
+        run_jobs = partial(run_sweep, command=sys.argv[1:])
+        compose_and_run("train", Config, train, with_sizes_of_source(arguments, trust), errors_in_config, run_jobs)
 
 
 if __name__ == "__main__":

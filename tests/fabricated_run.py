@@ -23,7 +23,8 @@ VERSE = "The rain it raineth every day,\nand every day it rains: (hey, ho!)\n" *
 
 def configuration(model: str, data: str = "text", **keys: Any) -> Config:
     """Return a configuration as Hydra composes it, as far as using a model needs it; `keys` are dotted."""
-    parts = [*_files("model", model, "_rnn"), *_files("data", data, "_text")]
+    *defaults, option = _files("model", model)
+    parts = [*defaults, *_files("data", data), option]
     cfg = OmegaConf.merge(OmegaConf.structured(Config), *parts)
     for key, value in {"model.num_layers": 2, "model.hidden_size": 13, "model.readout": "linear", **keys}.items():
         OmegaConf.update(cfg, key, value)
@@ -32,11 +33,11 @@ def configuration(model: str, data: str = "text", **keys: Any) -> Config:
     return from_plain({str(key): value for key, value in plain.items()})
 
 
-def _files(group: str, name: str, base: str) -> list[Any]:
-    """Return the files of a group's option, the base first if it has one."""
-    below, own = (OmegaConf.load(ROOT / "conf" / group / f"{one}.yaml") for one in (base, name))
-    parts = [below, own] if "defaults" in own else [own]
-    own.pop("defaults", None)
+def _files(group: str, name: str) -> list[Any]:
+    """Return the files of a group's option, its base first if it has one."""
+    own: Any = OmegaConf.load(ROOT / "conf" / group / f"{name}.yaml")
+    bases = [base for base in own.pop("defaults", []) if base != "_self_"]
+    parts = [*(OmegaConf.load(ROOT / "conf" / group / f"{base}.yaml") for base in bases), own]
     return [{"model": part} if group == "model" else part for part in parts]
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
+import time
 from math import inf, nan
+from pathlib import Path
 
 import pytest
 
 from src import files
 from src.process import in_json
+from src.training.run_record import Record
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
@@ -29,6 +35,7 @@ def test_a_file_system_without_locks_is_reported_once_and_leaves_no_marker_that_
     tmp_path, monkeypatch, caplog, code
 ):
     refuse(monkeypatch, code)
+    monkeypatch.setattr(files, "WITHOUT_LOCKS", set())
     for _ in range(2):  # as after a killed process: what the first left must not lock the second out
         with files.lock(tmp_path / ".lock") as first, files.lock(tmp_path / ".lock") as second:
             assert (first, second) == (True, True)
@@ -45,3 +52,37 @@ def test_what_a_command_prints_and_what_it_writes_has_null_for_a_number_that_jso
     files.write_json(tmp_path / "a.json", {"perplexity": inf, "bits": [nan, 1.5]})
     assert files.read_json(tmp_path / "a.json") == {"perplexity": None, "bits": [None, 1.5]}
     assert in_json({"perplexity": inf, "text": "中"}) == '{"perplexity": null, "text": "中"}\n'
+
+
+def test_a_full_disk_is_told_with_numbers_and_leaves_the_old_file_alone_and_the_record_says_failed(
+    tmp_path, monkeypatch
+):
+    record = Record(tmp_path, {"status": "running", "text": "x" * 99})
+    record.update()
+
+    def write_bytes(path, data):
+        with path.open("wb") as file:
+            file.write(data[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(OSError, match=r"No space left on device: 9 bytes are needed, [\d,]+ are free: '.*/a'"):
+        files.write_atomic(tmp_path / "a", "123456789")
+    record.update(status="failed")  # in place
+    assert files.read_json(tmp_path / "run.json")["status"] == "failed"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_the_next_write_removes_what_dead_processes_have_left(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:  # dead, too, while nobody has asked for its exit code
+        while files.is_alive(gone.pid):
+            time.sleep(0.01)
+    left = [tmp_path / f".a[1].json.{gone.pid}", tmp_path / f".a[1].json.{os.getppid()}", tmp_path / f".b.{gone.pid}"]
+    for path in left:
+        path.touch()
+    files.write_json(tmp_path / "a[1].json", {})
+    assert [path.exists() for path in left] == [
+        False,
+        True,
+        True,
+    ]  # the second process is alive, the third file another

@@ -172,6 +172,22 @@ def test_an_environment_without_its_python_or_without_pip_is_made_again(clone):
 
 
 @needs_make
+def test_another_python_than_the_environment_s_makes_it_again(clone):
+    install(clone, ".installed-run")
+    script(clone / ".venv/bin/python", "echo 3.11")
+    same, other = script(clone / "same", "echo 3.11"), script(clone / "other", "echo 3.12")
+    assert "venv --clear" not in make(clone, "-n", "train").stdout
+    assert "venv --clear" not in make(clone, "-n", "train", PYTHON=same).stdout
+    plan = make(clone, "-n", "train", f"PYTHON={other}").stdout
+    assert plan.index("venv --clear") < plan.index("pip install") < plan.index("-m src.train")
+
+
+def test_the_makefile_looks_for_the_versions_of_python_that_the_project_supports():
+    found = re.search(r"\((\d+), (\d+)\) <= sys.version_info < \((\d+), (\d+)\)", (ROOT / "Makefile").read_text())
+    assert PROJECT["requires-python"] == ">={}.{},<{}.{}".format(*found.groups())
+
+
+@needs_make
 @pytest.mark.parametrize(
     ("python", "message"),
     [

@@ -6,8 +6,9 @@ No torch, and no text is opened.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from src.config.schema import Config, errors_in_values
+from src.config.schema import NO_RUNS, Config, errors_in_values
 from src.data.corpus import EXTEND, errors_in_data
 
 GATED = ("lstm", "gru")
@@ -20,16 +21,57 @@ OPTIMIZER_KEYS = {
 }
 
 
+# What goes with a key that a command sets, unless the command sets that too. A stored run has older values, and keeps
+# them: null is what runs did before there was such a key.
+GOES_WITH: dict[str, tuple[str, Any]] = {
+    "checkpoint.monitor": ("checkpoint.mode", None),
+    "optimizer.weight_decay": ("optimizer.decay", "matrices"),
+    "trainer.accumulate_grad_batches": ("trainer.average_last_group", True),
+    "trainer.overfit_batches": ("data.offset", "fixed"),
+}
+
+
 def errors_in_config(config: Config) -> list[str]:
     """Return everything that is wrong with a composed configuration, one text an error."""
     data, names = errors_in_data(config.data), _errors_in_name(config.name)
-    return [*errors_in_values(config), *names, *data, *_combinations(config)]
+    return [*errors_in_values(config), *names, *data, *_combinations(config), *errors_if_new(config)]
+
+
+def errors_if_new(config: Config) -> list[str]:
+    """Return what is refused for a new run; a stored one from before goes on and is repeated as it was."""
+    checkpoint, clip, errors = config.checkpoint, config.trainer.gradient_clip_val, []
+    best = direction(checkpoint.monitor)
+    if (checkpoint.mode or best) != best:
+        what = f"the best {checkpoint.monitor} is the {best}imum"
+        errors.append(f"checkpoint.mode={checkpoint.mode}: {what}; leave it out, or use {best}")
+    if config.loss.over_time == "sum" and clip is not None and config.data.input is None:
+        why = f"the sum over a window has a gradient data.seq_len={config.data.seq_len} times that of its mean"
+        errors.append(f"loss.over_time=sum: {why}; add trainer.gradient_clip_val=null, which is {clip:g}")
+    return errors
+
+
+def direction(monitor: str) -> str:
+    """Return whether the best value of a metric is its `min` or its `max`."""
+    return "max" if monitor.endswith("/accuracy") else "min"
+
+
+def resolve(config: Config) -> Config:
+    """Set, in place, what follows from other keys; a key that has no effect is null, as in runs that lack it."""
+    checkpoint, optimizer, trainer = config.checkpoint, config.optimizer, config.trainer
+    checkpoint.mode = checkpoint.mode or direction(checkpoint.monitor)
+    if optimizer.decay == "all" or not optimizer.weight_decay:
+        optimizer.decay = None
+    if not trainer.average_last_group or trainer.accumulate_grad_batches == 1:
+        trainer.average_last_group = None
+    return config
 
 
 def _errors_in_name(name: str | None) -> Iterator[str]:
     parts = [] if name is None else name.split("/")
     if any("\0" in part or part in ("", ".", "..") or len(part.encode(errors="replace")) > 255 for part in parts):
         yield f"name={name!r}: expected the name of a folder inside of runs=, as my_run or group/my_run"
+    elif wrong := [part for part in parts if part in NO_RUNS or part.startswith(".")]:
+        yield f"name={name}: a folder {wrong[0]} is not searched for runs, so src.report would not find it; rename it"
 
 
 def _combinations(config: Config) -> Iterator[str]:

@@ -40,7 +40,7 @@ def load_model(config: InferenceConfig) -> TrainedModel:
     """
     with heavy_imports():
         from src.inference.load import load
-    trained = load(config.path or "", at=config.at, precision=config.precision)
+    trained = load(config.path or "", at=config.at, precision=config.precision, trust=config.trusted)
     use_threads(threads_for(config.threads, trained.config.model.hidden_size))
     return trained
 

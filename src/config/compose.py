@@ -8,7 +8,10 @@ Nothing here imports torch, so an error is reported in half a second.
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +19,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,23 +27,26 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from src.config.checks import GATED, errors_in_config
+from src.config.checks import GATED, GOES_WITH, errors_if_new, errors_in_config, resolve
 from src.config.hydra_compat import RunJobs, Sweep, register
 from src.config.overrides import (
     CONF,
     errors_in_flags,
     errors_in_overrides,
+    errors_in_repeats,
     first_of_several,
     flags_and_overrides,
     groups,
+    quote,
     quote_literals,
     split_literal,
     without_null_groups,
 )
-from src.config.schema import Config, flatten, key_table, set_value, to_plain
+from src.config.schema import MODEL_CLASSES, Config, check_class, flatten, set_value
 from src.errors import RunFailure, UserError
+from src.files import read_yaml
 from src.inference.options import locate, newest_below, run_of
-from src.process import heavy_imports
+from src.process import OnStandardError, complain, heavy_imports
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; below it is set for Hydra
 Check = Callable[[Any], list[str]]
@@ -65,11 +70,11 @@ def compose_and_run(
         SystemExit: a sweep in which something was not done.
     """
     flags, overrides = flags_and_overrides(arguments)
-    overrides = quote_literals(overrides, schema)
+    wrong_flags = [*errors_in_flags(flags), *errors_in_repeats(overrides)]
+    overrides = quote_literals(overrides, schema, sweep=bool({"-m", "--multirun"}.intersection(flags)))
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
     register(sweep := Sweep(to_config, check, run_jobs))
     wrong = errors_in_overrides(overrides, schema, config_folders(flags))
-    wrong_flags = errors_in_flags(flags)
     if wrong or wrong_flags:
         right = [override for override in overrides if override not in wrong]
         raise UserError(*wrong_flags, *wrong.values(), *_further_errors(config_name, right, check))
@@ -129,34 +134,12 @@ def to_config(cfg: DictConfig) -> Any:
         hydra_node = ours.pop("hydra", None) or HydraConfig.get()
         if "experiment" in ours and ours.experiment is None:
             ours.experiment = hydra_node.runtime.choices.get("experiment")
-        for key, value in _values_of_own_files(hydra_node).items():
-            OmegaConf.update(ours, key, value)
-    return OmegaConf.to_object(ours)
-
-
-def _values_of_own_files(hydra_node: Any) -> dict[str, Any]:
-    """Return what option files of the user's own set, by dotted key, less the keys that the command sets itself.
-
-    A file in conf/data sets values of other groups that suit its text; those must not replace what a user wrote into
-    a file such as `model/leaky.yaml` below --config-dir.
-    """
-    sources = (source for source in hydra_node.runtime.config_sources if source.schema == "file")
-    folders = [Path(source.path) for source in sources if Path(source.path) != CONF]
-    set_by_command = {override.partition("=")[0].lstrip("+") for override in hydra_node.overrides.task}
-    set_by_command -= hydra_node.runtime.choices.keys()
-    values: dict[str, Any] = {}
-    for group, option in hydra_node.runtime.choices.items() if folders else ():
-        for file in (folder / group / f"{option}.yaml" for folder in folders):
-            if not group.startswith("hydra/") and file.is_file():
-                text = file.read_text(encoding="utf-8")
-                content = {} if "@package" in text.partition("\n")[0] else yaml.safe_load(text) or {}
-                values |= {f"{group}.{key}": value for key, value in flatten(content)}
-    return {
-        key: value
-        for key, value in values.items()
-        if (key in key_table() or key.startswith("model.options."))
-        and not any(key == own or key.startswith(f"{own}.") for own in set_by_command)
-    }
+    config = OmegaConf.to_object(ours)
+    if isinstance(config, Config):
+        if config.trainer.overfit_batches:
+            config.data.offset = "fixed"  # nothing can be overfitted in windows that are drawn anew
+        resolve(config)
+    return config
 
 
 def in_a_sweep() -> bool:
@@ -194,11 +177,15 @@ def _first_lines(error: Exception) -> str:
 
 def exit_with(run: Callable[[], None]) -> NoReturn:
     """Run an entry and exit with its code: 0, 2 with the user's errors on stderr, 1 for a failure, 130 for Ctrl-C."""
+    if platform.system() == "Windows":  # signals and process groups differ there
+        sys.exit("Windows is not supported: run Unroll in the Windows Subsystem for Linux (WSL)")
     # None where the shell has closed it (`>&-`)
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # for as long as the process lives
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the text
+    if logging.lastResort:  # the handler of commands that keep no log
+        logging.lastResort.setFormatter(OnStandardError())
     try:
         run()
         sys.stdout.flush()  # so that a full disk is reported here, and not by Python at its exit
@@ -206,7 +193,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
         if TRACEBACKS:
             raise
         if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
-            print(*error.messages, sep="\n", file=sys.stderr)
+            complain(*error.messages)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -219,7 +206,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
                 sys.exit(0)
         if TRACEBACKS:
             raise
-        print(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}", file=sys.stderr)
+        complain(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}")
         sys.exit(1)
     sys.exit(0)
 
@@ -249,26 +236,43 @@ def take(keys: Sequence[str], arguments: Iterable[str]) -> tuple[dict[str, str],
     return taken, rest
 
 
-def stored_config(folder: Path, arguments: Sequence[str] = ()) -> tuple[Config, dict[str, Any]]:
+def take_trust(arguments: Iterable[str]) -> tuple[str | None, list[str]]:
+    """Split a command line into the class of the user's own that `trust=` lets stored runs import, and all else."""
+    given: list[str] = []
+    rest: list[str] = []
+    for argument in arguments:
+        (given if argument.startswith("trust=") else rest).append(argument)
+    if len(given) > 1:
+        raise UserError(f"{given[1]}: one class, and {given[0]} is given already")
+    return (given[0].partition("=")[2] if given else None), rest
+
+
+def stored_config(
+    folder: Path, arguments: Sequence[str] = (), trust: str | None = None
+) -> tuple[Config, dict[str, Any]]:
     """Return the configuration of a run, changed by the overrides and checked as a whole, and {dotted key: new value}.
 
     Raises:
-        UserError: the folder is no run, or an override is wrong; a group, whose other keys are stored already.
+        UserError: the folder is no run, or an override is wrong; a group, whose other keys are stored already; a model
+            class that is neither ours nor `trust`.
     """
     path = folder / "config.yaml"
     try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        stored = read_yaml(path)
         merged = OmegaConf.merge(OmegaConf.structured(Config), _escaped(stored))
         config: Config = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OSError as error:
+        if path.exists():
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
         below = newest_below(folder) if folder.is_dir() else ""
         raise UserError(f"{folder} is no run: there is no {path.name} in it{below}") from error
-    except (ValueError, TypeError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (ValueError, TypeError, AssertionError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not the configuration of a run: {str(error).partition(chr(10))[0]}") from error
     flags, overrides = flags_and_overrides(arguments)
+    wrong = errors_in_repeats(overrides)
     overrides = quote_literals(overrides)
-    errors = errors_in_overrides(overrides, Config)
-    wrong = [*errors.values()]
+    accepted, errors = errors_if_new(config), errors_in_overrides(overrides, Config)
+    wrong += errors.values()
     wrong += [f"{flag}: a stored run is used as it is; sweeps and Hydra's flags are for new runs" for flag in flags]
     typed, changes = OmegaConf.structured(Config), {}
     for override in OverridesParser.create().parse_overrides([one for one in overrides if one not in errors]):
@@ -280,8 +284,14 @@ def stored_config(folder: Path, arguments: Sequence[str] = ()) -> tuple[Config, 
             value = OmegaConf.select(typed, key)  # of the key's type
             changes[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             set_value(config, key, changes[key])
-    if wrong := [*wrong, *errors_in_config(config)]:
+    for key in changes.keys() & GOES_WITH.keys():
+        if GOES_WITH[key][0] not in changes:
+            set_value(config, *GOES_WITH[key])
+    resolve(config)
+    if wrong := [*wrong, *(error for error in errors_in_config(config) if error not in accepted)]:
         raise UserError(*wrong)
+    trust = config.model._target_ if "model._target_" in changes else trust
+    check_class(config.model._target_, trust, f"{path}: ")
     return config, changes
 
 
@@ -294,38 +304,53 @@ def _escaped(value: Any) -> Any:
     return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
-def with_sizes_of_source(arguments: Sequence[str]) -> list[str]:
+def with_sizes_of_source(arguments: Sequence[str], trust: str | None = None) -> list[str]:
     """Return the command line with the model and the sizes that come with the weights of `init_from=`.
 
     An override of the user's stays. Whether it fits the weights is found when they are read.
 
     Raises:
-        UserError: `init_from` names neither a run nor a checkpoint.
+        UserError: `init_from` names neither a run nor a checkpoint, or one with a class that the command does not name.
     """
     given = [found[1] for one in arguments if (found := split_literal(one)) and found[0] == "init_from"]
-    if not given:
+    if not given or given == ["null"]:
+        if trust is not None:
+            raise UserError(f"trust={trust}: this command reads no stored run; leave it out")
         return list(arguments)
     stored = _config_of_checkpoint(locate(given[-1]))
     model, data = stored["model"], stored["data"]
-    wanted = {"model": model["name"]}
-    network = ("num_layers", "hidden_size", "nonlinearity", "readout")
-    wanted |= {f"model.{key}": model[key] for key in network if model.get(key) is not None}
+    own = {key.lstrip("+"): value for key, _, value in (argument.partition("=") for argument in arguments)}
+    if model.get("_target_") in MODEL_CLASSES or "model" in own:
+        wanted = {"model": model.get("name")}
+        network = ("num_layers", "hidden_size", "nonlinearity", "readout")
+        wanted |= {f"model.{key}": model[key] for key in network if model.get(key) is not None}
+    else:  # a class of the user's own, without its model file: the run has all of its keys
+        check_class(model.get("_target_"), trust or own.get("model._target_"), f"init_from={given[-1]}: ")
+        known = [(f"model.{key}", value) for key, value in flatten(model) if value != {}]
+        wanted = {key: quote(value) if isinstance(value, str) else json.dumps(value) for key, value in known}
     if data.get("encoding") == "bytes":
         wanted["data.encoding"] = "bytes"
     if data.get("lowercase"):
         wanted["data.lowercase"] = "true"
-    own = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
-    if own.get("model") in GATED and own["model"] != model["name"]:
+    if own.get("model") in GATED and own["model"] != model.get("name"):
         return list(arguments)  # impossible, which is reported when the weights are read
-    return [*arguments, *(f"{key}={value}" for key, value in wanted.items() if key not in own)]
+    plus = {key: "++" for key in wanted if key.startswith("model.options.")}  # which no file has named yet
+    return [*arguments, *(f"{plus.get(key, '')}{key}={value}" for key, value in wanted.items() if key not in own)]
 
 
 def _config_of_checkpoint(checkpoint: Path) -> Mapping[str, Any]:
     """Return the stored configuration of a checkpoint: the file beside it, which needs no torch, else the one in it."""
-    with contextlib.suppress(OSError, yaml.YAMLError):
-        config = yaml.safe_load(((run_of(checkpoint) or checkpoint) / "config.yaml").read_text(encoding="utf-8"))
-        if isinstance(config, dict) and {"model", "data"} <= config.keys():
-            return config
-    with heavy_imports():
-        from src.inference.load import load
-    return to_plain(load(checkpoint).config)
+
+    def is_config(value: Any) -> bool:
+        return isinstance(value, dict) and all(isinstance(value.get(part), dict) for part in ("model", "data"))
+
+    config: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        config = read_yaml((run_of(checkpoint) or checkpoint) / "config.yaml")
+    if not is_config(config):
+        with heavy_imports():
+            from src.inference.load import read_model
+        config = read_model(checkpoint)[1]["unroll"].get("config")
+    if not is_config(config):
+        raise UserError(f"{checkpoint} has no configuration of a model and its data in it; name another run")
+    return config

@@ -9,10 +9,16 @@ a class of the module `hydra_plugins.unroll`     Hydra takes sweepers from there
 BasicSweeper.split_arguments                     every combination of the values of a command line
 JobReturn._return_value                          `return_value` prints before it raises: a failure is reported twice
 the warning about `hydra/launcher/NAME`          our presets replace the plugins' configs; a warning at each start
+get_args_parser of hydra.main                    Python 3.14 formats a help text when it is added and refuses Hydra's
+                                                   object in place of one: every command ends in a traceback
+create_defaults_list,                            files are merged in the order of conf/train.yaml: what a text
+  ResultDefault.config_path,                       suggests replaces what the user has chosen (`_rank`)
+  Overrides.override_metadata
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 import importlib.util
@@ -23,8 +29,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
@@ -37,6 +45,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError, nearest
+from src.process import complain
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 # hydra/launcher -> our extra that installs it, and the module of its plugin
 LAUNCHERS = {
@@ -49,6 +60,26 @@ LAUNCHERS = {
 
 # At import, so that it holds in a launcher's workers too: they unpickle classes of this module before they compose.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
+
+hydra_main: Any = importlib.import_module("hydra.main")  # `hydra.main` itself is the function
+
+
+def _args_parser(build: Callable[[], argparse.ArgumentParser] = hydra_main.get_args_parser) -> argparse.ArgumentParser:
+    """Return Hydra's parser of flags, each help text a str."""
+    add = argparse.ArgumentParser.add_argument
+
+    def add_with_text(self: Any, *names: str, **known: Any) -> argparse.Action:
+        return add(self, *names, **known | {"help": str(known.get("help", ""))})
+
+    argparse.ArgumentParser.add_argument = add_with_text  # type: ignore[method-assign]
+    try:
+        return build()
+    finally:
+        argparse.ArgumentParser.add_argument = add  # type: ignore[method-assign]
+
+
+hydra_main.get_args_parser = _args_parser
 
 
 def error_in_launcher(name: str) -> str | None:
@@ -65,6 +96,36 @@ def is_installed(module: str) -> bool:
     with contextlib.suppress(ModuleNotFoundError):  # hydra_plugins
         return importlib.util.find_spec(module) is not None
     return False
+
+
+# -- the order in which files are merged; a later one replaces the values of an earlier one ---------------------------
+
+DEFAULTS, BY_EXPERIMENT, NAMED = 0, 2, 4  # files of the other groups, by who has chosen them
+PLACES = {"data": 1, "experiment": 3, "debug": 5}  # files that set keys of any group
+
+
+def _rank(default: Any, metadata: Mapping[str, Any]) -> int:
+    """Return where a file is merged: defaults, data, options of the experiment, experiment, named options, debug.
+
+    Of our own options, `default` and what several share (`_rnn`) are defaults, however they are chosen.
+    """
+    group, _, option = (default.config_path or "").partition("/")
+    if group in PLACES:
+        return PLACES[group]
+    shared = (option == "default" or option.startswith("_")) and (CONF / group / f"{option}.yaml").is_file()
+    if group not in metadata or shared:
+        return DEFAULTS
+    return NAMED if metadata[group].external_override else BY_EXPERIMENT
+
+
+def _ordered_defaults_list(create: Callable[..., Any] = config_loader_impl.create_defaults_list, **given: Any) -> Any:
+    found = create(**given)
+    found.defaults.sort(key=partial(_rank, metadata=found.overrides.override_metadata))
+    return found
+
+
+# At import, as above: workers compose their jobs themselves.
+config_loader_impl.create_defaults_list = _ordered_defaults_list  # type: ignore[assignment]
 
 
 class RememberingLoader(ConfigLoaderImpl):
@@ -192,7 +253,7 @@ def run_each(jobs: list[ComposedJob], launcher: Launcher, task: TaskFunction) ->
         if error := failure_of(outcome):
             exit_code = 1
             message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            print(f"failed: {' '.join(job.overrides)}: {message}", file=sys.stderr)
+            complain(f"failed: {' '.join(job.overrides)}: {message}")
     return exit_code
 
 

@@ -20,11 +20,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.hydra_compat import error_in_launcher
+from src.config.hydra_compat import CONF, error_in_launcher
 from src.config.schema import Config, Key, key_table
 from src.errors import nearest
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 # -- Hydra's flags ----------------------------------------------------------------------------------------------------
 
@@ -47,6 +45,14 @@ def flags_and_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]
         (flags if is_value or argument.startswith("-") else overrides).append(argument)
         is_value = not is_value and argument in FLAGS_WITH_A_VALUE
     return flags, overrides
+
+
+def errors_in_repeats(overrides: Iterable[str]) -> list[str]:
+    """Return which keys of a command line have two values, of which Hydra would use the last."""
+    first: dict[str, str] = {}
+    twice = [(key, one) for one in overrides if first.setdefault(key := one.partition("=")[0], one) != one]
+    several = {"data.path": "; several texts are data.paths=[a.txt,b.txt]"}
+    return [f"{key} is given twice: {first[key]} and {one}; leave one out{several.get(key, '')}" for key, one in twice]
 
 
 def errors_in_flags(flags: list[str]) -> list[str]:
@@ -78,8 +84,8 @@ def split_literal(argument: str, schema: type = Config) -> tuple[str, str] | Non
 
 @functools.cache
 def literal_keys(schema: type = Config) -> frozenset[str]:
-    """Return the keys of a command whose values are literal."""
-    own = {key for key, about in key_table(schema).items() if about.literal}
+    """Return the keys of a command whose values are literal: those of free text that are no groups (experiment)."""
+    own = {key for key, about in key_table(schema).items() if about.literal} - groups().keys()
     return frozenset(own | ({"resume", "rerun"} if schema is Config else set()))
 
 
@@ -94,13 +100,33 @@ def quote(value: str) -> str:
     return f"'{value}'"
 
 
-def quote_literals(arguments: Iterable[str], schema: type = Config) -> list[str]:
-    """Return the arguments with every literal value quoted; `key=null` stays null."""
+def quote_literals(arguments: Iterable[str], schema: type = Config, sweep: bool = False) -> list[str]:
+    """Return the arguments with every literal value quoted, and the items of a list of texts; `key=null` stays null.
+
+    In a sweep `key=choice(a,b)` gives a literal key several values; one with a comma in it is put in quotes.
+    """
     quoted = []
     for argument in arguments:
-        literal = split_literal(argument, schema)
-        quoted.append(f"{literal[0]}={quote(literal[1])}" if literal else argument)
+        key, _, value = argument.partition("=")
+        about = key_table(schema).get(key)
+        if literal := split_literal(argument, schema):
+            several = re.fullmatch(r"choice\((.*)\)", value) if sweep else None
+            value = _quoted_items(several[1]) if several else _quoted(value)
+            argument = f"{literal[0]}={value}"
+        elif about and about.type == list[str] and (items := re.fullmatch(r"\[([^][]*)\]", value)):
+            argument = f"{key}=[{_quoted_items(items[1])}]"
+        quoted.append(argument)
     return quoted
+
+
+def _quoted(value: str) -> str:
+    return value if value == "null" else quote(value)
+
+
+def _quoted_items(text: str) -> str:
+    """Quote each item of a list that is not in quotes."""
+    items = re.findall(r"""\s*(?:('[^']*'|"[^"]*")|([^,]+?))\s*(?:,|$)""", text)
+    return ",".join(as_is or _quoted(item) for as_is, item in items)
 
 
 # -- groups and keys --------------------------------------------------------------------------------------------------
@@ -157,6 +183,8 @@ def _error(text: str, options: dict[str, list[str]], known: list[str], schema: t
     key = override.key_or_group
     if key == "hydra/launcher" and not override.is_delete():
         return error_in_launcher(str(override.value()))
+    if re.match(r"hydra\.(run|sweep)\.|hydra\.job\.chdir$|hydra\.output_subdir$", key):
+        return f"{text}: Hydra makes and changes no folders here; runs are written below runs=, in the folder name="
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return None
     if key in options:

@@ -12,7 +12,9 @@ from src.config.schema import Config, key_table, to_plain
 
 def what_matters(config: Config) -> dict[str, Any]:
     """Return the configuration without the keys that cannot change the result, as plain data."""
-    return _relevant(json.loads(json.dumps(to_plain(config.with_absolute_paths()))), "")
+    plain = json.loads(json.dumps(to_plain(config.with_absolute_paths())))
+    plain["data"]["seq_len"], plain["data"]["batch_size"] = config.data.window
+    return _relevant(plain, "")
 
 
 def _relevant(node: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 Hydra merges the files of conf/ into these classes, so a wrong key or type is refused while composing. Defaults and
 their reasons are in conf/; `MISSING` marks a value that conf/ always gives. What else is known about a key is the
-metadata of its field (`about`): its choices or range, whether it can change the result, whether a resumed run may
-change it, and whether its text is taken literally. The key of a sweep's run, the grouping of a report, HParams, the
-check of a resume and the search all read this table (`key_table`).
+metadata of its field (`about`): its choices or range, whether it can change the result, and whether a resumed run may
+change it. The key of a sweep's run, the grouping of a report, HParams, the check of a resume and the search all read
+this table (`key_table`).
 
 Plain Python: imports neither Hydra nor torch.
 """
@@ -20,7 +20,7 @@ from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from src.errors import UserError, nearest
+from src.errors import UserError, nearest, typed
 from src.files import absolute_path
 
 MISSING: Any = "???"  # OmegaConf's mark of a mandatory value
@@ -36,6 +36,9 @@ class Range(NamedTuple):
 FROM_MINUS_1 = Range("at least -1", lambda x: -1 <= x < inf)
 FROM_0 = Range("at least 0", lambda x: 0 <= x < inf)
 COUNT = Range("at least 1", lambda x: 1 <= x < inf)
+SIZE = Range("1 to 1,000,000", lambda x: 1 <= x <= 10**6)
+LENGTH = Range("1 to 1,000,000,000", lambda x: 1 <= x <= 10**9)
+SAMPLES = Range("1 to 100,000", lambda x: 1 <= x <= 10**5)
 POSITIVE = Range("a number above 0", lambda x: 0 < x < inf)
 BELOW_1 = Range("0 <= x < 1", lambda x: 0 <= x < 1)
 UP_TO_1 = Range("0 <= x <= 1", lambda x: 0 <= x <= 1)
@@ -52,6 +55,13 @@ UP_TO_6 = Range("1 to 6", lambda x: 1 <= x <= 6)
 UP_TO_8 = Range("1 to 8", lambda x: 1 <= x <= 8)
 MEASURES = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
 METRICS = (*(f"{stage}/{name}" for stage in ("val", "train") for name in MEASURES), "train/loss")
+# The classes that a stored file may name: importing any other module would run its code.
+MODEL_CLASSES = tuple(
+    f"src.models.{name}"
+    for name in ("cell.CellRNN", "stacked.StackedRNN", "manual.ManualRNN", "gated.LSTM", "gated.GRU")
+)
+# Folders that are not searched for runs: they hold none, and may be large. Nor are those that begin with a dot.
+NO_RUNS = ("checkpoints", "figures", "__pycache__", "node_modules")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64")
 
 T = TypeVar("T")
@@ -67,8 +77,12 @@ class Key:
     range: Range | None = None
     affects_result: bool = True  # it can change what a run computes
     may_change: bool = False  # in a resumed run
-    literal: bool = False  # its text is taken exactly as typed, outside of Hydra's grammar
     added_later: bool = False  # older runs lack it: null means "as before" and is left out of a run's key
+
+    @property
+    def literal(self) -> bool:
+        """Whether every text is a value; then it is taken exactly as typed, outside of Hydra's grammar."""
+        return self.type is str and self.choices is None and self.range is None
 
 
 def about(**known: Any) -> Mapping[str, Any]:
@@ -81,26 +95,33 @@ class DataConfig:
     """A text, how it is cut into splits, and how the splits are cut into windows."""
 
     name: str = MISSING
-    path: str | None = field(default=None, metadata=about(literal=True, may_change=True))
-    val_path: str | None = field(default=None, metadata=about(literal=True, may_change=True))
-    test_path: str | None = field(default=None, metadata=about(literal=True, may_change=True))
-    root: str | None = field(default=None, metadata=about(literal=True, may_change=True, affects_result=False))
+    path: str | None = field(default=None, metadata=about(may_change=True))
+    paths: list[str] | None = field(default=None, metadata=about(may_change=True, added_later=True))
+    val_path: str | None = field(default=None, metadata=about(may_change=True))
+    test_path: str | None = field(default=None, metadata=about(may_change=True))
+    root: str | None = field(default=None, metadata=about(may_change=True, affects_result=False))
     encoding: str = field(default="characters", metadata=about(choices=("characters", "bytes")))
     lowercase: bool = False
     errors: str = field(default="strict", metadata=about(choices=("strict", "replace")))
-    separator: str = field(default="\n", metadata=about(literal=True))
+    separator: str = "\n"
     split: list[float] | None = None
     split_seed: int = field(default=0, metadata=about(range=FROM_0))
     unknown: str | None = field(default=None, metadata=about(choices=("error", "map", "extend")))
     convention: str = field(default="stripped", metadata=about(choices=("stripped", "raw")))
-    input: str | None = field(default=None, metadata=about(literal=True))
-    target: str | None = field(default=None, metadata=about(literal=True))
-    symbols: str | None = field(default=None, metadata=about(literal=True))
-    seq_len: int = field(default=64, metadata=about(range=COUNT))
-    batch_size: int = field(default=32, metadata=about(range=COUNT))
+    input: str | None = None
+    target: str | None = None
+    symbols: str | None = None
+    seq_len: int | None = field(default=64, metadata=about(range=SIZE))
+    batch_size: int | None = field(default=32, metadata=about(range=SIZE))
     offset: str = field(default="fixed", metadata=about(choices=("fixed", "random")))
     reset: str = field(default="epoch", metadata=about(choices=("never", "epoch")))
-    evaluation_streams: int = field(default=20, metadata=about(range=COUNT))
+    evaluation_streams: int = field(default=20, metadata=about(range=SIZE))
+    evaluation_warmup: int | None = field(default=None, metadata=about(range=FROM_0, added_later=True))
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Steps and streams of a window; null is 64 and 32, or less where the text is short (batching.fitted)."""
+        return self.seq_len or 64, self.batch_size or 32
 
 
 @dataclass
@@ -135,6 +156,7 @@ class OptimizerConfig:
     name: str = field(default=MISSING, metadata=about(choices=("adam", "adamw", "sgd", "rmsprop")))
     lr: float = field(default=0.001, metadata=about(range=POSITIVE))
     weight_decay: float = field(default=0.0, metadata=about(range=FROM_0))
+    decay: str | None = field(default=None, metadata=about(choices=("matrices", "all"), added_later=True))
     betas: list[float] | None = field(default=None, metadata=about(range=BETAS))
     eps: float | None = field(default=None, metadata=about(range=POSITIVE))
     momentum: float | None = field(default=None, metadata=about(range=BELOW_1))
@@ -175,6 +197,7 @@ class TrainerConfig:
     gradient_clip_val: float | None = field(default=None, metadata=about(range=POSITIVE))
     gradient_clip_algorithm: str = field(default="norm", metadata=about(choices=("norm", "value")))
     accumulate_grad_batches: int = field(default=1, metadata=about(range=COUNT))
+    average_last_group: bool | None = field(default=None, metadata=about(added_later=True))
     val_check_interval: int | float = field(default=1.0, metadata=about(range=WINDOWS))
     check_val_every_n_epoch: int = field(default=1, metadata=about(range=COUNT))
     limit_train_batches: int | float = field(default=1.0, metadata=about(range=WINDOWS))
@@ -225,8 +248,8 @@ class TextSamplesConfig(DiagnosticConfig):
     """A text at each of several temperatures."""
 
     temperatures: list[float] = field(default_factory=lambda: [0.5, 0.8, 1.0], metadata=about(range=TEMPERATURES))
-    length: int = field(default=200, metadata=about(range=COUNT))
-    prompt: str | None = field(default=None, metadata=about(literal=True))
+    length: int = field(default=200, metadata=about(range=LENGTH))
+    prompt: str | None = None
 
 
 @dataclass
@@ -265,7 +288,7 @@ class CheckpointConfig:
         default=None, metadata=about(range=POSITIVE, affects_result=False, may_change=True)
     )
     monitor: str = field(default="val/cross_entropy", metadata=about(choices=METRICS))
-    mode: str = field(default="min", metadata=about(choices=("min", "max")))
+    mode: str | None = field(default=None, metadata=about(choices=("min", "max")))
 
 
 @dataclass
@@ -288,11 +311,11 @@ class SweepConfig:
 class Config:
     """The whole of a training run."""
 
-    name: str | None = field(default=None, metadata=about(literal=True, affects_result=False))
+    name: str | None = field(default=None, metadata=about(affects_result=False))
     experiment: str | None = field(default=None, metadata=about(affects_result=False))
     seed: int | None = field(default=0, metadata=about(range=SEED))
-    runs: str = field(default="runs", metadata=about(literal=True, affects_result=False, may_change=True))
-    init_from: str | None = field(default=None, metadata=about(literal=True))
+    runs: str = field(default="runs", metadata=about(affects_result=False, may_change=True))
+    init_from: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -321,6 +344,7 @@ class Config:
         for key in ("path", "val_path", "test_path", "root"):
             if path := getattr(data, key):
                 setattr(data, key, absolute_path(path))
+        data.paths = data.paths and [absolute_path(path) for path in data.paths]
         return dataclasses.replace(self, data=data, init_from=self.init_from and absolute_path(self.init_from))
 
 
@@ -339,11 +363,12 @@ def _keys(schema: type, prefix: str, inherited: Mapping[str, Any]) -> Iterator[t
         known, kinds = {**inherited, **one.metadata}, get_args(types[one.name])
         optional = type(None) in kinds
         # of `str | None` the str, of `int | float` the wider
-        kind = types[one.name] if get_origin(types[one.name]) in (None, list, dict) else kinds[0]
+        union = float if float in kinds else kinds and kinds[0]
+        kind = types[one.name] if get_origin(types[one.name]) in (None, list, dict) else union
         if dataclasses.is_dataclass(kind):
             yield from _keys(kind, f"{prefix}{one.name}.", known)  # type: ignore[arg-type]
         else:
-            yield f"{prefix}{one.name}", Key(float if float in kinds else kind, optional, **known)
+            yield f"{prefix}{one.name}", Key(kind, optional, **known)
 
 
 def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:
@@ -354,7 +379,7 @@ def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:
         if about.choices is not None and str(value) not in about.choices:
             yield f"{key}={value}: expected one of {', '.join(about.choices)}{nearest(str(value), about.choices)}"
         if about.range is not None and not about.range.holds(value):
-            yield f"{key}={value}: expected {about.range.text}{', or null' if about.optional else ''}"
+            yield f"{key}={typed(value)}: expected {about.range.text}{', or null' if about.optional else ''}"
 
 
 # -- between dataclasses and plain data -------------------------------------------------------------------------------
@@ -393,6 +418,21 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
+def check_class(target: Any, trust: str | None = None, where: str = "") -> None:
+    """Raise UserError for a `_target_` that is neither a class of this project nor the one that the command trusts.
+
+    A stored run or checkpoint may come from anybody, so this is called before the module is imported; `where` names it.
+    """
+    if target in MODEL_CLASSES:
+        return
+    if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
+        raise UserError(f"{where}model._target_={str(target)[:100]!r} is no class: expected module.Class")
+    if target != trust:
+        other = "" if trust is None else f", and trust={trust} names another"
+        what = f"{where}model._target_={target} is not a class of this project{other}"
+        raise UserError(f"{what}; to import it, which runs its code, add trust={target}")
+
+
 # -- sample, score, evaluate, export ----------------------------------------------------------------------------------
 
 AT = ("best", "last")
@@ -403,17 +443,23 @@ MODEL_PRECISIONS = ("32-true", "64-true")  # float32 and float64, as trainer.pre
 class InferenceConfig:
     """Which trained model, and how it is run; `model` is a group: another implementation of the same network."""
 
-    run: str | None = field(default=None, metadata=about(literal=True))
-    checkpoint: str | None = field(default=None, metadata=about(literal=True))
+    run: str | None = None
+    checkpoint: str | None = None
     at: str | None = field(default=None, metadata=about(choices=AT))
     precision: str | None = field(default=None, metadata=about(choices=MODEL_PRECISIONS))
     threads: str = field(default="auto", metadata=about(range=THREADS))
+    trust: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> str | None:
         """The folder of a run, or the file of a checkpoint."""
         return self.checkpoint if self.run is None else self.run
+
+    @property
+    def trusted(self) -> str | None:
+        """The class of the user's own that may be imported: `trust=`, or that of the model file on the command."""
+        return self.trust or self.model.get("_target_")
 
     @property
     def implementation(self) -> str | None:
@@ -429,17 +475,17 @@ class SamplingConfig:
     top_k: int | None = field(default=None, metadata=about(range=COUNT))
     top_p: float | None = field(default=None, metadata=about(range=FRACTION))
     min_p: float | None = field(default=None, metadata=about(range=UP_TO_1))
-    length: int = field(default=200, metadata=about(range=COUNT))
-    num_samples: int = field(default=1, metadata=about(range=COUNT))
+    length: int = field(default=200, metadata=about(range=LENGTH))
+    num_samples: int = field(default=1, metadata=about(range=SAMPLES))
     seed: int | None = field(default=0, metadata=about(range=FROM_0))
-    stop: str | None = field(default=None, metadata=about(literal=True))
+    stop: str | None = None
 
 
 @dataclass
 class SampleConfig(SamplingConfig, InferenceConfig):
     """The whole of conf/sample.yaml."""
 
-    prompt: str | None = field(default=None, metadata=about(literal=True))
+    prompt: str | None = None
     format: str = field(default="text", metadata=about(choices=("text", "json")))
     interactive: bool = False
 
@@ -448,22 +494,23 @@ class SampleConfig(SamplingConfig, InferenceConfig):
 class ScoreConfig(InferenceConfig):
     """The whole of conf/score.yaml."""
 
-    text: str | None = field(default=None, metadata=about(literal=True))
-    file: str | None = field(default=None, metadata=about(literal=True))
+    text: str | None = None
+    file: str | None = None
     format: str = field(default="text", metadata=about(choices=("text", "json", "html")))
-    output: str | None = field(default=None, metadata=about(literal=True))
+    output: str | None = None
 
 
 @dataclass
 class EvaluationDataConfig:
     """Keys of the `data` group that may differ between training and evaluation; None: as in training."""
 
-    path: str | None = field(default=None, metadata=about(literal=True))
-    val_path: str | None = field(default=None, metadata=about(literal=True))
-    test_path: str | None = field(default=None, metadata=about(literal=True))
-    root: str | None = field(default=None, metadata=about(literal=True))
-    seq_len: int | None = field(default=None, metadata=about(range=COUNT))
-    batch_size: int | None = field(default=None, metadata=about(range=COUNT))
+    path: str | None = None
+    paths: list[str] | None = None
+    val_path: str | None = None
+    test_path: str | None = None
+    root: str | None = None
+    seq_len: int | None = field(default=None, metadata=about(range=SIZE))
+    batch_size: int | None = field(default=None, metadata=about(range=SIZE))
 
 
 @dataclass
@@ -480,7 +527,7 @@ class ExportConfig(InferenceConfig):
     """The whole of conf/export.yaml."""
 
     format: str = field(default="onnx", metadata=about(choices=("onnx", "torch", "safetensors")))
-    output: str | None = field(default=None, metadata=about(literal=True))
+    output: str | None = None
 
 
 # -- python -m src.search ---------------------------------------------------------------------------------------------
@@ -543,8 +590,8 @@ class SearchRoot:
 class ExplainOptions:
     """The example, and how it is shown."""
 
-    input: str | None = field(default=None, metadata=about(literal=True))
-    target: str | None = field(default=None, metadata=about(literal=True))
+    input: str | None = None
+    target: str | None = None
     hidden_size: int = field(default=MISSING, metadata=about(range=UP_TO_8))
     num_layers: int = field(default=MISSING, metadata=about(range=UP_TO_6))
     nonlinearity: str = field(default=MISSING, metadata=about(choices=("tanh", "relu")))
@@ -557,11 +604,11 @@ class ExplainOptions:
 class ExplainConfig:
     """The whole of conf/explain.yaml."""
 
-    run: str | None = field(default=None, metadata=about(literal=True))
-    checkpoint: str | None = field(default=None, metadata=about(literal=True))
+    run: str | None = None
+    checkpoint: str | None = None
     at: str | None = field(default=None, metadata=about(choices=AT))
     explain: ExplainOptions = field(default_factory=ExplainOptions)
-    output: str | None = field(default=None, metadata=about(literal=True))
+    output: str | None = None
 
     @property
     def path(self) -> str | None:
@@ -574,7 +621,7 @@ class BenchmarkOptions:
     """What is measured, and how; None where a key is not given or not used."""
 
     name: str = MISSING
-    out: str | None = field(default=None, metadata=about(literal=True))
+    out: str | None = None
     models: list[str] | None = None
     hidden_size: int | None = field(default=None, metadata=about(range=COUNT))
     num_layers: int | None = field(default=None, metadata=about(range=COUNT))
@@ -588,7 +635,7 @@ class BenchmarkOptions:
     exactness: bool | None = None
     rate_size: int | None = field(default=None, metadata=about(range=COUNT))
     size_mb: int | None = field(default=None, metadata=about(range=COUNT))
-    folder: str | None = field(default=None, metadata=about(literal=True))
+    folder: str | None = None
     steps: int | None = field(default=None, metadata=about(range=COUNT))
 
 

@@ -7,6 +7,7 @@ column i of the window before it, so the hidden state may be carried across. Eve
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from src.config.schema import DataConfig
 from src.errors import DataError
 
 if TYPE_CHECKING:  # the layout of windows is computed without torch
     from torch import Tensor
 
 BOUNDARY = "\n"  # the symbol before, between and after the items of a list
+FEWEST_WINDOWS = 8  # of an epoch, where a short text decides the batch size: one step an epoch trains little
 IGNORED = -100  # the target that torch's cross_entropy leaves out
 
 
@@ -174,6 +177,33 @@ class LinePlan:
         return np.where(real, here, self.split.boundary), np.where(real, after, IGNORED), part == 0
 
 
+class WarmPlan:
+    """A text in at most `streams` columns, each transition predicted once, after others that are read and not counted.
+
+    Column i predicts the transitions [i L, (i + 1) L), L = ceil(transitions / streams). It starts `warmup` transitions
+    before them, where the text has as many, so that its state has forgotten that it began with zeros. The first window
+    is longer by the warm-up.
+    """
+
+    dropped, fresh = 0, True
+
+    def __init__(self, split: TextSplit, seq_len: int, streams: int, warmup: int) -> None:
+        self.ids, self.seq_len, self.length = split.ids, seq_len, -(-split.transitions // streams)
+        if self.length + warmup >= split.transitions:  # each column would read all of the text
+            self.length, warmup = split.transitions, 0
+        self.streams, self.warmup = -(-split.transitions // self.length), warmup
+        begins = np.arange(self.streams) * self.length - warmup
+        self.begins = np.clip(begins, 0, split.transitions - self.length - warmup)
+        self.count = -(-self.length // seq_len)
+
+    def cut(self, epoch: int, index: int, columns: slice) -> Cut:
+        start = self.warmup + index * self.seq_len if index else 0
+        stop = self.warmup + min((index + 1) * self.seq_len, self.length)
+        at = self.begins[columns] + np.arange(start, stop)[:, None]
+        here, after = (self.ids[where].astype(np.int64) for where in (at, at + 1))
+        return here, np.where(at // self.length == np.arange(self.streams)[columns], after, IGNORED), index == 0
+
+
 class PairPlan:
     """The whole pair as one window of one column."""
 
@@ -209,6 +239,7 @@ class Windows:
     reset   "epoch": every epoch starts from a zero state; "never": only the first one does
     rank    of world_size R processes has columns [rank B/R, (rank + 1) B/R) of the B that one process would have
     limit   windows in an epoch, if fewer than all
+    warmup  of a text: each stream first reads so many transitions uncounted; None: it starts from a zero state
 
     Each `iter()` is the next epoch, from its first window, unless `load_state_dict` has set the position.
     """
@@ -225,8 +256,13 @@ class Windows:
         rank: int = 0,
         world_size: int = 1,
         limit: int | None = None,
+        warmup: int | None = None,
     ) -> None:
-        self.plan = plan(split, seq_len, batch_size, offset, seed)
+        if warmup is not None and type(split) is TextSplit:
+            self.plan: Any = WarmPlan(split, seq_len, batch_size, warmup)
+            batch_size = self.plan.streams
+        else:
+            self.plan = plan(split, seq_len, batch_size, offset, seed)
         if isinstance(self.plan, PairPlan):
             batch_size = world_size  # one sequence: every process reads all of it, and only rank 0 learns it
         if batch_size % world_size:
@@ -280,7 +316,32 @@ class Windows:
         self.epoch, self.position, self.restored = int(state["epoch"]), int(state["position"]), True
 
 
-def evaluation_windows(split: TextSplit, seq_len: int, streams: int = 1) -> Windows:
-    """Return the transitions of a split in at most `streams` columns, from a zero state; one stream drops none."""
+def evaluation_windows(split: TextSplit, seq_len: int, streams: int = 1, warmup: int | None = None) -> Windows:
+    """Return the transitions of a split in at most `streams` columns; one stream, or a warm-up, drops none."""
     streams, seq_len = (max(1, min(size, split.transitions)) for size in (streams, seq_len))
-    return Windows(split, seq_len, streams, reset="epoch")
+    return Windows(split, seq_len, streams, reset="epoch", warmup=warmup)
+
+
+def fitted(config: DataConfig, train: TextSplit) -> tuple[DataConfig, tuple[str, ...]]:
+    """Return a configuration with sizes of a window, where they were left open ones that fit a short text; and notes.
+
+    Raises:
+        DataError: the text does not fill one window of the sizes that were given.
+    """
+    (seq_len, batch_size), count = config.window, train.transitions
+    notes: tuple[str, ...] = ()
+    # A list is never too short. A run made before there was a warm-up had smaller windows, and keeps them
+    if type(train) is TextSplit and count < seq_len * batch_size and config.evaluation_warmup is not None:
+        usual = f"{seq_len} x {batch_size}"
+        if config.seq_len is None:
+            seq_len = max(1, min(seq_len, count // (config.batch_size or 1)))
+        if config.batch_size is None:
+            batch_size = max(1, count // (seq_len * FEWEST_WINDOWS))
+        size = f"the training text has {count:,} characters to predict"
+        if count < seq_len * batch_size:
+            fits = {"seq_len": count // batch_size, "batch_size": count // seq_len}
+            largest = " or ".join(f"data.{key}={value}" for key, value in fits.items() if value)
+            given = f"data.seq_len={seq_len} x data.batch_size={batch_size}"
+            raise DataError(f"{given}: {size}, too few for one window; the largest that fits: {largest}")
+        notes = (f"windows of data.seq_len={seq_len} x data.batch_size={batch_size}, not {usual}: {size}",)
+    return dataclasses.replace(config, seq_len=seq_len, batch_size=batch_size), notes

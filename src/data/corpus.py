@@ -61,10 +61,11 @@ OWN_TEXT = ("text", "lines")
 NAMES = ("hello", *OWN_TEXT, "pydoc", *CORPORA)
 SPLITS = ("train", "val", "test")
 USED_BY: dict[str, tuple[str, ...]] = {  # key -> the corpora that use it
-    **dict.fromkeys(("path", "val_path", "test_path"), OWN_TEXT),
+    **dict.fromkeys(("path", "paths", "val_path", "test_path"), OWN_TEXT),
     "root": tuple(CORPORA),
     "split": tuple(name for name in NAMES if name not in ("hello", "ptb")),
     **dict.fromkeys(("input", "target", "symbols"), ("hello",)),
+    "evaluation_warmup": tuple(name for name in NAMES if name not in ("hello", "lines", "names")),
 }
 EXTEND = "data.unknown=extend adds to the vocabulary of init_from=RUN; without it use data.unknown=map or error"
 
@@ -149,8 +150,10 @@ def errors_in_data(config: DataConfig) -> Iterator[str]:
     for key, names in USED_BY.items():
         if getattr(config, key) and name not in names:
             yield f"data.{key} is not used by data={name}, only by {', '.join(names)}; leave it out"
-    if name in OWN_TEXT and not config.path:
-        yield f"data={name} needs a text: set data.path to a file, a folder or a glob"
+    if name in OWN_TEXT and not config.path and not config.paths:
+        yield f"data={name} needs a text: set data.path to a file, a folder or a glob, or data.paths to a list of them"
+    if config.path and config.paths:
+        yield "data.path and data.paths both name the text; leave one out, or set it to null"
     if config.encoding != "bytes" and any("\ud800" <= character <= "\udfff" for character in config.separator):
         yield f"data.separator={config.separator!r} is not text; data.encoding=bytes accepts any byte"
     if config.split is not None and name in USED_BY["split"]:
@@ -233,7 +236,8 @@ def _parts(config: DataConfig) -> list[Part]:
         content = "\n".join(topics[topic] for topic in sorted(topics)).encode()
         files = [Source("pydoc_data.topics", content=content)]
     else:
-        files = find(str(config.path))
+        key, given = ("paths", config.paths) if config.paths else ("path", [str(config.path)])
+        files = [source for path in given for source in find(path, key)]
     held_out = [(name, path) for name, path in (("val", config.val_path), ("test", config.test_path)) if path]
     usual = (1.0,) if config.val_path else (0.8, 0.1, 0.1) if is_list(config) and not held_out else (0.9, 0.1)
     first = Part(SPLITS[: len(own or usual)], files, own or usual)

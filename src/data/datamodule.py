@@ -23,8 +23,7 @@ class TextData(pl.LightningDataModule):
     def windows(self, rank: int = 0, world_size: int = 1) -> Windows:
         return Windows(
             self.corpus.splits["train"],
-            self.config.seq_len,
-            self.config.batch_size,
+            *self.config.window,
             offset=self.config.offset,
             reset=self.config.reset,
             seed=self.seed,
@@ -36,7 +35,8 @@ class TextData(pl.LightningDataModule):
     def val_windows(self) -> Windows | None:
         """Return the windows of a validation, the same in every process, or None if the corpus has no val."""
         val, config = self.corpus.splits.get("val"), self.config
-        return None if val is None else evaluation_windows(val, config.seq_len, config.evaluation_streams)
+        streams, warmup = config.evaluation_streams, config.evaluation_warmup
+        return None if val is None else evaluation_windows(val, config.window[0], streams, warmup)
 
     def described(self) -> dict[str, dict[str, int]]:
         """Return for the run's record the streams of all processes, and what an epoch without a limit scores."""

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import io
 import itertools
 import json
+import logging
 import mmap
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,13 +30,14 @@ import numpy as np
 from src.config.schema import DataConfig
 from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import DataError
-from src.files import atomic_file, lock, read_json, remove_leftovers, user_path, write_json
+from src.files import atomic_file, lock, read_json, remove_leftovers, to_json, user_path, write_json
 
+log = logging.getLogger(__name__)
 BLOCK = 1 << 20  # bytes read at once: with 8 MiB, 32 MiB as code points, reading took half as long again
 REMEDIES = "data.errors=replace reads U+FFFD in its place, data.encoding=bytes reads any file as it is"
 CLEANED = ("byte_order_marks", "crlf", "nul", "invalid", "leading_blanks")  # what reading removes or replaces
 FORMAT = 2  # raised when the same text gives other ids: then old entries are not found
-MARK = b"unroll ids 1\n\0\0\0"  # the end of a complete file of ids
+MARK = b"unroll ids 2\n\0\0\0"  # the end of a complete file of ids
 Piece = bytes | np.ndarray  # symbols: bytes if each is one symbol (ASCII, or encoding=bytes), else code points (uint32)
 Facts = dict[str, Any]  # what a file of ids says of itself
 
@@ -85,6 +89,8 @@ def find(path: str, key: str = "path") -> list[Source]:
         files = [Path(name) for name in glob.glob(str(place), recursive=True) if os.path.isfile(name)]
     if not files:
         what = "the folder has no files" if os.path.isdir(place) else "there is no such file or folder, no glob matches"
+        if os.path.exists(place) and not os.path.isdir(place):
+            what = "it is a pipe or a device, and a text is read several times; copy it into a file"
         raise DataError(f"data.{key}={path}: {what} (relative paths start at {Path.cwd()})")
     return [Source(str(file), file) for file in sorted(files)]
 
@@ -116,6 +122,23 @@ def pieces(
             yield from (block.lower() if config.lowercase else block for block in blocks)
         else:
             yield from _characters(blocks, config, counts, source.name)
+
+
+def read_text(source: Source, config: DataConfig) -> str:
+    """Return a text for a trained model, read by the rules of its own text, but in the case that it has.
+
+    Files, standard input and values of the command line are all read here. Of a model of bytes, invalid ones are
+    surrogates.
+    """
+    config = dataclasses.replace(config, lowercase=False)
+    try:
+        symbols = list(pieces([source], config))
+    except DataError as error:  # data.errors, which its advice may name, was decided when the model was trained
+        what = str(error).partition("; data.errors=")[0]
+        raise DataError(f"{what}; the model reads texts as in training: correct this one or give another") from error
+    if config.encoding == "bytes":
+        return b"".join(map(bytes, symbols)).decode("utf-8", "surrogateescape")
+    return b"".join(codes_in(piece).astype("<u4").tobytes() for piece in symbols).decode("utf-32-le")
 
 
 def _without_leading_blanks(blocks: Iterable[bytes], counts: Counter[str]) -> Iterator[bytes]:
@@ -219,18 +242,19 @@ def cache_folder() -> Path:
 
 
 def read_cached(path: Path) -> Any:
-    """Return what a JSON file of the cache holds, or None."""
+    """Return what a JSON file of the cache holds; None if there is none, or its checksum is wrong."""
     try:
-        return read_json(path)
-    except (OSError, ValueError):
+        checksum, value = read_json(path)
+    except (OSError, ValueError, TypeError):
         return None
+    return value if checksum == hash_of(value) else None
 
 
 def write_cached(path: Path, value: Any) -> None:
     """Write a JSON file of the cache, if the cache can be written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, value, indent=None)
+        write_json(path, [hash_of(value), value], indent=None)
 
 
 def hash_of(value: Any) -> str:
@@ -256,31 +280,47 @@ def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary)
 
 
 def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
-    """Return ids (length,), memory-mapped and read-only, and facts; None if the cache has no complete file of them."""
+    """Return ids (length,), memory-mapped and read-only, and facts; None if the cache has no sound file of them.
+
+    The file is ids, facts as JSON, length of the facts (8 bytes), CRC-32 of all that (4 bytes), MARK.
+    """
+    path, tail = ids_file(key), 12 + len(MARK)
     try:
-        with ids_file(key).open("rb") as stream:
+        with path.open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            if not mapped[-tail:].endswith(MARK):
+                return None
+            crc = crc_of(stream, len(mapped) - tail + 8)  # 0.2 s for 100 MB
     except (OSError, ValueError):  # there is none, or it is empty
         return None
-    tail = len(MARK) + 8
-    if not mapped[-tail:].endswith(MARK):
+    size, checksum = (int.from_bytes(part, "little") for part in (mapped[-tail:][:8], mapped[-tail:][8:12]))
+    if crc != checksum:
+        log.warning("%s: this cached text is damaged (its checksum is wrong); the text is encoded again", path)
+        with contextlib.suppress(OSError):
+            path.unlink()
         return None
-    start = len(mapped) - tail - int.from_bytes(mapped[-tail : -len(MARK)], "little")
-    facts: Facts = json.loads(mapped[start:-tail])
+    facts: Facts = json.loads(mapped[-tail - size : -tail])
     return np.frombuffer(mapped, Vocabulary.from_plain(facts["vocabulary"]).dtype, facts["length"]), facts
+
+
+def crc_of(stream: BinaryIO, size: int) -> int:
+    """Return the CRC-32 of the first bytes of a file; read in blocks, since mapped pages would stay in memory."""
+    stream.seek(0)
+    return reduce(lambda crc, at: zlib.crc32(stream.read(min(BLOCK, size - at)), crc), range(0, size, BLOCK), 0)
 
 
 def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
     """Return the ids and facts of a key; `write(stream)` writes the ids, once, even if several processes ask."""
-    path, content = ids_file(key), json.dumps(facts).encode()
+    path, content = ids_file(key), to_json(facts, ascii=True).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock(path.with_name("lock"), wait=True):
             if (found := find_ids(key)) is None:
                 remove_leftovers(path.parent)
-                with atomic_file(path) as temporary, temporary.open("wb") as stream:
+                with atomic_file(path) as temporary, temporary.open("w+b") as stream:
                     write(stream)
-                    stream.write(content + len(content).to_bytes(8, "little") + MARK)
+                    stream.write(content + len(content).to_bytes(8, "little"))
+                    stream.write(crc_of(stream, stream.tell()).to_bytes(4, "little") + MARK)
                 found = find_ids(key)
         assert found is not None
         return found

@@ -108,9 +108,14 @@ class Vocabulary:
         self, codes: list[int], count: int, first: int, where: str = "the text", remedy: str = REMEDY
     ) -> UnknownCharacter:
         distinct = tuple(chr(code) if self.kind == "characters" else f"\\x{code:02x}" for code in codes)
-        lacking = f"{counted(count, self.kind)} that the vocabulary of {len(self)} lacks: {self.names(codes)}"
-        what = f"{where} has {lacking}, the first at offset {first:,}"
+        lacking = f"{self.occurrences(codes, count)} that the vocabulary of {len(self)} lacks"
+        what = f"{where} has {lacking}: {self.names(codes)}, the first at offset {first:,}"
         return UnknownCharacter(what, remedy, count=count, distinct=distinct, first=first)
+
+    def occurrences(self, codes: list[int], count: int) -> str:
+        """Return `2 characters`, or `104 occurrences of 2 characters`."""
+        kinds = counted(len(codes), self.kind)
+        return kinds if count == len(codes) else f"{counted(count, 'occurrences')} of {kinds}"
 
     def names(self, codes: list[int]) -> str:
         wide = self.kind == "bytes"

@@ -48,7 +48,7 @@ class EvalView:
 
     def passage(self, length: int) -> list[Window]:
         """Return the first `length` characters of the split as windows of one column; of a list item by item."""
-        windows, found = evaluation_windows(self.data.corpus.splits[self.split], self.data.config.seq_len), []
+        windows, found = evaluation_windows(self.data.corpus.splits[self.split], self.data.config.window[0]), []
         for index in range(len(windows)):
             inputs, targets, starts = windows.window(0, index)
             real = min(int((targets[:, 0] >= 0).sum()), length)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import math
 import unicodedata
-from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+P = ParamSpec("P")
+T = TypeVar("T")
 BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#b5b5b5"
 COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", ORANGE, "#56B4E9")
 NAT = 1 / math.log(2)  # bits in a nat
@@ -35,14 +37,25 @@ FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", 
          "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "SimHei", "Arial Unicode MS")  # fmt: skip
 
 
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that draws in our style, and leaves matplotlib's settings as a user has them."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **options: P.kwargs) -> T:
+        from matplotlib import rc_context
+
+        with rc_context(STYLE | {"font.family": fonts()}):  # type: ignore[arg-type]  # its keys are literals
+            return draw(*args, **options)
+
+    return drawn
+
+
 def page(
     title: str, height: float, rows: Sequence[int], heights: Sequence[float] | None = None, footnote: str = ""
 ) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure `height` inches high and its axes, row by row; `rows`: axes in each row; `heights`: relative."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams.update(STYLE | {"font.family": fonts()})  # type: ignore[arg-type]  # keys are literals
     figure = Figure(figsize=(8, height), dpi=100, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     figure.supxlabel(footnote, x=0.01, ha="left", fontsize=8)
@@ -59,6 +72,7 @@ def in_rows(count: int) -> list[int]:
     return [min(ACROSS, count - first) for first in range(0, count, ACROSS)]
 
 
+@styled
 def png(figure: Figure) -> bytes:
     """Return the figure as PNG and release it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from src.config.schema import Config, flatten, key_table, to_plain
+from src.errors import typed
 from src.files import read_json
 from src.metrics import four_metrics
 from src.models.language_model import WindowLoss
@@ -144,10 +145,17 @@ class RunTensorBoard(TensorBoardLogger):
         No summary of the whole experiment is written: with it, the table would take its columns from one arbitrary
         run. Without it, the columns are the union of all runs' keys, and every scalar is a metric.
         """
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
         from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG  # type: ignore[import-untyped]
+        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
         start = {"group_name": name, "start_time_secs": time.time(), "hparams": dict(values)}
-        self._session(SESSION_START_INFO_TAG, session_start_info=start)
+        summary = self._session(SESSION_START_INFO_TAG, session_start_info=start)
+        # TensorBoard keeps the first row that it reads: here in the file that it reads first, which a resume replaces
+        with (self.folder / "events.out.tfevents.0.hparams").open("wb") as file:
+            writer = RecordWriter(file)
+            for event in (Event(file_version="brain.Event:2"), Event(summary=summary)):
+                writer.write(event.SerializeToString())
 
     @rank_zero_only
     def session_end(self, success: bool) -> None:
@@ -155,7 +163,7 @@ class RunTensorBoard(TensorBoardLogger):
         from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
 
         end = {"status": "STATUS_SUCCESS" if success else "STATUS_FAILURE", "end_time_secs": time.time()}
-        self._session(SESSION_END_INFO_TAG, session_end_info=end)
+        self._write(self._session(SESSION_END_INFO_TAG, session_end_info=end), 0)
 
     @rank_zero_only
     def vectors(self, name: str, vectors: np.ndarray, labels: Sequence[str]) -> None:
@@ -169,13 +177,13 @@ class RunTensorBoard(TensorBoardLogger):
             f'  metadata_path: "projector/{name}_labels.tsv"\n}}\n'
         )
 
-    def _session(self, tag: str, **info: Any) -> None:
+    def _session(self, tag: str, **info: Any) -> Any:
         from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams import metadata, plugin_data_pb2  # type: ignore[import-untyped]
 
         about = metadata.create_summary_metadata(ParseDict(info, plugin_data_pb2.HParamsPluginData()))
-        self._write(Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)]), 0)
+        return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
 
     def _write(self, summary: Any, step: int) -> None:
         self.experiment.file_writer.add_summary(summary, step)
@@ -266,7 +274,7 @@ def hparams_of(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | float | 
         if key in known and known[key].type in (bool, int, float) and not known[key].optional:
             yield key, value
         elif value != {} and (key in known or key.startswith("model.options.")):
-            text = str(value)
+            text = typed(value)
             yield key, text if text.strip() and text.isprintable() else repr(text)  # a newline would be a blank cell
 
 

@@ -18,9 +18,7 @@ from src.baselines import baselines, basis
 from src.config.schema import DataConfig, EvaluationDataConfig
 from src.data.batching import LineSplit, TextSplit, Windows, evaluation_windows
 from src.data.corpus import Corpus, open_corpus
-from src.data.text_reader import Source, pieces
-from src.data.vocabulary import codes_of
-from src.errors import DataError, UnknownCharacter, UserError
+from src.errors import UnknownCharacter, UserError
 from src.files import read_json, write_json
 from src.inference.options import run_of
 from src.metrics import Tally, perplexity
@@ -68,13 +66,16 @@ def evaluate_run(
     """
     trained_on = _checksum_of(run_of(trained.path))
     changed = {key: value for key, value in vars(changes or EvaluationDataConfig()).items() if value is not None}
+    if "path" in changed or "paths" in changed:
+        changed = {"path": None, "paths": None} | changed
     data = dataclasses.replace(trained.config.data, **changed)
     other = trained.in_implementation(model or trained.config.model.name)
     corpus = own_corpus(trained, data)
     split = split or ("val" if "val" in corpus.splits else "train")
     # The state is carried through a text, which is one stream; the items of a list may be side by side
-    streams = data.batch_size if isinstance(corpus.splits[split], LineSplit) else 1
-    windows = evaluation_windows(corpus.splits[split], data.seq_len, streams)
+    seq_len, batch_size = data.window
+    streams = batch_size if isinstance(corpus.splits[split], LineSplit) else 1
+    windows = evaluation_windows(corpus.splits[split], seq_len, streams)
     models = [trained] if other is trained else [trained, other]
     found, *others = [{"model": one.config.model.name, **evaluate(one.model, windows)} for one in models]
     partial = basis(corpus, split) if split != "train" else None
@@ -179,29 +180,16 @@ def score_ids(trained: TrainedModel, ids: np.ndarray, name: str) -> Score:
         raise UserError(f"{name} has {what}; at least one more character is needed to be scored")
     nats, correct = [], 0
     for text in texts:
-        for loss, hits in losses(trained.model, evaluation_windows(TextSplit(name, text), trained.config.data.seq_len)):
+        windows = evaluation_windows(TextSplit(name, text), trained.config.data.window[0])
+        for loss, hits in losses(trained.model, windows):
             nats.append(loss.losses[:, 0].double().numpy())
             correct += int(hits.sum())
-    bits = (np.concatenate(nats) / np.log(2)).tolist()
+    bits = (np.concatenate(nats) / np.log(2) + 0.0).tolist()  # + 0.0: a certain character costs 0, not -0
     symbols = [decode([id]) for id in range(len(trained.vocabulary))]
     scored = [symbols[id] for text in texts for id in text[1:]]
     total, count = math.fsum(bits), len(bits)
     mean = total / count * math.log(2)
     return Score(name, given, scored, bits, count, total, mean, total / count, perplexity(mean), correct / count)
-
-
-def source_ids(trained: TrainedModel, source: Source) -> np.ndarray:
-    """Return the ids of a file (length,), read as the model's own text was."""
-    try:
-        symbols = list(pieces([source], trained.config.data))
-    except DataError as error:  # data.errors, which its advice may name, was decided when the model was trained
-        what = str(error).partition("; data.errors=")[0]
-        raise DataError(f"{what}; the model reads files as in training: correct the file or name another") from error
-    if trained.config.data.encoding == "bytes":
-        return trained.ids(b"".join(map(bytes, symbols)).decode("utf-8", "surrogateescape"), source.name)
-    codes = [codes_of(piece, "characters") if isinstance(piece, bytes) else piece for piece in symbols]
-    text = np.concatenate([np.empty(0, np.uint32), *codes]).astype("<u4").tobytes().decode("utf-32-le")
-    return trained.ids(text, source.name)
 
 
 def render(scores: Sequence[Score], model: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 
 from src.config.schema import to_plain
 from src.errors import UserError
-from src.files import user_path, write_atomic, write_json
+from src.files import to_json, user_path, write_atomic, write_json
 from src.inference.incremental import Network, network_of, parts_of
 from src.inference.load import FORMAT, TrainedModel, export_libraries
 from src.inference.options import EXPORTED, run_of
@@ -155,12 +154,16 @@ def export_to(trained: TrainedModel, format: str, output: str | None = None) -> 
     identity = {"format": FORMAT, "vocabulary": vocabulary, "config": config, "progress": trained.progress}
     plain = {"unroll": identity, "vocabulary": vocabulary, "config": config}  # all of it, and what others need of it
     with silent():
-        content, difference = WRITERS[format](trained.model, {name: json.dumps(value) for name, value in plain.items()})
+        texts = {name: to_json(value, ascii=True) for name, value in plain.items()}
+        content, difference = WRITERS[format](trained.model, texts)
     folder = (run_of(trained.path) or trained.path.parent) / "export"
     files = [user_path(output) if output else folder / EXPORTED[format]]
-    files[0].parent.mkdir(exist_ok=True)
-    write_atomic(files[0], content)
-    if format == "safetensors":
-        files.append(files[0].with_suffix(".json"))
-        write_json(files[1], identity)
+    try:
+        files[0].parent.mkdir(exist_ok=True)
+        write_atomic(files[0], content)
+        if format == "safetensors":
+            files.append(files[0].with_suffix(".json"))
+            write_json(files[1], identity)
+    except OSError as error:
+        raise UserError(f"{files[-1]} cannot be written ({error.strerror}); name another file: output=...") from error
     return files, difference

@@ -129,6 +129,7 @@ class CellStepper:
             weight, bias = (part.detach().cpu().numpy().copy() for part in (readout.weight, readout.bias))
             self.readout = np.ascontiguousarray(weight.T), bias
 
+    @np.errstate(over="ignore", invalid="ignore")  # of a network that diverged: torch's forward does not warn either
     def step(self, ids: np.ndarray) -> np.ndarray:
         below: Any = None
         for (U, W, b_ih, b_hh), state in zip(self.layers, self.by_layer, strict=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import logging
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.config.schema import MODEL_PRECISIONS, Config, ModelConfig, SamplingConfig, from_plain
+from src.config.schema import MODEL_CLASSES, MODEL_PRECISIONS, Config, ModelConfig, SamplingConfig, from_plain
 from src.data.batching import BOUNDARY
 from src.data.corpus import is_list
 from src.data.vocabulary import Vocabulary, codes_of
-from src.errors import UnknownCharacter, UserError, counted
-from src.files import user_path
+from src.errors import UnknownCharacter, UserError
+from src.files import parse_json, user_path
 from src.inference.evaluate import Score, score_ids
 from src.inference.generate import generate
 from src.inference.options import locate
@@ -100,7 +100,7 @@ class TrainedModel:
         if name == self.config.model.name:
             return self
         config = dataclasses.replace(self.config, model=implementation_config(self.config.model, name))
-        model = built(config.model, self.vocabulary, next(self.model.parameters()).dtype)
+        model = built(config.model, self.vocabulary, next(self.model.parameters()).dtype, None)
         convert_(model, self.model)
         return dataclasses.replace(self, model=model, config=config)
 
@@ -128,9 +128,9 @@ class TrainedModel:
             first = repr(known) if len(known) <= 100 else f"{known[:100]!r} and more"
             raise error.with_remedy(f"leave them out; the model knows {first}") from None
         if vocabulary.unknown_id is not None and (unknown := ids == vocabulary.unknown_id).any():
-            names = vocabulary.names(np.unique(codes_of(text, vocabulary.kind)[unknown]).tolist())
-            how_many = counted(int(unknown.sum()), vocabulary.kind)
-            log.warning("%s: %s that the model does not know, read as its unknown symbol: %s", what, how_many, names)
+            codes = np.unique(codes_of(text, vocabulary.kind)[unknown]).tolist()
+            lacking = f"{vocabulary.occurrences(codes, int(unknown.sum()))} that the model does not know"
+            log.warning("%s: %s, read as its unknown symbol: %s", what, lacking, vocabulary.names(codes))
         return ids
 
     def in_its_case(self, text: str) -> str:
@@ -152,30 +152,26 @@ def implementation_config(config: ModelConfig, name: str) -> ModelConfig:
     return dataclasses.replace(config, name=name, _target_=IMPLEMENTATIONS[name])
 
 
-def built(config: ModelConfig, vocabulary: Vocabulary, dtype: torch.dtype) -> LanguageModel:
+def built(config: ModelConfig, vocabulary: Vocabulary, dtype: torch.dtype, trust: str | None) -> LanguageModel:
     """Return a model to use, not to train, whose weights are still to be set; the global generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
-        return build_model(config, len(vocabulary)).to(dtype).eval().requires_grad_(False)
+        return build_model(config, len(vocabulary), trust).to(dtype).eval().requires_grad_(False)
 
 
-def load(path: str | Path, *, at: str | None = None, precision: str | None = None) -> TrainedModel:
+def load(
+    path: str | Path, *, at: str | None = None, precision: str | None = None, trust: str | None = None
+) -> TrainedModel:
     """Return the trained model at `path`, on the CPU and in evaluation mode.
 
     Args:
         path: a run's folder, a checkpoint, or a .safetensors file that `python -m src.export` wrote.
         at: `best` or `last` of a run's folder; None is the best where there is one, else the last.
         precision: `32-true` or `64-true`; None is float64 for a run trained in it, else float32.
+        trust: the class of a model of your own, as `leaky.LeakyRNN`: only then is its module imported.
     """
     if precision not in (None, *MODEL_PRECISIONS):
         raise UserError(f"precision={precision}: expected one of {', '.join(MODEL_PRECISIONS)}")
-    file = locate(path, at)
-    try:
-        if file.name == "last.ckpt" and file != user_path(path):  # a run was named: if it is damaged, the one before
-            file, content = newest_sound(file.parent)
-        else:
-            content = read_safetensors(file) if file.suffix == ".safetensors" else read_checkpoint(file)
-    except UserError as error:
-        raise UserError(f"{error}; {REMEDY}") from error
+    file, content = read_model(path, at)
     try:
         stored = content["state_dict"].items()
         weights = {name.removeprefix(PREFIX): tensor for name, tensor in stored if name.startswith(PREFIX)}
@@ -183,27 +179,66 @@ def load(path: str | Path, *, at: str | None = None, precision: str | None = Non
         dtype = torch.float64 if (precision or MODEL_PRECISIONS[double]) == "64-true" else torch.float32
         config: Config = from_plain(content["unroll"]["config"])
         vocabulary = Vocabulary.from_plain(content["unroll"]["vocabulary"])
-        model = built(config.model, vocabulary, dtype)
+        check_size(config.model, weights)
+        model = built(config.model, vocabulary, dtype, trust)
+        check_weights(model, weights)
         model.load_state_dict(weights)
         progress = {"step": content.get("global_step"), "epoch": content.get("epoch")}
         return TrainedModel(model, vocabulary, config, file, progress)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise UserError(f"{file} does not fit its own configuration: {what}; {REMEDY}") from error
 
 
+def check_size(config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Raise UserError if the weights are too few for the model, before memory for it is taken."""
+    stored = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
+    if config._target_ in MODEL_CLASSES and config.num_layers * config.hidden_size**2 > stored:
+        sizes = f"model.num_layers={config.num_layers} and model.hidden_size={config.hidden_size}"
+        raise UserError(f"{sizes} need more weights than the {stored:,} bytes in it; use another checkpoint")
+
+
+def check_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise UserError for weights that are missing, have another shape than the model's, or are not finite."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in expected | found:
+        if expected.get(name) != found.get(name):
+            sizes = f"{found.get(name, 'missing')}, expected {expected.get(name, 'no such weights')}"
+            raise UserError(f"its weights do not fit its own configuration: {name} is {sizes}; use another checkpoint")
+        if not torch.isfinite(weights[name]).all():
+            raise UserError(f"{name} holds nan or infinity: the run diverged or the file is damaged; use another one")
+
+
+def read_model(path: str | Path, at: str | None = None) -> tuple[Path, dict[str, Any]]:
+    """Return the file of a trained model and its contents, in the form of a checkpoint; no model is built."""
+    file = locate(path, at)
+    try:
+        if file.name == "last.ckpt" and file != user_path(path):  # a run was named: if it is damaged, the one before
+            return newest_sound(file.parent)
+        return file, read_safetensors(file) if file.suffix == ".safetensors" else read_checkpoint(file)
+    except UserError as error:
+        raise UserError(f"{error}; {REMEDY}") from error
+
+
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Return a checkpoint's contents, or raise a UserError; no pickle in it is ever executed."""
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such checkpoint")
+        raise UserError(f"{path}: no such checkpoint, or a folder or a pipe in its place")
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load accepts a file with a flipped byte
-        content: Any = None if damaged else torch.load(path, map_location=map_location, weights_only=True)
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > Path(path).stat().st_size:
+                raise UserError(f"{path} would unpack to {unpacked:,} bytes; a checkpoint of ours is never packed")
+            if damaged := archive.testzip():  # torch.load accepts a file with a flipped byte
+                raise UserError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
+        content: Any = torch.load(path, map_location=map_location, weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # zipfile, zlib, struct, pickle and torch have a dozen of their own
         raise UserError(f"{path} is no checkpoint, only a part of one, or holds more than plain data") from error
-    if damaged:
-        raise UserError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
     ours = content.get("unroll") if isinstance(content, dict) else None
     if not isinstance(ours, dict) or "format" not in ours:
         raise UserError(f"{path} was not written by this program: it has no config and no vocabulary inside")
@@ -238,7 +273,7 @@ def read_safetensors(file: Path) -> dict[str, Any]:
     (safetensors,) = export_libraries("safetensors")
     try:
         with safetensors.safe_open(file, "pt") as opened:
-            identity = json.loads(opened.metadata()["unroll"])
+            identity = parse_json(opened.metadata()["unroll"])
             weights = {PREFIX + name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping
         progress = identity["progress"]
     except Exception as error:  # SafetensorError is an Exception; no header, no JSON in it

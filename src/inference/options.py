@@ -20,6 +20,8 @@ def locate(path: str | Path, at: str | None = None) -> Path:
     if os.path.isfile(place):  # os.path answers False where pathlib raises: a name too long, a folder not readable
         return place
     if not os.path.isdir(place):
+        if os.path.exists(place):
+            raise UserError(f"{path} is a pipe or a device, not a run or a checkpoint")
         above = next((parent for parent in place.parents if os.path.isdir(parent)), Path())
         near = newest_below(above) if above != Path() else f" (relative paths start at {Path.cwd()})"
         raise UserError(f"{path}: there is no such file or folder{near}")
@@ -29,6 +31,8 @@ def locate(path: str | Path, at: str | None = None) -> Path:
         raise UserError(f"{path} is no run: it has no run.json and no checkpoints{inside}")
     found = [name for name in (AT if at else (*AT, "previous")) if os.path.isfile(folder / f"{name}.ckpt")]
     if not found:
+        if odd := [name for name in AT if os.path.exists(folder / f"{name}.ckpt")]:
+            raise UserError(f"{folder / odd[0]}.ckpt is a folder, a pipe or a device, not a file")
         why = "it ended before the first one, or had checkpoint.enabled=false"
         raise UserError(f"{path} is a run without a checkpoint: {why}; train it again (python -m src.train rerun=...)")
     if at is not None and at not in found:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.models.initialisation import initialise_layers_
+from src.models.kernels import needs_plain_torch
 
 
 class CellRNN(nn.Module):
@@ -75,6 +76,6 @@ def as_features(inputs: Tensor, input_size: int, dtype: torch.dtype) -> Tensor:
 
 def one_hot(ids: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """Return the one-hot vectors of `ids` (any shape) along a new last axis."""
-    if ids.is_meta:  # F.one_hot reads the values, and there are none
-        return torch.empty(*ids.shape, size, dtype=dtype, device=ids.device)
+    if ids.is_meta or needs_plain_torch():  # F.one_hot reads the values, which vmap and tracing do not have
+        return (ids.unsqueeze(-1) == torch.arange(size, device=ids.device)).to(dtype)
     return F.one_hot(ids.long(), size).to(dtype)

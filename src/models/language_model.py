@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.config.schema import ModelConfig
+from src.config.schema import ModelConfig, check_class
 from src.errors import UserError, nearest
 from src.models.manual import ManualRNN
 
@@ -64,13 +64,15 @@ NEUTRAL = {"num_layers": 1, "nonlinearity": None, "dropout": 0.0, "init": "torch
 NEUTRAL |= {"interlayer_scale": 1.0}
 
 
-def build_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
+def build_model(config: ModelConfig, vocab_size: int, trust: str | None = None) -> LanguageModel:
     """Build the model of a configuration; its initial weights are drawn from torch's global generator.
 
     The class `_target_` gets `input_size`, the keys that it has a parameter for and that are not None, and all of
-    `options`. UserError if there is no such class, or if it lacks a parameter for a given key.
+    `options`. UserError if there is no such class, if it lacks a parameter for a given key, or if it is a class of the
+    user's own and not `trust`, the one that the user's command names.
     """
     values, options = vars(config), config.options or {}
+    check_class(values["_target_"], trust)
     cls = recurrence_class(values["_target_"])
     parameters = inspect.signature(cls).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

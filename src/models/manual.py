@@ -38,9 +38,12 @@ class ManualRNN(nn.Module):
 
         h_t^l = f(U^l h_t^{l-1} + W^l h_{t-1}^l + b^l),   h_t^0 = x_t,   weight = [U W],   f = tanh or relu
 
-    Arguments are those of `torch.nn.RNN`, with one bias a layer, b = b_ih + b_hh, and those of `CellRNN`. Parameters:
-    `layers.<l>.weight`, `layers.<l>.bias`; of the other direction `weight_reverse`, `bias_reverse`. Second derivatives,
-    torch.compile, tracing and torch.func go through the slow reference.
+    Arguments are those of `torch.nn.RNN`, with one bias a layer, b = b_ih + b_hh, and those of `CellRNN`. Second
+    derivatives, torch.compile, tracing and torch.func go through the slow reference.
+
+    Where the drop-in ends: a PackedSequence is refused (pad it); there are no `weight_ih_l0`, `weight_hh_l0`,
+    `all_weights`, but parameters `layers.<l>.weight`, `layers.<l>.bias`, and `weight_reverse`, `bias_reverse` of the
+    other direction. `load_state_dict` takes those of a torch.nn.RNN as well; `to_torch_rnn().state_dict()` gives them.
     """
 
     lends_output = False  # True: output is no copy, and must not be changed before backward (saves 1 to 2 % of a step)
@@ -73,6 +76,7 @@ class ManualRNN(nn.Module):
         like, directions = torch.empty(0, device=device, dtype=dtype), 2 if bidirectional else 1
         sizes = [input_size] + [hidden_size * directions] * (num_layers - 1)
         self.layers = nn.ModuleList(ManualLayer(size, hidden_size, bias, directions, like) for size in sizes)
+        self.register_load_state_dict_pre_hook(_from_torch_names)
         self.reset_parameters()
 
     def directions(self) -> list[tuple[Tensor, Tensor | None]]:
@@ -177,6 +181,18 @@ def record_deltas(rnn: ManualRNN) -> Iterator[list[Tensor | None]]:
         yield rnn._deltas
     finally:
         rnn._deltas = before
+
+
+def _from_torch_names(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Before load_state_dict: a torch.nn.RNN's weights get the names here, weight = [U W], b = b_ih + b_hh."""
+    for layer, own in enumerate(module.get_submodule("layers").children()):
+        for suffix, (weight_name, bias_name) in zip(("", "_reverse"), NAMES, strict=True):
+            theirs = [f"{prefix}{kind}_l{layer}{suffix}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            found = [weights.pop(name) for name in theirs if name in weights and hasattr(own, weight_name)]
+            if len(found) >= 2:
+                weights[f"{prefix}layers.{layer}.{weight_name}"] = torch.cat(found[:2], dim=1)
+            if len(found) == 4:
+                weights[f"{prefix}layers.{layer}.{bias_name}"] = found[2] + found[3]
 
 
 def _assign(weight: Tensor, bias: Tensor | None, layer: Sequence[Tensor]) -> None:

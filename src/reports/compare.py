@@ -8,15 +8,16 @@ effect size is Cohen's d of paired values, mean d / sd(d). Of several comparison
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from typing import Any
 
 import pandas as pd
 
 from src.errors import UserError, nearest
 from src.reports.runs import Run
 from src.reports.statistics import Summary, holm, summarise
-from src.reports.table import DETAILS, Metric, Table, affects_result, differing, show, text_of
+from src.reports.table import DETAILS, Metric, Table, affects_result, differing, short_names, show, text_of
 
 SIGNIFICANT = 0.05
 ALL_PAIRS_UP_TO = 6  # up to this many values each is compared with each, more with the best only
@@ -36,6 +37,7 @@ class Comparison:
     tests: int = 1
     same: bool = False
     note: str = ""
+    depends_on: str = ""  # of an interaction: the key that a difference may depend on
 
     def verdict(self, mode: str) -> str:
         """Return whether the difference is more than noise, in a sentence."""
@@ -49,7 +51,8 @@ class Comparison:
         verdict = f"not more than noise once all {self.tests} comparisons are allowed for"
         if self.p_holm < SIGNIFICANT:
             better = self.first if (found.mean < 0) == (mode == "min") else self.second
-            verdict = f"more than noise: {better} is better"
+            what = f"the difference depends on {self.depends_on}" if self.depends_on else f"{better} is better"
+            verdict = f"more than noise: {what}"
         elif found.p >= SIGNIFICANT:
             reach = found.high - found.mean
             verdict = f"not more than noise: {found.n} pairs can tell a difference of about {reach:.2g} or more"
@@ -87,15 +90,60 @@ def compare(table: Table, key: str, metric: Metric) -> tuple[list[Comparison], l
     ranked = sorted(sides, key=lambda value: metric.sort_key(float(sides[value]["#"].mean())))
     items: list[Comparison] = []
     paired: set[int] = set()
-    for first, second in combinations(ranked, 2):
-        if first == ranked[0] or len(ranked) <= ALL_PAIRS_UP_TO:
-            one, runs = _compare(sides[first], sides[second], key, others)
-            items.append(one)
-            paired |= runs
+    for first, second in _pairs(ranked):
+        one, runs = _compare(sides[first], sides[second], key, others)
+        items.append(one)
+        paired |= runs
+    _adjust(items)
+    return items, [run for i, (_, run, _) in enumerate(counted) if i not in paired]
+
+
+def compare_two(table: Table, keys: Sequence[str], metric: Metric) -> tuple[list[Comparison], list[Run]]:
+    """Compare the values of each of two keys at each value of the other one, and the differences with one another.
+
+    The latter is the interaction, over seeds of which all four runs are there: (a1 - a2 at b1) - (a1 - a2 at b2).
+    """
+    items: list[Comparison] = []
+    alone: list[list[Run]] = [[], []]
+    names = short_names(keys)
+    for (key, other), without in zip((keys, keys[::-1]), alone, strict=True):
+        for value in dict.fromkeys(group.settings.get(other) for group in table.groups if group.counted):
+            part = replace(table, groups=[group for group in table.groups if group.settings.get(other) == value])
+            found, runs = compare(part, key, metric)
+            without += runs
+            at = f"at {names[other]} {show(value)}"
+            for one in found:
+                one.first, one.second = (f"{names[key]} {side} {at}" for side in (one.first, one.second))
+            items += found
+    others = [name for name in differing([row.settings for row in table.groups]) if name not in (*keys, "experiment")]
+    counted = [(row.settings, run.seed, value) for row in table.groups for run, value in row.counted]
+    frame = pd.DataFrame([{name: show(settings.get(name)) for name in (*keys, *others)} | {"seed": seed, "#": value}
+                          for settings, seed, value in counted])  # fmt: skip
+    cells = frame.pivot_table("#", ["seed", *others], list(keys)) if len(frame) else frame
+    one_name, two_name = (names[key] for key in keys)
+    ones, twos = ([*frame[key].unique()] if len(frame) else [] for key in keys)
+    for (a1, a2), (b1, b2) in product(_pairs(ones), _pairs(twos)):
+        if not {(a1, b1), (a2, b1), (a1, b2), (a2, b2)} <= {*cells}:
+            continue
+        d = ((cells[a1, b1] - cells[a2, b1]) - (cells[a1, b2] - cells[a2, b2])).dropna()
+        first, second = (f"{one_name} {a1} - {a2} at {two_name} {value}" for value in (b1, b2))
+        difference = summarise(d.tolist()) if len(d) else None
+        note = "" if len(d) else "no seed has all four"
+        items.append(Comparison(first, second, difference, note=note, depends_on=two_name))
+    _adjust(items)
+    return items, [run for run in alone[0] if any(run is one for one in alone[1])]
+
+
+def _pairs(values: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Return each value with each, of many only the first with each."""
+    return [pair for pair in combinations(values, 2) if len(values) <= ALL_PAIRS_UP_TO or pair[0] is values[0]]
+
+
+def _adjust(items: Sequence[Comparison]) -> None:
+    """Set Holm's p over all of these comparisons."""
     tested = [(one, one.difference.p) for one in items if one.difference and one.difference.p is not None]
     for (one, _), adjusted in zip(tested, holm([p for _, p in tested]), strict=True):
         one.p_holm, one.tests = adjusted, len(tested)
-    return items, [run for i, (_, run, _) in enumerate(counted) if i not in paired]
 
 
 def _compare(ones: pd.DataFrame, twos: pd.DataFrame, key: str, others: list[str]) -> tuple[Comparison, set[int]]:

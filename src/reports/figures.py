@@ -37,7 +37,7 @@ def write_figures(report: Report, folder: Path) -> str:
     names = []
     for place, table in enumerate(report.tables, start=1):
         text = re.sub(r"[^\w.-]+", "_", table.text)[:60]
-        for name, figure in draw(table, report.metric).items():
+        for name, figure in draw(table, table.metric).items():
             names.append(f"{name}_{place}_{text}" if text else name)
             for kind in FORMATS:
                 write_atomic(folder / f"{names[-1]}.{kind}", encode(figure, kind))
@@ -46,7 +46,8 @@ def write_figures(report: Report, folder: Path) -> str:
 
 def draw(table: Table, metric: Metric, x_axes: Sequence[str] = tuple(X_AXES)) -> dict[str, Figure]:
     """Return the figures that have something to show, by name: `curves_by_steps`, ..., `final_values`."""
-    rows = [row for row in table.rows if not row.name][: len(LINES)]
+    every = [row for row in table.rows if not row.name]
+    rows = every[: len(LINES)]
     known = {name for row in rows for run, _ in row.counted for name in (run.curve[-1] if run.curve else ())}
     wanted = [metric.name, f"val/{metric.tail}", *DEFAULTS]  # the metric itself, or else what was followed in training
     y = next((name for name in wanted if name in known and "/" in name), "")
@@ -58,6 +59,8 @@ def draw(table: Table, metric: Metric, x_axes: Sequence[str] = tuple(X_AXES)) ->
                 figures[f"curves_by_{X_AXES[x]}"] = _curves(table, curves, X_AXES[x], y, metric)
         if rows:
             figures["final_values"] = _values(table, rows, metric)
+        for figure in figures.values() if len(rows) < len(every) else ():
+            figure.suptitle(f"the best {len(rows)} of {len(every)} rows", fontsize="small")
     return figures
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pandas import DataFrame
 from tabulate import tabulate  # type: ignore[import-untyped]
 
-from src.reports.compare import compare
+from src import files
+from src.reports.compare import Comparison, compare, compare_two
 from src.reports.runs import COSTS
 from src.reports.statistics import Summary
-from src.reports.table import CHOICES, Report, Row, Table, differing, label, short_names, show, unequal_costs
+from src.reports.table import CHOICES, Report, Row, Table, differing, label, printable, short_names, show, unequal_costs
 
 ALONE_AT_MOST = 10  # a random search has no pairs at all, and its runs are in the table already
 NUMBERS = ("mean", "sd", "95 % interval", "n", "best", *COSTS, "so far", "difference", "p", "p (Holm)", "d")
@@ -32,48 +35,61 @@ class Section:
     after: list[str] = field(default_factory=list)
     heading: str = ""
     table: Table | None = None
+    compared: list[Comparison] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.grid = self.grid.map(printable).loc[:, (self.grid != "").any()]
         self.lines, self.after = [*map(printable, self.lines)], [*map(printable, self.after)]
 
-    def tabulate(self, kind: str) -> str:
+    def folded(self, width: float) -> list[str]:
+        """Return the grid as text, in several parts if it is wider than `width`; each repeats the first column."""
         if self.grid.empty:
+            return []
+        parts: list[list[int]] = [[0]]
+        sizes = [max(map(len, [head, *self.grid[head]])) + 2 for head in self.grid]
+        for column in range(1, len(sizes)):
+            if len(parts[-1]) > 1 and sum(sizes[i] for i in [*parts[-1], column]) - 2 > width:
+                parts.append([0])
+            parts[-1].append(column)
+        grids = [self.grid.iloc[:, part] for part in parts]
+        return "\n\n".join(self.tabulate("plain", grid[(grid != "").any(axis=1)]) for grid in grids).split("\n")
+
+    def tabulate(self, kind: str, grid: DataFrame | None = None) -> str:
+        grid = self.grid if grid is None else grid
+        if grid.empty:
             return ""
-        align = ["right" if head in NUMBERS else "left" for head in self.grid]
-        rows, heads = [[*self.grid], *self.grid.to_numpy().tolist()], () if kind == "plain" else "firstrow"
+        align = ["right" if head in NUMBERS else "left" for head in grid]
+        rows, heads = [[*grid], *grid.to_numpy().tolist()], () if kind == "plain" else "firstrow"
         return str(tabulate(rows, heads, kind, disable_numparse=True, colalign=align))
 
 
-def printable(text: str) -> str:
-    """Return a text with control characters, as of an error message, as escapes."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def sections(report: Report, key: str | None = None) -> list[Section]:
-    """Return the report's content, with a comparison over the values of `key`."""
+def sections(report: Report, keys: Sequence[str] = ()) -> list[Section]:
+    """Return the report's content, with a comparison over the values of a key, or of two."""
     every = [group.settings for table in report.tables for group in table.groups]
     several = differing(every)
     common = [choice for choice in CHOICES if every and every[0].get(choice) and choice not in several]
     counted = sum(len(group.counted) for table in report.tables for group in table.groups)
     reasons = [f"{number} {reason}" for reason, number in Counter(one.reason for one in report.left_out).items()]
     runs = f"{len(report.runs)} run{'' if len(report.runs) == 1 else 's'}"
-    lines = [f"{runs}: {', '.join([f'{counted} counted', *reasons])}", report.metric.describe()]
+    metrics = {table.metric: None for table in report.tables} or {report.metric: None}
+    lines = [f"{runs}: {', '.join([f'{counted} counted', *reasons])}"]
+    lines += [metric.describe() for metric in metrics] if len(metrics) == 1 else []
     made = [Section([*lines, f"all runs: {label(every[0], common)}"] if common else lines)]
     for table in report.tables:
-        lines = [f"{table.text}:"] if len(report.tables) > 1 else []
-        lines += [f"no finished run has {report.metric.name} yet"] if all(row.name for row in table.rows) else []
+        about = f" {table.metric.describe()}" if len(metrics) > 1 else ""
+        lines = [f"{table.text}:{about}"] if len(report.tables) > 1 else []
+        lines += [f"no finished run has {table.metric.name} yet"] if all(row.name for row in table.rows) else []
         differ = differing([row.settings for row in table.rows if row.runs])
         others = ", ".join(key for key in differ if key not in table.columns)
         after = [f"also different, each with a setting above: {others}"] if others else []
         grid = DataFrame([_cells(table, row) for row in table.rows]).fillna("")
         made.append(Section(lines, grid, [*after, *unequal_costs(table)], "Runs, best first", table))
-        made += [_comparison(report, table, key)] if key else []
+        made += [_comparison(table, keys)] if keys else []
     if report.left_out:
         heads = ["why not", "run", "so far", "what happened", "folder"]
-        so_far = [figure(run.numbers.get(report.metric.name)) for _, run, _ in report.left_out]
+        so_far = [figure(one.run.numbers.get(one.metric.name)) for one in report.left_out]
         rows = [[reason, report.label_of(run) or "-", so_far[i], why, str(run.folder)]
-                for i, (reason, run, why) in enumerate(report.left_out)]  # fmt: skip
+                for i, (reason, run, why, _) in enumerate(report.left_out)]  # fmt: skip
         made.append(Section([f"not counted ({len(rows)}):"], DataFrame(rows, columns=heads), heading="Not counted"))
     return made
 
@@ -108,10 +124,11 @@ def _cells(table: Table, row: Row) -> dict[str, str]:
     return {**cells, "n": n, "best": figure(row.costs.get("best")), **dict.fromkeys(COSTS, ""), **spent}
 
 
-def _comparison(report: Report, table: Table, key: str) -> Section:
-    items, alone = compare(table, key, report.metric)
+def _comparison(table: Table, keys: Sequence[str]) -> Section:
+    compared = compare_two(table, keys, table.metric) if len(keys) > 1 else compare(table, keys[0], table.metric)
+    items, alone = compared
     how = "over pairs of equal seed and equal other settings (paired t; d = mean / sd of the differences)"
-    title = f"{key} compared by {report.metric.describe()}: difference = first - second, {how}"
+    title = f"{' and '.join(keys)} compared by {table.metric.describe()}: difference = first - second, {how}"
     heads = ("first", "second", "difference", "95 % interval", "p", "p (Holm)", "d", "n", "is it more than noise?")
     rows = []
     for one in items:
@@ -120,16 +137,16 @@ def _comparison(report: Report, table: Table, key: str) -> Section:
             d = "" if found.effect is None else f"{found.effect:.3g}"
             p_holm = p_value(one.p_holm if one.tests > 1 else None)
             numbers = [f"{found.mean:+,.4f}", interval(found), p_value(found.p), p_holm, d, str(found.n)]
-        rows.append([one.first, one.second, *numbers, one.verdict(report.metric.mode)])
+        rows.append([one.first, one.second, *numbers, one.verdict(table.metric.mode)])
     folders = ", ".join(str(run.folder) for run in alone[:ALONE_AT_MOST])
     more = f" and {len(alone) - ALONE_AT_MOST} more" if len(alone) > ALONE_AT_MOST else ""
     after = [f"without a partner of equal seed and settings: {len(alone)} ({folders}{more})"] if alone else []
-    return Section([title], DataFrame(rows, columns=heads), after, "More than noise?")
+    return Section([title], DataFrame(rows, columns=heads), after, "More than noise?", compared=items)
 
 
-def to_text(content: Sequence[Section]) -> str:
-    """Return plain text that lines up, nothing cut, no colours."""
-    blocks = [[*one.lines, one.tabulate("plain"), *([""] if one.table and one.after else []), *one.after]
+def to_text(content: Sequence[Section], width: float = math.inf) -> str:
+    """Return plain text that lines up, nothing cut, no colours; a grid wider than `width` is folded."""
+    blocks = [[*one.lines, *one.folded(width), *([""] if one.table and one.after else []), *one.after]
               for one in content]  # fmt: skip
     return "\n\n".join("\n".join(block).strip("\n") for block in blocks) + "\n"
 
@@ -160,18 +177,39 @@ def to_latex(_: Report, content: Sequence[Section], command: str) -> str:
 def to_csv(report: Report, content: Sequence[Section], command: str) -> str:
     """Return comma-separated values, all digits: a line a group of runs, a baseline, or a run that is not counted."""
     lines: list[dict[str, object]] = []
-    for row in (row for table in report.tables for row in table.rows):
+    for metric, row in ((table.metric, row) for table in report.tables for row in table.rows):
         seeds = " ".join(str(run.seed) for run, _ in row.counted if run.seed is not None)
-        about = {"place": row.place, "kind": "baseline" if row.name else "runs", "name": row.name, "seeds": seeds}
-        lines.append({**row.settings, **about, **vars(row.summary), "n": row.summary.n or None, **row.costs})
-    for reason, run, why in report.left_out:
-        so_far = run.numbers.get(report.metric.name)
-        lines.append({**run.settings, "kind": "not counted", "seeds": run.seed, "status": reason,
+        kind, n = "baseline" if row.name else "runs", row.summary.n or None
+        about = {"metric": metric.name, "place": row.place, "kind": kind, "name": row.name, "seeds": seeds}
+        lines.append({**row.settings, **vars(row.summary), **about, "n": n, **row.costs})
+    for reason, run, why, metric in report.left_out:
+        so_far = run.numbers.get(metric.name)
+        lines.append({**run.settings, "metric": metric.name, "kind": "not counted", "seeds": run.seed, "status": reason,
                       "so_far": so_far, "why": why, "folder": run.folder})  # fmt: skip
     keys = differing([group.settings for table in report.tables for group in table.groups])
     heads = ["place", "kind", "name", *keys, "metric", "mean", "sd", "n", "low", "high", "best", *COSTS]
     frame = DataFrame(lines, columns=[*heads, "seeds", "status", "so_far", "why", "folder"], dtype=object)
-    return str(frame.assign(metric=report.metric.name).to_csv(index=False, lineterminator="\n"))
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def to_json(report: Report, content: Sequence[Section], command: str) -> str:
+    """Return the tables and comparisons as JSON, all digits, each row with the folder, seed and value of its runs."""
+
+    def plain(summary: Summary) -> dict[str, Any]:
+        return {**vars(summary), "p": summary.p, "d": summary.effect}
+
+    tables: list[dict[str, Any]] = []
+    for section in content:
+        if table := section.table:
+            rows = [{**vars(row.summary), **row.costs, "place": row.place, "name": row.name, "settings": row.settings,
+                     "runs": [{"folder": str(run.folder), "seed": run.seed, "value": x} for run, x in row.counted]}
+                    for row in table.rows]  # fmt: skip
+            tables.append({"text": table.text, "metric": asdict(table.metric), "rows": rows, "compared": []})
+        for one in section.compared:
+            difference = plain(one.difference) if one.difference else None
+            tables[-1]["compared"].append({**vars(one), "difference": difference})
+    left = [{"folder": str(one.run.folder), "reason": one.reason, "why": one.why} for one in report.left_out]
+    return files.to_json({"format": 1, "command": command, "tables": tables, "not_counted": left}, indent=2) + "\n"
 
 
 def to_html(report: Report, content: Sequence[Section], command: str) -> str:
@@ -182,7 +220,7 @@ def to_html(report: Report, content: Sequence[Section], command: str) -> str:
 
     pictures = []
     for section in content:
-        drawn = draw(section.table, report.metric, x_axes=("step",)) if section.table else {}
+        drawn = draw(section.table, section.table.metric, x_axes=("step",)) if section.table else {}
         pictures.append([(name, base64.b64encode(encode(one, "svg")).decode()) for name, one in drawn.items()])
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     page = environment.get_template("page.html.jinja")

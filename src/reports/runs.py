@@ -16,19 +16,17 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pandas import DataFrame
 
-from src.config.schema import flatten
+from src.config.schema import NO_RUNS, flatten
 from src.errors import UserError
-from src.files import process_ended, user_path
+from src.files import parse_json, parse_yaml, process_ended, read_text, user_path
 
 FORMAT = 1
 STATUSES = ("done", "failed", "stopped", "running")
 COSTS = ("parameters", "steps", "characters", "seconds")
 RUN_NUMBERS = (*COSTS, "epochs")  # numbers of run.json itself
 POSITION = ("step", "epoch", "characters", "seconds")  # where in training a line of metrics.jsonl was written
-NOT_ENTERED = {"checkpoints", "figures", "__pycache__", "node_modules"}  # hold no runs and may be large
 TRACES = {"checkpoints", "metrics.jsonl", "train.log"}  # with one of these and config.yaml a folder is a run
 
 Value = str | int | float | None
@@ -104,7 +102,7 @@ def find_runs(paths: Paths) -> list[Run]:
         for folder, folders, files in os.walk(user_path(given), onerror=unread.append):
             if "run.json" in files or ("config.yaml" in files and TRACES.intersection(folders + files)):
                 below.append(Path(folder))
-            folders[:] = [name for name in folders if name not in NOT_ENTERED and not name.startswith(".")]
+            folders[:] = [name for name in folders if name not in NO_RUNS and not name.startswith(".")]
         errors += [f"{error.filename} cannot be read: {error.strerror}" for error in unread]
         if not below and not unread:
             errors.append(f"no run below {given}: none of its folders has a run.json (python -m src.train makes one)")
@@ -116,12 +114,14 @@ def find_runs(paths: Paths) -> list[Run]:
 
 def read_run(folder: Path) -> Run:
     """Read one run folder; what is wrong with it becomes its `problem`."""
-    record, problem = _read(folder / "run.json", json.loads)
+    record, problem = _read(folder / "run.json", parse_json)
     settings, config_problem = _read(folder / "config.yaml", _parse_config)
+    points, curve_problem = _read(folder / "metrics.jsonl", _parse_lines)
+    problem = problem or config_problem or (curve_problem if (folder / "metrics.jsonl").exists() else "")
     status = str(record.get("status"))
     if not problem and (status not in STATUSES or record.get("format", FORMAT) != FORMAT):
         problem = f"run.json has format {record.get('format')} and status {status}, this report reads format {FORMAT}"
-    if problem := problem or config_problem:
+    if problem:
         status = "unreadable"
     elif status == "stopped" and record.get("pruned") is True:
         status = "pruned"
@@ -130,19 +130,18 @@ def read_run(folder: Path) -> Run:
     settings |= {key: record[key] for key in ("experiment", "data", "model") if isinstance(record.get(key), str)}
     if isinstance(sha256 := mapping(record.get("data_provenance")).get("sha256"), str):
         settings["data.sha256"] = sha256[:12]  # files of one name may have different content
-    curve = _read(folder / "metrics.jsonl", _parse_lines)[0].get("lines", [])
     files = sorted(folder.glob("evaluation_*.json"))
-    evaluations = {file.stem.removeprefix("evaluation_"): _read(file, json.loads)[0] for file in files}
-    return Run(folder, status, problem, record, settings, curve, evaluations)
+    evaluations = {file.stem.removeprefix("evaluation_"): _read(file, parse_json)[0] for file in files}
+    return Run(folder, status, problem, record, settings, points.get("lines", []), evaluations)
 
 
 def _read(file: Path, parse: Callable[[str], Any]) -> tuple[dict[str, Any], str]:
     """Return what a file holds, and what is wrong with it; one of the two is empty."""
     try:
-        content = parse(file.read_text(encoding="utf-8", errors="replace"))
+        content = parse(read_text(file, errors="replace"))
     except OSError as error:
         return {}, f"{file.name} cannot be read: {error.strerror}"
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except ValueError as error:
         return {}, f"{file.name} cannot be read: {' '.join(str(error).split())}"
     return (content, "") if isinstance(content, dict) and content else ({}, f"{file.name} holds no keys and values")
 
@@ -160,7 +159,7 @@ def _parse_section(text: str) -> Settings:
     `model: {name: gru}` gives `model = gru`. Lists and booleans are JSON; {} equals a missing key.
     """
     flat: Settings = {}
-    for key, value in flatten(mapping(yaml.load(text, Loader=yaml.CSafeLoader))):
+    for key, value in flatten(mapping(parse_yaml(text))):
         if isinstance(value, bool) or not isinstance(value, str | int | float | None):
             value = json.dumps(value, ensure_ascii=False, default=str)
         flat[key.removesuffix(".name")] = value if value != "{}" else None
@@ -171,8 +170,8 @@ def _parse_lines(text: str) -> dict[str, list[dict[str, Any]]]:
     """Return the lines of metrics.jsonl by step; one that a crash has cut is left out."""
     lines = []
     for line in text.splitlines():
-        with suppress(ValueError, RecursionError):
-            lines.append(json.loads(line))
+        with suppress(ValueError):
+            lines.append(parse_json(line))
     points = [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
     return {"lines": sorted(points, key=lambda point: point["step"])}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pandas import DataFrame
 
 from src.config.schema import key_table
-from src.errors import UserError, nearest
+from src.errors import UserError, nearest, typed
 from src.metrics import four_metrics
 from src.reports.runs import COSTS, RUN_NUMBERS, Run, Settings, Value, mapping, number
 from src.reports.statistics import Summary, summarise
@@ -33,7 +33,9 @@ HIGHER_IS_BETTER = ("accuracy", "characters_per_second")
 # Names of whole choices: what they bring along (an experiment's sizes, a model's options) follows from them.
 CHOICES = ("experiment", "data", "model", "optimizer", "scheduler")
 # How a text is cut into windows. All other keys of `data` define the text itself.
-WINDOWS = ("data.seq_len", "data.batch_size", "data.offset", "data.reset", "data.evaluation_streams")
+WINDOWS = tuple(
+    f"data.{key}" for key in ("seq_len", "batch_size", "offset", "reset", "evaluation_streams", "evaluation_warmup")
+)
 # What `model` and `data` stand for; shown only where nothing else differs.
 DETAILS = ("model._target_", "data.sha256")
 # Why a run is in no mean. Failures first: somebody has to act on them.
@@ -46,13 +48,15 @@ Identity = frozenset[tuple[str, Value]]
 class Metric:
     """The number that runs are compared by: `name` as it is logged, at the end of training or `at_best` checkpoint.
 
-    With a `split` it is read from evaluation_<split>.json. `mode` is `min` if lower is better, else `max`.
+    With a `split` it is read from evaluation_<split>.json. `mode` is `min` if lower is better, else `max`. If it is
+    `by_default`, each text is compared by the first of DEFAULTS that one of its runs has.
     """
 
     name: str
     split: str | None = None
     at_best: bool = False
     mode: str = "min"
+    by_default: bool = False
 
     @property
     def tail(self) -> str:
@@ -69,6 +73,12 @@ class Metric:
         unit = f", {UNITS[self.tail]}" if self.tail in UNITS else ""
         return f"{self.name} {where}{unit}, {'higher' if self.mode == 'max' else 'lower'} is better"
 
+    def of(self, runs: Iterable[Run]) -> Metric:
+        """Return the metric that these runs of one text are compared by."""
+        known = {column for run in runs for column in run.numbers}
+        name = next((name for name in DEFAULTS if name in known), self.name) if self.by_default else self.name
+        return replace(self, name=name)
+
     def sort_key(self, value: float) -> float:
         return -value if self.mode == "max" else value
 
@@ -76,6 +86,7 @@ class Metric:
 def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Sequence[Run]) -> Metric:
     """Return the metric that the command line means; UserError if no run has such a number."""
     known = dict.fromkeys(column for run in runs for column in run.numbers)
+    by_default = name is None and split is None
     candidates = [*DEFAULTS] if name is None else [name, f"val/{name}", f"train/{name}", f"evaluation/{name}"]
     if split is not None:
         name = f"{split}/{(name or 'cross_entropy').removeprefix(f'{split}/')}"
@@ -92,7 +103,7 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
         found = f"{split}/{tail}"
     monitors = {(run.settings.get("checkpoint.monitor"), run.settings.get("checkpoint.mode")) for run in runs}
     mode = "max" if found.rpartition("/")[2] in HIGHER_IS_BETTER or (found, "max") in monitors else "min"
-    return Metric(found, split, at == "best" and found not in RUN_NUMBERS, mode)
+    return Metric(found, split, at == "best" and found not in RUN_NUMBERS, mode, by_default)
 
 
 def baselines(metric: Metric, run: Run) -> dict[str, float]:
@@ -113,9 +124,9 @@ def baselines(metric: Metric, run: Run) -> dict[str, float]:
 
 
 @lru_cache(maxsize=65536)
-def affects_result(key: str, ignored: tuple[str, ...] = (), kept: str | None = None) -> bool:
+def affects_result(key: str, ignored: tuple[str, ...] = (), kept: tuple[str, ...] = ()) -> bool:
     """Whether a key is `kept`, or can change a result (if in doubt, it can) and matches no pattern of `ignored`."""
-    if key == kept:
+    if key in kept:
         return True
     if key == "seed" or any(fnmatchcase(key, pattern) or fnmatchcase(key, f"{pattern}.*") for pattern in ignored):
         return False
@@ -152,9 +163,14 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: tail if [*tails.values()].count(tail) == 1 else key for key, tail in tails.items()}
 
 
+def printable(text: str) -> str:
+    """Return a text with what would break a line of a table or a figure (newlines, lone surrogates) as escapes."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def show(value: Value) -> str:
     """Return a setting as text, numbers to six digits; `null` for one that is missing or set to nothing."""
-    return "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else printable(typed(value))
 
 
 def label(settings: Settings, keys: Iterable[str]) -> str:
@@ -181,6 +197,7 @@ class LeftOut(NamedTuple):
     reason: str
     run: Run
     why: str
+    metric: Metric
 
 
 @dataclass
@@ -191,6 +208,7 @@ class Table:
     columns: list[str]
     rows: list[Row]
     groups: list[Row]
+    metric: Metric
 
 
 @dataclass
@@ -208,23 +226,27 @@ class Report:
         return ", ".join(filter(None, [label(run.settings, self.label_keys), seed]))
 
 
-def build(runs: Sequence[Run], metric: Metric, ignored: Sequence[str] = (), kept: str | None = None) -> Report:
+def build(runs: Sequence[Run], metric: Metric, ignored: Sequence[str] = (), kept: Sequence[str] = ()) -> Report:
     """Return the tables of runs by a metric; `ignored` are patterns of settings that make no row of their own."""
     found: dict[Identity, Row] = {}
     for run in (run for run in runs if run.status != "unreadable"):
-        relevant = {k: v for k, v in run.settings.items() if affects_result(k, tuple(ignored), kept)}
+        relevant = {k: v for k, v in run.settings.items() if affects_result(k, tuple(ignored), tuple(kept))}
         found.setdefault(_identity(relevant), Row(relevant)).runs.append(run)
     groups = list(found.values())
-    left = [LeftOut("unreadable", run, run.problem) for run in runs if run.status == "unreadable"]
+    left = [LeftOut("unreadable", run, run.problem, metric) for run in runs if run.status == "unreadable"]
     texts: dict[Identity, list[Row]] = {}
     for group in groups:
-        left += _count(group, metric)
         experiments = {run.settings.get("experiment") for run in group.runs}
         group.settings |= {"experiment": experiments.pop()} if len(experiments) == 1 else {}
         texts.setdefault(_identity(text_of(group.settings)), []).append(group)
-    left.sort(key=lambda one: (REASONS.index(one.reason), str(one.run.folder)))
     names = columns_of([text_of(some[0].settings) for some in texts.values()])
-    tables = [_table(some, metric, label(some[0].settings, names)) for some in texts.values()]
+    tables = []
+    for some in texts.values():
+        own = metric.of(run for group in some for run in group.runs)
+        for group in some:
+            left += _count(group, own)
+        tables.append(_table(some, own, label(some[0].settings, names)))
+    left.sort(key=lambda one: (REASONS.index(one.reason), str(one.run.folder)))
     return Report(metric, tables, left, list(runs), columns_of([group.settings for group in groups]))
 
 
@@ -241,17 +263,17 @@ def _count(group: Row, metric: Metric) -> list[LeftOut]:
     for run in reversed(by_age):
         value = run.numbers.get(metric.column)
         if run.status != "done":
-            left.append(LeftOut(run.status, run, _why_not_done(run)))
+            left.append(LeftOut(run.status, run, _why_not_done(run), metric))
         elif value is None:
             how = f"; python -m src.evaluate run=FOLDER split={metric.split} writes it" if metric.split else ""
-            left.append(LeftOut("no value", run, f"has no {metric.column.removeprefix('evaluation/')}{how}"))
+            left.append(LeftOut("no value", run, f"has no {metric.column.removeprefix('evaluation/')}{how}", metric))
         elif not math.isfinite(value):
-            left.append(LeftOut("not finite", run, f"{metric.name} is {value}"))
+            left.append(LeftOut("not finite", run, f"{metric.name} is {value}", metric))
         else:
             newest, other = by_seed.setdefault(str(run.folder) if run.seed is None else run.seed, (run, value))
             if newest is not run:
                 why = f"same settings and seed as {newest.folder}, which is newer and counts"
-                left.append(LeftOut("repeated", run, f"{why} ({value:.6g} here, {other:.6g} there)"))
+                left.append(LeftOut("repeated", run, f"{why} ({value:.6g} here, {other:.6g} there)", metric))
     group.counted = sorted(by_seed.values(), key=lambda pair: (pair[0].seed or 0, str(pair[0].folder)))
     return left
 
@@ -281,7 +303,7 @@ def _table(groups: list[Row], metric: Metric, text: str) -> Table:
     rows = sorted([*shown, *found.values()], key=lambda row: (metric.sort_key(row.summary.mean), bool(row.name)))
     for place, row in enumerate([row for row in rows if not row.name], start=1):
         row.place = str(place)
-    return Table(text, columns_of([group.settings for group in shown]), rows, groups)
+    return Table(text, columns_of([group.settings for group in shown]), rows, groups, metric)
 
 
 def unequal_costs(table: Table) -> list[str]:

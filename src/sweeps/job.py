@@ -7,9 +7,12 @@ Elsewhere, no further job starts when the sweep's record says `stopping`, and ru
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 import signal
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ from src.config.compose import to_config
 from src.config.run_key import run_key, sweep_folder
 from src.config.schema import Config
 from src.errors import UserError
-from src.files import this_process
+from src.files import process_ended, this_process
 from src.process import RECEIVED, STOP_SIGNALS, heavy_imports, signal_handlers
 from src.sweeps.plan import ACTIONS, TO_DO, archive, claim, is_stopping, record_of, status_of
 from src.training.console import say
@@ -79,6 +82,8 @@ class JobRunner:
         if not here:
             if is_stopping(self.record):
                 return
+            if not in_slurm():  # whose jobs outlive the sweep that has submitted them
+                end_with(tuple(self.started_by.items()))
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # between runs; a run handles it and saves
             if self.cwd.is_dir():
                 os.chdir(self.cwd)  # some launchers start their workers elsewhere
@@ -114,7 +119,7 @@ class JobRunner:
         try:
             if action == "resume":
                 try:
-                    resume(folder, None)
+                    resume(folder, None, config.model._target_)
                     return
                 except UserError as error:
                     say(f"{folder} cannot be resumed and starts again: {error}")
@@ -127,6 +132,20 @@ class JobRunner:
             if not isinstance(error, Exception) and (stopped or in_slurm()):  # else the job itself raised SystemExit
                 raise
             record_failure(folder, config, command, error)
+
+
+@functools.cache  # one thread a worker
+def end_with(sweep: tuple[tuple[str, Any], ...]) -> None:
+    """When the sweep's process on this machine has ended, save and exit within seconds: joblib's workers stay."""
+
+    def watch() -> None:
+        while not process_ended(dict(sweep)):
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)  # a run saves
+        time.sleep(5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end with the sweep").start()
 
 
 def in_slurm() -> bool:

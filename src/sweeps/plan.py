@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import secrets
@@ -14,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from src.config.hydra_compat import ComposedJob
 from src.config.run_key import run_key, sweep_folder, what_matters
 from src.config.schema import Config, from_plain
 from src.errors import counted
-from src.files import boot_id, lock, process_ended, read_json, this_process, write_json
+from src.files import boot_id, lock, process_ended, read_json, read_yaml, this_process, write_json
 from src.training.run_record import Record, new_folder, now
 
 ACTIONS = {
@@ -33,7 +32,6 @@ ACTIONS = {
     "running": "wait",  # another process trains it: left alone, and not counted as done
 }
 TO_DO = ("run", "resume", "retry")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast; a sweep may have a thousand jobs
 SILENT = 15 * 60  # seconds: a run writes a checkpoint every five minutes
 
 
@@ -74,6 +72,16 @@ class Plan:
         width = max((len(job.label) for job in self.jobs), default=0)
         jobs = [f"  {job.action.replace('skip', 'done'):7} {job.label:{width}}  {job.folder}" for job in self.jobs]
         return [self.summary(), *jobs, *(f"  twice   {label}" for label in self.duplicates)]
+
+    def earlier_meaning(self) -> str | None:
+        """Return a line about runs of the same overrides when these made another configuration; None without any."""
+        new = {(job.folder.parent, tuple(job.overrides)) for job in self.jobs if job.action == "run"}
+        folders = {folder for parent, _ in new if parent.is_dir() for folder in parent.iterdir()}
+        runs = {folder for folder in folders if (folder.parent, tuple(record_of(folder).get("overrides", ()))) in new}
+        if not runs:
+            return None
+        what = f"{counted(len(runs), 'runs')} of these overrides, made when they meant another configuration"
+        return f"{what}: left as they are, the jobs train in new folders (one of them: {min(runs)})"
 
 
 def make_plan(composed: Sequence[ComposedJob]) -> Plan:
@@ -121,13 +129,14 @@ def record_of(folder: Path) -> dict[str, Any]:
 def has_configuration(folder: Path, config: Config) -> bool:
     """Whether a folder's stored configuration equals the given one in everything that can change the result."""
     try:
-        stored = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER)
-        given, found = what_matters(config), what_matters(from_plain(stored))
-    except (OSError, yaml.YAMLError, TypeError, AttributeError, KeyError):
+        made: Config = from_plain(read_yaml(folder / "config.yaml"))
+        chosen = (config, made, "seed"), *((config.data, made.data, key) for key in ("seq_len", "batch_size"))
+        for given, found, key in chosen:
+            if getattr(given, key) is None:  # the run drew a seed, or chose windows that fit its text, and stored it
+                setattr(found, key, None)
+        return what_matters(config) == what_matters(made)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return False
-    if given.get("seed") is None:  # the run drew a seed and stored it
-        found["seed"] = None
-    return given == found
 
 
 def is_gone(record: Mapping[str, Any], folder: Path) -> bool:
@@ -138,10 +147,15 @@ def is_gone(record: Mapping[str, Any], folder: Path) -> bool:
     process = record.get("process") or {}
     if process_ended(process):
         return True
-    silent = time.time() - max(path.stat().st_mtime for path in folder.rglob("*")) > SILENT
-    path = folder / ".lock"
-    if not path.exists() or not (silent or process.get("boot") == boot_id()):
+    path, newest = folder / ".lock", 0.0
+    if path.is_symlink() or not path.exists():
         return False
+    if process.get("boot") != boot_id():
+        for file in folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a temporary file
+                newest = max(newest, file.stat().st_mtime)
+        if time.time() - newest <= SILENT:
+            return False
     with lock(path) as free, lock(path) as twice:  # twice: this file system has no locks
         return free and not twice
 

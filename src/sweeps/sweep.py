@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,19 +18,20 @@ from typing import Any
 
 from src.config.hydra_compat import ComposedJob, Launcher, failure_of
 from src.config.schema import Config, to_plain
+from src.data.batching import fitted
 from src.data.batching import plan as plan_windows
 from src.data.corpus import Corpus, open_corpus
 from src.errors import UserError, counted
 from src.files import this_process
 from src.metrics import bits_per_character
-from src.process import RECEIVED, available_cores, heavy_imports
+from src.process import RECEIVED, available_cores, complain, heavy_imports
 from src.sweeps.job import JobRunner, children_without_ctrl_c, first_line, stop_on_signal
 from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of
 from src.training.console import say
-from src.training.machine import check_machine, check_monitor, check_prompt
+from src.training.machine import check_machine, check_monitor, check_prompt, check_validation_comes
 from src.training.run_record import now
 
-WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams")  # of the data group; not of the text
+WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams", "evaluation_warmup")  # not of the text
 OTHER_MACHINES = ("submitit_slurm", "ray")  # launchers whose jobs may run on machines with other files
 ENDED = ("done", "failed", "stopped")
 HEADER = ("status", "job", "best", "seconds", "folder")
@@ -55,7 +55,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
         errors += errors_here([job.config for job in plan.to_do])
     if errors:
         raise UserError(*errors)
-    say(plan.summary())
+    say("\n".join(filter(None, (plan.summary(), plan.earlier_meaning()))))
     command = ["python", "-m", "src.train", *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
     progress = Progress(plan.to_do)
@@ -113,8 +113,9 @@ def _check_text(corpora: dict[str, Corpus | None], config: Config) -> None:
     if config.init_from is None:  # else the vocabulary is that of the older run, extended
         check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
-    windows = plan_windows(corpus.splits["train"], data.seq_len, data.batch_size, data.offset, 0)
-    config.trainer.windows_an_epoch(windows.count)
+    data, _ = fitted(data, corpus.splits["train"])
+    windows = plan_windows(corpus.splits["train"], *data.window, data.offset, 0)
+    check_validation_comes(config, config.trainer.windows_an_epoch(windows.count))
 
 
 def jobs_per_machine(launcher: Launcher, jobs: int) -> int:
@@ -137,7 +138,8 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
     def stop_jobs() -> None:
         progress.stopping = True
         record.update(status="stopping")
-        print("stopping: running jobs save first; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            complain("stopping: running jobs save first; press Ctrl-C again to stop at once")
 
     children = children_without_ctrl_c() if launcher.name == "submitit_local" else contextlib.nullcontext()
     try:
@@ -145,10 +147,10 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
             outcomes = launcher.launch([job.overrides for job in plan.to_do], runner)
         for job, outcome in zip(plan.to_do, outcomes, strict=False):
             if error := failure_of(outcome):  # the job could not even write a record: no disk, no permission
-                print(f"{job.label}: {type(error).__name__}: {error}", file=sys.stderr)
+                complain(f"{job.label}: {type(error).__name__}: {error}")
     except Exception as error:
         if not RECEIVED:  # a worker was killed, a machine is gone
-            print(f"{launcher.name} failed: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
+            complain(f"{launcher.name} failed: {type(error).__name__}: {first_line(error)}")
     except BaseException as error:
         if not RECEIVED and not isinstance(error, SystemExit):
             raise
@@ -180,9 +182,10 @@ class Progress:
                 elif record.get("status") == "running":
                     running.append(record.get("process") or {})
         for process in running if self.stopping else ():
-            if process.get("host") == socket.gethostname() and process.get("pid") != os.getpid():
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(process["pid"], signal.SIGTERM)  # it saves and stops
+            pid, here = process.get("pid"), process.get("host") == socket.gethostname()
+            if here and isinstance(pid, int) and pid not in (0, -1, os.getpid()):
+                with contextlib.suppress(OSError, OverflowError):
+                    os.kill(pid, signal.SIGTERM)  # it saves and stops
         count = Counter(self.ended.values())
         line = f"sweep: {count['done']} of {len(self.jobs)} done"
         line += "".join(f", {count[status]} {status}" for status in ENDED[1:] if count[status])
@@ -223,10 +226,10 @@ def _modified(job: Job) -> int | None:
 def best_result(record: Mapping[str, Any]) -> str:
     """Return the best value of the monitored metric, with bits per character for nats on `val`."""
     best = (record.get("metrics") or {}).get("best")
-    if not best:
+    if not isinstance(best, dict) or not isinstance(best.get("value"), int | float):
         return "-"
-    bits = f" = {bits_per_character(best['value']):.4f} bits" if best["monitor"] == "val/cross_entropy" else ""
-    return f"{best['monitor']} {best['value']:.4f}{bits}"
+    bits = f" = {bits_per_character(best['value']):.4f} bits" if best.get("monitor") == "val/cross_entropy" else ""
+    return f"{best.get('monitor')} {best['value']:.4f}{bits}"
 
 
 def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: Sequence[str]) -> list[str]:
@@ -238,7 +241,7 @@ def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: S
     for job, record, status in ordered:
         if status == "not run":  # the record is that of an earlier attempt
             record = {}
-        seconds = f"{record['seconds']:.1f}" if "seconds" in record else "-"
+        seconds = f"{record['seconds']:.1f}" if record.get("seconds") is not None else "-"
         rows.append((status, job.label, best_result(record), seconds, str(job.folder)))
         if status == "failed":
             error = record.get("error") or {}

@@ -6,6 +6,8 @@ were: a run that was killed has written more of them, which a resume cuts off an
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import shutil
@@ -20,10 +22,13 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from src.config.schema import CheckpointConfig
-from src.files import atomic_file, link_or_copy
+from src.errors import UserError
+from src.files import atomic_file, sync, write_atomic
 from src.inference.load import newest_sound, read_checkpoint
 from src.training.metrics_log import MetricsLog, validates_this_epoch
 
+log = logging.getLogger(__name__)
+EARLIER_BEST = "earlier_best.ckpt"  # the best before the line at the end of the run, which was better
 GROWING_FILES = ("metrics.jsonl", "metrics.csv", "events.out.tfevents.*")
 # Checkpoints of earlier versions name the state of a callback by its class; others than these kept the words.
 STATE_KEYS = {
@@ -80,13 +85,11 @@ class AtomicCheckpointIO(CheckpointIO):
     """Lightning's access to checkpoint files. Replacing `last.ckpt` keeps the one before it as `previous.ckpt`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
+        path, buffer = Path(path), io.BytesIO()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-            if path.name == "last.ckpt" and path.exists():  # linked, not moved: there is always a last.ckpt
-                link_or_copy(path, path.with_name("previous.ckpt"))
+        torch.save(checkpoint, buffer)  # not to the file: on a full disk torch raises errors of its own
+        keep = path.with_name("previous.ckpt") if path.name == "last.ckpt" else None
+        write_atomic(path, buffer.getbuffer(), keep)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         return with_state_keys(read_checkpoint(path, map_location or "cpu"))
@@ -116,29 +119,45 @@ class CheckpointCallback(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; also as the best if there is no validation and the epoch's training metric was the best."""
-        self.save(trainer)
-        best = self.metrics.improved and not validates_this_epoch(trainer)
-        if best and trainer.is_global_zero and self.last_step == trainer.global_step:
-            with atomic_file(self.folder / "best.ckpt") as temporary:  # a link would share damage to the other
-                shutil.copyfile(self.folder / "last.ckpt", temporary)
+        self.save(trainer, best=self.metrics.improved and not validates_this_epoch(trainer))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == "fit" and self.metrics.improved:
+        if trainer.state.fn == "fit" and self.metrics.improved and not self.metrics.closing:
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the last weights as the best if the line at the end was; a run that is extended needs the earlier best.
+
+        `last.ckpt` is from before that line, and stays so.
+        """
+        if self.metrics.closing and self.metrics.improved:
+            best = self.folder / "best.ckpt"
+            if trainer.is_global_zero and best.exists():
+                best.replace(self.folder / EARLIER_BEST)
+            trainer.save_checkpoint(best, weights_only=False)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the untrained model of a run without steps."""
         if self.last_step < 0 and trainer.global_step == 0:
             self.save(trainer)
 
-    def save(self, trainer: pl.Trainer) -> None:
-        """Write `last.ckpt`, unless the last step has made the weights non-finite: the next loss ends the run."""
+    def save(self, trainer: pl.Trainer, best: bool = False) -> None:
+        """Write `last.ckpt`, unless the last step has made the weights non-finite: the next loss ends the run.
+
+        It is written last, because a resume takes from it what the other files hold: the curves, and which step is
+        that of `best.ckpt`. A kill before that is a kill before all of it.
+        """
         for logger in trainer.loggers:
-            logger.save()  # the curves up to here must survive a kill, as the checkpoint does
+            logger.save()
         if not all(bool(torch.isfinite(p).all()) for p in trainer.lightning_module.parameters()):
             return
         self.lengths = lengths(self.folder.parent)
-        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        if trainer.is_global_zero:
+            for name in self.lengths:
+                sync(self.folder.parent / name)
+        self.metrics.note_window(trainer)
+        for name in ("best.ckpt", "last.ckpt") if best else ("last.ckpt",):
+            trainer.save_checkpoint(self.folder / name, weights_only=False)
         self.requested, self.last_save, self.last_step = False, time.monotonic(), trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:
@@ -160,15 +179,52 @@ def can_resume_after(trainer: pl.Trainer, batch_idx: int) -> bool:
     return not (validates and (batch_idx + 1) % int(every or 1) == 0)
 
 
+def restore_best(folder: Path, checkpoint: Checkpoint | None) -> None:
+    """Make `best.ckpt` what it was before the line at the end of the run."""
+    if (folder / EARLIER_BEST).exists():
+        (folder / EARLIER_BEST).replace(folder / "best.ckpt")
+    elif checkpoint is None or checkpoint.state("metrics").get("best") is None:
+        (folder / "best.ckpt").unlink(missing_ok=True)
+
+
 def lengths(folder: Path) -> dict[str, int]:
     """Return the length in bytes of each append-only file of a run."""
     return {file.name: file.stat().st_size for pattern in GROWING_FILES for file in folder.glob(pattern)}
 
 
 def truncate_logs(folder: Path, to: Mapping[str, int]) -> None:
-    """Cut each append-only file to the length it had, and remove those that came later."""
+    """Cut each append-only file to the length it had, and remove those that came later; report what is missing."""
     for name, length in lengths(folder).items():
-        if name in to:
-            os.truncate(folder / name, min(to[name], length))
-        else:
-            (folder / name).unlink()
+        path = folder / name
+        if name not in to:
+            path.unlink()
+        elif length >= to[name]:
+            os.truncate(path, to[name])
+        elif "tfevents" not in name:  # the next line must not be added to half a line
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    for name, length in to.items():
+        left = (folder / name).stat().st_size if (folder / name).exists() else 0
+        if left < length:
+            message = "%s has lost its end: the last %d of %d bytes are missing; the run goes on without them"
+            log.warning(message, folder / name, length - left, length)
+
+
+def repair_best(checkpoint: Checkpoint) -> None:
+    """Make `best.ckpt` the checkpoint of the best step again, if it is of an earlier one or damaged."""
+    best, path = checkpoint.state("metrics").get("best"), checkpoint.path.with_name("best.ckpt")
+    if best is None or (step_of(path) or -1) >= best["step"]:  # of a later step: it will be written again
+        return
+    for name in ("last.ckpt", "previous.ckpt"):
+        if step_of(path.with_name(name)) == best["step"]:
+            with atomic_file(path) as temporary:  # a link would share damage to the other
+                shutil.copyfile(path.with_name(name), temporary)
+            return
+    log.warning("%s is missing or not of step %d, which was the best: the next best replaces it", path, best["step"])
+
+
+def step_of(path: Path) -> int | None:
+    """Return the step of a checkpoint; None if it is missing or damaged."""
+    try:
+        return int(read_checkpoint(path)["global_step"])
+    except UserError:
+        return None

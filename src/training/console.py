@@ -6,10 +6,14 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from src import process
+from src.files import disk_full
+from src.process import complain
 from src.training.run_record import NO_FOLDER
 
 # Beginnings of Lightning's lines that a user can do nothing about, or that our own lines say.
@@ -34,18 +38,28 @@ class Console(logging.Handler):
             if record.levelno < logging.WARNING:
                 say(self.format(record))
             elif not hasattr(record, "only_in_the_file"):  # else the console shows it by other means
-                print(self.format(record), file=sys.stderr, flush=True)
+                complain(self.format(record))
+
+
+class LogFile(logging.FileHandler):
+    """train.log; on a full disk the run goes on, or ends, without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do not print the traceback of each line that could not be written."""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def say(line: str) -> None:
     """Write a line to the present stdout in one piece; if stdout is closed or full, the run goes on without it."""
     try:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        process.say(line + "\n")
     except OSError as error:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         if not isinstance(error, BrokenPipeError):
-            print(f"standard output takes no more lines ({error.strerror}); the work goes on", file=sys.stderr)
+            complain(f"standard output takes no more lines ({error.strerror}); the work goes on")
 
 
 @contextlib.contextmanager
@@ -55,7 +69,7 @@ def logging_to(folder: Path) -> Iterator[None]:
     before, level = root.handlers[:], root.level
     handlers: list[logging.Handler] = [logging.NullHandler()]
     if folder != NO_FOLDER:
-        file = logging.FileHandler(folder / "train.log", encoding="utf-8", errors="backslashreplace")
+        file = LogFile(folder / "train.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers = [Console(), file]
     for handler in handlers:
@@ -67,11 +81,14 @@ def logging_to(folder: Path) -> Iterator[None]:
             logging.getLogger(name).handlers.clear()
             logging.getLogger(name).propagate = True
     logging.captureWarnings(True)
+    # That of TensorBoard's thread is raised in the main thread, too
+    threading.excepthook = lambda hook: None if disk_full(hook.exc_value, folder) else threading.__excepthook__(hook)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     try:
         yield
     finally:
+        threading.excepthook = threading.__excepthook__
         logging.captureWarnings(False)
         for handler in handlers:
             handler.close()

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import lightning.pytorch as pl
+from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+
+
+class ResumableEpoch(_TrainingEpochLoop):
+    """Lightning's loop over the windows of an epoch, which saves before it is left in the middle.
+
+    There are no hooks after a validation within an epoch, from where a resume is exact: before it, or at the end that
+    Lightning gives to an epoch of which a part is left, a resumed run would not validate, or train the rest twice.
+    """
+
+    save: Callable[[pl.Trainer], None] | None = None
+
+    @property
+    def within(self) -> bool:
+        """Whether the epoch has windows left; the one that was fetched last may be."""
+        now = self.batch_progress.current
+        return now.completed < now.ready or not self._num_ready_batches_reached()
+
+    def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
+        self._batches_that_stepped -= self._skip_next_val  # resumed after a validation: this step was counted before
+        super().on_advance_end(data_fetcher)
+        if self.save and self.done and self.within:
+            self.save(self.trainer)
 
 
 class RunToTheEnd(_FitLoop):
-    """Lightning's epoch loop, which starts and ends a run in any case.
+    """Lightning's loop over epochs, which starts and ends a run in any case, and ends it with a validation.
 
     Lightning calls neither `on_train_start` nor `on_train_end` of a run that is resumed with no step to make. Without
-    this class such a run, killed after its last checkpoint, never gets its last figures and its row of HParams.
+    this class such a run, killed after its last checkpoint, never gets its last figures and its row of HParams. Nor
+    does Lightning validate a run that ends between two validations.
     """
+
+    epoch_loop: ResumableEpoch
+    closing: Callable[[], bool]
 
     def run(self) -> None:
         """Run as Lightning does if a step is left."""
@@ -22,12 +52,28 @@ class RunToTheEnd(_FitLoop):
         else:
             super().run()
 
+    def advance(self) -> None:
+        """Run an epoch; if it was left within, the run ends here, without the end of the epoch."""
+        super().advance()
+        if self.epoch_loop.within:
+            raise StopIteration
 
-def run_to_the_end(trainer: pl.Trainer) -> None:
-    """Replace the loop of a new trainer by `RunToTheEnd`."""
+    def on_run_end(self) -> None:
+        """Validate the last weights if that was not done."""
+        if self.closing():
+            self.epoch_loop.val_loop.restarting = False
+            self.trainer.validating = True
+            self.epoch_loop.val_loop.run()
+            self.trainer.training = True
+        super().on_run_end()
+
+
+def run_to_the_end(trainer: pl.Trainer, closing: Callable[[], bool], save: Callable[[pl.Trainer], None] | None) -> None:
+    """Replace the loops of a new trainer; `closing` says whether the end needs a validation, `save` is for a resume."""
     own = trainer.fit_loop
-    trainer.fit_loop = RunToTheEnd(trainer, own.min_epochs, own.max_epochs)
-    trainer.fit_loop.epoch_loop = own.epoch_loop
+    trainer.fit_loop = loop = RunToTheEnd(trainer, own.min_epochs, own.max_epochs)
+    loop.closing, loop.epoch_loop = closing, ResumableEpoch(trainer, own.min_steps, own.max_steps)
+    loop.epoch_loop.save = save
 
 
 def ignore_lightnings_sigterm(trainer: pl.Trainer) -> None:

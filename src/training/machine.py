@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 import os
 import secrets
 import sys
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 # Set by torchrun, by Lightning's own launcher and by SLURM; the first that is set counts.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-PEER_IS_GONE = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "gloo", "NCCL")
+PEER_IS_GONE = ("closed by peer", "reset by peer", "Timed out waiting", "remote process exited")  # gloo's and NCCL's
 SEED = "UNROLL_SEED"  # the seed that process 0 has drawn, for the others
 PARENT = "UNROLL_PARENT"  # the id of process 0, for those that Lightning starts from it
 
@@ -69,6 +70,19 @@ def check_monitor(config: Config, splits: Container[str]) -> None:
     if asked and "val" not in splits:
         expected = f"a metric of training, checkpoint.monitor=train/{monitor.removeprefix('val/')}"
         raise UserError(f"checkpoint.monitor={monitor}: the text of data={data} has no val split; expected {expected}")
+
+
+def check_validation_comes(config: Config, windows: int) -> None:
+    """Raise UserError if plateau or early stopping would wait for a validation in vain; `windows` are in an epoch."""
+    trainer, every, monitor = config.trainer, config.trainer.val_check_interval, config.checkpoint.monitor
+    waits = ["early_stopping.enabled=true"] * config.early_stopping.enabled
+    waits += ["scheduler=plateau"] * (config.scheduler.name == "plateau")
+    first = int(every) if isinstance(every, int) or every > 1 else max(1, int(windows * every))
+    first += (trainer.check_val_every_n_epoch - 1) * windows
+    steps = trainer.run_steps(math.ceil(windows / trainer.accumulate_grad_batches))
+    if waits and monitor.startswith("val/") and math.ceil(first / trainer.accumulate_grad_batches) > steps:
+        remedy = "validate more often (trainer.check_val_every_n_epoch, trainer.val_check_interval) or train longer"
+        raise UserError(f"{waits[0]} waits for {monitor}, and no validation comes in {steps} steps: {remedy}")
 
 
 def keep_memory() -> None:

@@ -74,6 +74,9 @@ class MetricsLog(Callback):
         self.improved = False  # by the last line
         self.started = time.perf_counter()  # on a clock that stands still between a stop and a resume
         self.mark = (0.0, 0)  # nats and characters at the last line
+        self.epoch = 0  # of the last window; Lightning's is the next one once an epoch has ended
+        self.window: dict[str, float] = {}  # its loss and accuracy at the last checkpoint, if no step is left after it
+        self.closing = False  # at the end: nothing follows from a line, which is cut off if the run is extended
 
     @property
     def seconds(self) -> float:
@@ -81,9 +84,26 @@ class MetricsLog(Callback):
         return time.perf_counter() - self.started
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Stop at `trainer.max_steps`: Lightning then validates, so a run that ends within an epoch has a last line."""
-        if 0 <= trainer.max_steps <= trainer.global_step:
-            trainer.should_stop = True
+        self.epoch = trainer.current_epoch
+
+    def note_window(self, trainer: pl.Trainer) -> None:
+        """Note for a checkpoint what the next line says of the last window."""
+        module = trainer.lightning_module
+        assert isinstance(module, LanguageModule)
+        if module.outcome is not None:
+            self.window = last_window(trainer, module.outcome)
+
+    def close(self, trainer: pl.Trainer) -> bool:
+        """Return whether the last weights lack a validation; lines from here on are those of the run's end."""
+        module, self.closing, self.improved = trainer.lightning_module, True, False
+        assert isinstance(module, LanguageModule)
+        validated = "val/cross_entropy" in self.final and int(module.characters) == self.mark[1]
+        return trainer.enable_validation and not validated
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write the last line of a run without validations that ends within an epoch."""
+        if int(pl_module.characters) != self.mark[1]:
+            self._write(trainer, pl_module, {})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.state.fn == "fit":
@@ -99,19 +119,22 @@ class MetricsLog(Callback):
     def _write(self, trainer: pl.Trainer, module: LanguageModule, validated: dict[str, float]) -> None:
         (nats,), characters = reduced(trainer, "sum", float(module.nats)), int(module.characters)
         metrics = validated
-        if module.outcome is not None and characters > self.mark[1]:  # else nothing was trained on since
-            window = last_window(trainer, module.outcome)  # whose loss and accuracy are shown beside the mean
+        self.note_window(trainer)
+        if self.window and characters > self.mark[1]:  # else nothing was trained on since
+            window = self.window  # whose loss and accuracy are shown beside the mean
             mean = (nats - self.mark[0]) / (characters - self.mark[1])
             trained = {"train/loss": window["train/loss"], **four_metrics("train", mean, window["train/accuracy"])}
             metrics = trained | validated
+        elif self.closing and characters == self.mark[1]:  # the line before has the same weights
+            metrics = self.final | validated
         self.final, self.mark = metrics, (nats, characters)
-        position = {"step": trainer.global_step, "epoch": trainer.current_epoch, "characters": characters}
+        position = {"step": trainer.global_step, "epoch": self.epoch, "characters": characters}
         value = metrics.get(self.monitor, math.nan)
         better = self.best is None or self.sign * value < self.sign * self.best["value"]
         self.improved = math.isfinite(value) and better
         if self.improved:
             self.best = {"monitor": self.monitor, "mode": self.mode, "value": value, **position, **metrics}
-        if self.monitor in metrics:
+        if self.monitor in metrics and not self.closing:
             module.schedule.after_validation(self.sign * value)
             if self.stopper:
                 self.stopper.after_line(trainer, self.sign * value)
@@ -125,16 +148,18 @@ class MetricsLog(Callback):
         known = [(stage, metrics.get(f"{stage}/cross_entropy")) for stage in ("train", "val")]
         nats = "  ".join(f"{stage} {value:.4f}" for stage, value in known if value is not None)
         bits = bits_per_character([value for _, value in known if value is not None][-1])
-        where = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
+        where = f"epoch {self.epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
         best = " best" if self.improved else ""
         return f"{where}  {nats} nats = {bits:.4f} bits a character  {self.seconds:.0f} s{best}"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "final": self.final, "seconds": self.seconds, "mark": list(self.mark)}
+        known = {"best": self.best, "final": self.final, "epoch": self.epoch, "window": self.window}
+        return {**known, "seconds": self.seconds, "mark": list(self.mark)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.final, (nats, characters) = state_dict["best"], state_dict["final"], state_dict["mark"]
         self.mark, self.started = (nats, characters), time.perf_counter() - state_dict["seconds"]
+        self.epoch, self.window = state_dict.get("epoch", 0), state_dict.get("window", {})
 
 
 class PredictedString(Callback):

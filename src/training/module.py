@@ -34,7 +34,7 @@ class LanguageModule(pl.LightningModule):
     def __init__(self, model: LanguageModel, config: Config, run_steps: int, identity: Mapping[str, Any]) -> None:
         super().__init__()
         self.model = model
-        self.over_time = config.loss.over_time
+        self.over_time, self.averages_last_group = config.loss.over_time, config.trainer.average_last_group
         self.optimizer_config = config.optimizer
         self.schedule = Schedule(config.scheduler, run_steps)
         self.identity = identity
@@ -67,7 +67,13 @@ class LanguageModule(pl.LightningModule):
         self._check_finite("the loss", loss.minimised.detach(), own=True)
         self.characters = self.characters + loss.everywhere
         self.nats = self.nats + exact(loss.nats)
-        return loss.minimised
+        return loss.minimised * self._share(batch_idx) if self.averages_last_group else loss.minimised
+
+    def _share(self, batch_idx: int) -> float:
+        """Return the factor that makes the last accumulated group of an epoch a mean: Lightning divides it by k too."""
+        k, windows = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
+        last = windows % k
+        return k / last if batch_idx >= windows - last else 1.0
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -143,13 +149,18 @@ class LanguageModule(pl.LightningModule):
 
 def build_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) -> Optimizer:
     """Build one of torch's optimizers with the keys of the configuration that are not None."""
-    given = {key: value for key, value in dataclasses.asdict(config).items() if key != "name" and value is not None}
+    keys = dataclasses.asdict(config)
+    given = {key: value for key, value in keys.items() if key not in ("name", "decay") and value is not None}
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
     trained = [p for p in parameters if p.requires_grad]
     if config.name != "rmsprop" and all(p.device.type == "cpu" for p in trained):
         given["fused"] = True  # one pass over the weights instead of ten: a fourth of the time
-    return OPTIMIZERS[config.name](trained, **given)
+    if config.decay != "matrices":
+        return OPTIMIZERS[config.name](trained, **given)
+    groups: list[dict[str, Any]] = [{"params": [p for p in trained if p.ndim > 1]}]
+    groups.append({"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0})
+    return OPTIMIZERS[config.name](groups, **given)
 
 
 class Schedule:

@@ -22,19 +22,20 @@ from torch import nn
 
 from src.baselines import baselines, basis
 from src.config.schema import Config, from_plain, key_table, set_value, to_plain
+from src.data.batching import fitted
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
-from src.errors import RunFailure, UserError
-from src.files import remove_leftovers, write_atomic
-from src.inference.load import FORMAT, TrainedModel, implementation_config, load
+from src.errors import RunFailure, UserError, typed
+from src.files import disk_full, read_yaml, remove_leftovers, write_atomic
+from src.inference.load import FORMAT, TrainedModel, check_weights, implementation_config, load
 from src.metrics import bits_per_character
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
 from src.models.language_model import LanguageModel, build_model
 from src.process import threads_for, use_threads
 from src.training import machine
-from src.training.checkpoint import Checkpoint, newest_checkpoint, truncate_logs
+from src.training.checkpoint import Checkpoint, newest_checkpoint, repair_best, restore_best, truncate_logs
 from src.training.console import logging_to
 from src.training.machine import peer_is_gone, rank, world_size
 from src.training.module import LanguageModule
@@ -56,8 +57,11 @@ class Prepared(NamedTuple):
     steps_an_epoch: int
 
 
-def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
-    """Check everything, open the text and build the model. The argument stays as it is, and nothing is written."""
+def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | None = None) -> Prepared:
+    """Check everything, open the text and build the model. The argument stays as it is, and nothing is written.
+
+    `trust` is the model class of the user's own that the command names; see `check_class`.
+    """
     trainer = machine.join(config.trainer)
     machine.check_machine(trainer)
     seed = machine.drawn_seed() if config.seed is None else config.seed
@@ -66,6 +70,10 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     start = checkpoint.content["unroll"].get("init_from") if checkpoint else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
     corpus = open_corpus(config.data, known)
+    if checkpoint is None:
+        windows, notes = fitted(config.data, corpus.splits["train"])
+        config = dataclasses.replace(config, data=windows)
+        corpus = dataclasses.replace(corpus, notes=corpus.notes + notes)
     size = len(corpus.vocabulary)
     machine.check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     machine.check_monitor(config, corpus.splits)
@@ -76,13 +84,15 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None) -> Prepared:
     data = TextData(corpus, config.data, seed)
     processes = world_size(trainer)
     data.limit = trainer.windows_an_epoch(len(data.windows(world_size=processes)))
+    if checkpoint is None:
+        machine.check_validation_comes(config, data.limit)
     threads = threads_for(trainer.threads, config.model.hidden_size, trainer.devices if processes > 1 else 1)
     if checkpoint and trainer.threads == "auto":
         threads = checkpoint.progress["threads"]  # with another number sums have other last digits
     use_threads(threads)
     machine.keep_memory()
     torch.manual_seed(seed)
-    model = build_model(config.model, size)  # nothing draws from torch's generator before it
+    model = build_model(config.model, size, trust)  # nothing draws from torch's generator before it
     if rank() > 0:
         torch.manual_seed(seed + rank())  # dropout must not repeat itself in another process's columns
     if source:
@@ -100,7 +110,7 @@ def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, 
     `command` are entries for the record; a `folder` of None is a new one under `config.runs`; `also` are callbacks.
     Raises Interrupted if a signal has stopped the run, whose state is saved then.
     """
-    prepared = prepare(config)
+    prepared = prepare(config, trust=config.model._target_)  # composed on the command, or checked by stored_config
     record = Record(NO_FOLDER, {})
     if rank() == 0:
         if folder:
@@ -132,6 +142,9 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
     if best and best["monitor"] == "val/cross_entropy":
         nats = best["value"]
         log.info("best val %.4f nats = %.4f bits a character, at step %d", nats, bits_per_character(nats), best["step"])
+    if record.entries["worse_than_uniform"]:
+        remedy = "the run has diverged, or has hardly begun; try a smaller optimizer.lr or trainer.gradient_clip_val=1"
+        log.warning("the loss at the end is worse than a uniform guess: %s", remedy)
     log.info("done in %.1f s: %s", record.entries["seconds"], record.folder)
     return record.folder
 
@@ -152,8 +165,9 @@ def say_start(record: Record, corpus: Corpus) -> None:
 def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: Built) -> None:
     """Record an end other than the planned one, and raise what makes the exit code of the process."""
     folder, gone = record.folder, built.trainer.world_size > 1 and peer_is_gone(error)
+    full = disk_full(error, folder)
     stopped = gone or isinstance(error, Interrupted | KeyboardInterrupt)
-    failed = None if stopped else {"type": type(error).__name__, "message": str(error)}
+    failed = None if stopped else {"type": type(full or error).__name__, "message": str(full or error)}
     if failed:
         log.error("%s", traceback.format_exc().rstrip(), extra={"only_in_the_file": True})  # Python prints it as well
     finish(record, "stopped" if stopped else "failed", prepared, built, failed)
@@ -162,6 +176,8 @@ def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: B
     again = f"python -m src.train resume={folder}"
     if gone:
         raise RunFailure(f"another process of the run has died; to go on: {again}") from error
+    if full:
+        raise RunFailure(f"{full.filename}: {full.strerror}; make room, then go on: {again}") from error
     if stopped:
         saved = (folder / "checkpoints" / "last.ckpt").exists()
         way = "to go on" if saved else "no checkpoint was written, so this begins anew"
@@ -172,7 +188,8 @@ def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: B
 
 def finish(record: Record, status: str, prepared: Prepared, built: Built, error: Any = None) -> None:
     """Write into the record how the run ended, and what it had reached."""
-    trainer, metrics = built.trainer, built.metrics
+    trainer, metrics, final = built.trainer, built.metrics, built.metrics.final
+    bits = final.get("val/bits_per_character", final.get("train/bits_per_character", 0.0))
     record.update(
         status=status,
         finished=now(),
@@ -180,7 +197,8 @@ def finish(record: Record, status: str, prepared: Prepared, built: Built, error:
         steps=trainer.global_step,
         epochs=trainer.fit_loop.epoch_progress.current.completed,
         characters=int(prepared.module.characters),
-        metrics={"final": {**built.scalars.latest, **metrics.final}, "best": metrics.best},
+        metrics={"final": {**built.scalars.latest, **final}, "best": metrics.best},
+        worse_than_uniform=not bits <= record.entries.get("baselines", {}).get("uniform", math.inf),  # nan too
         error=error,
     )
 
@@ -211,16 +229,19 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
+def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | None = None) -> Path:
     """Go on with a run in its folder; one that is done and asked for no more is left as it is.
 
-    `changes` are dotted keys with `may_change` in the schema, and their new values. Raises Interrupted as `fit` does.
+    `changes` are dotted keys with `may_change` in the schema, and their new values; `trust` as in `prepare`. Raises
+    Interrupted as `fit` does.
     """
     try:
         record, changes = Record.read(folder), dict(changes or {})
-        config: Config = from_plain(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        config: Config = from_plain(read_yaml(folder / "config.yaml"))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder} is no run: expected run.json and config.yaml in it ({error})") from error
+    if odd := [file for file in folder.glob("metrics.*") if not file.is_file()]:
+        raise UserError(f"{odd[0]} is a folder, a pipe or a device, not a file; remove it to go on")
     free = [key for key, about in key_table().items() if about.may_change]
     if refused := [key for key in changes if not any(key == one or one.startswith(f"{key}.") for one in free)]:
         way = "to start a new one from its weights: init_from=RUN"
@@ -231,9 +252,9 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
     with locked(own), logging_to(own):
         checkpoint, done = newest_checkpoint(folder), record.entries["status"] == "done"
         if done and not changes:
-            log.info("%s is done; to go on: resume=%s trainer.max_epochs=N", folder, folder)
+            log.info("%s is done; to go on: resume=%s trainer.max_epochs=N (or max_steps, max_time)", folder, folder)
             return folder
-        prepared = prepare(config, checkpoint)
+        prepared = prepare(config, checkpoint, trust)
         if checkpoint:
             check_goes_on(prepared, checkpoint)
             all_made = checkpoint.step >= config.trainer.run_steps(prepared.steps_an_epoch)
@@ -251,6 +272,10 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
 def check_goes_on(prepared: Prepared, checkpoint: Checkpoint) -> None:
     """Raise UserError for another text or number of processes than the run had, or a limit that it has passed."""
     trainer, step, stored = prepared.config.trainer, checkpoint.step, len(checkpoint.progress["ranks"])
+    try:
+        check_weights(prepared.module, checkpoint.content["state_dict"])
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from error
     for what in ("vocabulary", "corpus"):
         if prepared.module.identity[what] != checkpoint.content["unroll"][what]:
             remedy = "put the old text back, or start a new run with init_from="
@@ -272,14 +297,19 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
     remove_leftovers(folder)
     remove_leftovers(last.parent)
     truncate_logs(folder, checkpoint.state("checkpoint").get("lengths", {}) if checkpoint else {})
+    restore_best(last.parent, checkpoint)
+    if checkpoint:
+        repair_best(checkpoint)
     write_config(folder, prepared.config)
-    step, changed = 0, "".join(f"; {key} is now {value}" for key, value in changes.items())
+    step, changed = 0, "".join(f"; {key} is now {typed(value)}" for key, value in changes.items())
     if checkpoint:
         step, config, horizon = checkpoint.step, prepared.config, checkpoint.progress["schedule"]["total_steps"]
         if config.scheduler.name == "cosine" and horizon < config.trainer.run_steps(prepared.steps_an_epoch):
             rate = config.optimizer.lr * config.scheduler.final_fraction
             changed += f"; the schedule ends at step {horizon}, that of the first start: its last rate is {rate:g}"
-    before = {key: record.entries[key] for key in ("status", "started", "process", "git")}
+    if "baselines" not in record.entries:  # it failed before its first step
+        record.entries = describe(prepared) | record.entries
+    before = {key: record.entries.get(key) for key in ("status", "started", "process", "git")}
     resumed = [{"from_step": step, "at": now(), "changes": changes, "before": before}]
     record.entries |= provenance() | {"started": before["started"], "status": "running", "error": None}
     record.entries["resumed"] = record.entries.get("resumed", []) + resumed
@@ -290,12 +320,12 @@ def source_of(config: Config) -> TrainedModel | None:
     """Return the model that a run starts from, or None; UserError for none there, other sizes or other equations."""
     if config.init_from is None:
         return None
-    source = load(config.init_from)
+    source = load(config.init_from, trust=config.model._target_)
     asked, given = config.model, source.config.model
     if asked._target_ != given._target_:
         implementation_config(given, asked.name)
     weights = f"the weights of init_from={config.init_from} have"
-    sizes = [(key, getattr(asked, key), getattr(given, key)) for key in SIZES]
+    sizes = [(key, typed(getattr(asked, key)), typed(getattr(given, key))) for key in SIZES]
     if wrong := [f"model.{key}={new}: {weights} {old}; leave it out" for key, new, old in sizes if new != old]:
         raise UserError(*wrong)
     return source

@@ -16,10 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.files import lock, read_json, this_process, write_json
+from src.files import DISK_FULL, lock, read_json, this_process, to_json, write_json
 
 FORMAT = 1
 VERSIONS_OF = ("torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
+# What entries that are read again must be, where they are there
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(("process", "metrics", "error", "git", "baselines"), dict),
+    **dict.fromkeys(("steps", "parameters", "vocab_size"), int),
+    **{"status": str, "started": str, "resumed": list, "seconds": int | float},
+}
 NO_FOLDER = Path(os.devnull)  # of a process with rank > 0, which writes nothing
 
 
@@ -36,10 +42,18 @@ def new_folder(parent: Path) -> Path:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process, until its end at most; UserError if another process trains in it."""
+    refuse_links(folder)
     with contextlib.nullcontext(True) if folder == NO_FOLDER else lock(folder / ".lock") as held:
         if not held:
             raise UserError(f"{folder}: another process is training in it; wait for it, or stop it first")
         yield
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise UserError for a symbolic link in a folder that may be somebody else's: we would write through it."""
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise UserError(f"{path} is a symbolic link, through which would be written; replace it by a copy")
 
 
 class Record:
@@ -54,12 +68,22 @@ class Record:
         entries = read_json(folder / "run.json")
         if not isinstance(entries, dict) or "status" not in entries:
             raise ValueError("run.json is not the record of a run: it has no status")
+        for key, kind in TYPES.items():
+            if not isinstance(entries.get(key), kind | None):
+                raise ValueError(f"run.json is damaged: {key}={str(entries[key])[:50]}")
         return cls(folder, entries)
 
     def update(self, **entries: Any) -> None:
         self.entries.update(entries)
-        if self.folder != NO_FOLDER:
+        if self.folder == NO_FOLDER:
+            return
+        try:
             write_json(self.folder / "run.json", self.entries)
+        except OSError as error:
+            if error.errno not in DISK_FULL or not (self.folder / "run.json").exists():
+                raise
+            with (self.folder / "run.json").open("r+b") as file:  # in the space that the old record has
+                file.truncate(file.write(f"{to_json(self.entries)}\n".encode()))
 
 
 def provenance() -> dict[str, Any]:

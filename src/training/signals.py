@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: finish the step, save, stop. A second Ctrl-C stops at once. SIGUSR1: save, and go on."""
+"""Ctrl-C, SIGTERM, a closed terminal: finish the step, save, stop. A second Ctrl-C stops at once.
+
+SIGUSR1: save, and go on; under SLURM, save, put the job back into the queue and stop.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ class StopOnSignal(Callback):
         self.started = time.monotonic()
         self.received: int | None = None  # by this process; set by the handler, as is `preempting`
         self.preempting = False
-        self.stop = 0  # agreed on by all processes at the end of a batch: a signal's number, 1 for `max_time`
+        self.stop = 0.0  # agreed on by all processes at the end of a batch: a signal's number, 0.5 for `max_time`
         self.preempted = False
 
     def listening(self) -> AbstractContextManager[None]:
@@ -68,8 +71,8 @@ class StopOnSignal(Callback):
         due = self.checkpoints is not None and self.checkpoints.is_due(trainer.global_step)
         # A signal that comes while the processes agree counts at the next batch: it must not be overwritten here
         preempting, self.preempting = self.preempting, False
-        stop, preempted, save = reduced(trainer, "max", self.received or late, preempting, due)
-        self.stop, self.preempted = max(self.stop, int(stop)), self.preempted or preempted > 0
+        stop, preempted, save = reduced(trainer, "max", self.received or late / 2, preempting, due)
+        self.stop, self.preempted = max(self.stop, stop), self.preempted or preempted > 0
         if self.checkpoints is not None and (self.stop or self.preempted or save):
             self.checkpoints.requested = True
 
@@ -81,13 +84,24 @@ class StopOnSignal(Callback):
             if any(reduced(trainer, "max", trainer.is_global_zero and requeue())):
                 raise Interrupted(signal.SIGUSR1)
         if self.stop and saved:
-            raise Interrupted(self.stop if self.stop > 1 else None)
+            # StopIteration ends the run as its last step does
+            raise Interrupted(int(self.stop)) if self.stop >= 1 else StopIteration
 
 
 def requeue() -> bool:
-    """Under SLURM, put the job back into the queue; return whether that was done."""
+    """Under SLURM, put the job back into the queue; return whether this is SLURM, where the run stops in any case.
+
+    If the job cannot be put back, SLURM may still start it again itself, and then its run is found.
+    """
     if (number := slurm_job()) is None:
         return False
-    done = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, check=False)
-    log.info("preempted: saved; scontrol requeue %s: %s", number, done.stderr.strip() or "done")
-    return done.returncode == 0
+    try:
+        done = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, check=False)
+        problem = done.stderr.strip() or (f"exit code {done.returncode}" if done.returncode else "")
+    except OSError as error:  # no scontrol in this container
+        problem = str(error)
+    if problem:
+        log.warning("preempted: saved, but not put back into the queue: scontrol requeue %s: %s", number, problem)
+    else:
+        log.info("preempted: saved, and put back into the queue: scontrol requeue %s", number)
+    return True

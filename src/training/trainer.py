@@ -26,7 +26,7 @@ from src.training.signals import StopOnSignal
 
 # Keys of the `trainer` group that are used here, by `prepare` and by callbacks; Lightning's Trainer gets the others
 OURS = {"threads", "profile", "max_time", "log_every_n_steps", "limit_train_batches", "overfit_batches",
-        "enable_progress_bar"}  # fmt: skip
+        "average_last_group",         "enable_progress_bar"}  # fmt: skip
 
 
 @dataclass
@@ -77,7 +77,7 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-    run_to_the_end(trainer)
+    run_to_the_end(trainer, lambda: metrics.close(trainer), checkpoints.save if checkpoints else None)
     return Built(trainer, metrics, scalars, signals)
 
 

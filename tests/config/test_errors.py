@@ -80,14 +80,25 @@ ERRORS = [
         "trainer.overfit_batches=-1": "0 (off)",
         "name=../elsewhere": "inside of runs=",
     },
-    {"data.input=": "data.input is empty"},
+    {"name=group/checkpoints": "src.report would not find it"},
+    {"data.input=": "data.input= has 0 characters"},
     {"trainer.min_epochs=99": "trainer.max_epochs=15"},
     # what does not go together
     {"model=lstm model.nonlinearity=relu": "nonlinearity", "optimizer=adam optimizer.momentum=0.9": "momentum"},
     {"model=gru model.single_bias=true": "single_bias", "optimizer=sgd optimizer.betas=[0.9,0.9]": "betas"},
     {"optimizer=sgd optimizer.momentum=0 optimizer.nesterov=true": "optimizer.momentum", "model.dropout=0.1": "layers"},
-    {"model.hidden_size=7": "model.hidden_size=4", "trainer.precision=16-mixed": "bf16-mixed"},
+    {"model.hidden_size=7": "model.hidden_size=4", "trainer.precision=16-mixed": "bf16-mixed", "name=.x": "src.report"},
     {"data=text": "data.path"},
+    {"data=text data.path=x data.paths=[y]": "leave one out"},
+    # one key, two values; folders of Hydra's
+    {"data=text data.path=a.txt data.path=b.txt": "data.paths=[a.txt,b.txt]"},
+    {"model=cell model=gru": "model is given twice: model=cell and model=gru"},
+    {
+        "hydra.run.dir=hx": "runs=",
+        "hydra.sweep.dir=hx": "runs=",
+        "hydra.job.chdir=true": "runs=",
+        "hydra.output_subdir=hx": "runs=",
+    },
     {"data=pydoc data.unknown=extend": "init_from=RUN"},
     # what only the machine or the text can tell
     {"trainer.devices=4096 trainer.strategy=ddp": "expected at most"},
@@ -138,6 +149,12 @@ def test_each_error_of_a_command_line_is_one_line_that_names_the_remedy(errors: 
     assert len(lines) <= len(errors) + 3
     for wrong in ("Traceback", "append", "use +"):
         assert wrong not in " ".join(lines)
+
+
+def test_windows_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Windows")
+    with pytest.raises(SystemExit, match=r"^Windows is not supported.*WSL"):
+        exit_with(train.main)
 
 
 def test_a_misspelt_group_is_one_error(answer) -> None:  # type: ignore[no-untyped-def]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import pickle
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -70,6 +72,19 @@ def test_every_private_name_of_hydra_is_as_it_was() -> None:
     job = JobReturn()
     job.return_value = 3
     assert getattr(job, "_return_value", None) == 3, changed("JobReturn._return_value")
+
+
+def test_each_help_text_can_be_rendered_when_it_is_added_as_python_3_14_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = argparse.ArgumentParser.add_argument
+
+    def add_and_render(self: Any, *names: Any, **known: Any) -> argparse.Action:
+        action = add(self, *names, **known)
+        assert self._get_formatter()._expand_help(action) is not None
+        return action
+
+    monkeypatch.setattr(argparse.ArgumentParser, "add_argument", add_and_render)
+    parser = sys.modules["hydra.main"].get_args_parser()  # type: ignore[attr-defined]
+    assert "shell completion" in parser.format_help()
 
 
 @pytest.fixture

@@ -51,7 +51,9 @@ def test_a_key_that_cannot_change_the_result_is_not_in_the_key_of_a_run():
     config = composed()
     for key, about in key_table().items():
         before, after = copy.deepcopy(config), copy.deepcopy(config)
-        value = {str: "other", bool: True, int: 77, float: 0.77}.get(about.type, [0.5, 0.25])
+        value = {str: "other", bool: True, int: 77, float: 0.77}.get(
+            about.type, ["other"] if about.type == list[str] else [0.5, 0.25]
+        )
         set_value(before, key, None)
         set_value(after, key, {"a": 1} if key == "model.options" else value)
         assert (run_key(before) != run_key(after)) == about.affects_result, key
@@ -69,7 +71,7 @@ def test_a_resumed_run_may_change_where_things_are_what_is_shown_and_how_long_it
         key for key, about in key_table().items() if about.may_change and not key.startswith(("callbacks.", "early"))
     }
     lengths = {f"trainer.{key}" for key in ("max_epochs", "max_steps", "max_time", "min_epochs")}
-    places = {"runs", "data.path", "data.val_path", "data.test_path", "data.root"}
+    places = {"runs", "data.path", "data.paths", "data.val_path", "data.test_path", "data.root"}
     machine = {"trainer.accelerator", "trainer.threads", "trainer.enable_progress_bar"}
     shown = {"logger.name", "sweep.dry_run", "checkpoint.every_n_steps", "checkpoint.every_n_minutes"}
     assert may == lengths | places | machine | shown
@@ -115,15 +117,3 @@ def test_a_glob_stays_a_glob_whatever_the_working_directory_is_called(tmp_path, 
     assert absolute_path("c [2].txt") == str(folder / "c [2].txt")
     assert absolute_path("*.txt") == str(tmp_path / "odd [[]1] [*]" / "*.txt")
     assert absolute_path("~nosuchuser/a.txt") == str(folder / "~nosuchuser/a.txt")
-
-
-def test_a_model_file_of_the_users_own_keeps_its_values_beside_a_text_that_suggests_others(tmp_path):
-    (tmp_path / "model").mkdir()
-    lines = ["name: mine", "_target_: mine.Mine", "hidden_size: 300", "num_layers: 3", "options: {leak: 0.5}"]
-    (tmp_path / "model" / "mine.yaml").write_text("\n".join(lines))
-    own = ["model=mine", f"hydra.searchpath=['file://{tmp_path}']", "data=text", "data.path=x"]
-    assert composed(*own).model.hidden_size == 300
-    assert composed(*own).model.num_layers == 3
-    assert composed(*own, "model.hidden_size=5").model.hidden_size == 5
-    assert composed(*own).model.options == {"leak": 0.5}
-    assert composed("model=manual", "data=hello").model.hidden_size == 4  # sizes in our own model files are defaults

@@ -120,6 +120,15 @@ def test_held_out_texts_of_their_own_leave_the_whole_text_for_training(tmp_path)
     assert [file["path"] for file in corpus.provenance["files"]] == [train, val, test]
 
 
+def test_several_texts_are_read_as_one_in_the_order_of_the_list(tmp_path):
+    paths = [write(tmp_path, "b.txt", "baa"), write(tmp_path, "a.txt", "abb")]
+    corpus = open_corpus(DataConfig("text", paths=paths, split=[1.0]))
+    assert text_of(corpus, "train") == "baa\nabb"
+    assert [file["path"] for file in corpus.provenance["files"]] == paths
+    with pytest.raises(DataError, match=r"data\.paths=nowhere: "):
+        open_corpus(DataConfig("text", paths=["nowhere"]))
+
+
 @pytest.mark.parametrize("name", ["text", "lines"])
 def test_a_test_text_alone_leaves_val_a_share_of_the_text(tmp_path, name):
     path, test = write(tmp_path, "t.txt", "ab\nba\n" * 30), write(tmp_path, "test.txt", "ba\nab\n")

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,27 @@ def test_an_entry_that_something_else_has_written_to_is_not_trusted_but_made_aga
     entry.write_bytes(harm(content))
     np.testing.assert_array_equal(open_corpus(DataConfig("text", path=str(text))).splits["train"].ids, good)
     assert entry.read_bytes() == content
+
+
+@pytest.mark.parametrize("place", [5, -100, -10])  # an id, the facts, the mark
+def test_a_flipped_byte_in_the_cache_is_noticed_and_the_text_is_encoded_again(text, cache, caplog, place):
+    age(text)
+    good = open_corpus(DataConfig("text", path=str(text))).splits["train"].ids.copy()
+    (entry,) = files(cache)
+    content = bytearray(entry.read_bytes())
+    content[place] ^= 1
+    entry.write_bytes(content)
+    np.testing.assert_array_equal(open_corpus(DataConfig("text", path=str(text))).splits["train"].ids, good)
+    assert [str(entry) in message for message in caplog.messages] == ([True] if place != -10 else [])
+    (remembered,) = (cache / "remembered").iterdir()
+    remembered.write_text(remembered.read_text().replace("1", "2"))
+    assert open_corpus(DataConfig("text", path=str(text))).provenance["sha256"] == sha256(text.read_bytes()).hexdigest()
+
+
+def test_a_pipe_in_place_of_a_text_is_told_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match=r"data.path=.*pipe: it is a pipe or a device.*copy it into a file"):
+        open_corpus(DataConfig("text", path=str(tmp_path / "pipe")))
 
 
 def test_ids_cannot_be_written_to(text):

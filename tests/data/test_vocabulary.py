@@ -87,6 +87,15 @@ def test_a_vocabulary_survives_plain_json_and_other_processes(vocabulary):
     assert pickle.loads(pickle.dumps(vocabulary)) == vocabulary
 
 
+def test_occurrences_are_not_called_characters():
+    with pytest.raises(
+        UnknownCharacter, match=r"the text has 104 occurrences of 2 characters that the .* of 3 lacks: "
+    ):
+        of_text("abc").encode("axy" * 52)
+    with pytest.raises(UnknownCharacter, match="the text has 2 characters that"):
+        of_text("abc").encode("axy")
+
+
 def test_the_unknown_symbol_keeps_its_place_when_the_vocabulary_grows():
     vocabulary = Vocabulary.of("ab").with_unknown()
     grown = vocabulary.extend("c")

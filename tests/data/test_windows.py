@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.config.schema import DataConfig
-from src.data.batching import PairSplit, TextSplit, Windows, evaluation_windows
+from src.data.batching import LineSplit, PairSplit, TextSplit, Windows, evaluation_windows, fitted
 from src.data.corpus import open_corpus
 from src.errors import DataError
 
@@ -170,6 +170,65 @@ def test_an_evaluation_drops_less_than_its_streams_and_in_one_stream_nothing(len
     assert windows.dropped < max(streams, 1)
     assert evaluation_windows(text(length), seq_len, 1).dropped == 0
     assert [w.starts for w in windows] == [True] + [False] * (len(windows) - 1)
+
+
+@given(sizes, steps, st.integers(1, 40), st.integers(0, 30))
+def test_with_a_warm_up_each_transition_is_scored_once_after_as_many_as_that_or_from_the_start(
+    length, seq_len, streams, warmup
+):
+    windows = evaluation_windows(text(length), seq_len, streams, warmup)
+    found = list(windows)
+    assert len(found) == len(windows)
+    assert [w.starts for w in found] == [True] + [False] * (len(found) - 1)
+    inputs, targets = (torch.cat([w[part] for w in found]) for part in (0, 1))
+    scored = targets >= 0
+    assert sorted(inputs[scored].tolist()) == list(range(length - 1))
+    assert torch.equal(targets[scored], inputs[scored] + 1)
+    for column, own in zip(inputs.T, scored.T, strict=True):
+        assert torch.equal(column, torch.arange(len(column)) + column[0])
+        assert own.nonzero()[0] >= min(warmup, column[own][0])
+    assert (windows.dropped, windows.scored, windows.streams) == (0, length - 1, inputs.shape[1])
+
+
+def sized(**sizes):
+    return DataConfig("text", evaluation_warmup=256, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("length", "given", "expected"),
+    [
+        (90, {}, (64, 1)),  # 89 characters to predict
+        (40, {}, (39, 1)),
+        (2_000, {}, (64, 3)),
+        (2_049, {}, (64, 32)),
+        (90, {"seq_len": 4}, (4, 2)),
+        (90, {"batch_size": 4}, (22, 4)),
+        (90, {"seq_len": 22, "batch_size": 4}, (22, 4)),
+    ],
+)
+def test_sizes_of_a_window_that_were_left_open_fit_a_short_text(length, given, expected):
+    config, notes = fitted(sized(**{"seq_len": None, "batch_size": None} | given), text(length))
+    assert (config.seq_len, config.batch_size) == config.window == expected
+    assert len(Windows(text(length), *config.window)) >= 1
+    assert len(notes) == (length < 2_049 and len(given) < 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "largest"),
+    [
+        ({"seq_len": 64, "batch_size": 4}, "largest that fits: data.seq_len=22 or data.batch_size=1"),
+        ({"seq_len": 90, "batch_size": 4}, "largest that fits: data.seq_len=22"),
+        ({"seq_len": 90, "batch_size": None}, "largest that fits: data.seq_len=89"),
+        ({"seq_len": None, "batch_size": 90}, "largest that fits: data.batch_size=89"),
+    ],
+)
+def test_sizes_of_a_window_that_were_given_are_refused_where_the_text_is_shorter(given, largest):
+    with pytest.raises(DataError, match=f"89 characters to predict, too few for one window; the {largest}$"):
+        fitted(sized(**given), text(90))
+    items = LineSplit("train", np.zeros(90, np.uint8), 1)
+    as_before = DataConfig("text", seq_len=64, batch_size=4)  # stored by a run made before evaluation_warmup
+    for config, split in ((sized(**given), items), (as_before, text(90))):
+        assert fitted(config, split)[0].window == config.window
 
 
 def test_a_pair_is_one_window_from_a_zero_state_in_each_epoch():

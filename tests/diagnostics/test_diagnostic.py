@@ -54,7 +54,7 @@ def test_what_a_checkpoint_keeps_of_diagnostics_comes_back_to_the_one_of_that_na
 
 def passage(split: TextSplit | LineSplit, length: int) -> list[Window]:
     corpus = SimpleNamespace(splits={"val": split}, vocabulary=SimpleNamespace(symbols=()))
-    data = SimpleNamespace(corpus=corpus, config=SimpleNamespace(seq_len=8))
+    data = SimpleNamespace(corpus=corpus, config=SimpleNamespace(window=(8, 4)))
     view = EvalView(SimpleNamespace(datamodule=data, global_step=0, loggers=[]), SimpleNamespace(model=None))
     return view.passage(length)
 
@@ -72,7 +72,7 @@ def test_a_key_has_one_type_whatever_its_value():
     bare = {"seed": None, "optimizer": {"lr": 1, "eps": None, "betas": None}, "callbacks": {}}
     full, empty = dict(hparams_of(plain)), dict(hparams_of(bare))
     assert full == {"seed": "3", "optimizer.lr": 0.1, "optimizer.eps": "1e-08", "optimizer.betas": "[0.9, 0.99]"}
-    assert empty == {"seed": "None", "optimizer.lr": 1, "optimizer.eps": "None", "optimizer.betas": "None"}
+    assert empty == {"seed": "null", "optimizer.lr": 1, "optimizer.eps": "null", "optimizer.betas": "null"}
 
 
 def test_a_value_without_ink_is_written_as_it_would_be_typed_and_all_options_of_a_cell_of_ones_own_as_text():

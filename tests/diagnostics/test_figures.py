@@ -57,8 +57,10 @@ FIGURES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_says_what_it_shows_names_its_axes_and_is_800_pixels_wide(name):
+    from matplotlib import rcParams
     from PIL import Image
 
+    settings = dict(rcParams)
     figure = FIGURES[name]()
     (title, *_) = [text.get_text() for text in figure.texts]
     assert "after " in title
@@ -70,6 +72,7 @@ def test_a_figure_says_what_it_shows_names_its_axes_and_is_800_pixels_wide(name)
     assert picture.size[1] <= 800
     assert len(set(picture.convert("L").resize((80, 40)).tobytes())) > 5  # not an empty page
     assert figure.axes == []  # let go
+    assert dict(rcParams) == settings  # a notebook's own
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 3e38])

@@ -167,7 +167,7 @@ def test_hparams_have_a_row_a_run_a_column_a_key_and_metrics_that_are_there_twic
     assert sorted(name.split()[0] for name in table["Trial ID"]) == ["cell", "cell", "lstm", "lstm", "manual", "manual"]
     assert {"model.name", "model.nonlinearity", "seed", "optimizer.lr", "data.seq_len"} <= keys <= set(table)
     assert {key: len(table[key]) for key in keys} == dict.fromkeys(keys, 6)
-    assert sorted(table["model.nonlinearity"]) == ["None", "None", "tanh", "tanh", "tanh", "tanh"]
+    assert sorted(table["model.nonlinearity"]) == ["null", "null", "tanh", "tanh", "tanh", "tanh"]
     for metric in ("best/val/bits_per_character", "final/val/cross_entropy", "val/accuracy", "train/loss"):
         values = [float(cell) for cell in table[metric]]
         assert len(values) == 6

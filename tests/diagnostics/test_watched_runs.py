@@ -34,8 +34,8 @@ FOUR = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
 
 
 def events_of(folder: Path, processes: int = 1) -> EventAccumulator:
-    """Everything in a run's event files, one a process that wrote."""
-    assert len(list(folder.glob("events.out.tfevents.*"))) == processes
+    """Everything in a run's event files, one a process that wrote, and one for the row of HParams."""
+    assert len(list(folder.glob("events.out.tfevents.*"))) == processes + 1
     everything = {"images": 0, "scalars": 0, "tensors": 0, "histograms": 0}
     return EventAccumulator(str(folder), size_guidance=everything).Reload()
 

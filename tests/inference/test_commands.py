@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -127,6 +130,50 @@ def test_a_file_scores_what_evaluate_says_of_the_same_text(answer, folder, tmp_p
     assert scored["cross_entropy"] == pytest.approx(evaluated["cross_entropy"], abs=1e-9)
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfit\r\nrains", b"it rains\xe9", b"it\0rains"])
+@pytest.mark.parametrize("door", ["text=-", "file=-", "text=", "prompt=-", "prompt="])
+def test_standard_input_and_typed_texts_are_read_like_files(answer, folder, tmp_path, monkeypatch, content, door):
+    (tmp_path / "a.txt").write_bytes(content)
+    is_text, entry = content.startswith(b"\xef"), "sample" if "prompt" in door else "score"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    typed = door if door.endswith("-") else door + os.fsdecode(content)
+    found = answer(entry, f"run={folder}", typed, "format=json", code=0 if is_text else 2)
+    expected = answer("score", f"run={folder}", f"file={tmp_path / 'a.txt'}", "format=json", code=0 if is_text else 2)
+    if not is_text:
+        assert found.partition(": ")[2] == expected.partition(": ")[2] != ""
+    elif entry == "sample":
+        assert json.loads(found)["prompt"] == "it\nrains"
+    else:
+        assert json.loads(found)["text"] == json.loads(expected)["text"]
+
+
+def test_a_result_that_cannot_be_written_is_printed_all_the_same(answer, folder, capsys, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("src.inference.evaluate.write_json", refuse)
+    monkeypatch.setattr("src.inference.export.write_atomic", refuse)
+    monkeypatch.setattr(sys, "argv", ["evaluate", f"run={folder}"])
+    with pytest.raises(SystemExit) as ended:
+        exit_with(importlib.import_module("src.evaluate").main)
+    out, err = capsys.readouterr()
+    assert (ended.value.code, err) == (0, "note: evaluation_val.json was not written (Read-only file system)\n")
+    assert "ngram_5" in out
+    refused = answer("export", f"run={folder}", "format=safetensors", code=2)
+    assert refused.endswith("cannot be written (Read-only file system); name another file: output=...\n")
+
+
+def test_no_number_is_minus_zero(answer, tmp_path):
+    folder = fabricate(tmp_path / "run", text="a" * 400)
+    for entry, *words in (
+        ("evaluate",),
+        ("evaluate", "format=json"),
+        ("score", "text=aaa"),
+        ("score", "text=aaa", "format=json"),
+    ):
+        assert "-0.0" not in answer(entry, f"run={folder}", *words)
+
+
 def test_several_files_are_ranked_the_least_surprising_first(answer, folder, tmp_path):
     texts = {"known.txt": VERSE[:200], "odd.txt": "yyyy((((hhhh" * 9, "b, c.txt": "rain hey day ho " * 9}
     for name, text in texts.items():
@@ -188,7 +235,7 @@ MISTAKES = [
     ("score", "run=RUN text=e", "one character"),
     ("score", "run=RUN file=nowhere.txt", "file=nowhere.txt"),
     ("score", "run=RUN text=day output=no/where.html", "output=no/where.html"),
-    ("score", "run=RUN file=RUN/../bad.txt", "the model reads files as in training"),
+    ("score", "run=RUN file=RUN/../bad.txt", "the model reads texts as in training"),
     ("export", "run=RUN format=safetensors output=w.json", "output=w.safetensors"),
     ("export", "run=RUN output=RUN", "is not a file"),
     ("evaluate", "run=RUN/../damaged", "run.json is damaged"),
@@ -235,7 +282,6 @@ def test_what_shows_without_the_model_is_answered_without_torch(folder, tmp_path
 def test_a_run_of_the_main_command_is_sampled_scored_and_evaluated(tmp_path):
     (tmp_path / "verse.txt").write_text(VERSE * 5)
     words = ("data=text", "data.path=verse.txt", "trainer.max_epochs=3", "data.seq_len=16", "data.batch_size=8")
-    words += ("data.evaluation_streams=1",)
     run("model=manual", "model.hidden_size=24", *words, "name=first", cwd=tmp_path)
     (folder,) = (tmp_path / "runs" / "first").iterdir()
     record = json.loads((folder / "run.json").read_text())

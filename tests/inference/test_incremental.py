@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.config.schema import ModelConfig
+from src.config.schema import ModelConfig, SamplingConfig
+from src.errors import UserError
 from src.inference.export import one_step
+from src.inference.generate import generate_ids
 from src.inference.incremental import ForwardStepper, change_parts, parts_of, stepper
 from src.models.language_model import LanguageModel, build_model
 
@@ -64,3 +66,14 @@ def test_a_stream_that_restarts_goes_on_as_a_new_one_and_leaves_the_others_alone
     logits = fast.step(again)
     np.testing.assert_allclose(logits, plain.step(again), rtol=0, atol=1e-12)
     np.testing.assert_allclose(logits[1], stepper(model, zero_state(model, 1)).step(again[:1])[0], rtol=0, atol=1e-12)
+
+
+def test_a_network_that_has_diverged_is_refused_once_its_logits_overflow_and_warns_of_nothing():
+    model = build("manual", "relu")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(1e30)
+    ids = generate_ids(model, np.array([0]), SamplingConfig(), [0])
+    next(ids)  # of logits that are finite still
+    with pytest.raises(UserError, match="the logits are not finite"):
+        list(zip(ids, range(20), strict=False))

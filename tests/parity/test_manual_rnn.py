@@ -165,6 +165,17 @@ def test_the_way_to_torch_and_back_loses_nothing(words):
     assert all(torch.equal(a, b) for a, b in zip(back.parameters(), ours.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("words", [{"num_layers": 2, "bidirectional": True}, {"num_layers": 1, "bias": False}], ids=str)
+def test_the_state_dict_of_torchs_rnn_loads_also_inside_of_another_module(words):
+    theirs, ours = pair(**words)
+    fresh = nn.Sequential(ManualRNN(INPUT, HIDDEN, dtype=F64, **words))
+    fresh.load_state_dict({f"0.{name}": value for name, value in theirs.state_dict().items()})
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(fresh[0].state_dict()[name], value, rtol=0, atol=1e-15)
+    with pytest.raises(RuntimeError, match=r"layers\.0\.weight"):
+        ManualRNN(INPUT, HIDDEN + 1, dtype=F64, **words).load_state_dict(theirs.state_dict())
+
+
 def test_weights_of_another_kind_are_refused():
     ours = ManualRNN(INPUT, HIDDEN, 2)
     with pytest.raises(ValueError, match="'hidden_size': 6"):
@@ -302,9 +313,10 @@ def test_under_autocast_it_has_torchs_types(state_dtype):
     assert {p.grad.dtype for p in ours.parameters()} == {torch.float32}
 
 
-def test_per_example_gradients_by_torch_func_are_right():
+@pytest.mark.parametrize("ids", [False, True])
+def test_per_example_gradients_by_torch_func_are_right(ids):
     _, ours = pair()
-    x = x_of(5, 3, INPUT)
+    x = torch.randint(INPUT, (5, 3)) if ids else x_of(5, 3, INPUT)
     weights = {name: p.detach() for name, p in ours.named_parameters()}
 
     def loss(weights: dict[str, Tensor], one: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """A paired comparison: which runs are pairs, the figures by hand, and what is said in words."""
 
+import json
 import math
 
 import pytest
 from fabricated import NATS, fabricate
 
+from src import report as command
 from src.errors import UserError
 from src.reports.compare import compare, resolve_key
 from src.reports.formatting import sections, to_markdown, to_text
@@ -16,8 +18,8 @@ T_OF_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
 
 def compared(root, key="model", metric=NATS, ignored=()):
     runs = find_runs([str(root)])
-    report = build(runs, metric, ignored, kept=resolve_key(key, runs))
-    return sections(report, resolve_key(key, runs)), *compare(report.tables[0], resolve_key(key, runs), metric)
+    report = build(runs, metric, ignored, kept=[resolve_key(key, runs)])
+    return sections(report, [resolve_key(key, runs)]), *compare(report.tables[0], resolve_key(key, runs), metric)
 
 
 def two_models(root, manual, cell, **settings):
@@ -48,7 +50,7 @@ def test_a_difference_beyond_noise_is_called_one_and_says_who_is_better(tmp_path
     assert items[0].verdict("min") == "more than noise: manual is better"
     runs = find_runs([str(tmp_path)])
     accuracy = Metric("val/cross_entropy", mode="max")  # the same figures, were higher better
-    (table,) = build(runs, accuracy, kept="model").tables
+    (table,) = build(runs, accuracy, kept=["model"]).tables
     assert compare(table, "model", accuracy)[0][0].verdict("max") == "more than noise: cell is better"
 
 
@@ -141,3 +143,28 @@ def test_a_key_that_cannot_be_compared_is_answered(tmp_path, key, told):
     fabricate(tmp_path / "b", hidden_size=128)
     with pytest.raises(UserError, match=told):
         resolve_key(key, find_runs([str(tmp_path)]))
+
+
+def test_two_keys_are_compared_at_each_value_of_the_other_and_so_is_how_they_depend_on_one_another(tmp_path):
+    means = {("torch", 1.0): 1.5, ("orthogonal", 1.0): 1.4, ("torch", None): 1.6, ("orthogonal", None): 1.7}
+    noise = (0.0, 0.001, 0.003)  # of one of the four, so that there is a spread
+    for (init, clip), mean in means.items():
+        for seed in range(3):
+            value = mean + seed / 10 + noise[seed] * (init == "torch" and clip is None)
+            fabricate(tmp_path / f"{init}{clip}{seed}", value, seed=seed, init=init, gradient_clip_val=clip)
+    shown = command.report(
+        ["--compare", "init", "gradient_clip_val", str(tmp_path), "--json", str(tmp_path / "t.json")]
+    )
+    (table,) = json.loads((tmp_path / "t.json").read_text())["tables"]
+    found = {(one["first"], one["second"]): one["difference"] for one in table["compared"]}
+    at = "gradient_clip_val"
+    one = found[f"init orthogonal at {at} 1", f"init torch at {at} 1"]
+    assert (one["mean"], one["n"]) == (pytest.approx(-0.1), 3)
+    both = found[f"init orthogonal - torch at {at} 1", f"init orthogonal - torch at {at} null"]
+    # (1.4 - 1.5) - (1.7 - 1.6 - noise), whose mean is -0.2 + 0.004 / 3
+    assert both["mean"] == pytest.approx(-0.2 + 0.004 / 3)
+    assert both["sd"] == pytest.approx(math.sqrt(sum((x - 0.004 / 3) ** 2 for x in noise) / 2))
+    assert f"the difference depends on {at}" in shown
+    assert all(one["tests"] == 5 for one in table["compared"])  # Holm over all of them
+    assert [run["seed"] for run in table["rows"][0]["runs"]] == [0, 1, 2]
+    assert command.report([str(tmp_path), "--last", "2"]).startswith("2 runs: ")

@@ -23,8 +23,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 
 
 def page_of(root):
-    report = build(find_runs(root), NATS, kept="model")
-    return to_html(report, sections(report, "model"), "python -m src.report runs")
+    report = build(find_runs(root), NATS, kept=["model"])
+    return to_html(report, sections(report, ["model"]), "python -m src.report runs")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,14 @@ def test_a_curve_is_the_mean_of_the_seeds_where_all_of_them_are(tmp_path):
     assert list(frame.index) == [0, 50, 100]
     assert list(frame.mean(axis=1)) == [4.0, 3.25, 2.5]  # at 50 the first run is half-way between 4 and 3
     assert list(frame.std(axis=1)) == [0.0, pytest.approx(math.sqrt(0.125)), pytest.approx(math.sqrt(0.5))]
+
+
+def test_a_figure_says_how_many_rows_it_leaves_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "LINES", figures.LINES[:2])
+    for hidden in (32, 64, 128):
+        fabricate(tmp_path / str(hidden), hidden_size=hidden)
+    (table,) = build(find_runs(tmp_path), NATS).tables
+    assert [figure.get_suptitle() for figure in figures.draw(table, NATS).values()] == ["the best 2 of 3 rows"] * 4
 
 
 @pytest.mark.parametrize("curve", [[], [(0, 2.0)], [(5, 2.0), (5, 2.5)], [(0, 2.0), (100, 2.0)], [(0, float("nan"))]])

@@ -67,6 +67,15 @@ def test_the_same_settings_and_seed_twice_count_once_and_the_newest(tmp_path):
     assert "9 here, 1.5 there" in report.left_out[0].why
 
 
+def test_runs_that_differ_in_when_they_validate_are_neither_merged_nor_dropped(tmp_path):
+    for every in (1.0, 0.1):
+        fabricate(tmp_path / str(every), every, val_check_interval=every, **{"scheduler.name": "plateau"})
+    report = report_of(tmp_path)
+    assert [row.summary.mean for row in runs_of(*report.tables)] == [0.1, 1.0]
+    assert not report.left_out
+    assert report.tables[0].columns == ["trainer.val_check_interval"]
+
+
 def test_a_run_whose_process_is_gone_is_interrupted(tmp_path):
     gone = {"pid": 2**22 + 7, "boot": None, "host": platform.node()}
     rebooted = {"pid": 1, "boot": "another boot", "host": platform.node()}
@@ -107,6 +116,16 @@ def test_a_text_without_validation_is_compared_on_what_it_was_trained_on(tmp_pat
     fabricate(tmp_path / "hello", data="hello", curve=[], record={"metrics": {"final": final, "best": None}})
     found = find_runs([str(tmp_path)])
     assert resolve_metric(None, None, None, found).name == "train/cross_entropy"
+    fabricate(tmp_path / "text", 1.5)  # beside runs of a text with a validation, each is compared by its own
+    found = find_runs([str(tmp_path)])
+    report = build(found, resolve_metric(None, None, None, found))
+    assert {row.summary.mean for row in runs_of(*report.tables)} == {0.68, 1.5}
+    assert not report.left_out
+    shown = to_text(sections(report))
+    assert "data hello: train/cross_entropy at the end of training" in shown
+    assert "data tiny_shakespeare: val/cross_entropy at the end of training" in shown
+    report = build(found, resolve_metric("val/cross_entropy", None, None, found))
+    assert reasons_of(report) == {"hello": "no value"}
 
 
 @pytest.mark.parametrize(
@@ -133,16 +152,20 @@ def test_a_run_is_found_once_however_often_it_is_named(tmp_path, monkeypatch):
 
 def test_odd_records_and_numbers_beyond_every_float_do_not_stop_the_report(tmp_path):
     fabricate(tmp_path / "good", curve=[(0, 4.0), (100, 1.5)])
+    gone = {"pid": 10**20, "host": platform.node()}
     for i, record in enumerate(({"metrics": None}, {"metrics": {"final": [], "best": "no"}}, {"baselines": [1]},
-                                {"seed": "zero", "error": "text", "process": 3}, {"seconds": 10**400})):  # fmt: skip
+                                {"seed": "zero", "error": "text", "process": 3}, {"seconds": 10**400},
+                                {"model": "caf\udce9", "steps": "many"},
+                                {"status": "running", "process": gone})):  # fmt: skip
         fabricate(tmp_path / str(i), seed=i, record=record)
     for i, content in enumerate(("- a\n- b\n", "a: [", "", "\x00")):
         fabricate(tmp_path / f"yaml{i}", config=content)
     wild = fabricate(tmp_path / "wild", 1e200, seed=4, curve=[(0, 4.0), (100, 1e200)])
     with (wild / "metrics.jsonl").open("a") as file:
         file.write('{"step": 200, "val/cross_entropy": ' + "9" * 400 + "}\n" + "[" * 100_000 + "\n")
-    out = command.report([str(tmp_path), "--html", str(tmp_path / "page.html")])
-    assert out.startswith("11 runs: ")
+    out = command.report([str(tmp_path), "--html", str(tmp_path / "page.html"), "--figures", str(tmp_path / "figures")])
+    assert out.startswith("13 runs: ")
+    assert "caf\\udce9" in out
     assert "4 unreadable" in out.splitlines()[0]
 
 

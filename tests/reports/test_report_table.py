@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 
 import pytest
@@ -53,6 +54,7 @@ def test_what_cannot_matter_makes_no_row_of_its_own(tmp_path):
     ("key", "values"),
     [
         ("val_check_interval", (1.0, 0.25)),
+        ("check_val_every_n_epoch", (1, 2)),
         ("threads", ("1", "2")),
         ("patience", (2, 3)),
         ("init_from", (None, "a.ckpt")),
@@ -134,6 +136,11 @@ def test_a_sweep_of_two_keys_has_two_columns_and_the_csv_their_full_names(tmp_pa
     table = table_of(tmp_path)
     assert table.columns == ["model.hidden_size", "optimizer.lr"]
     assert to_text(sections(report_of(tmp_path))).splitlines()[4].split()[:4] == ["#", "hidden_size", "lr", "mean"]
+    content = sections(report_of(tmp_path))
+    parts = [part.splitlines() for part in to_text(content, 60).split("\n\n")[1:]]  # folded, nothing lost
+    assert max(map(len, itertools.chain(*parts))) <= 60
+    assert [part[0].split()[0] for part in parts] == ["#"] * len(parts)
+    assert {cell for part in parts for cell in part[0].split()} == {*" ".join(content[1].grid).split()}
     lines = list(csv.DictReader(io.StringIO(to_csv(report_of(tmp_path), [], ""))))
     found = [(line["model.hidden_size"], line["optimizer.lr"], round(float(line["mean"]), 9)) for line in lines[:2]]
     assert found == [("64", "0.01", 1.074), ("128", "0.01", 1.138)]

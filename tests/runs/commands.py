@@ -7,6 +7,7 @@ import functools
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.command_server import CommandServer
@@ -20,10 +21,16 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
 
 
+def last_of_each(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line with the last value of each key: tests change their shared words in this way."""
+    keyed = {word if word.startswith("file=") else word.partition("=")[0]: word for word in words}
+    return list(keyed.values())
+
+
 def start(*words: str, cwd: Path, module: str = "src.train", **more: str) -> subprocess.Popen[str]:
     """Start `python -m <module> words...` in a folder, its output piped."""
     return subprocess.Popen(
-        [sys.executable, "-m", module, *words],
+        [sys.executable, "-m", module, *last_of_each(words)],
         cwd=cwd,
         env=environment(**more),
         stdout=subprocess.PIPE,
@@ -34,14 +41,14 @@ def start(*words: str, cwd: Path, module: str = "src.train", **more: str) -> sub
 
 def run(*words: str, cwd: Path, module: str = "src.train", code: int = 0, timeout: float = 120, **more: str) -> str:
     """Run a command to its end, hold it to its exit code, and return what it printed on stdout."""
-    ended = server().run(module, words, cwd, environment(**more), timeout)
+    ended = server().run(module, last_of_each(words), cwd, environment(**more), timeout)
     assert ended.code == code, f"exit code {ended.code}, expected {code}\n{ended.out}\n{ended.err}"
     return ended.out
 
 
 def refused(*words: str, cwd: Path, module: str = "src.train", code: int = 2) -> list[str]:
     """Run a command that must be refused, and return the lines it printed on stderr: no traceback among them."""
-    ended = server().run(module, words, cwd, environment())
+    ended = server().run(module, last_of_each(words), cwd, environment())
     assert ended.code == code, f"exit code {ended.code}, expected {code}\n{ended.err}"
     assert "Traceback" not in ended.err
     return ended.err.splitlines()

@@ -1,4 +1,4 @@
-"""A search as whole commands: killed twice, gone on, two processes at once; its best is an experiment that runs."""
+"""A search as whole commands: killed, gone on, two processes at once; its best is an experiment that runs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def trials(folder: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def test_twenty_trials_survive_two_kills_and_are_finished_by_two_processes(folder: Path) -> None:
+def test_twenty_trials_survive_a_kill_and_are_finished_by_two_processes(folder: Path) -> None:
     kill_after(folder, 3)
     kill_after(folder, 7)
     two = [start(*WORDS, cwd=folder, module="src.search") for _ in range(2)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from src.files import is_alive
 from tests.runs.commands import refused, run, start
 
 HAS_JOBLIB = importlib.util.find_spec("joblib") is not None and bool(
@@ -177,6 +178,18 @@ def test_ctrl_c_stops_workers_in_other_processes_too(tmp_path: Path) -> None:
     assert "not run" in out
 
 
+@needs_joblib
+def test_workers_save_and_end_when_the_sweep_is_killed(tmp_path: Path) -> None:
+    words = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TROUBLE, "+model.options.seconds=0.1")
+    process = start(*words, "trainer.max_epochs=300", "seed=0,1", cwd=tmp_path)
+    wait_for(tmp_path, 0, process)
+    process.kill()
+    process.communicate(timeout=20)  # the pipes close when the last worker has ended
+    workers = [record for record in records(tmp_path).values() if record["steps"]]
+    assert {record["status"] for record in workers} == {"stopped"}
+    assert not any(is_alive(record["process"]["pid"]) for record in workers)
+
+
 @pytest.mark.skipif(not HAS_SUBMITIT, reason="the extra slurm is not installed")
 def test_submitit_on_this_machine_runs_the_same_sweep_to_the_same_numbers(tmp_path: Path) -> None:
     words = ("-m", *QUIET, "model=cell,stacked", "trainer.max_epochs=3")
@@ -187,6 +200,15 @@ def test_submitit_on_this_machine_runs_the_same_sweep_to_the_same_numbers(tmp_pa
     run(*words, cwd=here)
     assert there == {path.name: curve(path / "metrics.jsonl") for path in records(here)}
     assert len(there) == 2
+
+
+def test_a_disk_without_links_locks_and_fsync_is_good_enough(tmp_path: Path) -> None:
+    words = ("-m", *QUIET, "seed=0,1", "trainer.max_epochs=3")
+    for expected in ("2 to do (2 to run)", "2 done, 0 to do"):
+        assert expected in run("src.train", *words, cwd=tmp_path, module="tests.runs.poor_disk")
+    (tmp_path / "text.txt").write_text("to be or not to be " * 200)
+    search = ("search=small_text", "data.path=text.txt", "search.trials=1", *QUIET, "trainer.max_epochs=1")
+    assert "1 of 1 trials finished" in run("src.search", *search, cwd=tmp_path, module="tests.runs.poor_disk")
 
 
 def test_a_dry_run_and_what_is_refused_before_the_first_job_make_nothing(tmp_path: Path) -> None:

@@ -111,6 +111,12 @@ def test_the_three_models_print_one_another_s_lines(tmp_path: Path) -> None:
     assert nearly_equal(cell, stacked)
     assert nearly_equal(stacked, manual)
 
+    (tmp_path / "my.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    small = ("data.seq_len=16", "data.batch_size=4", "model.hidden_size=8", "trainer.max_epochs=1", "callbacks=none")
+    printed = run(*words, "data=text", "data.path=my.txt", *small, "runs=on_a_text", cwd=tmp_path)
+    first, second, third = re.findall(r"best val (\d\.\d{4})", printed)
+    assert first == second == third
+
     in_double = ("model.single_bias=true", "trainer.precision=64-true", "seed=3")
     cell, stacked, manual = lines_of(run(*words, *in_double, cwd=tmp_path))
     assert cell == stacked == manual

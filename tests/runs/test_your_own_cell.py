@@ -66,24 +66,31 @@ def test_the_cell_of_the_page_trains_is_used_and_resumes(folder):
     assert "leak: 0.2" in (only_run(folder / "other") / "config.yaml").read_text()
     run(*sweep, *SHORT, cwd=folder)
     assert len(list((folder / "runs" / "sweeps").rglob("run.json"))) == 2
-    (sample,), (evaluate,), (resume,) = (
-        commands(f"python -m src.{name} r") for name in ("sample", "evaluate", "train")
+    samples, (evaluate,), (resume,), (source,) = (
+        commands(f"python -m src.{name}") for name in ("sample r", "evaluate r", "train r", "train i")
     )
-    assert len(run(f"run={trained}", *sample[1:], cwd=folder, module="src.sample")) >= 200
+    for sample in samples:
+        assert len(run(f"run={trained}", *sample[1:], cwd=folder, module="src.sample")) >= 200
     assert "leaky" in run(f"run={trained}", *evaluate[1:], cwd=folder, module="src.evaluate")
-    assert resume == ["resume=RUN", "trainer.max_epochs=20"]
-    run(f"resume={trained}", "trainer.max_epochs=2", cwd=folder)
+    trust = "trust=leaky.LeakyRNN"
+    assert resume == ["resume=RUN", "trainer.max_epochs=20", trust]
+    for stored in (f"resume={trained}", f"rerun={trained}"):  # a run of one's own is no exception
+        assert trust in refused(stored, cwd=folder)[0]
+    run(f"resume={trained}", "trainer.max_epochs=2", trust, cwd=folder)
     assert json.loads((trained / "run.json").read_text())["steps"] == 2 * record["steps"]
+    run(f"rerun={trained}", "runs=again", trust, cwd=folder)
+    run(f"init_from={trained}", *source[1:], *SHORT, "runs=from", cwd=folder)
+    assert "leak: 0.5" in (only_run(folder / "from") / "config.yaml").read_text()
 
 
 def test_keys_that_a_cell_of_ones_own_lacks_and_a_missing_class_are_refused(folder):
     config = ModelConfig("leaky", "leaky.LeakyRNN", hidden_size=8, options={"leak": 0.25})
-    assert build_model(config, 4).recurrence.leak == 0.25
+    assert build_model(config, 4, trust="leaky.LeakyRNN").recurrence.leak == 0.25
     config.num_layers, config.options = 2, {"lek": 0.25}
     with pytest.raises(
         UserError, match=r"(?s)model\.options\.lek: .*did you mean leak\?.*model\.num_layers=2 .*LeakyRNN"
     ):
-        build_model(config, 4)
+        build_model(config, 4, trust="leaky.LeakyRNN")
     overrides = ("--config-dir", "my_conf", "model=leaky", "data=text", "data.path=my.txt", *SHORT)
     assert "leaky.Nobody" in refused(*overrides, "model._target_=leaky.Nobody", cwd=folder)[0]
     assert not (folder / "runs").exists()

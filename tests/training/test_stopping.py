@@ -47,6 +47,13 @@ def test_a_preemption_is_heard_once(monkeypatch):
     assert not stopper.preempted
 
 
+def test_a_job_that_cannot_be_put_back_into_the_queue_stops_all_the_same(monkeypatch, caplog):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("PATH", "")
+    assert signals.requeue()
+    assert "not put back into the queue: scontrol requeue 7: [Errno 2]" in caplog.text
+
+
 @pytest.mark.parametrize(("monitor", "split"), [("train/loss", "[0.5,0.5]"), ("train/cross_entropy", "[1.0]")])
 def test_best_plateau_and_early_stopping_see_a_metric_of_training(
     monitor: str, split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

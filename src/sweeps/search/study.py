@@ -14,6 +14,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,6 @@ import lightning.pytorch as pl
 import optuna
 import pandas as pd
 import yaml
-from filelock import FileLock
 from lightning.pytorch.callbacks import Callback
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -30,17 +30,39 @@ from optuna.trial import FrozenTrial, TrialState
 from src.config.compose import compose, to_config
 from src.config.schema import PrunerConfig, SearchConfig, flatten
 from src.errors import RunFailure, UserError
-from src.files import lock, process_ended, this_process, write_atomic
+from src.files import disk_full, lock, process_ended, sync, this_process, write_atomic
+from src.process import say
 from src.sweeps.plan import record_of
 from src.sweeps.search.space import Space, as_experiment, override, suggest
 from src.training.metrics_log import MetricsLog
 from src.training.run import fit
-from src.training.run_record import Record
+from src.training.run_record import Record, refuse_links
 from src.training.signals import Interrupted
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # plots, and the importances
 STUDY_LOCK = ".lock"  # held while a process looks at the study and acts on what it saw
+
+
+class Journal(JournalFileBackend):
+    """Optuna's journal under a lock of the system's, which ends with its process; Optuna's own survive a killed one."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+        with self.locked():  # cut off a last line that is half written, which would spoil the next
+            if (text := path.read_bytes())[-1:] != b"\n":
+                os.truncate(path, text.rfind(b"\n") + 1)
+
+    def locked(self) -> AbstractContextManager[bool]:
+        return lock(self.path.with_name(".journal.lock"), wait=True)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append lines, and wait until they are on the disk."""
+        with self.locked():
+            with self.path.open("ab") as file:
+                file.writelines(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in logs)
+            sync(self.path)
 
 
 def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) -> optuna.Study:
@@ -49,20 +71,18 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
     `question` is plain data that must stay the same when the study continues: its space, the settings of all trials.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # The system's lock ends with its process; Optuna's own lock files survive a killed one.
-    journal, journal_lock = folder / "journal.log", FileLock(folder / ".journal.lock")
-    with journal_lock:  # cut off a last line that is half written, which would spoil the next
-        if journal.exists() and (text := journal.read_bytes())[-1:] != b"\n":
-            os.truncate(journal, text.rfind(b"\n") + 1)
-    try:
-        storage = JournalStorage(JournalFileBackend(str(journal), cast("Any", journal_lock)))
-    except ValueError as error:
-        way = "restore a copy of the file, or begin a new study: search.study=NAME"
-        raise UserError(f"{journal} is damaged: {way}") from error
-    direction: Any = f"{mode}imize"
+    journal, direction = folder / "journal.log", cast("Any", f"{mode}imize")
     with lock(folder / STUDY_LOCK, wait=True):
-        study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=direction)
+        try:
+            storage = JournalStorage(Journal(journal))
+            name = next(iter(optuna.get_all_study_names(storage)), name)  # the folder may have been renamed
+            study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=direction)
+            study.get_trials(deepcopy=False)
+        except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            way = "restore a copy of the file, or begin a new study: search.study=NAME"
+            raise UserError(f"{journal} is damaged ({type(error).__name__}: {error}): {way}") from error
         new = json.loads(json.dumps(question))
         old = study.user_attrs.get("question")
         if old is None:
@@ -81,7 +101,7 @@ def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optun
     """Return a trial to run, those of dead processes first; None when as many as wanted are finished or running."""
     with lock(folder / STUDY_LOCK, wait=True):
         # A trial without a process: it died before it could write its own
-        _give_up(study, lambda process: process is None or process_ended(process), "its process died")
+        _give_up(study, lambda process: not isinstance(process, dict) or process_ended(process), "its process died")
         trials = study.get_trials(deepcopy=False)
         if sum(trial.state in (*FINISHED, TrialState.RUNNING) for trial in trials) >= search.trials:
             return None
@@ -172,11 +192,11 @@ def run_trial(
         best = (record_of(run).get("metrics") or {}).get("best")
         value = best["value"] if best else worst
         note = None if best else "counted as the worst value: no point of the curve is finite"
-    except RunFailure as failure:
-        note = f"counted as the worst value: {failure}"
     except Exception as error:
-        trial.set_user_attr("note", f"{type(error).__name__}: {error}")
-        return study.tell(trial, state=TrialState.FAIL)
+        if not isinstance(error, RunFailure) or disk_full(error, folder):
+            trial.set_user_attr("note", f"{type(error).__name__}: {error}")
+            return study.tell(trial, state=TrialState.FAIL)
+        note = f"counted as the worst value: {error}"
     if note:
         trial.set_user_attr("note", note)
     if not pruning.pruned:
@@ -202,20 +222,19 @@ def conclude(study: optuna.Study, folder: Path, wanted: int) -> None:
         states = [trial.state.name.lower() for trial in trials]
         finished = sum(trial.state in FINISHED for trial in trials)
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        print(f"{finished} of {wanted} trials finished ({counts}): {folder}")
+        say(f"{finished} of {wanted} trials finished ({counts}): {folder}\n")
         write_trials(study, folder)
         values = [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
         finite = sum(value is not None and math.isfinite(value) for value in values)
         if not finite:
-            print("no trial has a finite value yet, so there is no best one")
+            say("no trial has a finite value yet, so there is no best one\n")
             return
         path, command = write_best(study, folder)
         for name, share in importances(study).items() if finite > 3 else ():
-            print(f"  {name:30} {share:6.1%} of what makes a trial good")
+            say(f"  {name:30} {share:6.1%} of what makes a trial good\n")
         write_plots(study, folder / "plots")
-    print(f"best: trial {study.best_trial.number}, {study.best_value:.4f}; as an experiment: {path}")
-    print(f"plots: {folder / 'plots'}")
-    print(f"run it: {command}")
+    say(f"best: trial {study.best_trial.number}, {study.best_value:.4f}; as an experiment: {path}\n")
+    say(f"plots: {folder / 'plots'}\nrun it: {command}\n")
 
 
 def write_trials(study: optuna.Study, folder: Path) -> None:

@@ -136,9 +136,23 @@ def test_a_journal_whose_last_line_is_torn_is_cut_back_and_another_damage_is_ref
     assert len(study_in(tmp_path).trials) == 1
     assert [json.loads(line)["op_code"] for line in journal.read_bytes().splitlines()]
     lines = whole.splitlines(keepends=True)
-    journal.write_bytes(b"".join([lines[0], b"\0" * 20 + b"\n", *lines[2:]]))
-    with pytest.raises(UserError, match=r"journal\.log is damaged"):
-        study_in(tmp_path)
+    for damage in (
+        b"\0" * 20,
+        b"{}",
+        b"[]",
+        b"7",
+        b'{"op_code": "x"}',
+        lines[1].replace(b'"op_code":', b'"op":').strip(),
+    ):
+        journal.write_bytes(b"".join([lines[0], damage + b"\n", *lines[2:]]))
+        with pytest.raises(UserError, match=r"journal\.log is damaged"):
+            study_in(tmp_path)
+
+
+def test_a_study_whose_folder_was_renamed_goes_on(tmp_path: Path) -> None:
+    next_trial(study_in(tmp_path / "study"), tmp_path / "study", SEARCH)
+    (tmp_path / "study").rename(tmp_path / "renamed")
+    assert len(open_study(tmp_path / "renamed", "renamed", "min", {"space": {"optimizer.lr": "a range"}}).trials) == 1
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
@@ -177,3 +191,19 @@ def test_the_parameter_that_decides_is_the_important_one_and_a_conditional_one_h
     assert shares["decides"] > 0.8
     assert set(shares) == {"decides", "idle", "sometimes"}
     assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_a_trial_that_a_full_disk_has_ended_is_failed_and_not_the_worst(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_checkpoint(*arguments: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device: 9 bytes are needed, 3 are free", "last.ckpt")
+
+    monkeypatch.setattr("src.training.checkpoint.AtomicCheckpointIO.save_checkpoint", save_checkpoint)
+    study = study_in(tmp_path)
+    trial = run_trial(study, next_trial(study, tmp_path, SEARCH), tmp_path, QUICK, {"optimizer.lr": RATE}, {})
+    assert trial.state.name == "FAIL"
+    expected = "last.ckpt: No space left on device: 9 bytes are needed, 3 are free; make room, then go on: "
+    assert f"RunFailure: {expected}" in trial.user_attrs["note"]
+    record = json.loads((tmp_path / "trials/0000/run.json").read_text())
+    assert (record["status"], record["error"]["type"]) == ("failed", "OSError")

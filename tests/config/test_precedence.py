@@ -1,0 +1,72 @@
+"""Single keys > options named on the command, own files too > experiment > what a text suggests > defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.config.compose import compose, to_config
+
+OWN = {
+    "model/_mine.yaml": "hidden_size: 300\nnum_layers: 3\n",
+    "model/mine.yaml": "defaults: [_mine, _self_]\nname: mine\n_target_: mine.Mine\noptions: {leak: 0.5}\n",
+    "model/like_ours.yaml": "defaults: [_rnn, _self_]\nname: mine\n_target_: mine.Mine\nhidden_size: 300\n",
+    "optimizer/mine.yaml": "name: adam\nlr: 0.3\n",
+    "trainer/mine.yaml": "defaults: [default, _self_]\nmax_epochs: 77\ngradient_clip_val: 9.0\n",
+    "experiment/chosen.yaml": "# @package _global_\ndefaults: [override /model: mine, override /optimizer: sgd]\n"
+    "model: {hidden_size: 64}\n",
+}
+TEXT = "data=text data.path=x"
+CASES: dict[str, dict[str, Any]] = {
+    # what is specific to a named option
+    f"{TEXT} optimizer=sgd": {"optimizer.lr": 0.1, "optimizer.momentum": 0.9},
+    "optimizer=rmsprop": {"optimizer.lr": 0.002},
+    "optimizer=adam": {"optimizer.lr": 0.001},
+    f"{TEXT} optimizer=sgd optimizer.lr=7.0": {"optimizer.lr": 7.0, "optimizer.momentum": 0.9},
+    "experiment=tiny_shakespeare optimizer=sgd": {"optimizer.lr": 0.1, "optimizer.weight_decay": 0.0},
+    "experiment=tiny_shakespeare scheduler=step": {"scheduler.step_size": 1000, "scheduler.warmup_steps": 100},
+    "callbacks=none": {"callbacks.predicted_string.enabled": False, "callbacks.layout.enabled": False},
+    # what is suggested, where nothing was chosen
+    "": {"optimizer.lr": 0.1, "model.hidden_size": 4, "callbacks.predicted_string.enabled": True},
+    TEXT: {"optimizer.lr": 0.002, "model.hidden_size": 128, "trainer.gradient_clip_val": 1.0},
+    "experiment=tiny_shakespeare": {"optimizer.lr": 0.0027, "optimizer.betas": [0.9, 0.99], "trainer.max_epochs": 8},
+    # options called default, and what our options share, are defaults, typed or not
+    "callbacks=default trainer=default": {"callbacks.predicted_string.enabled": True, "trainer.max_epochs": 15},
+    "model=manual": {"model.hidden_size": 4, "model.readout": "identity", "model.num_layers": 1},
+    "model=gru": {"model.hidden_size": 4, "model.readout": "identity", "model.nonlinearity": None},
+    "data=enwik8 model=gru": {"model.hidden_size": 512, "model.num_layers": 1},
+    "experiment=tiny_shakespeare model=lstm": {"model.hidden_size": 448, "model.num_layers": 2},
+    # one bias where the text is not the tutorial's
+    "model=stacked": {"model.single_bias": False},
+    "experiment=tutorial": {"model.single_bias": False},
+    f"{TEXT} model=stacked": {"model.single_bias": True},
+    "data=names": {"model.single_bias": True},
+    f"{TEXT} model=manual": {"model.single_bias": False},  # as in its stored sweeps
+    f"{TEXT} model=gru": {"model.single_bias": False},
+    # files of the user's own
+    "model=mine": {"model.hidden_size": 300, "model.num_layers": 3, "model.options": {"leak": 0.5}},
+    f"{TEXT} model=mine model.hidden_size=5": {"model.hidden_size": 5, "model.num_layers": 3},
+    f"{TEXT} model=like_ours": {"model.hidden_size": 300, "model.num_layers": 1},
+    "experiment=tiny_shakespeare model=mine": {"model.hidden_size": 300, "model.input_scale": 3.0},
+    f"{TEXT} optimizer=mine trainer=mine": {"optimizer.lr": 0.3, "trainer.max_epochs": 77},
+    "experiment=tiny_shakespeare trainer=mine": {"trainer.gradient_clip_val": 9.0, "trainer.precision": "bf16-mixed"},
+    "trainer=mine debug=fast": {"trainer.max_epochs": 1},
+    # an experiment's own keys, then the options that it chooses, then what the text suggests
+    "experiment=chosen": {"model.hidden_size": 64, "model.num_layers": 3, "optimizer.lr": 0.1},
+    f"{TEXT} experiment=chosen": {"model.hidden_size": 64, "optimizer.lr": 0.1, "trainer.max_epochs": 10},
+}
+
+
+@pytest.mark.parametrize("words", CASES)
+def test_what_a_user_chose_is_what_happens(words: str, tmp_path: Path) -> None:
+    for name, text in OWN.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    config = to_config(compose([f"hydra.searchpath=['file://{tmp_path}']", *words.split()]))
+    for key, value in CASES[words].items():
+        found: Any = config
+        for part in key.split("."):
+            found = getattr(found, part)
+        assert found == value, key

@@ -1,0 +1,132 @@
+"""How a run ends: with a validation of its last weights, which an extended run no longer has."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src import train
+from src.config.compose import compose, stored_config, to_config
+from src.errors import UserError
+from src.training.machine import peer_is_gone
+from tests.runs.commands import only_run
+from tests.runs.test_resume import same_end
+
+WORDS = "data=text data.path=text.txt data.seq_len=7 data.batch_size=8 data.offset=random data.reset=never "
+WORDS += "model=stacked model.num_layers=2 model.hidden_size=4 model.dropout=0.3 callbacks=none trainer.threads=1"
+PLATEAU = "scheduler=plateau scheduler.patience=0 scheduler.total_steps=99 trainer.log_every_n_steps=1"
+CLOCK = ("lengths", "seconds", "train/characters_per_second")
+
+
+@pytest.fixture(autouse=True)
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog; " * 16)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    train.main()
+
+
+def last_line(folder: Path) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    return line
+
+
+def without_clock(state: Any) -> Any:
+    """The state in a checkpoint as plain data, without its configuration and what the clock says."""
+    if isinstance(state, dict):
+        return {k: without_clock(v) for k, v in state.items() if k not in (*CLOCK, "config", "total_steps")}
+    return [without_clock(v) for v in state] if isinstance(state, list | tuple) else str(getattr(state, "data", state))
+
+
+@pytest.mark.parametrize(
+    ("both", "first", "more"),
+    [
+        ("trainer.val_check_interval=0.6", "trainer.max_epochs=2", "trainer.max_epochs=3"),
+        ("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "trainer.max_epochs=4"),
+        ("trainer.max_epochs=2 trainer.val_check_interval=4", "trainer.max_steps=8", "trainer.max_steps=-1"),
+        ("trainer.max_epochs=2 data.split=[1.0] checkpoint.monitor=train/accuracy", "trainer.max_steps=13",
+         "trainer.max_steps=-1"),
+        ("trainer.max_epochs=2", "trainer.max_time=00:00:00", "trainer.max_time=null"),
+        ("trainer.max_epochs=2 trainer.val_check_interval=3 early_stopping.min_delta=99 early_stopping.patience=1",
+         "early_stopping.enabled=true", "early_stopping.enabled=false"),
+    ],
+)  # fmt: skip
+def test_a_run_ends_with_a_line_of_its_last_weights_and_extended_it_is_one_that_did_not_end_there(
+    monkeypatch: pytest.MonkeyPatch, both: str, first: str, more: str
+) -> None:
+    for end, runs in ((more, "whole"), (first, "parts")):
+        run(monkeypatch, *WORDS.split(), *PLATEAU.split(), *both.split(), end, f"runs={runs}")
+    whole, parts = only_run(Path("whole")), only_run(Path("parts"))
+    record = json.loads((parts / "run.json").read_text())
+    assert (record["status"], last_line(parts)["step"]) == ("done", record["steps"])
+    assert record["steps"] < last_line(whole)["step"]
+    assert "split" in both or record["metrics"]["final"]["val/accuracy"] == last_line(parts)["val/accuracy"]
+    run(monkeypatch, f"resume={parts}", more)
+    same_end(whole, parts, files=False)
+    for name in ("last.ckpt", "best.ckpt"):
+        one, other = (torch.load(end / "checkpoints" / name, weights_only=True) for end in (whole, parts))
+        assert without_clock(one) == without_clock(other)
+
+
+@pytest.mark.parametrize("words", ["scheduler=plateau", "early_stopping.enabled=true trainer.max_steps=40"])
+def test_plateau_and_early_stopping_without_a_validation_are_refused(
+    monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    with pytest.raises(UserError, match="no validation comes in"):
+        run(monkeypatch, *WORDS.split(), *words.split(), "trainer.check_val_every_n_epoch=10", "trainer.max_epochs=3")
+    assert not Path("runs").exists()
+
+
+def test_what_follows_from_other_keys_is_set_in_new_runs_and_stays_in_stored_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for metric, mode in (("val/accuracy", "max"), ("val/perplexity", "min")):
+        assert to_config(compose([f"checkpoint.monitor={metric}"])).checkpoint.mode == mode
+    words = ["optimizer.weight_decay=0.1", "trainer.accumulate_grad_batches=2", "debug=overfit"]
+    new, plain = (to_config(compose(["data=names", *more])) for more in (words, []))
+    keys = [(one.optimizer.decay, one.trainer.average_last_group, one.data.offset) for one in (new, plain)]
+    assert keys == [("matrices", True, "fixed"), (None, None, "random")]
+    run(monkeypatch, *WORDS.split(), "trainer.max_steps=1")
+    file = only_run(Path()) / "config.yaml"
+    file.write_text(file.read_text().replace("mode: min", "mode: max"))  # as of a run that was made before
+    assert stored_config(file.parent)[0].checkpoint.mode == "max"
+    changed = stored_config(file.parent, ["checkpoint.monitor=val/perplexity", "optimizer.weight_decay=0.1"])[0]
+    assert (changed.checkpoint.mode, changed.optimizer.decay) == ("min", "matrices")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("checkpoint.mode=min checkpoint.monitor=val/accuracy", "the best val/accuracy is the maximum"),
+        ("loss.over_time=sum", "trainer.gradient_clip_val=null"),
+    ],
+)
+def test_words_that_contradict_one_another_are_refused(
+    monkeypatch: pytest.MonkeyPatch, words: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(monkeypatch, *WORDS.split(), *words.split())
+
+
+def test_a_run_that_ends_above_the_uniform_guess_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, *WORDS.split(), "trainer.max_steps=9", "optimizer=sgd", "optimizer.lr=100")
+    assert json.loads((only_run(Path()) / "run.json").read_text())["worse_than_uniform"]
+    assert "worse than a uniform guess" in capsys.readouterr().err
+
+
+def test_only_the_end_of_a_peer_stops_a_run() -> None:
+    gone = "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:5"
+    assert peer_is_gone(RuntimeError(gone))
+    assert not peer_is_gone(RuntimeError("NCCL error: out of memory"))
+    assert not peer_is_gone(RuntimeError("my gloo is a string"))
