@@ -81,7 +81,7 @@ def rows_of(page: str, heading: str) -> list[list[str]]:
 def test_the_table_has_every_line_of_the_script_in_its_order() -> None:
     body = SCRIPT.read_text(encoding="utf-8").partition('"""\n\n')[2]
     code = [re.sub(r" *# .*", "", line).strip() for line in body.splitlines() if "# added" not in line]
-    for page, heading in ((TUTORIAL, "The script, line by line"), (TUTORIAL_ZH, "脚本,逐行对照")):
+    for page, heading in ((TUTORIAL, "The script, line by line"), (TUTORIAL_ZH, "逐行对照脚本")):
         rows = rows_of(page, heading)
         assert [line for row in rows for line in re.findall(r"`([^`]+)`", row[0])] == [line for line in code if line]
 
