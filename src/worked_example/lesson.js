@@ -134,6 +134,7 @@ const state = {language: (navigator.language || "en").startsWith("zh") ? "zh" : 
   pinned: {q: "d", l: 0, t: Math.max(0, T - 2), i: 0}, hovered: null, walk: null, timer: null, weight: ["W", 0, 0, 0]};
 let net, n, base, start;
 const active = () => state.hovered || state.pinned;
+const low = k => String(k).replace(/\d/g, digit => "₀₁₂₃₄₅₆₇₈₉"[digit]);
 const tag = (letter, l) => net.layers > 1 ? `${letter}${"¹²³⁴⁵⁶"[l]}` : letter;
 const fixed = (x, digits) => { const text = x.toFixed(digits); return (Number(text) ? text : text.replace("-", "")).replace("-", "−"); };
 const pageOf = () => Array.from({length: Math.min(PER_PAGE, net.H - state.page * PER_PAGE)}, (_, i) => state.page * PER_PAGE + i);
@@ -151,7 +152,7 @@ function choose(which) {
 // -- the drawing ----------------------------------------------------------------------------------------------------------
 
 const NS = "http://www.w3.org/2000/svg", cells = new Map();
-let arrows = [];
+let arrows = [], letters = [];
 function draw(parent, kind, attributes, text) {
   const made = document.createElementNS(NS, kind);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -173,7 +174,7 @@ function build() {
   for (let l = net.layers - 1, at = outputHeight + between; l >= 0; l--, at += layerHeight + between) y[l] = at;
   y.input = y[0] + layerHeight + between;
   const height = y.input + 34;
-  cells.clear(); arrows = []; $("stage").replaceChildren();
+  cells.clear(); arrows = []; letters = []; $("stage").replaceChildren();
   const svg = draw($("stage"), "svg", {viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": say("title", data)});
   const defs = draw(svg, "defs", {});
   for (const [id, colour] of [["tip", "rule"], ["tip-above", "above"], ["tip-later", "later"]])
@@ -224,8 +225,8 @@ function build() {
       }
       if (l === net.layers - 1) arrow("forward", null, middle - 8, y[l], middle - 8, outputHeight + 3, t === state.first && data.readout ? "V" : null, middle - 24, y[l] - 12);
     }
-    draw(svg, "text", {x: middle, y: y.input + 18, class: "letter"}, data.symbols[data.ids[t]]);
-    draw(svg, "text", {x: middle, y: y.input + 32, class: "head", "text-anchor": "middle"}, `x${t + 1}`);
+    letters[t] = draw(svg, "text", {x: middle, y: y.input + 18, class: "letter"}, data.symbols[data.ids[t]]);
+    draw(svg, "text", {x: middle, y: y.input + 32, class: "head", "text-anchor": "middle"}, `x${low(t + 1)}`);
   }
 }
 
@@ -239,7 +240,7 @@ function refresh() {  // numbers and colours
   const most = {z: 0, h: 1, d: 0, y: 1, e: 1};
   for (const q of ["z", "d"]) for (const layer of n[q]) for (const values of layer) for (const value of values) most[q] = Math.max(most[q], Math.abs(value));
   for (const {g, back, text, key, loss, digits} of cells.values()) {
-    if (loss !== undefined) { text.textContent = `L=${fixed(n.losses[loss], 3)}`; continue; }
+    if (loss !== undefined) { text.textContent = `L${low(loss + 1)} = ${fixed(n.losses[loss], 3)}`; continue; }
     const value = valueOf(key), share = Math.min(1, Math.abs(value) / (most[key.q] || 1));
     text.textContent = fixed(value, digits);
     back.setAttribute("fill", `rgb(var(--${value < 0 ? "minus" : "plus"}) / ${(.6 * share ** .7).toFixed(3)})`);
@@ -265,6 +266,7 @@ function light() {  // what is selected, and what it is made of
     g.setAttribute("class", `cell${name === id ? " on" : blue.has(name) ? " above" : orange.has(name) ? " later" : ""}${state.walk !== null && rank(own) > state.walk ? " future" : ""}`);
     g.setAttribute("tabindex", name === idOf(state.pinned) ? 0 : -1);
   }
+  letters.forEach((letter, t) => letter.setAttribute("class", key.q === "z" && !key.l && key.t === t ? "letter above" : "letter"));
   for (const {kind, to, line, name} of arrows) if (kind !== "forward") {
     const lit = key.q === "d" && to.l === key.l && to.t === key.t;
     line.setAttribute("class", `arrow ${kind}`); line.style.display = lit ? "" : "none";
@@ -278,7 +280,7 @@ function light() {  // what is selected, and what it is made of
 // -- the sums, written out ------------------------------------------------------------------------------------------------
 
 const bracket = (letter, t, i) => `${letter}<sub>${t + 1}</sub>[${i + 1}]`;
-const nameOf = ({q, l, t, i}) => `${say(q)}, ${say("step", {t: t + 1})}, ${q === "y" || q === "e" ? data.symbols[i] : `${net.layers > 1 ? `${say("of_layer", {l: l + 1})}, ` : ""}${say("unit", {i: i + 1})}`}`;
+const nameOf = ({q, l, t, i}) => `${say(q)}, ${say("step", {t: t + 1})}, ${q === "y" || q === "e" ? `“${data.symbols[i]}”` : `${net.layers > 1 ? `${say("of_layer", {l: l + 1})}, ` : ""}${say("unit", {i: i + 1})}`}`;
 const escape = text => text.replace(/[&<>"]/g, letter => `&#${letter.charCodeAt(0)};`);
 const press = (weight, digits) => `<button type="button" data-weight="${weight.join(",")}">${fixed(valueAt(weight), digits)}</button>`;
 const valueAt = weight => { const [array, at] = place(net, weight); return array[at]; };
