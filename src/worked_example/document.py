@@ -120,17 +120,8 @@ def _markdown(block: Block) -> list[str]:
 def page(lesson: Lesson, full: bool = False) -> list[Block]:
     """Return the page; `full` adds dV and dc, what each step gives to a gradient, and the tutorial's errors."""
     sheet = Page(lesson, full)
-    parts = (
-        sheet.network,
-        sheet.forward,
-        sheet.loss,
-        sheet.backward,
-        sheet.sums,
-        sheet.check,
-        sheet.update,
-        sheet.reach,
-    )
-    blocks = [block for part in parts for block in part()]
+    blocks = [*sheet.network(), *sheet.forward(), *sheet.loss(), *sheet.backward(), *sheet.sums()]
+    blocks += [*sheet.check(), *sheet.update(), *sheet.reach()]
     if full or len(sheet.p.W) >= 3:
         blocks += [Heading("8. The tutorial's page, and its errors"), *sheet.page_path()]
     if full:
@@ -322,7 +313,7 @@ class Page:
 
     def loss(self) -> list[Block]:
         p, n, top = self.p, self.n, self.of("h_t", self.top)
-        names = " ".join(f"{'':{5 - columns(p.symbols[i])}}{p.symbols[i]}" for i in self.symbols)
+        names = " ".join(" " * (5 - columns(p.symbols[i])) + p.symbols[i] for i in self.symbols)
         rows = [
             [f"{t + 1}", p.symbols[int(p.targets[t])], vector(n.o[t, self.symbols]),
              f"{'':7} {vector(n.yhat[t, self.symbols], signed=False)}", p.symbols[int(n.o[t].argmax())],
@@ -391,9 +382,7 @@ class Page:
 
     def sums(self) -> list[Block]:
         n = self.n
-        text = (
-            "All steps share the weights: each step has its term in their gradients, and a gradient is the sum over t."
-        )
+        text = "All steps share the weights: each step has its term in a gradient, and the gradient is the sum over t."
         more = " Each row below is the sum so far, from the last step to the first; the sum at t = 1 is the gradient."
         blocks: list[Block] = [Heading("4. The gradients: sums over time"), text + more * self.full]
         for l, u in enumerate(self.units):  # noqa: E741
@@ -415,23 +404,20 @@ class Page:
         rows: list[list[str]] = []
         for t in reversed(self.steps if self.full else (0,)):
             cells = zip(*(matrix(partial[t]) for partial in sums.values()), strict=True)
-            rows += [[*[f"{t + 1}" if i == 0 else ""] * self.full, *line] for i, line in enumerate(cells)] + [[]] * (
-                t > 0
-            )
+            rows += [[*[f"{t + 1}" if i == 0 else ""] * self.full, *line] for i, line in enumerate(cells)]
+            rows += [[]] * (t > 0)
         return Table([*["t"] * self.full, *sums], rows)
 
     def entry_of_dU(self) -> list[Block]:
         read, delta = self.p.x.argmax(1), self.n.delta[0]
         symbol = int(read.mode().values)
-        steps, gradient, name = (
-            (read == symbol).nonzero()[:, 0],
-            self.n.gradients["dU^1"][:, symbol],
-            self.p.symbols[symbol],
-        )
-        i = best(self.units[0].tolist(), lambda i: [(delta[steps, i], torch.ones(len(steps)), gradient[i])], 4)
+        steps, name = (read == symbol).nonzero()[:, 0], self.p.symbols[symbol]
+        gradient, ones = self.n.gradients["dU^1"][:, symbol], torch.ones(len(steps))
+        i = best(self.units[0].tolist(), lambda i: [(delta[steps, i], ones, gradient[i])], 4)
         layer, times = "^1" * bool(self.top), [int(t) + 1 for t in steps]
+        deltas = " + ".join(f"delta_{t}{layer}[{i + 1}]" for t in times).split(" ")
         terms = ["=", *added(delta[steps, i], 4)] if len(times) > 1 else []
-        row = [f"dU{layer}[{i + 1},{name}] =", " + ".join(f"delta_{t}{layer}[{i + 1}]" for t in times), *terms]
+        row = [f"dU{layer}[{i + 1},{name}] =", *deltas, *terms]
         where = f"x_t is 1 at {name} only where {name} is read, at t = {', '.join(map(str, times))}"
         return [f"One entry, worked out; {where}:", lines([*row, f"= {number(gradient[i], 4)}"])]
 
@@ -488,7 +474,7 @@ class Page:
         lower = " In a lower layer it also comes back through the W of the layers above it." * bool(self.top)
         header, rows = ["k"], [[f"{k}"] for k in self.steps]
         for l, one in enumerate(layers):  # noqa: E741
-            header += [*[f"|{self.of('delta', l)}|"] * (not self.top), f"share{f' {l + 1}' * bool(self.top)}"]
+            header += [*[f"|{self.of('delta', l)}|"] * (not self.top), self.of("share", l)]
             header.append(f"rho({self.of('W', l)})^k")
             for k, norm in enumerate(one.norms):
                 share = number(norm / one.norms[0], 4) if one.norms[0] else "-"

@@ -15,13 +15,13 @@ from jinja2 import Environment, FileSystemLoader, Template
 from markupsafe import Markup
 
 from src.config.schema import ExplainConfig, ExplainOptions
-from src.data.vocabulary import Vocabulary
+from src.data.vocabulary import UNKNOWN, Vocabulary
 from src.errors import UserError
 from src.inference.load import IMPLEMENTATIONS, load
 from src.worked_example.bptt_example import MOST_STEPS, Problem, build_problem, compute, shown_units, untrained
 from src.worked_example.document import as_markdown, as_text, number, page
 
-VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
+VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", UNKNOWN: "�"}
 
 
 @dataclass
@@ -61,10 +61,8 @@ def lesson_of(config: ExplainConfig) -> Lesson:
         if trained.config.model.name not in IMPLEMENTATIONS:
             what = f"its equations are those of {trained.config.model.name}; explain knows the networks of"
             raise UserError(f"{path}: {what} {', '.join(IMPLEMENTATIONS)}")
-        pair, averaged = (
-            (trained.config.data.input, trained.config.data.target),
-            trained.config.loss.over_time == "mean",
-        )
+        pair = trained.config.data.input, trained.config.data.target
+        averaged = trained.config.loss.over_time == "mean"
         vocabulary, model, source = trained.vocabulary, trained.in_implementation("manual").model, str(trained.path)
     word = options.input or pair[0] or "hello"
     target = options.target or (pair[1] if word == pair[0] else None)
@@ -82,21 +80,19 @@ def lesson_of(config: ExplainConfig) -> Lesson:
         raise UserError(f"{have}; each step needs one target")
     labels = [*map(label, vocabulary.symbols)]
     problem = build_problem(model, labels, ids, targets)
-    visible = [
-        "..." * (len(problem.earlier) > 0) + "".join(labels[i] for i in some[-MOST_STEPS:]) for some in (ids, targets)
-    ]
+    dots = "..." * (len(problem.earlier) > 0)
+    visible = [dots + "".join(labels[i] for i in some[-MOST_STEPS:]) for some in (ids, targets)]
     return Lesson(problem, visible[0], visible[1], command, source, averaged)
 
 
 def training_command(options: ExplainOptions, symbols: str, word: str, target: str) -> list[str]:
     """Return the command of the training that starts from the untrained network, without what is default."""
-    command = ["python", "-m", "src.train", "model=manual", "model.readout=linear"]
-    command.append(f"model.hidden_size={options.hidden_size}")
-    word = word[: len(target)]
+    size = f"model.hidden_size={options.hidden_size}"
+    command = ["python", "-m", "src.train", "model=manual", "model.readout=linear", size]
     for key, given, default in (
-        ("model.num_layers", options.num_layers, 1),
-        ("model.nonlinearity", options.nonlinearity, "tanh"), ("data.input", word, "hello"),
-        ("data.target", target, "ohlol"), ("data.symbols", symbols, "ehlo"),
+        ("model.num_layers", options.num_layers, 1), ("model.nonlinearity", options.nonlinearity, "tanh"),
+        ("data.input", word[: len(target)], "hello"), ("data.target", target, "ohlol"),
+        ("data.symbols", symbols, "ehlo"),
     ):  # fmt: skip
         command += [f"{key}={given}"] * (given != default)
     return [shlex.quote(word) for word in [*command, f"seed={options.seed}"]]
