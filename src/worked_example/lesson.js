@@ -106,7 +106,6 @@ const terms = (net, n, [name, l, r, c]) => data.ids.map((id, t) => {  // of its 
 });
 const matrixOf = ([name, l, rows, columns]) => Array.from({length: rows}, (_, r) => Array.from({length: columns}, (_, c) => valueAt([name, l, r, c])));
 const sum = values => values.reduce((a, b) => a + b, 0);
-const gradient = (net, n, weight) => sum(terms(net, n, weight));
 function lossAt(net, weight, value) {
   const [array, at] = place(net, weight), kept = array[at];
   array[at] = value;
@@ -119,11 +118,16 @@ function matrices(net) {
   for (let l = 0; l < net.layers; l++) found.push(["U", l, net.H, l ? net.H : S], ["W", l, net.H, net.H], ["b", l, net.H, 1]);
   return net.V ? [...found, ["V", 0, S, net.H], ["c", 0, S, 1]] : found;
 }
-function update(net) {
-  const n = compute(net), changes = [];
-  for (const [name, l, rows, columns] of matrices(net)) for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++)
-    changes.push([...place(net, [name, l, r, c]), gradient(net, n, [name, l, r, c])]);
-  for (const [array, at, g] of changes) array[at] -= RATE * g;
+function update(net) {  // w - RATE dL/dw for every weight: sums over t of outer products, from the numbers before the update
+  const n = compute(net), {H, layers} = net;
+  const step = (matrix, error, factor, width) => error.forEach((d, at) => { if (d) for (let c = 0; c < width; c++) matrix[at * width + c] -= RATE * d * factor[c]; });
+  for (let t = 0; t < T; t++) {
+    for (let l = 0; l < layers; l++) {
+      const d = n.d[l][t], x = l ? n.h[l - 1][t] : Float64Array.from(data.symbols, (_, k) => +(k === data.ids[t]));
+      step(net.U[l], d, x, l ? H : S); step(net.W[l], d, t ? n.h[l][t - 1] : net.h0[l], H); step(net.b[l], d, [1], 1);
+    }
+    if (net.V) { step(net.V, n.e[t], n.h[layers - 1][t], H); step(net.c, n.e[t], [1], 1); }
+  }
 }
 
 // -- the state of the page ----------------------------------------------------------------------------------------------
@@ -151,10 +155,10 @@ function choose(which) {
 
 // -- the drawing ----------------------------------------------------------------------------------------------------------
 
-const NS = "http://www.w3.org/2000/svg", cells = new Map();
+const cells = new Map();
 let arrows = [], letters = [];
 function draw(parent, kind, attributes, text) {
-  const made = document.createElementNS(NS, kind);
+  const made = document.createElementNS($("curve").namespaceURI, kind);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   if (text !== undefined) made.textContent = text;
   parent.append(made);
@@ -236,7 +240,7 @@ function rank({q, l, t}) {  // the order of the computation
   return t * (net.layers + 1) + (q === "y" || q === "e" ? net.layers : l);
 }
 
-function refresh() {  // numbers and colours
+function refresh(sliding = false) {  // numbers and colours
   const most = {z: 0, h: 1, d: 0, y: 1, e: 1};
   for (const q of ["z", "d"]) for (const layer of n[q]) for (const values of layer) for (const value of values) most[q] = Math.max(most[q], Math.abs(value));
   for (const {g, back, text, key, loss, digits} of cells.values()) {
@@ -247,7 +251,7 @@ function refresh() {  // numbers and colours
     g.setAttribute("data-value", value);
     g.setAttribute("aria-label", `${nameOf(key)}: ${fixed(value, DIGITS[key.q])}`);
   }
-  weigh(); light(); about();
+  weigh(sliding); light(); about();
 }
 
 function sourcesOf({q, l, t, i}) {
@@ -332,7 +336,7 @@ function options(select, entries, value) {
   select.replaceChildren(...entries.map(([key, text]) => new Option(text, key)));
   select.value = value;
 }
-function weigh() {
+function weigh(sliding = false) {
   const [name, l, r, c] = state.weight, all = matrices(net), own = all.find(([a, b]) => a === name && b === l), value = valueAt(state.weight);
   const upper = name === "V" || name === "c", label = upper ? name : tag(name, l), rowName = k => upper ? data.symbols[k] : k + 1;
   const columnName = k => name === "U" && !l ? data.symbols[k] : k + 1, index = own[3] > 1 ? `${rowName(r)},${columnName(c)}` : rowName(r);
@@ -356,7 +360,7 @@ function weigh() {
   const slider = $("weight"), [array, at] = place(base, state.weight), middle = array[at];
   slider.min = middle - 2; slider.max = middle + 2; slider.value = value;
   slider.setAttribute("aria-valuetext", fixed(value, 3));
-  const parts = terms(net, n, state.weight), g = sum(parts), e = 1e-5, before = compute(base).L;
+  const parts = terms(net, n, state.weight), g = sum(parts), e = 1e-5, before = start;
   $("value").textContent = `${label}[${index}] = ${fixed(value, 3)}`;
   $("loss").textContent = `${fixed(n.L, 4)} (${n.L - before >= 0 ? "+" : "−"}${fixed(Math.abs(n.L - before), 4)})`;
   $("loss").dataset.value = n.L;
@@ -367,14 +371,19 @@ function weigh() {
   const error = upper ? `(ŷ<sub>t</sub>−y<sub>t</sub>)[${escape(String(rowName(r)))}]` : `${tag("δ", l)}<sub>t</sub>[${r + 1}]`;
   const factor = {U: l ? ` ${tag("h", l - 1)}<sub>t</sub>[${c + 1}]` : ` x<sub>t</sub>[${escape(String(columnName(c)))}]`, W: ` ${tag("h", l)}<sub>t−1</sub>[${c + 1}]`, V: ` ${tag("h", net.layers - 1)}<sub>t</sub>[${c + 1}]`}[name] || "";
   $("sum").innerHTML = `= Σ<sub>t</sub> ${error}${factor} = ${parts.map((x, t) => t ? plus(x, 4) : fixed(x, 4)).join(" ")} = <b>${fixed(sum(parts), 4)}</b>`;
+  if (!sliding) along = lossesAlong(middle);
   curve(middle, value, g);
   const said = n.o.map(o => data.symbols[o.indexOf(Math.max(...o))]).join("");
   $("training").textContent = state.updates ? say("fell", {n: state.updates, a: fixed(start, 4), b: fixed(n.L, 4), said}) : say("start", {said});
 }
+let along;  // L over the range of the slider, which stays the same while the slider moves
+function lossesAlong(middle) {
+  const points = net.H * net.H * net.layers > 20000 ? 9 : 61, xs = Array.from({length: points}, (_, k) => middle - 2 + 4 * k / (points - 1));
+  return [xs, xs.map(x => lossAt(net, state.weight, x))];
+}
 function curve(middle, value, g) {  // L over the weight, with the tangent whose slope is the gradient
-  const svg = $("curve"), points = net.H * net.H * net.layers > 20000 ? 9 : 61;
+  const svg = $("curve"), [xs, ys] = along;
   svg.replaceChildren();
-  const xs = Array.from({length: points}, (_, k) => middle - 2 + 4 * k / (points - 1)), ys = xs.map(x => lossAt(net, state.weight, x));
   let low = Math.min(...ys, n.L), high = Math.max(...ys, n.L);
   if (high - low < 1e-3) { low -= .001; high += .001; }
   const X = x => 8 + 344 * (x - middle + 2) / 4, Y = y => 112 - 96 * (y - low) / (high - low), dx = .6;
@@ -387,7 +396,7 @@ function curve(middle, value, g) {  // L over the weight, with the tangent whose
 }
 function set(weight, value) {
   const [array, at] = place(net, weight);
-  array[at] = value; n = compute(net); refresh();
+  array[at] = value; n = compute(net); refresh(true);
 }
 
 // -- moving about ---------------------------------------------------------------------------------------------------------
