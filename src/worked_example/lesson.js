@@ -426,11 +426,12 @@ function move(dt, du) {
   state.walk = null; state.hovered = null;
   pin(key);
 }
+const targetAt = t => SHOWN.includes(data.targets[t]) ? data.targets[t] : SHOWN[0];
 function quantity(q) {
   stop();
   const key = state.pinned, out = q === "y" || q === "e", was = key.q === "y" || key.q === "e";
   state.walk = null; state.hovered = null;
-  pin({q, l: was && !out ? net.layers - 1 : key.l, t: key.t, i: was === out ? key.i : out ? data.targets[key.t] : 0});
+  pin({q, l: was && !out ? net.layers - 1 : key.l, t: key.t, i: was === out ? key.i : out ? targetAt(key.t) : 0});
 }
 function walk(by) {  // the next or previous step of the computation: forward through time, then backward
   const last = T * (2 * net.layers + 1) - 1;
@@ -439,7 +440,7 @@ function walk(by) {  // the next or previous step of the computation: forward th
   state.hovered = null;
   if (k < forward) {
     const t = Math.floor(k / (net.layers + 1)), l = k % (net.layers + 1);
-    pin(l < net.layers ? {q: "z", l, t, i} : {q: "y", l: 0, t, i: SHOWN.includes(data.targets[t]) ? data.targets[t] : SHOWN[0]});
+    pin(l < net.layers ? {q: "z", l, t, i} : {q: "y", l: 0, t, i: targetAt(t)});
   } else pin({q: "d", l: net.layers - 1 - (k - forward) % net.layers, t: T - 1 - Math.floor((k - forward) / net.layers), i});
   return k < last;
 }

@@ -1,10 +1,12 @@
 """The page of explain.format=html in a real browser: its numbers are ours, and it is used with the keyboard alone.
 
-Debian's chromium, headless, driven by Playwright; without chromium these tests are skipped.
+Debian's chromium, headless, driven by Playwright; without chromium these tests are skipped. UNROLL_SCREENSHOTS=FOLDER
+keeps a picture of every page.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +44,7 @@ def browser():
 
 
 @pytest.fixture
-def opened(browser, tmp_path: Path) -> Iterator:
+def opened(browser, tmp_path: Path, request) -> Iterator:
     """A function that writes a lesson and opens it; the page may ask no network and raise no error."""
     pages, asks, errors = [], [], []
 
@@ -59,6 +61,8 @@ def opened(browser, tmp_path: Path) -> Iterator:
 
     yield open_page
     for page in pages:
+        if "UNROLL_SCREENSHOTS" in os.environ:
+            page.screenshot(path=Path(os.environ["UNROLL_SCREENSHOTS"]) / f"{request.node.name}.png")
         page.close()
     assert errors == []
     assert [address for address in asks if not address.startswith("file:")] == []
