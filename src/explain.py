@@ -1,4 +1,4 @@
-"""python -m src.explain: backpropagation through time on "hello", as numbers. See conf/explain.yaml."""
+"""python -m src.explain: backpropagation through time of a few characters, as numbers. See conf/explain.yaml."""
 
 from __future__ import annotations
 
@@ -6,48 +6,54 @@ import sys
 
 from src.config.compose import compose_and_run, exit_with
 from src.config.schema import ExplainConfig, errors_in_values
-from src.process import heavy_imports, pipe_may_close, say
+from src.errors import UserError
+from src.inference.options import locate
+from src.process import heavy_imports, pipe_may_close, say, write_file
 
-MOST_STEPS, MOST_SYMBOLS = 12, 8  # more do not fit side by side in 100 columns
-
-
-def symbols_of(word: str, target: str) -> str:
-    """Return the vocabulary in the order of its ids: the tutorial's own, e h l o, where that is enough."""
-    letters = set(word + target)
-    return "ehlo" if letters <= set("ehlo") else "".join(sorted(letters))
+OF_A_RUN = ("hidden_size", "num_layers", "nonlinearity", "seed")  # what a trained network has already
 
 
 def errors_in_explain(config: ExplainConfig) -> list[str]:
     """Return all errors, one text each."""
     word, target = config.explain.input, config.explain.target
     found = list(errors_in_values(config, ExplainConfig))
-    if len(word) != len(target):
-        lengths = f"explain.input={word} has {len(word)} characters and explain.target={target} has {len(target)}"
-        found.append(f"{lengths}; each step needs one target")
-    if not 1 <= len(word) <= MOST_STEPS:
-        found.append(f"explain.input={word} has {len(word)} characters: expected 1 to {MOST_STEPS}")
-    if len(symbols_of(word, target)) > MOST_SYMBOLS:
-        found.append(f"explain.input and explain.target have over {MOST_SYMBOLS} different characters; use fewer")
+    if word == "":
+        found.append("explain.input is empty: expected the characters that are read; leave it out for hello")
+    elif target is None and word is not None and len(word) < 2:
+        found.append(f"explain.input={word} has no next character to predict; give two or more, or explain.target=...")
+    elif target is not None and config.path is None and len(word or "hello") != len(target):
+        lengths = f"explain.input={word or 'hello'} has {len(word or 'hello')} characters and explain.target={target}"
+        found.append(f"{lengths} has {len(target)}; each step needs one target")
+    if config.run is not None and config.checkpoint is not None:
+        found.append("which network? give run=... (the folder of a run) or checkpoint=... (a file), not both")
+    elif config.path is not None:
+        try:
+            locate(config.path, config.at)
+        except UserError as error:
+            found += error.messages
     return found
 
 
 def explain(config: ExplainConfig) -> None:
-    """Print the page that a checked configuration describes."""
+    """Print or write the page that a checked configuration describes."""
     with heavy_imports():
-        from src.worked_example.bptt_example import build_problem, compute, differences
-        from src.worked_example.document import as_markdown, as_text, page
-    options = config.explain
-    symbols = symbols_of(options.input, options.target)
-    problem = build_problem(options, symbols)
-    numbers = compute(problem)
-    blocks = page(options, symbols, problem, numbers, differences(problem, numbers))
+        from src.worked_example.lesson import lesson_of, render
+    text = render(lesson_of(config), config.explain)
     with pipe_may_close():
-        say(as_markdown(blocks) if options.format == "markdown" else as_text(blocks))
+        if config.output is None:
+            return say(text)
+        write_file(config.output, text)
+        say(f"written: {config.output}\n")
 
 
 def main() -> None:
     """Run the command line."""
-    compose_and_run("explain", ExplainConfig, explain, sys.argv[1:], errors_in_explain)
+    arguments = sys.argv[1:]
+    if any(word.startswith(("run=", "checkpoint=")) for word in arguments):
+        keys = tuple(f"explain.{key}=" for key in OF_A_RUN)
+        if decided := [word for word in arguments if word.startswith(keys)]:
+            raise UserError(*(f"{word}: a trained network has its own; leave one of the two out" for word in decided))
+    compose_and_run("explain", ExplainConfig, explain, arguments, errors_in_explain)
 
 
 if __name__ == "__main__":

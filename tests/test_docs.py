@@ -1,7 +1,10 @@
 """Links in the documentation point to existing files and names, and every default in conf/ has a reason."""
 
 import re
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -43,6 +46,60 @@ def test_a_link_to_a_missing_file_or_a_renamed_function_is_reported_with_its_lin
         "[`CellRNN.backward`](cell.py)\n[gone](gone.py)\n[elsewhere](https://example.org)\n"
     )
     assert broken_links(page) == ["5: cell.py has no backward", "6: there is no gone.py"]
+
+
+def sections(text: str) -> list[tuple[str, dict[str, Counter[str]]]]:
+    """Return (heading, facts) of each section: what must be the same in both languages, whatever the order."""
+    parts = re.split(r"^(#+ .*)$", text, flags=re.MULTILINE)
+    found = []
+    for heading, part in zip(parts[1::2], parts[2::2], strict=True):
+        blocks = re.findall(r"^```.*?^```|^ {4,}\S[^\n]*$", part, re.MULTILINE | re.DOTALL)
+        prose = re.sub(r"^```.*?^```|^ {4,}\S[^\n]*$|^ *\d+\. ", "", part, flags=re.MULTILINE | re.DOTALL)
+        code = re.findall(r"`([^`]+)`", prose)
+        prose = re.sub(r"「.*?」|`[^`]+`", "", prose)  # 「」: the tutorial's own words
+        links = [target.replace(".zh.md", ".md") for target in re.findall(r"\]\(([^)\s]+)\)", part)]
+        facts = {
+            "commands": [re.sub(r" +# .*", "", line) for block in blocks for line in block.splitlines()],
+            "code": [re.sub(r"\s+", " ", one) for one in code],
+            "links": links,
+            "numbers": re.findall(
+                r"\d+(?:[.,]\d+)*", re.sub(r"\]\([^)]*\)|^\|[^|]*\|", "]", prose, flags=re.MULTILINE)
+            ),
+            "rows": re.findall(r"^\|", prose, re.MULTILINE),
+        }
+        found.append((heading, {kind: Counter(some) for kind, some in facts.items()}))
+    return found
+
+
+def out_of_step(english: str, chinese: str) -> list[str]:
+    """Return what one of two pages says and the other does not, a line for each section and kind."""
+    ours, theirs = sections(english), sections(chinese)
+    levels, their_levels = ([heading.partition(" ")[0] for heading, _ in page] for page in (ours, theirs))
+    if levels != their_levels:
+        return [f"the headings: {[heading for heading, _ in ours]}, in Chinese {[heading for heading, _ in theirs]}"]
+    found = []
+    for (heading, facts), (_, their_facts) in zip(ours, theirs, strict=True):
+        for kind in facts:
+            missing, added = facts[kind] - their_facts[kind], their_facts[kind] - facts[kind]
+            if missing or added:
+                found.append(f"{heading!r}: {kind} only in English {[*missing]}, only in Chinese {[*added]}")
+    return found
+
+
+@pytest.mark.parametrize("name", ["README", "docs/tutorial"])
+def test_both_languages_have_the_same_headings_commands_links_and_numbers(name):
+    english, chinese = ((ROOT / f"{name}{end}").read_text(encoding="utf-8") for end in (".md", ".zh.md"))
+    assert out_of_step(english, chinese) == []
+    assert f"]({Path(name).name}.zh.md)" in english.partition("\n## ")[0]
+
+
+def test_a_number_or_a_command_of_one_language_alone_is_named_with_its_section():
+    english = "# A\n\n    make train  # trains\n\n## B\n\nIt takes 15 epochs.\n"
+    assert out_of_step(english, "# 甲\n\n    make train  # 训练\n\n## 乙\n\n共 15 轮。\n") == []
+    assert out_of_step(english, "# 甲\n\n    make test\n\n## 乙\n\n共 16 轮。\n") == [
+        "'# A': commands only in English ['    make train'], only in Chinese ['    make test']",
+        "'## B': numbers only in English ['15'], only in Chinese ['16']",
+    ]
 
 
 NAMES = ("name", "_target_")  # they identify the file; they are not defaults that need a reason

@@ -588,22 +588,32 @@ class SearchRoot:
 
 @dataclass
 class ExplainOptions:
-    """The example, and how it is shown; larger networks do not fit side by side in 100 columns."""
+    """The example, and how it is shown."""
 
-    input: str = MISSING
-    target: str = MISSING
+    input: str | None = None
+    target: str | None = None
     hidden_size: int = field(default=MISSING, metadata=about(range=UP_TO_8))
     num_layers: int = field(default=MISSING, metadata=about(range=UP_TO_6))
     nonlinearity: str = field(default=MISSING, metadata=about(choices=("tanh", "relu")))
     seed: int = field(default=MISSING, metadata=about(range=SEED))
-    format: str = field(default=MISSING, metadata=about(choices=("text", "markdown")))
+    level: str = field(default=MISSING, metadata=about(choices=("short", "full")))
+    format: str = field(default=MISSING, metadata=about(choices=("text", "markdown", "html", "svg")))
 
 
 @dataclass
 class ExplainConfig:
     """The whole of conf/explain.yaml."""
 
+    run: str | None = None
+    checkpoint: str | None = None
+    at: str | None = field(default=None, metadata=about(choices=AT))
     explain: ExplainOptions = field(default_factory=ExplainOptions)
+    output: str | None = None
+
+    @property
+    def path(self) -> str | None:
+        """The folder of a run, or the file of a checkpoint; None: an untrained network."""
+        return self.checkpoint if self.run is None else self.run
 
 
 @dataclass

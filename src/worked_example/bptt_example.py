@@ -1,40 +1,44 @@
 """Backpropagation through time of one short sequence, one line an equation, with every term kept apart.
 
-    z_t^l = U^l h_t^{l-1} + W^l h_{t-1}^l + b^l,   h_t^l = f(z_t^l),   h_t^0 = x_t,   h_0^l = 0
+    z_t^l = U^l h_t^{l-1} + W^l h_{t-1}^l + b^l,   h_t^l = f(z_t^l),   h_t^0 = x_t
     o_t = V h_t^L + c,   yhat_t = softmax(o_t),   L_t = -log yhat_t[target_t],   L = sum_t L_t
-    delta_t^l = f'(z_t^l) * (above_t^l + later_t^l)
+    delta_t^l = f'(z_t^l) * (above_t^l + later_t^l),   above + later = dL/dh_t^l
         above_t^l = U^{l+1 T} delta_t^{l+1},   at the top layer V^T (yhat_t - y_t)
         later_t^l = W^{l T} delta_{t+1}^l,     zero at the last step
     dL/dU^l = sum_t delta_t^l (h_t^{l-1})^T    dL/dW^l = sum_t delta_t^l (h_{t-1}^l)^T    dL/db^l = sum_t delta_t^l
     dL/dV = sum_t (yhat_t - y_t) (h_t^L)^T     dL/dc = sum_t (yhat_t - y_t)
 
-`differences` compares it with autograd and the fast path. Indices of layers and steps count from 0; names of numbers
-(`dU^1`) count from 1, as the equations do.
+h_0 is zero, or what the network has kept of an earlier part of the text; readout=identity means V = I, c = 0.
+`differences` compares all of it with autograd and the fast path. Indices of layers and steps count from 0; names of
+numbers (`dU^1`) count from 1, as the equations do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.config.schema import ExplainOptions
 from src.models.convert import read_layers
 from src.models.kernels import split
 from src.models.language_model import LanguageModel
 from src.models.manual import ManualRNN, record_deltas
 
+MOST_STEPS = 12  # are explained: more do not fit side by side. What stands before them in the text gives h_0
+RATE = 0.1  # of the one update that is shown, the tutorial's
+
 
 @dataclass
 class Problem:
-    """A network and a sequence: x (time, input) one-hot, targets (time,), U, W, b of each layer, the readout's V, c."""
+    """A network and a sequence: x (time, input) one-hot, targets (time,); U, W, b, h_0 of each layer; V, c."""
 
-    model: LanguageModel
-    recurrence: ManualRNN
+    model: LanguageModel  # model=manual, in float64
+    symbols: Sequence[str]  # a label per id
     x: Tensor
     targets: Tensor
     U: list[Tensor]
@@ -42,13 +46,33 @@ class Problem:
     b: list[Tensor]
     V: Tensor
     c: Tensor
-    nonlinearity: str
+    h_0: list[Tensor]
+    earlier: Tensor  # ids that were read before x
+
+    @property
+    def nonlinearity(self) -> str:
+        return str(self.model.recurrence.nonlinearity)
+
+    @property
+    def has_readout(self) -> bool:
+        """Whether V and c are parameters; else the hidden state is o_t."""
+        return isinstance(self.model.readout, nn.Linear)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return the weights by the names of their gradients: dU^1, dW^1, db^1, ..., dV, dc."""
+        layers = enumerate(zip(self.U, self.W, self.b, strict=True), 1)
+        found = {f"d{letter}^{n}": w for n, layer in layers for letter, w in zip("UWb", layer, strict=True)}
+        return found | ({"dV": self.V, "dc": self.c} if self.has_readout else {})
 
 
 @dataclass
 class Numbers:
     """Every number of a forward and a backward pass; a list has one (time, hidden) a layer."""
 
+    below: list[Tensor]  # h_t^{l-1}, (time, input) for the first layer
+    before: list[Tensor]  # h_{t-1}^l
+    from_below: list[Tensor]  # U h_t^{l-1}
+    from_before: list[Tensor]  # W h_{t-1}^l
     z: list[Tensor]
     h: list[Tensor]
     o: Tensor
@@ -59,65 +83,83 @@ class Numbers:
     later: list[Tensor]
     slope: list[Tensor]
     delta: list[Tensor]
-    sums: dict[str, Tensor]  # dU^1, ..., dV, dc: (time, ...); entry t is the sum of the terms of steps t .. T
-
-    def gradients(self) -> dict[str, Tensor]:
-        """Return the complete sums."""
-        return {name: sums[0] for name, sums in self.sums.items()}
+    gradients: dict[str, Tensor]  # dU^1, ..., dV, dc
 
     def compared(self) -> dict[str, Tensor]:
         """Return every number that `differences` compares: dL/dh_t and delta_t of each layer, and the gradients."""
         found: dict[str, Tensor] = {}
         for l, (above, later, delta) in enumerate(zip(self.above, self.later, self.delta, strict=True), 1):  # noqa: E741
             found |= {f"dL/dh_t^{l}": above + later, f"delta_t^{l}": delta}
-        return found | self.gradients()
+        return found | self.gradients
 
 
-def build_problem(options: ExplainOptions, symbols: str) -> Problem:
-    """Return the untrained network of `python -m src.train model=manual seed=...` in float64, and the sequence."""
-    ids, targets = torch.tensor([[*map(symbols.index, text)] for text in (options.input, options.target)])
+def build_problem(model: LanguageModel, symbols: Sequence[str], ids: Sequence[int], targets: Sequence[int]) -> Problem:
+    """Return the last MOST_STEPS steps of a sequence as a problem; the steps before them are read, for h_0."""
+    model = model.double().eval().requires_grad_(True)
+    first = max(0, len(ids) - MOST_STEPS)
+    every = torch.tensor(ids)
+    layers = read_layers(model.recurrence)
+    h_0 = [torch.zeros_like(layer.b) for layer in layers]
+    if first:
+        with torch.no_grad():
+            h_0 = list(model(every[:first, None])[1][:, 0])
+    U, W, b = map(list, zip(*layers, strict=True))
+    V, c = torch.eye(len(symbols), dtype=torch.float64), torch.zeros(len(symbols), dtype=torch.float64)
+    if isinstance(model.readout, nn.Linear):
+        V, c = model.readout.weight.detach(), model.readout.bias.detach()
+    x = F.one_hot(every[first:], len(symbols)).double()
+    return Problem(model, symbols, x, torch.tensor(targets)[first:], U, W, b, V, c, h_0, every[:first])
+
+
+def untrained(symbols: str, hidden_size: int, num_layers: int, nonlinearity: str, seed: int) -> LanguageModel:
+    """Return the network that `python -m src.train model=manual model.readout=linear seed=...` starts from."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        rnn = ManualRNN(len(symbols), options.hidden_size, options.num_layers, options.nonlinearity)
-        model = LanguageModel(rnn, len(symbols)).double()
-    U, W, b = map(list, zip(*read_layers(rnn), strict=True))
-    V, c = (parameter.detach() for parameter in model.readout.parameters())
-    x = F.one_hot(ids, len(symbols)).double()
-    return Problem(model, rnn, x, targets, U, W, b, V, c, options.nonlinearity)
+        torch.manual_seed(seed)
+        return LanguageModel(ManualRNN(len(symbols), hidden_size, num_layers, nonlinearity), len(symbols))
 
 
-def compute(p: Problem) -> Numbers:
-    """Compute the equations at the head of this module."""
+def compute(p: Problem, last_alone: bool = False) -> Numbers:
+    """Compute the equations at the head of this module; L is L_T instead of the sum over all steps if `last_alone`."""
     f = torch.tanh if p.nonlinearity == "tanh" else torch.relu
     steps, layers = range(len(p.x)), range(len(p.W))
-    z = [torch.zeros(len(p.x), len(b), dtype=p.x.dtype) for b in p.b]
-    h, above, later, slope, delta = ([torch.zeros_like(z_l) for z_l in z] for _ in range(5))
+    from_below = [torch.zeros(len(p.x), len(b), dtype=p.x.dtype) for b in p.b]
+    from_before, z, h, above, later, slope, delta = ([torch.zeros_like(z_l) for z_l in from_below] for _ in range(7))
     o = torch.zeros(len(p.x), len(p.c), dtype=p.x.dtype)
     for t in steps:
         for l in layers:  # noqa: E741  # the equations' letter
             below = p.x[t] if l == 0 else h[l - 1][t]
-            before = h[l][t - 1] if t > 0 else torch.zeros_like(p.b[l])
-            z[l][t] = p.U[l] @ below + p.W[l] @ before + p.b[l]
+            before = h[l][t - 1] if t > 0 else p.h_0[l]
+            from_below[l][t], from_before[l][t] = p.U[l] @ below, p.W[l] @ before
+            z[l][t] = from_below[l][t] + from_before[l][t] + p.b[l]
             h[l][t] = f(z[l][t])
         o[t] = p.V @ h[-1][t] + p.c
     yhat = o.softmax(-1)
-    losses = -yhat[steps, p.targets].log()
+    losses = -o.log_softmax(-1)[steps, p.targets]
     error = yhat - F.one_hot(p.targets, len(p.c))
+    if last_alone:
+        error[:-1] = 0
     for t in reversed(steps):
         for l in reversed(layers):  # noqa: E741
             above[l][t] = p.V.T @ error[t] if l == layers[-1] else p.U[l + 1].T @ delta[l + 1][t]
             later[l][t] = p.W[l].T @ delta[l][t + 1] if t < steps[-1] else 0
             slope[l][t] = 1 - h[l][t] ** 2 if p.nonlinearity == "tanh" else (z[l][t] > 0).double()
             delta[l][t] = slope[l][t] * (above[l][t] + later[l][t])
-    terms: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
+    inputs = [p.x, *h[:-1]]
+    states = [torch.cat([h_0[None], h_l[:-1]]) for h_0, h_l in zip(p.h_0, h, strict=True)]
     for l in layers:  # noqa: E741
-        below = p.x if l == 0 else h[l - 1]
-        before = torch.cat([torch.zeros_like(h[l][:1]), h[l][:-1]])
-        dU, dW = (delta[l][:, :, None] * factor[:, None, :] for factor in (below, before))  # one outer product a step
-        terms |= {f"dU^{l + 1}": dU, f"dW^{l + 1}": dW, f"db^{l + 1}": delta[l]}
-    terms |= {"dV": error[:, :, None] * h[-1][:, None, :], "dc": error}
-    sums = {name: term.flip(0).cumsum(0).flip(0) for name, term in terms.items()}  # from step T down to 1
-    return Numbers(z, h, o, yhat, losses, error, above, later, slope, delta, sums)
+        dU, dW = delta[l].T @ inputs[l], delta[l].T @ states[l]  # the sums over t
+        gradients |= {f"dU^{l + 1}": dU, f"dW^{l + 1}": dW, f"db^{l + 1}": delta[l].sum(0)}
+    if p.has_readout:
+        gradients |= {"dV": error.T @ h[-1], "dc": error.sum(0)}
+    forward = (inputs, states, from_below, from_before, z, h, o, yhat, losses)
+    return Numbers(*forward, error, above, later, slope, delta, gradients)
+
+
+def sums_from_the_last(left: Tensor, right: Tensor | None = None) -> Tensor:
+    """Return (time, ...), entry t the sum over the steps t .. T of `left`, or of its outer products with `right`."""
+    terms = left if right is None else left[:, :, None] * right[:, None, :]
+    return terms.flip(0).cumsum(0).flip(0)
 
 
 def by_autograd(p: Problem) -> dict[str, Tensor]:
@@ -130,7 +172,7 @@ def by_autograd(p: Problem) -> dict[str, Tensor]:
     for x_t in p.x:
         below = x_t
         for l in range(len(W)):  # noqa: E741
-            before = h[l][-1] if h[l] else torch.zeros_like(b[l])
+            before = h[l][-1] if h[l] else p.h_0[l]
             z[l].append(F.linear(below, U[l], b[l]) + F.linear(before, W[l]))
             below = f(z[l][-1])
             h[l].append(below)
@@ -147,12 +189,15 @@ def by_autograd(p: Problem) -> dict[str, Tensor]:
 def by_fast_path(p: Problem) -> dict[str, Any]:
     """Return the gradients of the weights and the deltas as `model=manual` computes them in training."""
     p.model.zero_grad()
-    with record_deltas(p.recurrence) as deltas:
-        logits, _ = p.model(p.x.argmax(1)[:, None])
+    recurrence: Any = p.model.recurrence
+    with record_deltas(recurrence) as deltas:
+        logits, _ = p.model(p.x.argmax(1)[:, None], torch.stack(p.h_0)[:, None])
         F.cross_entropy(logits[:, 0], p.targets, reduction="sum").backward()
-    found: dict[str, Any] = {"dV": p.model.readout.weight.grad, "dc": p.model.readout.bias.grad}
-    for l, ((weight, bias), delta) in enumerate(zip(p.recurrence.directions(), deltas, strict=True), 1):  # noqa: E741
-        assert weight.grad is not None and bias is not None and delta is not None
+    found: dict[str, Any] = {}
+    if isinstance(p.model.readout, nn.Linear):
+        found = {"dV": p.model.readout.weight.grad, "dc": p.model.readout.bias.grad}
+    for l, ((weight, bias), delta) in enumerate(zip(recurrence.directions(), deltas, strict=True), 1):  # noqa: E741
+        assert delta is not None
         dU, dW = split(weight.grad)
         found |= {f"delta_t^{l}": delta[:, 0], f"dU^{l}": dU, f"dW^{l}": dW, f"db^{l}": bias.grad}
     return found
@@ -176,3 +221,66 @@ def differences(p: Problem, ours: Numbers) -> list[Difference]:
         numbers = [x, x - torchs[name], *([x - fast[name]] if name in fast else [])]
         found.append(Difference(name, *(float(number.abs().max()) for number in numbers)))
     return found
+
+
+# -- what the gradient is good for ------------------------------------------------------------------------------------
+
+
+def with_weights(p: Problem, changed: dict[str, Tensor]) -> Problem:
+    """Return the problem with other weights, by the names of `Problem.parameters`; h_0 stays as it is."""
+    U, W, b = ([changed[f"d{letter}^{n + 1}"] for n in range(len(p.W))] for letter in "UWb")
+    return replace(p, U=U, W=W, b=b, V=changed.get("dV", p.V), c=changed.get("dc", p.c))
+
+
+def loss(p: Problem) -> float:
+    """Return L."""
+    return float(compute(p).losses.sum())
+
+
+def moved(p: Problem, name: str, entry: tuple[int, ...], by: float) -> float:
+    """Return L after one weight is moved."""
+    weights = {key: weight.clone() for key, weight in p.parameters().items()}
+    weights[name][entry] += by
+    return loss(with_weights(p, weights))
+
+
+def updated(p: Problem, gradients: dict[str, Tensor]) -> tuple[float, Problem]:
+    """Return a learning rate and the problem after one step w - rate * dL/dw: RATE, halved until L is lower."""
+    rate, before = RATE, loss(p)
+    while True:
+        after = with_weights(p, {name: w - rate * gradients[name] for name, w in p.parameters().items()})
+        if loss(after) < before or rate < 1e-9:
+            return rate, after
+        rate /= 2
+
+
+@dataclass
+class Reach:
+    """How far back the error of the last step alone reaches in a layer."""
+
+    radius: float  # rho(W), the largest absolute value of an eigenvalue
+    norms: list[float]  # |dL_T/dz_{T-k}| by lag k = 0 .. T-1
+
+
+def reach(p: Problem) -> list[Reach]:
+    """Return the reach of each layer."""
+    deltas = compute(p, last_alone=True).delta
+    radii = [float(torch.linalg.eigvals(W).abs().max()) for W in p.W]
+    return [Reach(rho, delta.norm(dim=1).flip(0).tolist()) for rho, delta in zip(radii, deltas, strict=True)]
+
+
+# -- what is shown of a large network ---------------------------------------------------------------------------------
+
+MOST_UNITS, UNITS, MOST_SYMBOLS = 8, 3, 8  # a layer of more than MOST_UNITS is shown by UNITS of them
+
+
+def shown_units(n: Numbers) -> list[Tensor]:
+    """Return which units of each layer are shown, ascending: all, or those with the largest sum_t |delta_t|."""
+    sums = [delta.abs().sum(0) for delta in n.delta]
+    return [one.topk(len(one) if len(one) <= MOST_UNITS else UNITS).indices.sort().values for one in sums]
+
+
+def shown_symbols(p: Problem, n: Numbers) -> Tensor:
+    """Return which symbols are shown, ascending: of many the targets, then what is read, then what is predicted."""
+    ids = [*p.targets.tolist(), *p.x.argmax(1).tolist(), *n.o.argmax(1).tolist(), *range(len(p.symbols))]
+    return torch.tensor(sorted([*dict.fromkeys(ids)][:MOST_SYMBOLS]))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = README + (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")  # the other pages have tests of their own
 COMMAND = re.compile(r"^ *(\$ )?python -m (src\.\w+) (.*?)(?: +# .*)?$", re.MULTILINE)  # `$`: output follows
-OWN_TESTS = ("src.search", "src.benchmark", "src.export", "src.explain")  # they need extras, or other tests run them
+OWN_TESTS = ("src.search", "src.benchmark", "src.export")  # they need extras, or other tests run them
 COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
 TEXT = (
     "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
@@ -36,6 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     for name in ("my.txt", "letter.txt", "other.txt"):
         (folder / name).write_text(TEXT)
+    (folder / "docs/pictures").mkdir(parents=True)
     run("data=text", "data.path=my.txt", "model.hidden_size=8", "trainer.max_epochs=1", "model=manual", cwd=folder)
     return folder
 

@@ -63,8 +63,6 @@ def main() -> None:
         shutil.copy(HERE / name, FOLDER / name)
     printed = {
         "train": command("train", *QUIET, "runs=elsewhere"),
-        "explain": command("explain"),
-        "explain_3_layers": command("explain", "explain.num_layers=3"),
     }
     command("train", *LONG)
     (finished,) = FOLDER.glob("runs/text_manual/*")

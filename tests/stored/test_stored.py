@@ -99,8 +99,6 @@ def same_text(printed: str, stored: str) -> None:
     ("name", "words"),
     [
         ("train", ["train", "trainer.threads=1", "runs=elsewhere"]),
-        ("explain", ["explain"]),
-        ("explain_3_layers", ["explain", "explain.num_layers=3"]),
         ("report", ["report", "runs"]),
         ("report_sweep", ["report", *make.REPORT]),
     ],
