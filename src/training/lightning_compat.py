@@ -48,7 +48,7 @@ class RunToTheEnd(_FitLoop):
         self.setup_data()
         if self.skip and self.trainer.global_step > 0:
             epochs = self.epoch_progress.total
-            epochs.completed = epochs.processed  # the checkpoint was written just before Lightning counted the last one
+            epochs.completed = epochs.ready  # the checkpoint was written just before Lightning counted the last one
             self.on_run_start()
             self.on_run_end()
         else:
