@@ -1,6 +1,7 @@
 # Requirements: Linux or macOS, Python 3.11 to 3.14 (with venv) and make. The main targets are `make train` and `make test`.
 # Each target first installs its lock file into .venv if .venv is missing or older than the lock file.
-# Another Python: make PYTHON=/path/to/python3.12 train; a .venv of another one is made again. Arguments for the target's command: make train ARGS="seed=1".
+# Another Python: make PYTHON=/path/to/python3.12 train; a .venv of another one is made again.
+# Arguments for the target's command: make train ARGS="seed=1".
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
