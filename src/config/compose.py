@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -194,6 +195,8 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
             raise
         if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
             complain(*error.messages)
+        else:
+            time.sleep(5)  # torchrun ends all processes when one has failed; the first one reports the error
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

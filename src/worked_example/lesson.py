@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from base64 import b64encode
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from markupsafe import Markup
 from src.config.schema import ExplainConfig, ExplainOptions
 from src.data.vocabulary import UNKNOWN, Vocabulary
 from src.errors import UserError
+from src.files import to_json
 from src.inference.load import IMPLEMENTATIONS, load
 from src.worked_example.bptt_example import MOST_STEPS, Problem, build_problem, compute, shown_units, untrained
 from src.worked_example.document import as_markdown, as_text, number, page
@@ -138,7 +138,7 @@ def plain(p: Problem, seed: int | None) -> dict[str, Any]:
 
 def in_script(data: Any) -> Markup:
     """Return JSON that cannot end the script element that it stands in."""
-    return Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"))
+    return Markup(to_json(data).replace("<", "\\u003c"))
 
 
 def as_svg(lesson: Lesson) -> str:
