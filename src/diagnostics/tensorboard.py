@@ -282,6 +282,7 @@ def row_name(config: Config, folder: Path) -> str:
     """Return a run's name in the table: what is mostly compared, its overrides (a sweep's label), its folder's name."""
     model, optimizer = config.model, config.optimizer
     mostly = f"{model.name} {model.num_layers}x{model.hidden_size} {optimizer.name} lr={optimizer.lr:g}"
-    record = read_json(folder / "run.json")
+    path = folder / "run.json"
+    record = read_json(path) if path.exists() else {}  # a benchmark of the training step keeps no record
     overrides = record.get("label") or " ".join(record.get("overrides", []))
     return f"{mostly} seed={config.seed} {overrides} {folder.name}"
