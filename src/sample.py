@@ -13,7 +13,7 @@ from src.config.schema import SampleConfig, SamplingConfig
 from src.data.text_reader import Source, read_text
 from src.errors import UserError
 from src.inference.options import errors_in_sample
-from src.process import complain, in_json, pipe_may_close, say, typed
+from src.process import bytes_of, complain, in_json, pipe_may_close, say
 
 if TYPE_CHECKING:
     from src.inference.generate import Conversation
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def sample(config: SampleConfig) -> None:
     """Generate text and print it."""
-    content = None if config.prompt is None else typed(config.prompt, "prompt")
+    content = None if config.prompt is None else bytes_of(config.prompt, "prompt")
     trained = load_in_implementation(config)
     prompt = None if content is None else as_prompt(content, trained)
     from src.inference.generate import Conversation, generate, with_seed

@@ -12,7 +12,7 @@ from src.config.schema import ScoreConfig
 from src.data.text_reader import Source, find, read_text
 from src.errors import UserError
 from src.inference.options import errors_in_score
-from src.process import in_json, pipe_may_close, say, typed, write_file
+from src.process import bytes_of, in_json, pipe_may_close, say, write_file
 
 if TYPE_CHECKING:
     from src.inference.evaluate import Score
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def score(config: ScoreConfig, files: list[str]) -> None:
     """Score a text, or all files; `files` has every file= of the command line."""
     key, value = ("file", "-" if "-" in files else "") if config.text is None else ("text", config.text)
-    given = Source("-" if key == "file" else key, content=typed(value, key))
+    given = Source("-" if key == "file" else key, content=bytes_of(value, key))
     trained = load_in_implementation(config)
     from src.inference.evaluate import render
 

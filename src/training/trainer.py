@@ -26,7 +26,7 @@ from src.training.signals import StopOnSignal
 
 # Keys of the `trainer` group that are used here, by `prepare` and by callbacks; Lightning's Trainer gets the others
 OURS = {"threads", "profile", "max_time", "log_every_n_steps", "limit_train_batches", "overfit_batches",
-        "average_last_group",         "enable_progress_bar"}  # fmt: skip
+        "average_last_group", "enable_progress_bar"}  # fmt: skip
 
 
 @dataclass

@@ -151,10 +151,17 @@ def test_each_error_of_a_command_line_is_one_line_that_names_the_remedy(errors: 
         assert wrong not in " ".join(lines)
 
 
-def test_windows_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.system", lambda: "Windows")
-    with pytest.raises(SystemExit, match=r"^Windows is not supported.*WSL"):
-        exit_with(train.main)
+def test_windows_is_one_line() -> None:
+    """Also the imports before it must do without the signals that Windows lacks."""
+    code = (
+        "import platform, runpy, signal\n"
+        "del signal.SIGHUP, signal.SIGUSR1\n"
+        "platform.system = lambda: 'Windows'\n"
+        "runpy.run_module('src.train', run_name='__main__')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert ended.stderr == "Windows is not supported: run Unroll in the Windows Subsystem for Linux (WSL)\n"
+    assert ended.returncode == 1
 
 
 def test_a_misspelt_group_is_one_error(answer) -> None:  # type: ignore[no-untyped-def]

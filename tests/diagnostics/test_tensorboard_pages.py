@@ -1,7 +1,6 @@
 """TensorBoard in a real browser, on a sweep of six runs: every page shows our content.
 
-Debian's chromium, headless, driven by Playwright; without chromium the tests are skipped. UNROLL_SCREENSHOTS=FOLDER
-keeps a picture of every page.
+UNROLL_SCREENSHOTS=FOLDER keeps a picture of every page.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,15 +17,9 @@ import pytest
 
 from tests.runs.commands import environment, run
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 PATIENCE = 60_000  # milliseconds: a page may wait for a server that shares its core with it
 TEXT = "What is aught, but as 'tis valued? <b>markup</b> costs $5 & `more`.\n" * 40
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: make browser installs it"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +53,6 @@ def tensorboard(logdir: Path) -> Iterator[str]:
         process.wait(20)
         if process.stdout is not None:
             process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,8 @@
-"""The HTML report, opened in a real browser: one file, sorted by a click, light and dark, asking no network.
-
-Debian's chromium, headless, driven by Playwright; without chromium these tests are skipped.
-"""
+"""The HTML report, opened in a real browser: one file, sorted by a click, light and dark, asking no network."""
 
 import base64
 import math
 import re
-import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -18,8 +14,6 @@ from src.reports.runs import find_runs
 from src.reports.table import build
 
 HOSTILE = "<script>alert(1)</script>\"'&$x"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
 def page_of(root):
@@ -44,20 +38,15 @@ def page_file(tmp_path_factory):
 
 
 @pytest.fixture
-def page(page_file):
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium here: make browser installs it")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
-        page.asked, page.errors = [], []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.on("console", lambda message: page.errors.append(message.text))
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.goto(page_file.as_uri())
-        yield page
-        browser.close()
+def page(page_file, browser):
+    page = browser.new_page()
+    page.asked, page.errors = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("console", lambda message: page.errors.append(message.text))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(page_file.as_uri())
+    yield page
+    page.close()
 
 
 def column(page, number):

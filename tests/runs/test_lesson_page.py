@@ -1,13 +1,11 @@
 """The page of explain.format=html in a real browser: its numbers are ours, and it is used with the keyboard alone.
 
-Debian's chromium, headless, driven by Playwright; without chromium these tests are skipped. UNROLL_SCREENSHOTS=FOLDER
-keeps a picture of every page.
+UNROLL_SCREENSHOTS=FOLDER keeps a picture of every page.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,12 +16,7 @@ from src.worked_example.bptt_example import Problem, compute, with_weights
 from src.worked_example.lesson import lesson_of, render
 from tests.runs.commands import ROOT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: make browser installs it"),
-]
+pytestmark = pytest.mark.slow
 
 
 def asked(
@@ -32,15 +25,6 @@ def asked(
     options = {"input": None, "target": None, "nonlinearity": "tanh", "level": "short", "format": "html"} | more
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "seed": seed}
     return ExplainConfig(run=path and str(path), explain=ExplainOptions(**options, **sizes))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture
