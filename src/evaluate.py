@@ -1,21 +1,29 @@
-"""python -m src.evaluate: the exact metrics of a run on a split. See conf/evaluate.yaml."""
+"""python -m src.evaluate: the exact metrics of a run, or of all runs below a folder. See conf/evaluate.yaml."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from src.config.commands import load_model, run_inference
 from src.config.compose import exit_with
 from src.config.schema import EvaluateConfig
-from src.inference.options import errors_in_inference
+from src.errors import UserError
+from src.files import read_json
+from src.inference.options import errors_in_evaluate, locate, runs_of
 from src.metrics import perplexity
 from src.process import complain, in_json, pipe_may_close, say
 
 
 def evaluate(config: EvaluateConfig) -> None:
     """Evaluate, print the result, and write evaluation_<split>.json into the run's folder."""
+    if folders := runs_of(config):
+        return evaluate_all(config, folders)
     trained = load_model(config)
     from src.inference.evaluate import evaluate_run, keep
 
@@ -30,6 +38,57 @@ def evaluate(config: EvaluateConfig) -> None:
     if written and config.format == "text":
         with pipe_may_close():
             say(f"written: {written}\n")
+
+
+def evaluate_all(config: EvaluateConfig, folders: Sequence[Path]) -> None:
+    """Evaluate all runs of a folder in this process, one line each; those that were evaluated already are read.
+
+    A run without a checkpoint is named and left out. Exit code 1 if another one could not be evaluated.
+    """
+    heads = ("nats", "bits", "perplexity", "accuracy")
+    say("{:>10}{:>10}{:>12}{:>10}  split  checkpoint\n".format(*heads) if config.format == "text" else "")
+    results, failed = [], False
+    for folder in folders:
+        try:
+            checkpoint = locate(folder, config.at)
+        except UserError as error:
+            complain(f"note: {error}")
+            continue
+        result = evaluated_before(config, folder, checkpoint)
+        how = "" if result is None else "  (evaluated before)"
+        try:
+            if result is None:
+                trained = load_model(dataclasses.replace(config, run=str(folder)))
+                from src.inference.evaluate import evaluate_run, keep
+
+                result = evaluate_run(trained, config.split, config.data, config.implementation)
+                keep(trained, result)
+        except (UserError, OSError) as error:  # OSError: not written, in a folder of somebody else or on a full disk
+            failed = True
+            complain(f"{folder}: {error}")
+        if result is not None:
+            results.append({"run": str(folder), **result})
+            numbers = (result["cross_entropy"], result["bits_per_character"], result["perplexity"], result["accuracy"])
+            line = "{:10.6f}{:10.6f}{:12.4f}{:10.4f}".format(*numbers)
+            say(f"{line}  {result['split']:5}  {checkpoint}{how}\n" if config.format == "text" else "")
+    say(in_json(results, indent=2) if config.format == "json" else "")
+    if failed:
+        sys.exit(1)
+
+
+def evaluated_before(config: EvaluateConfig, folder: Path, checkpoint: Path) -> dict[str, Any] | None:
+    """Return what evaluation_<split>.json has for this checkpoint, unless the command asks for more than it has."""
+    if config.implementation or config.precision or any(value is not None for value in vars(config.data).values()):
+        return None
+    for split in [config.split] if config.split else ["val", "train"]:
+        file = folder / f"evaluation_{split}.json"
+        try:
+            result: dict[str, Any] = read_json(file)
+            if result["checkpoint"] == checkpoint.stem and os.path.getmtime(file) >= os.path.getmtime(checkpoint):
+                return result
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    return None
 
 
 def table(result: dict[str, Any], data: str) -> str:
@@ -52,7 +111,7 @@ def table(result: dict[str, Any], data: str) -> str:
 
 def main() -> None:
     """Run the command line."""
-    run_inference("evaluate", EvaluateConfig, evaluate, errors_in_inference, sys.argv[1:])
+    run_inference("evaluate", EvaluateConfig, evaluate, errors_in_evaluate, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 from src.config.compose import compose_and_run, exit_with
 from src.config.schema import ExplainConfig, errors_in_values
 from src.errors import UserError
-from src.inference.options import locate
+from src.inference.options import locate, with_named_runs
 from src.process import heavy_imports, pipe_may_close, say, write_file
 
 OF_A_RUN = ("hidden_size", "num_layers", "nonlinearity", "seed")  # what a trained network has already
@@ -48,7 +48,7 @@ def explain(config: ExplainConfig) -> None:
 
 def main() -> None:
     """Run the command line."""
-    arguments = sys.argv[1:]
+    arguments = with_named_runs(sys.argv[1:])
     if any(word.startswith(("run=", "checkpoint=")) for word in arguments):
         keys = tuple(f"explain.{key}=" for key in OF_A_RUN)
         if decided := [word for word in arguments if word.startswith(keys)]:

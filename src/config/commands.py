@@ -9,6 +9,7 @@ from src.config.compose import compose_and_run
 from src.config.overrides import groups
 from src.config.schema import InferenceConfig
 from src.errors import UserError
+from src.inference.options import with_named_runs
 from src.process import heavy_imports, threads_for, use_threads
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def run_inference(
     if decided:
         other = "another text is scored by python -m src.score file=..."
         raise UserError(*(f"{word}: that was decided when the run was trained; {other}" for word in decided))
-    compose_and_run(name, schema, task, arguments, check)
+    compose_and_run(name, schema, task, with_named_runs(arguments), check)
 
 
 def load_model(config: InferenceConfig) -> TrainedModel:

@@ -15,16 +15,18 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
@@ -56,7 +58,7 @@ Check = Callable[[Any], list[str]]
 def compose_and_run(
     config_name: str,
     schema: type,
-    task: Callable[[Any], None],
+    task: Callable[[Any], object],
     arguments: Iterable[str],
     check: Check,
     run_jobs: RunJobs | None = None,
@@ -71,15 +73,9 @@ def compose_and_run(
         SystemExit: a sweep in which something was not done.
     """
     flags, overrides = flags_and_overrides(arguments)
-    wrong_flags = [*errors_in_flags(flags), *errors_in_repeats(overrides)]
-    overrides = quote_literals(overrides, schema, sweep=bool({"-m", "--multirun"}.intersection(flags)))
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
     register(sweep := Sweep(to_config, check, run_jobs))
-    wrong = errors_in_overrides(overrides, schema, config_folders(flags))
-    if wrong or wrong_flags:
-        right = [override for override in overrides if override not in wrong]
-        raise UserError(*wrong_flags, *wrong.values(), *_further_errors(config_name, right, check))
-
+    overrides = _checked_overrides(config_name, schema, flags, overrides, check)
     composed: list[Any] = []
     unresolved: list[OmegaConfBaseException] = []
 
@@ -112,20 +108,86 @@ def compose_and_run(
         task(config)
 
 
+def _checked_overrides(
+    config_name: str, schema: type, flags: list[str], overrides: list[str], check: Check
+) -> list[str]:
+    """Return the overrides of a command with their literal values quoted, or raise all that is wrong with it."""
+    wrong_flags = [*errors_in_flags(flags), *errors_in_repeats(overrides)]
+    overrides = quote_literals(overrides, schema, sweep=bool({"-m", "--multirun"}.intersection(flags)))
+    wrong = errors_in_overrides(overrides, schema, config_folders(flags))
+    if wrong or wrong_flags:
+        right = [override for override in overrides if override not in wrong]
+        raise UserError(*wrong_flags, *wrong.values(), *_further_errors(config_name, right, check))
+    return overrides
+
+
 def compose(overrides: Iterable[str]) -> DictConfig:
     """Return what src.train composes from these overrides, Hydra's node included.
 
     Raises:
         UserError: it cannot be composed.
     """
-    ConfigStore.instance().store(name="train_schema", node=Config)
-    register(Sweep(to_config, errors_in_config, None))  # conf/train.yaml names our sweeper; nothing is swept here
     overrides = quote_literals(overrides)
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("train", overrides, return_hydra_config=True)
+        return _composed_for_train(overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{' '.join(overrides)}: {_first_lines(error)}") from error
+
+
+def checked_config(arguments: Iterable[str]) -> Config:
+    """Return the checked configuration that `python -m src.train` makes of these arguments, without running Hydra.
+
+    Hydra's main would close the log files of the program that calls this, and keep state between two calls.
+
+    Raises:
+        UserError: everything that is wrong, at once; a sweep, or a flag other than --config-dir.
+    """
+    flags, overrides = flags_and_overrides(arguments)
+    folders = config_folders(flags)[1:]
+    others = [flag for flag in flags if flag.startswith("-") and not flag.startswith(("--config-dir", "-cd"))]
+    if others:
+        raise UserError(f"{others[0]}: this trains one run, with no flag but --config-dir; use python -m src.train")
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise UserError(f"--config-dir {missing[0]}: there is no such folder")
+    _register_train()
+    overrides = _checked_overrides("train", Config, flags, overrides, errors_in_config)
+    own = [quote(folder.resolve().as_uri()) for folder in folders]
+    try:
+        cfg = _composed_for_train(without_null_groups(overrides), own)
+        config: Config = to_config(cfg)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_first_lines(error)) from error
+    if cfg.hydra.mode == RunMode.MULTIRUN or config.sweep.dry_run:
+        raise UserError("this trains one run, and the configuration asks for a sweep: use python -m src.train")
+    if errors := errors_in_config(config):
+        raise UserError(*errors)
+    return config
+
+
+def _register_train() -> None:
+    ConfigStore.instance().store(name="train_schema", node=Config)
+    register(Sweep(to_config, errors_in_config, None))  # conf/train.yaml names our sweeper; nothing is swept here
+
+
+def _composed_for_train(overrides: Sequence[str], folders: Sequence[str] = ()) -> DictConfig:
+    """Return the composed configuration; `folders` are quoted addresses of further config folders."""
+    _register_train()
+    search = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
+    with _hydra_for_a_moment():
+        return hydra.compose("train", [*overrides, *search], return_hydra_config=True)
+
+
+@contextlib.contextmanager
+def _hydra_for_a_moment() -> Iterator[None]:
+    """Inside, Hydra reads conf/. Afterwards its global state is as it was: a notebook may use Hydra for itself."""
+    version = VersionBase.instance()
+    before = GlobalHydra.instance().hydra, version.version_base
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra, version.version_base = before
 
 
 def to_config(cfg: DictConfig) -> Any:
@@ -158,7 +220,7 @@ def config_folders(flags: list[str]) -> list[Path]:
 def _further_errors(config_name: str, overrides: list[str], check: Check) -> list[str]:
     """Return what is wrong with the configuration that the right overrides alone would make."""
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        with _hydra_for_a_moment():
             cfg = hydra.compose(config_name, [first_of_several(override) for override in overrides])
             return check(OmegaConf.to_object(cfg))
     except (HydraException, OmegaConfBaseException):

@@ -23,7 +23,7 @@ from src.errors import UnknownCharacter, UserError
 from src.files import parse_json, user_path
 from src.inference.evaluate import Score, score_ids
 from src.inference.generate import generate
-from src.inference.options import locate
+from src.inference.options import locate, newest_run
 from src.models.convert import convert_
 from src.models.language_model import LanguageModel, State, build_model
 
@@ -164,14 +164,15 @@ def load(
     """Return the trained model at `path`, on the CPU and in evaluation mode.
 
     Args:
-        path: a run's folder, a checkpoint, or a .safetensors file that `python -m src.export` wrote.
+        path: a run's folder, `last` or a run's name (the newest below runs/), a checkpoint, or a .safetensors file that
+            `python -m src.export` wrote.
         at: `best` or `last` of a run's folder; None is the best where there is one, else the last.
         precision: `32-true` or `64-true`; None is float64 for a run trained in it, else float32.
         trust: the class of a model of your own, as `leaky.LeakyRNN`: only then is its module imported.
     """
     if precision not in (None, *MODEL_PRECISIONS):
         raise UserError(f"precision={precision}: expected one of {', '.join(MODEL_PRECISIONS)}")
-    file, content = read_model(path, at)
+    file, content = read_model(newest_run(str(path)) or path, at)
     try:
         stored = content["state_dict"].items()
         weights = {name.removeprefix(PREFIX): tensor for name, tensor in stored if name.startswith(PREFIX)}

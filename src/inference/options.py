@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from src.config.schema import AT, ExportConfig, InferenceConfig, SampleConfig, ScoreConfig, errors_in_values
-from src.errors import UserError
+from src.config.schema import (
+    AT,
+    EvaluateConfig,
+    ExportConfig,
+    InferenceConfig,
+    SampleConfig,
+    ScoreConfig,
+    errors_in_values,
+)
+from src.errors import UserError, nearest
 from src.files import user_path
+from src.process import complain
+from src.reports.runs import run_folders
 
+LAST = "last"  # the newest run of all, where a run's folder is expected
+STORED = ("run", "resume", "rerun", "init_from")  # keys whose value may be LAST or the name of a run
 EXPORTED = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.safetensors"}  # default file names
 
 
@@ -23,7 +36,8 @@ def locate(path: str | Path, at: str | None = None) -> Path:
         if os.path.exists(place):
             raise UserError(f"{path} is a pipe or a device, not a run or a checkpoint")
         above = next((parent for parent in place.parents if os.path.isdir(parent)), Path())
-        near = newest_below(above) if above != Path() else f" (relative paths start at {Path.cwd()})"
+        near = newest_below(above) if above != Path() else f"{nearest(str(path), names_of_runs())}"
+        near = near or f", and no run of that name below runs (relative paths start at {Path.cwd()})"
         raise UserError(f"{path}: there is no such file or folder{near}")
     folder = place / "checkpoints"
     if not os.path.isfile(place / "run.json") and not os.path.isdir(folder):
@@ -38,6 +52,40 @@ def locate(path: str | Path, at: str | None = None) -> Path:
     if at is not None and at not in found:
         raise UserError(f"{path} has no {at}.ckpt; it has {' and '.join(found)}: at={found[0]}")
     return folder / f"{at or found[0]}.ckpt"
+
+
+def with_named_runs(arguments: Iterable[str]) -> list[str]:
+    """Return a command line in which `run=last` and `run=NAME` are the folder that they mean, which is printed.
+
+    The newest run of all, or of that name, below `runs=`; newest is what was written last. A file or folder of that
+    path comes first.
+    """
+    arguments = list(arguments)
+    runs = next((one.partition("=")[2] for one in arguments if one.startswith("runs=")), "runs")
+    for i, (key, _, value) in enumerate(one.partition("=") for one in arguments):
+        if key in STORED and (folder := newest_run(value, runs)):
+            if {"-m", "--multirun"}.intersection(arguments):  # run again, the sweep would begin from another run
+                raise UserError(f"{key}={value}: a sweep needs the run's folder: {key}={folder}")
+            complain(f"{key}={value} is {folder}")
+            arguments[i] = f"{key}={folder}"
+    return arguments
+
+
+def newest_run(name: str, runs: str = "runs") -> Path | None:
+    """Return the folder that `last` or the name of a run means; None if there is none, or `name` is a path."""
+    if not name or os.path.lexists(user_path(name)):
+        return None
+    root = user_path(runs)
+    places = [root] if name == LAST else [root / name, root / "sweeps" / name]
+    records = [folder / "run.json" for place in places for folder in run_folders(place)]
+    records = [record for record in records if record.is_file()]
+    return max(records, key=lambda record: (record.stat().st_mtime_ns, str(record))).parent if records else None
+
+
+def names_of_runs(runs: str = "runs") -> list[str]:
+    """Return the names of the runs below a folder, and `last`, if there are any."""
+    folders = [folder for place in (runs, f"{runs}/sweeps") for folder in Path(place).glob("[!.]*/")]
+    return [LAST, *(folder.name for folder in folders)] if folders else []
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -67,6 +115,20 @@ def errors_in_inference(config: InferenceConfig) -> list[str]:
     except UserError as error:
         errors += error.messages
     return errors
+
+
+def runs_of(config: EvaluateConfig) -> list[Path]:
+    """Return the folders of runs below `run=`, if that is a folder of runs and not one run."""
+    place = user_path(config.run or "")
+    if not config.run or (place / "run.json").is_file() or (place / "checkpoints").is_dir():
+        return []
+    return sorted(run_folders(place))
+
+
+def errors_in_evaluate(config: EvaluateConfig) -> list[str]:
+    """Return what is wrong with the options of `python -m src.evaluate`."""
+    several = config.checkpoint is None and runs_of(config)
+    return list(errors_in_values(config, EvaluateConfig)) if several else errors_in_inference(config)
 
 
 def errors_in_sample(config: SampleConfig) -> list[str]:

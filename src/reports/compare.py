@@ -16,8 +16,19 @@ import pandas as pd
 
 from src.errors import UserError, nearest
 from src.reports.runs import Run
-from src.reports.statistics import Summary, holm, summarise
-from src.reports.table import DETAILS, Metric, Table, affects_result, differing, short_names, show, text_of
+from src.reports.statistics import Summary, figure, holm, p_value, summarise
+from src.reports.table import (
+    DETAILS,
+    UNITS,
+    Metric,
+    Table,
+    affects_result,
+    differing,
+    label,
+    short_names,
+    show,
+    text_of,
+)
 
 SIGNIFICANT = 0.05
 ALL_PAIRS_UP_TO = 6  # up to this many values each is compared with each, more with the best only
@@ -28,7 +39,10 @@ SAME_DIGITS = 6
 
 @dataclass
 class Comparison:
-    """`first` against `second`; `p_holm` allows for `tests` comparisons, `note` has what the mean difference hides."""
+    """`first` against `second`; `p_holm` allows for `tests` comparisons, `note` says why there is no pair.
+
+    `opposite` are the other settings at which the mean difference has the other sign: the mean over all hides them.
+    """
 
     first: str
     second: str
@@ -38,6 +52,7 @@ class Comparison:
     same: bool = False
     note: str = ""
     depends_on: str = ""  # of an interaction: the key that a difference may depend on
+    opposite: tuple[str, ...] = ()
 
     def verdict(self, mode: str) -> str:
         """Return whether the difference is more than noise, in a sentence."""
@@ -49,14 +64,29 @@ class Comparison:
         if found.p is None or found.high is None:
             return "one pair cannot tell a difference from noise; run more seeds"
         verdict = f"not more than noise once all {self.tests} comparisons are allowed for"
+        better, other = (self.first, self.second)[:: 1 if (found.mean < 0) == (mode == "min") else -1]
+        places = " and at ".join(self.opposite)
+        where = f"; {'the other way' if self.depends_on else f'{other} is better'} at {places}" if places else ""
         if self.p_holm < SIGNIFICANT:
-            better = self.first if (found.mean < 0) == (mode == "min") else self.second
-            what = f"the difference depends on {self.depends_on}" if self.depends_on else f"{better} is better"
-            verdict = f"more than noise: {what}"
+            what = f"{better} is better{' on average' if where else ''}"
+            verdict = f"more than noise: {f'the difference depends on {self.depends_on}' if self.depends_on else what}"
         elif found.p >= SIGNIFICANT:
             reach = found.high - found.mean
             verdict = f"not more than noise: {found.n} pairs can tell a difference of about {reach:.2g} or more"
-        return f"{verdict}; {self.note}" if self.note else verdict
+        return f"{verdict}{where}"
+
+    def sentence(self, metric: Metric) -> str:
+        """Return the difference for a paper: size, interval, test, p and effect size; "" where there is no spread."""
+        found = self.difference
+        if found is None or found.effect is None or self.same:
+            return ""
+        unit = f" {UNITS[metric.tail]}" if metric.tail in UNITS else ""
+        p, p_holm = (f"p {'' if x.startswith('<') else '= '}{x}" for x in (p_value(found.p), p_value(self.p_holm)))
+        adjusted = f", {p_holm} after Holm's adjustment for {self.tests} tests" if self.tests > 1 else ""
+        size = f"{figure(abs(found.mean))}{unit} {'lower' if found.mean < 0 else 'higher'}"
+        test = f"paired t test, n = {found.n}, {p}{adjusted}; d = {found.effect:.2f}"
+        interval = f"95 % interval of the difference {figure(found.low)} to {figure(found.high)}"
+        return f"{metric.name} of {self.first} was {size} than of {self.second} ({interval}; {test})."
 
 
 def resolve_key(name: str, runs: Sequence[Run]) -> str:
@@ -129,9 +159,17 @@ def compare_two(table: Table, keys: Sequence[str], metric: Metric) -> tuple[list
         first, second = (f"{one_name} {a1} - {a2} at {two_name} {value}" for value in (b1, b2))
         difference = summarise(d.tolist()) if len(d) else None
         note = "" if len(d) else "no seed has all four"
-        items.append(Comparison(first, second, difference, note=note, depends_on=two_name))
+        opposite = _opposite(d.groupby(level=others).mean() if others else d[:0], others, d.mean())
+        items.append(Comparison(first, second, difference, note=note, depends_on=two_name, opposite=opposite))
     _adjust(items)
     return items, [run for run in alone[0] if any(run is one for one in alone[1])]
+
+
+def _opposite(means: pd.Series[float], keys: Sequence[str], mean: float) -> tuple[str, ...]:
+    """Return the settings, by those of the keys that differ, at which a difference has the other sign than its mean."""
+    rows = [dict(zip(keys, row if isinstance(row, tuple) else (row,), strict=True)) for row in means.index]
+    varied = [key for key in keys if len({row[key] for row in rows}) > 1]
+    return tuple(label(row, varied) for row, one in zip(rows, means, strict=True) if varied and one * mean < 0)
 
 
 def _pairs(values: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -165,6 +203,7 @@ def _compare(ones: pd.DataFrame, twos: pd.DataFrame, key: str, others: list[str]
         pairs["d"] = values["#_x"] - values["#_y"]
         made.difference = summarise(pairs["d"].tolist())
         made.same = bool((pairs["d"].abs() <= 10.0**-SAME_DIGITS * values.abs().max(axis=1)).all())
-        if equal and pairs.groupby(equal, dropna=False)["d"].sum().gt(0).nunique() > 1:
-            made.note = "the sign is not the same for all other settings"
+        if equal and not made.same:
+            shown = pairs.assign(**{name: pairs[name].map(show) for name in equal})
+            made.opposite = _opposite(shown.groupby(equal)["d"].mean(), equal, made.difference.mean)
     return made, {*pairs["run_x"], *pairs["run_y"]}

@@ -28,7 +28,8 @@ X_AXES = {"step": "steps", "characters": "characters", "seconds": "seconds"}
 COLOURS = ("#0067a5", "#c24a00", "#007a59", "#a8467f", "#8a6a00", "#4d4d4d")
 LINES = cycler(linestyle=["-", (0, (6, 3)), (0, (2, 2)), (0, (7, 2, 2, 2))]) * cycler(color=COLOURS)
 TOO_HIGH = 1e150  # its square is no float
-STYLE: dict[Any, Any] = {"svg.fonttype": "none", "axes.prop_cycle": LINES, "text.parse_math": False}
+# Fonts of a PDF as TrueType (42): journals refuse matplotlib's default, Type 3
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "axes.prop_cycle": LINES, "text.parse_math": False}
 
 
 def write_figures(report: Report, folder: Path) -> str:
@@ -60,7 +61,8 @@ def draw(table: Table, metric: Metric, x_axes: Sequence[str] = tuple(X_AXES)) ->
         if rows:
             figures["final_values"] = _values(table, rows, metric)
         for figure in figures.values() if len(rows) < len(every) else ():
-            figure.suptitle(f"the best {len(rows)} of {len(every)} rows", fontsize="small")
+            left = f"{len(rows) + 1} to {len(every)}" if len(every) > len(rows) + 1 else str(len(every))
+            figure.suptitle(f"the best {len(rows)} of {len(every)} rows, without {left}", fontsize="small")
     return figures
 
 

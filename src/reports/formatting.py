@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from pandas import DataFrame
 from tabulate import tabulate  # type: ignore[import-untyped]
 
 from src import files
-from src.reports.compare import Comparison, compare, compare_two
+from src.reports.compare import SIGNIFICANT, Comparison, compare, compare_two
 from src.reports.runs import COSTS
-from src.reports.statistics import Summary
+from src.reports.statistics import Summary, figure, p_value
 from src.reports.table import CHOICES, Report, Row, Table, differing, label, printable, short_names, show, unequal_costs
 
 ALONE_AT_MOST = 10  # a random search has no pairs at all, and its runs are in the table already
@@ -94,21 +94,9 @@ def sections(report: Report, keys: Sequence[str] = ()) -> list[Section]:
     return made
 
 
-def figure(value: float | None) -> str:
-    """Four decimals; tiny and huge values in powers of ten; a missing one is blank."""
-    if value is None:
-        return ""
-    return f"{value:,.4f}" if value == 0 or 0.00005 <= abs(value) < 1e6 else f"{value:.4g}"
-
-
 def interval(summary: Summary) -> str:
     """Return `[1.5040, 1.5206]`, blank where there is none."""
     return "" if summary.low is None else f"[{figure(summary.low)}, {figure(summary.high)}]"
-
-
-def p_value(p: float | None) -> str:
-    """Return two digits of a p value, blank where there is none."""
-    return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def _cells(table: Table, row: Row) -> dict[str, str]:
@@ -141,6 +129,10 @@ def _comparison(table: Table, keys: Sequence[str]) -> Section:
     folders = ", ".join(str(run.folder) for run in alone[:ALONE_AT_MOST])
     more = f" and {len(alone) - ALONE_AT_MOST} more" if len(alone) > ALONE_AT_MOST else ""
     after = [f"without a partner of equal seed and settings: {len(alone)} ({folders}{more})"] if alone else []
+    told = [one for one in items if len(items) <= ALONE_AT_MOST or one.p_holm < SIGNIFICANT]
+    named = [one if len(keys) > 1 else replace(one, first=f"{name} {one.first}", second=f"{name} {one.second}")
+             for one in told for name in [keys[0].rpartition(".")[2]]]  # fmt: skip
+    after += [f"in a sentence: {said}" for one in named if (said := one.sentence(table.metric))]
     return Section([title], DataFrame(rows, columns=heads), after, "More than noise?", compared=items)
 
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
-
-from pandas import DataFrame
+from typing import TYPE_CHECKING, Any
 
 from src.config.schema import NO_RUNS, flatten
 from src.errors import UserError
 from src.files import parse_json, parse_yaml, process_ended, read_text, user_path
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FORMAT = 1
 STATUSES = ("done", "failed", "stopped", "running")
@@ -57,12 +58,12 @@ class Run:
 
     @cached_property
     def numbers(self) -> dict[str, float]:
-        """Every number by its column in `runs`; a final value is that of run.json, else of the last line."""
+        """Every number by its column in `runs`; a final value is that of run.json, else of the last line with it."""
         metrics = mapping(self.record.get("metrics"))
-        best, last = mapping(metrics.get("best")), self.curve[-1] if self.curve else {}
+        best = mapping(metrics.get("best"))
         at_best = next((line for line in self.curve if line["step"] == best.get("step")), {})
         at_best = {**at_best, **best, str(best.get("monitor")): best.get("value")}
-        found = {name: value for name, value in last.items() if name not in POSITION}
+        found = {name: value for line in self.curve for name, value in line.items() if name not in POSITION}
         found |= {**mapping(metrics.get("final")), **{name: self.record.get(name) for name in RUN_NUMBERS}}
         found |= {f"best/{name}": value for name, value in at_best.items() if "/" in name}
         for split, evaluation in self.evaluations.items():
@@ -78,6 +79,8 @@ def runs(path: Paths) -> DataFrame:
     best checkpoint as `best/<name>`, of an evaluation as `evaluation/<split>/<name>`, baselines as `baseline/<name>`
     (bits per character); `parameters`, `steps`, `characters`, `epochs`, `seconds`.
     """
+    from pandas import DataFrame
+
     rows = []
     for run in find_runs(path):
         about = {"folder": str(run.folder), "status": run.status, "problem": run.problem, "seed": run.seed}
@@ -88,6 +91,8 @@ def runs(path: Paths) -> DataFrame:
 
 def curves(path: Paths) -> DataFrame:
     """Return one row for each validation: `folder`, `seed`, `step`, `epoch`, `characters`, `seconds` and metrics."""
+    from pandas import DataFrame
+
     lines = [{"folder": str(run.folder), "seed": run.seed, **line} for run in find_runs(path) for line in run.curve]
     return DataFrame(lines, columns=None if lines else ["folder", "seed", *POSITION])
 
@@ -98,11 +103,7 @@ def find_runs(paths: Paths) -> list[Run]:
     found: dict[str, Path] = {}  # by real path
     for given in [paths] if isinstance(paths, str | Path) else paths:
         unread: list[OSError] = []
-        below: list[Path] = []
-        for folder, folders, files in os.walk(user_path(given), onerror=unread.append):
-            if "run.json" in files or ("config.yaml" in files and TRACES.intersection(folders + files)):
-                below.append(Path(folder))
-            folders[:] = [name for name in folders if name not in NO_RUNS and not name.startswith(".")]
+        below = list(run_folders(user_path(given), unread.append))
         errors += [f"{error.filename} cannot be read: {error.strerror}" for error in unread]
         if not below and not unread:
             errors.append(f"no run below {given}: none of its folders has a run.json (python -m src.train makes one)")
@@ -110,6 +111,14 @@ def find_runs(paths: Paths) -> list[Run]:
     if errors:
         raise UserError(*errors)
     return [read_run(path) for path in sorted(found.values(), key=str)]
+
+
+def run_folders(place: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Yield the folder of each run at or below a folder; `onerror` gets a folder that cannot be read."""
+    for folder, folders, files in os.walk(place, onerror=onerror):
+        if "run.json" in files or ("config.yaml" in files and TRACES.intersection(folders + files)):
+            yield Path(folder)
+        folders[:] = [name for name in folders if name not in NO_RUNS and not name.startswith(".")]
 
 
 def read_run(folder: Path) -> Run:

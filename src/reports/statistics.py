@@ -55,3 +55,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
         floor = max(floor, min(1.0, p_values[i] * (len(p_values) - rank)))
         adjusted[i] = floor
     return [*adjusted.values()]
+
+
+def figure(value: float | None) -> str:
+    """Four decimals; tiny and huge values in powers of ten; a missing one is blank."""
+    if value is None:
+        return ""
+    return f"{value:,.4f}" if value == 0 or 0.00005 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
+def p_value(p: float | None) -> str:
+    """Return two digits of a p value, blank where there is none."""
+    return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.2g}"

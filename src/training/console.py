@@ -66,7 +66,7 @@ def say(line: str) -> None:
 def logging_to(folder: Path) -> Iterator[None]:
     """Inside, send all lines to the console and to train.log in a folder; to neither for NO_FOLDER."""
     root = logging.getLogger()
-    before, level = root.handlers[:], root.level
+    before, level, hook_before = root.handlers[:], root.level, threading.excepthook
     handlers: list[logging.Handler] = [logging.NullHandler()]
     if folder != NO_FOLDER:
         file = LogFile(folder / "train.log", encoding="utf-8", errors="backslashreplace")
@@ -88,7 +88,7 @@ def logging_to(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        threading.excepthook = threading.__excepthook__
+        threading.excepthook = hook_before
         logging.captureWarnings(False)
         for handler in handlers:
             handler.close()

@@ -22,6 +22,7 @@ from src.diagnostics.tensorboard import RunTensorBoard, ScalarLogger
 from src.training.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from src.training.lightning_compat import run_to_the_end
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString
+from src.training.notebook import NotebookProgress, in_notebook
 from src.training.signals import StopOnSignal
 
 # Keys of the `trainer` group that are used here, by `prepare` and by callbacks; Lightning's Trainer gets the others
@@ -60,6 +61,8 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
     bar = keys.enable_progress_bar and sys.stdout.isatty() and not prints_predictions
     if bar:
         callbacks.append(TQDMProgressBar(refresh_rate=50))  # at every step it would cost a tenth of a small step
+    elif keys.enable_progress_bar and in_notebook():
+        callbacks.append(NotebookProgress(keys.run_steps(steps_an_epoch)))
     loggers: dict[str, type[RunTensorBoard | RunCSV]] = {"tensorboard": RunTensorBoard, "csv": RunCSV}
     given = {key: value for key, value in vars(keys).items() if key not in OURS}
     if "val" not in corpus.splits:

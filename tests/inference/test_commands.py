@@ -17,6 +17,8 @@ import pytest
 
 from src import load
 from src.config.compose import exit_with
+from src.errors import UserError
+from src.inference.options import with_named_runs
 from tests.fabricated_run import VERSE, fabricate
 from tests.runs.commands import environment, run
 
@@ -290,3 +292,61 @@ def test_a_run_of_the_main_command_is_sampled_scored_and_evaluated(tmp_path):
     assert one_stream["characters"] == record["data_provenance"]["characters"]["val"] - 1
     assert one_stream["cross_entropy"] == pytest.approx(record["metrics"]["final"]["val/cross_entropy"], abs=1e-6)
     assert len(run(f"run={folder}", "length=50", "prompt=rain", cwd=tmp_path, module="src.sample")) >= 54
+
+
+@pytest.fixture
+def several(tmp_path, monkeypatch):
+    """Runs of two names, one in a sweep and written last, in the working directory; one is without a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    names = ("runs/verse/2026-01-02_a", "runs/verse/2026-01-01_b", "runs/rhyme/x", "runs/sweeps/verse/0f3a")
+    for age, name in enumerate(reversed(names)):  # the name does not say which is the newest
+        os.utime(fabricate(tmp_path / name) / "run.json", (2e9 - age, 2e9 - age))
+    (fabricate(tmp_path / "runs/verse/failed") / "checkpoints" / "best.ckpt").unlink()
+    (tmp_path / "runs/verse/failed/checkpoints/last.ckpt").unlink()
+    os.utime(tmp_path / "runs/verse/failed/run.json", (1e9, 1e9))
+    return tmp_path
+
+
+def test_last_is_the_newest_run_and_a_name_the_newest_of_that_name_and_the_path_is_printed(several, capsys):
+    newest = Path("runs/sweeps/verse/0f3a")
+    assert with_named_runs(["run=last", "length=9"]) == [f"run={newest}", "length=9"]
+    assert capsys.readouterr().err == f"run=last is {newest}\n"
+    assert with_named_runs(["resume=verse"]) == [f"resume={newest}"]
+    assert with_named_runs(["init_from=rhyme"]) == ["init_from=runs/rhyme/x"]
+    os.utime(several / "runs/rhyme/x/run.json", (2.1e9, 2.1e9))  # it was gone on with
+    assert with_named_runs(["rerun=last"]) == ["rerun=runs/rhyme/x"]
+    for path in ("runs/verse/failed", "nowhere", "prompt=last"):
+        assert with_named_runs([f"run={path}"]) == [f"run={path}"]
+    (several / "last").mkdir()  # a folder of that path comes first
+    assert with_named_runs(["run=last", "prompt=last"]) == ["run=last", "prompt=last"]
+    with pytest.raises(UserError, match="a sweep needs the run's folder: init_from=runs"):
+        with_named_runs(["-m", "init_from=verse", "seed=0,1"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "word"),
+    [("sample", "length=5"), ("score", "text=day"), ("export", "format=torch"), ("explain", "explain.input=day")],
+)
+def test_every_command_on_a_run_takes_a_name(answer, several, entry, word):
+    shown = answer(entry, "run=rhyme", word)
+    assert shown
+    assert load("rhyme").path == Path("runs/rhyme/x/checkpoints/best.ckpt")
+    assert "rhime: there is no such file or folder; did you mean rhyme?" in answer(entry, "run=rhime", word, code=2)
+
+
+def test_a_folder_of_runs_is_evaluated_in_one_process_and_only_what_is_missing(answer, several, monkeypatch):
+    one = json.loads(answer("evaluate", "run=runs/rhyme/x", "format=json"))
+    found = json.loads(answer("evaluate", "run=runs", "format=json"))
+    assert [Path(result.pop("run")).name for result in found] == ["x", "0f3a", "2026-01-01_b", "2026-01-02_a"]
+    assert found == [one] * 4
+    before = {file: file.stat().st_mtime_ns for file in several.rglob("evaluation_val.json")}
+    assert len(before) == 4
+    os.utime(several / "runs/rhyme/x/checkpoints/best.ckpt", (2.2e9, 2.2e9))  # trained on since
+    lines = answer("evaluate", "run=runs").splitlines()
+    assert [line.endswith("(evaluated before)") for line in lines[1:]] == [False, True, True, True]
+    assert f"{one['cross_entropy']:.6f}" in lines[1]
+    changed = [file for file, time in before.items() if file.stat().st_mtime_ns != time]
+    assert changed == [several / "runs/rhyme/x/evaluation_val.json"]
+    (several / "runs/rhyme/x/text.txt").unlink()
+    lines = answer("evaluate", "run=runs/rhyme", "split=train", code=1).splitlines()
+    assert lines == [f"runs/rhyme/x: {several / 'runs/rhyme/x/text.txt'}: there is no such file"] or len(lines) == 1

@@ -33,7 +33,7 @@ def two_models(root, manual, cell, **settings):
 def test_difference_interval_and_p_are_those_of_a_hand_computation(tmp_path):
     # The seeds move both models alike: unpaired, 1.1 +- 0.5 against 1.3 +- 0.5 would tell nothing.
     two_models(tmp_path, {0: 0.6, 1: 1.1, 2: 1.6}, {0: 0.7, 1: 1.3, 2: 1.9})
-    _, (one,), alone = compared(tmp_path)
+    content, (one,), alone = compared(tmp_path)
     assert (one.first, one.second, one.difference.n) == ("manual", "cell", 3)
     assert one.difference.mean == pytest.approx(-0.2)  # differences -0.1, -0.2, -0.3: sd 0.1
     assert one.difference.high == pytest.approx(-0.2 + T_OF_2 * 0.1 / math.sqrt(3))
@@ -42,6 +42,10 @@ def test_difference_interval_and_p_are_those_of_a_hand_computation(tmp_path):
     assert one.difference.effect == pytest.approx(-2.0)
     assert one.verdict("min").startswith("not more than noise: 3 pairs")
     assert alone == []
+    # -0.2 -+ 4.303 * 0.1 / sqrt 3 = -0.4484 and 0.0484
+    told = "in a sentence: val/cross_entropy of model manual was 0.2000 nats a character lower than of model cell "
+    told += "(95 % interval of the difference -0.4484 to 0.0484; paired t test, n = 3, p = 0.074; d = -2.00)."
+    assert told in to_text(content)
 
 
 def test_a_difference_beyond_noise_is_called_one_and_says_who_is_better(tmp_path):
@@ -88,8 +92,11 @@ def test_pairs_are_made_within_equal_other_settings_only(tmp_path):
 def test_a_mean_difference_does_not_hide_opposite_signs(tmp_path):
     two_models(tmp_path, {0: 1.0, 1: 1.1}, {0: 1.2, 1: 1.4}, hidden_size=64)
     two_models(tmp_path, {0: 1.3, 1: 1.4}, {0: 1.2, 1: 1.1}, hidden_size=128)
-    _, items, _ = compared(tmp_path)
-    assert "the sign is not the same for all other settings" in items[0].verdict("min")
+    content, items, _ = compared(tmp_path)  # -0.2, -0.3, +0.1, +0.3
+    assert items[0].verdict("min").endswith("; cell is better at hidden_size 128")
+    assert "cell is better at hidden_size 128" in to_text(content)
+    items[0].p_holm = 0.01
+    assert items[0].verdict("min") == "more than noise: manual is better on average; cell is better at hidden_size 128"
 
 
 def test_numbers_of_different_texts_are_not_compared(tmp_path):

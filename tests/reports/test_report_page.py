@@ -96,7 +96,8 @@ def test_a_figure_says_how_many_rows_it_leaves_out(tmp_path, monkeypatch):
     for hidden in (32, 64, 128):
         fabricate(tmp_path / str(hidden), hidden_size=hidden)
     (table,) = build(find_runs(tmp_path), NATS).tables
-    assert [figure.get_suptitle() for figure in figures.draw(table, NATS).values()] == ["the best 2 of 3 rows"] * 4
+    titles = [figure.get_suptitle() for figure in figures.draw(table, NATS).values()]
+    assert titles == ["the best 2 of 3 rows, without 3"] * 4
 
 
 @pytest.mark.parametrize("curve", [[], [(0, 2.0)], [(5, 2.0), (5, 2.5)], [(0, 2.0), (100, 2.0)], [(0, float("nan"))]])
