@@ -25,6 +25,7 @@ T = TypeVar("T")
 BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#b5b5b5"
 COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", ORANGE, "#56B4E9")
 NAT = 1 / math.log(2)  # bits in a nat
+WIDTH = 8.0  # inches, of a hundred pixels each
 ACROSS = 3  # layers side by side; more of them go into further rows
 SMALLEST = 1e-8  # what is smaller than this share of the largest value is left out of a logarithmic scale
 STYLE: dict[str, Any] = {
@@ -56,15 +57,24 @@ def page(
     """Return a figure `height` inches high and its axes, row by row; `rows`: axes in each row; `heights`: relative."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, height), dpi=100, layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    figure.supxlabel(footnote, x=0.01, ha="left", fontsize=8)
+    figure = Figure(figsize=(WIDTH, height), dpi=100)
+    figure.suptitle(title, x=0.01, y=1 - 0.07 / height, va="top", ha="left", fontsize=11, fontweight="bold")
+    figure.supxlabel(footnote, x=0.01, y=0.07 / height, va="bottom", ha="left", fontsize=8)
     columns = math.lcm(*rows)
-    grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
+    # Fixed margins and gaps, in inches: a layout engine draws all texts twice more to measure them
+    above, below = 0.65, 0.5 + 0.17 * (1 + footnote.count("\n")) * bool(footnote)
+    margins = {"left": 0.75 / WIDTH, "right": 1 - 0.2 / WIDTH, "top": 1 - above / height, "bottom": below / height}
+    gaps = {"wspace": gap(0.65, WIDTH - 0.95, columns), "hspace": gap(0.8, height - above - below, len(rows))}
+    grid = figure.add_gridspec(len(rows), columns, height_ratios=heights, **margins, **gaps)
     return figure, [
         [figure.add_subplot(grid[row, i * columns // n : (i + 1) * columns // n]) for i in range(n)]
         for row, n in enumerate(rows)
     ]
+
+
+def gap(inches: float, length: float, count: int) -> float:
+    """Return a gap between `count` axes on a length in inches as matplotlib wants it: as a share of their mean size."""
+    return inches * count / (length - inches * (count - 1))
 
 
 def in_rows(count: int) -> list[int]:
@@ -78,7 +88,7 @@ def png(figure: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with io.BytesIO() as file:
-        FigureCanvasAgg(figure).print_png(file, pil_kwargs={"compress_level": 3})  # savefig would lay out twice
+        FigureCanvasAgg(figure).print_png(file, pil_kwargs={"compress_level": 3})
         figure.clear()
         return file.getvalue()
 
@@ -128,7 +138,7 @@ def heat(axes: Axes, values: np.ndarray, **look: Any) -> Any:
 
 def colour_bar(image: Any, axes: Any, unit: str) -> Any:
     """Draw what the colours of an image mean, beside one axes or several; return the bar's own axis."""
-    return image.figure.colorbar(image, ax=axes, label=unit, pad=0.01, aspect=30).ax.yaxis
+    return image.figure.colorbar(image, ax=axes, label=unit, pad=0.01, fraction=0.1, aspect=30).ax.yaxis
 
 
 SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "⇤"}

@@ -62,15 +62,15 @@ def runs_by_model(folder: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of each kind of model, in one process: model -> folder."""
+    """A run of a plain and of a gated model, in one process: model -> folder."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "text.txt").write_text(TEXT)
-    said = run("-m", "model=cell,manual,lstm", *SMALL, "callbacks.save_figures=true", cwd=folder, timeout=400)
+    said = run("-m", "model=manual,lstm", *SMALL, "callbacks.save_figures=true", cwd=folder, timeout=400)
     (folder / "said.txt").write_text(said)
     return runs_by_model(folder)
 
 
-@pytest.mark.parametrize("model", ["cell", "manual", "lstm"])
+@pytest.mark.parametrize("model", ["manual", "lstm"])
 def test_every_curve_of_the_table_is_there_with_its_points(sweep, model):
     events = events_of(sweep[model])
     every_third = list(range(0, END, 3))
@@ -88,7 +88,7 @@ def test_every_curve_of_the_table_is_there_with_its_points(sweep, model):
     assert {tag for tag in found if tag.startswith("recurrent")} == {tag for tag in expected if tag.startswith("rec")}
 
 
-@pytest.mark.parametrize("model", ["cell", "manual", "lstm"])
+@pytest.mark.parametrize("model", ["manual", "lstm"])
 def test_every_figure_of_the_table_is_drawn_at_validations_one_and_four_and_at_the_end(sweep, model):
     events = events_of(sweep[model])
     expected = {tag: [6, 24, 30] for tag in FIGURES}
@@ -109,7 +109,7 @@ def test_a_saved_figure_is_the_picture_in_tensorboard_800_pixels_wide(sweep):
 
 
 def test_a_text_at_each_temperature_at_each_validation_shown_as_it_is(sweep):
-    events = events_of(sweep["cell"])
+    events = events_of(sweep["manual"])
     for temperature in ("0.5", "0.8", "1.0"):
         points = events.Tensors(f"samples/temperature_{temperature}")
         assert steps(points) == [6, 12, 18, 24, 30]
@@ -136,7 +136,7 @@ def test_what_does_not_apply_to_a_gated_model_is_skipped_and_logged_once(sweep):
     log = (sweep["lstm"] / "train.log").read_text()
     assert log.count("not applicable to LSTM: skipped") == 1
     assert "callbacks.recurrent_matrix, callbacks.gradient_flow" in log
-    assert "not applicable" not in (sweep["cell"] / "train.log").read_text()
+    assert "not applicable" not in (sweep["manual"] / "train.log").read_text()
 
 
 def test_the_layout_draws_train_val_and_the_baselines_in_one_chart(sweep):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.command_server import CommandServer
+from tests.command_server import CommandServer, Started
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -27,16 +25,9 @@ def last_of_each(words: Sequence[str]) -> list[str]:
     return list(keyed.values())
 
 
-def start(*words: str, cwd: Path, module: str = "src.train", **more: str) -> subprocess.Popen[str]:
-    """Start `python -m <module> words...` in a folder, its output piped."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *last_of_each(words)],
-        cwd=cwd,
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(*words: str, cwd: Path, module: str = "src.train", **more: str) -> Started:
+    """Start a command in a folder, its output piped; the test goes on beside it."""
+    return server().start(module, last_of_each(words), cwd, environment(**more))
 
 
 def run(*words: str, cwd: Path, module: str = "src.train", code: int = 0, timeout: float = 120, **more: str) -> str:

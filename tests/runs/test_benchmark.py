@@ -110,7 +110,7 @@ def test_the_table_of_models_has_the_numbers_of_the_json(tmp_path):
 @pytest.mark.slow
 def test_each_job_of_a_sweep_writes_a_file_of_its_own(tmp_path):
     words = ("benchmark.seq_len=2", "benchmark.repeats=1", "benchmark.models=[manual]")
-    words += ("benchmark.memory=false", "benchmark.batch_size=2", "benchmark.out=b.json")
+    words += ("benchmark.memory=false", "benchmark.batch_size=2", "benchmark.rate_size=64", "benchmark.out=b.json")
     run("-m", "benchmark.hidden_size=3,4", *words, cwd=tmp_path, module="src.benchmark")
     sizes = {path.name: json.loads(path.read_text())["results"][0]["hidden_size"] for path in tmp_path.iterdir()}
     assert sizes == {"b_0.json": 3, "b_1.json": 4}

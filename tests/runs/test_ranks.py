@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_server import Started
 from tests.runs.commands import environment, last_of_each, only_run, refused, run, scalars, start
 from tests.runs.test_resume import final_state
 
@@ -47,26 +48,21 @@ def wait_until(true, seconds: float = 60) -> None:  # type: ignore[no-untyped-de
         time.sleep(0.1)
 
 
-def test_two_processes_lose_what_one_loses(text: Path) -> None:
+def test_two_processes_of_torchrun_lose_what_one_loses(text: Path) -> None:
     curves = {}
-    for name, words in (("one", []), ("ddp", TWO)):
-        (text / name).mkdir()
-        run(*WORDS, f"data.path={text / 'text.txt'}", *words, cwd=text / name)
-        curves[name] = scalars(only_run(text / name))
+    (text / "one").mkdir()
+    run(*WORDS, f"data.path={text / 'text.txt'}", cwd=text / "one")
+    curves["one"] = scalars(only_run(text / "one"))
     (text / "torchrun").mkdir()
     torchrun(*WORDS, f"data.path={text / 'text.txt'}", cwd=text / "torchrun", code=0)
     folder = only_run(text / "torchrun")
     curves["torchrun"] = scalars(folder)
     assert len(list(folder.glob("events*"))) == 1
     assert (folder / "train.log").read_text().count("done in") == 1
-    for name in ("ddp", "torchrun"):
-        for tag in ("train/loss", "val/cross_entropy", "train/grad_norm"):
-            mine, truth = curves[name][tag], curves["one"][tag]
-            assert [step for step, _ in mine] == [step for step, _ in truth]
-            assert max(abs(a - b) for (_, a), (_, b) in zip(mine, truth, strict=True)) < 1e-5, (name, tag)
-    before = (folder / "run.json").read_bytes()
-    torchrun(f"resume={folder}", cwd=text, code=0)
-    assert (folder / "run.json").read_bytes() == before  # a finished run is left as it is
+    for tag in ("train/loss", "val/cross_entropy", "train/grad_norm"):
+        mine, truth = curves["torchrun"][tag], curves["one"][tag]
+        assert [step for step, _ in mine] == [step for step, _ in truth]
+        assert max(abs(a - b) for (_, a), (_, b) in zip(mine, truth, strict=True)) < 1e-5, tag
 
 
 @pytest.mark.parametrize(
@@ -92,7 +88,7 @@ def test_what_the_columns_of_two_processes_hold_unequally_weighs_as_in_one(tmp_p
             assert a == pytest.approx(b, rel=1e-5, abs=1e-5), tag
 
 
-def under_way(folder: Path, *words: str) -> subprocess.Popen[str]:
+def under_way(folder: Path, *words: str) -> Started:
     process = start(*WORDS, *TWO, "trainer.max_epochs=5000", *words, cwd=folder)
     wait_until(lambda: list(folder.rglob("metrics.jsonl")) and len(processes_of(folder)) >= 2, 120)
     return process
@@ -135,6 +131,14 @@ def torchrun(*words: str, cwd: Path, code: int) -> str:
     done = subprocess.run(command, cwd=cwd, env=environment(), timeout=120, capture_output=True, text=True)
     assert (done.returncode == 0) == (code == 0), done.stderr
     return done.stderr
+
+
+@pytest.mark.soak
+def test_a_finished_run_is_left_as_it_is_under_torchrun(text: Path) -> None:
+    torchrun(*WORDS, cwd=text, code=0)
+    before = (only_run(text) / "run.json").read_bytes()
+    torchrun(f"resume={only_run(text)}", cwd=text, code=0)
+    assert (only_run(text) / "run.json").read_bytes() == before
 
 
 @pytest.mark.soak
@@ -196,13 +200,13 @@ def test_a_job_that_slurm_puts_back_into_the_queue_goes_on_with_its_run(text: Pa
     scontrol.chmod(0o755)
     slurm = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "80"}
     slurm["PATH"] = f"{scontrol.parent}:{os.environ['PATH']}"
-    process = start(*WORDS, "trainer.max_steps=2000", "trainer.max_epochs=100", cwd=text, **slurm)
+    process = start(*WORDS, "trainer.max_steps=800", "trainer.max_epochs=100", cwd=text, **slurm)
     wait_until(lambda: list(text.rglob("metrics.jsonl")), 120)
     process.send_signal(signal.SIGUSR1)
     _, err = process.communicate(timeout=60)
     assert (text / "calls").read_text() == "requeue 77_3\n", err
     assert json.loads((only_run(text) / "run.json").read_text())["status"] == "stopped"
-    run(*WORDS, "trainer.max_steps=2000", "trainer.max_epochs=100", cwd=text, SLURM_RESTART_COUNT="1", **slurm)
+    run(*WORDS, "trainer.max_steps=800", "trainer.max_epochs=100", cwd=text, SLURM_RESTART_COUNT="1", **slurm)
     record = json.loads((only_run(text) / "run.json").read_text())
-    assert (record["status"], record["steps"]) == ("done", 2000)
+    assert (record["status"], record["steps"]) == ("done", 800)
     assert record["resumed"][0]["from_step"] > 0

@@ -31,7 +31,7 @@ WORDS += ["scheduler=cosine", "scheduler.warmup_steps=5", "checkpoint.every_n_st
 WORDS += ["trainer.max_epochs=3", "trainer.log_every_n_steps=1"]
 UNWATCHED = [*WORDS, "callbacks=none"]  # a figure takes a second to draw, and most kills would fall into it
 # make soak: 200
-KILLS = int(os.environ.get("UNROLL_KILLS", "5"))
+KILLS = int(os.environ.get("UNROLL_KILLS", "3"))
 SOAK = KILLS > 100
 
 

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="the extra search is not installed"),
 ]
-WORDS = ("search=small_text", "data.path=text.txt", "logger=none")
+WORDS = ("search=small_text", "data.path=text.txt", "logger=none", "search.trials=12")
 
 
 @pytest.fixture
@@ -56,20 +56,19 @@ def trials(folder: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def test_twenty_trials_survive_a_kill_and_are_finished_by_two_processes(folder: Path) -> None:
-    kill_after(folder, 3)
-    kill_after(folder, 7)
+def test_twelve_trials_survive_a_kill_and_are_finished_by_two_processes(folder: Path) -> None:
+    kill_after(folder, 4)
     two = [start(*WORDS, cwd=folder, module="src.search") for _ in range(2)]
     printed = []
     for process in two:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         printed.append(out)
-    (out, *_) = [out for out in printed if "20 of 20 trials finished" in out]  # by the one that ended last
+    (out, *_) = [out for out in printed if "12 of 12 trials finished" in out]  # by the one that ended last
 
     told = trials(folder)
     states = [trial["state"] for trial in told]
-    assert states.count("complete") + states.count("pruned") == 20
+    assert states.count("complete") + states.count("pruned") == 12
     assert states.count("pruned") > 0
     assert set(states) <= {"complete", "pruned", "fail"}
     assert [trial["note"] for trial in told if trial["state"] == "fail"] == ["its process died"] * states.count("fail")

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from tests.runs.commands import environment, only_run, refused, run, server, start
-from tests.runs.test_resume import WORDS
+from tests.runs.test_resume import UNWATCHED as WORDS
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
-    (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 60)
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 25)
     return tmp_path
 
 

@@ -179,6 +179,7 @@ def test_ctrl_c_stops_workers_in_other_processes_too(tmp_path: Path) -> None:
 
 
 @needs_joblib
+@pytest.mark.soak
 def test_workers_save_and_end_when_the_sweep_is_killed(tmp_path: Path) -> None:
     words = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TROUBLE, "+model.options.seconds=0.1")
     process = start(*words, "trainer.max_epochs=300", "seed=0,1", cwd=tmp_path)

@@ -59,8 +59,8 @@ def test_a_run_on_a_relative_path_is_evaluated_resumed_and_repeated_from_elsewhe
     there.mkdir()
     (here / "verse.txt").write_text(VERSE * 3)
     (there / "verse.txt").write_text("quite another text\n" * 200)
-    words = ("data=text", "data.path=verse.txt", "model.hidden_size=8", "trainer.max_epochs=1", "data.seq_len=16")
-    run(*words, "name=first", cwd=here)
+    words = ["data=text", "data.path=verse.txt", "model.hidden_size=8", "trainer.max_epochs=1", "data.seq_len=16"]
+    run(*words, "callbacks=none", "name=first", cwd=here)
     folder = only_run(here)
     assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["path"] == str(here / "verse.txt")
     own = run(f"run={folder}", "format=json", cwd=here, module="src.evaluate")
