@@ -18,6 +18,7 @@ import numpy as np
 
 from src.data.batching import LineSplit, PairSplit
 from src.data.corpus import Corpus
+from src.data.tasks import TaskSplit
 from src.data.text_reader import cache_folder, read_cached, write_cached
 
 MAX_ORDER = 7
@@ -82,10 +83,13 @@ def _index(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def baselines(corpus: Corpus, split: str = "val") -> dict[str, float]:
     """Return bits per character: `uniform` (every symbol equally likely), `unigram`, `ngram_2` to `ngram_7`.
 
-    Counted on `train`, scored on `split`, stored in the cache. A pair, or a split of one character, has `uniform` only.
+    Counted on `train`, scored on `split`, stored in the cache. A pair, or a split of one character, has `uniform` only;
+    a task `uniform`, `chance` and `optimum`, bits per target (src/data/tasks.py).
     """
     train, scored, size = corpus.splits["train"], corpus.splits[split], len(corpus.vocabulary)
     uniform = {"uniform": math.log2(size)}
+    if isinstance(scored, TaskSplit):
+        return uniform | {name: nats / math.log(2) for name, nats in scored.task.levels.items()}
     if isinstance(scored, PairSplit) or scored.transitions < 1:
         return uniform
     name = hashlib.sha256(f"{corpus.key} {split} {(MAX_ORDER, MOST_TRAIN, MOST_SCORED)}".encode()).hexdigest()[:32]
@@ -102,7 +106,7 @@ def baselines(corpus: Corpus, split: str = "val") -> dict[str, float]:
 
 def basis(corpus: Corpus, split: str = "val") -> str | None:
     """Return which part of the text the n-grams of `baselines` use, or None if they use all of it."""
-    if split not in corpus.splits:
+    if split not in corpus.splits or isinstance(corpus.splits[split], TaskSplit):
         return None
     train, scored = corpus.splits["train"], corpus.splits[split]
     parts = []

@@ -106,6 +106,9 @@ def table(result: dict[str, Any], data: str) -> str:
     for name, bits in result["baselines"].items():
         nats, beaten = bits * math.log(2), "    beaten" if bits > result["bits_per_character"] else ""
         lines.append(f"{name:12}{nats:10.6f}{bits:10.6f}{perplexity(nats):12.4f}{beaten}")
+    if "sequences_right" in result:  # of a task
+        symbols = ", ".join(f"{symbol!r} {share:.3f}" for symbol, share in result["by_symbol"].items())
+        lines.append(f"sequences right: {result['sequences_right']:.4f}; accuracy by symbol: {symbols}")
     return "\n".join(lines) + "\n"
 
 

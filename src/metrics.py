@@ -33,6 +33,8 @@ class Tally:
     nats: float = 0.0
     correct: float = 0.0
     characters: int = 0
+    sequences: int = 0  # of a task
+    sequences_right: int = 0
 
     def add(self, nats: float, correct: float, characters: int) -> None:
         """Add a window's sums."""
@@ -40,8 +42,16 @@ class Tally:
         self.correct += correct
         self.characters += characters
 
+    def add_sequences(self, right: int, count: int) -> None:
+        """Add how many sequences of a window are right as a whole, of how many."""
+        self.sequences_right += right
+        self.sequences += count
+
     def metrics(self, prefix: str) -> dict[str, float]:
-        """Return the four metrics of everything added, or none where nothing was."""
+        """Return the four metrics of everything added, or none where nothing was; of a task also `sequences_right`."""
         if not self.characters:
             return {}
-        return four_metrics(prefix, self.nats / self.characters, self.correct / self.characters)
+        found = four_metrics(prefix, self.nats / self.characters, self.correct / self.characters)
+        if self.sequences:
+            found[f"{prefix}/sequences_right"] = self.sequences_right / self.sequences
+        return found

@@ -52,7 +52,7 @@ def errors_if_new(config: Config) -> list[str]:
 
 def direction(monitor: str) -> str:
     """Return whether the best value of a metric is its `min` or its `max`."""
-    return "max" if monitor.endswith("/accuracy") else "min"
+    return "max" if monitor.endswith(("/accuracy", "/sequences_right")) else "min"
 
 
 def resolve(config: Config) -> Config:

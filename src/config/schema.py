@@ -53,8 +53,11 @@ BETAS = Range("two numbers, 0 <= beta < 1", lambda x: len(x) == 2 and all(0 <= b
 TEMPERATURES = Range("at least one number, each 0 or above", lambda x: x != [] and all(0 <= one < inf for one in x))
 UP_TO_6 = Range("1 to 6", lambda x: 1 <= x <= 6)
 UP_TO_8 = Range("1 to 8", lambda x: 1 <= x <= 8)
+UP_TO_100 = Range("1 to 100", lambda x: 1 <= x <= 100)
+UP_TO_1000 = Range("1 to 1,000", lambda x: 1 <= x <= 1000)
 MEASURES = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
-METRICS = (*(f"{stage}/{name}" for stage in ("val", "train") for name in MEASURES), "train/loss")
+METRICS = (*(f"{stage}/{name}" for stage in ("val", "train") for name in MEASURES), "train/loss", "val/sequences_right")
+TASKS = ("copy", "temporal_order", "brackets", "anbn", "reber")  # data that is generated (data/tasks.py)
 # The classes that a stored file may name: importing any other module would run its code.
 MODEL_CLASSES = tuple(
     f"src.models.{name}"
@@ -114,9 +117,23 @@ class DataConfig:
     seq_len: int | None = field(default=64, metadata=about(range=SIZE))
     batch_size: int | None = field(default=32, metadata=about(range=SIZE))
     offset: str = field(default="fixed", metadata=about(choices=("fixed", "random")))
-    reset: str = field(default="epoch", metadata=about(choices=("never", "epoch")))
+    reset: str = field(default="epoch", metadata=about(choices=("never", "epoch", "window")))
     evaluation_streams: int = field(default=20, metadata=about(range=SIZE))
     evaluation_warmup: int | None = field(default=None, metadata=about(range=FROM_0, added_later=True))
+    # Of the tasks (data/tasks.py)
+    length: list[int] | None = field(default=None, metadata=about(added_later=True))
+    test_length: list[int] | None = field(default=None, metadata=about(added_later=True))
+    kinds: int | None = field(default=None, metadata=about(range=COUNT, added_later=True))
+    recall: int | None = field(default=None, metadata=about(range=UP_TO_1000, added_later=True))
+    depth: int | None = field(default=None, metadata=about(range=UP_TO_100, added_later=True))
+    test_depth: int | None = field(default=None, metadata=about(range=UP_TO_100, added_later=True))
+    sequences: int | None = field(default=None, metadata=about(range=SIZE, added_later=True))
+    held_out: int | None = field(default=None, metadata=about(range=SIZE, added_later=True))
+
+    @property
+    def is_task(self) -> bool:
+        """Whether the data is generated, in whole sequences."""
+        return self.name in TASKS
 
     @property
     def window(self) -> tuple[int, int]:
@@ -509,6 +526,8 @@ class EvaluationDataConfig:
     val_path: str | None = None
     test_path: str | None = None
     root: str | None = None
+    test_length: list[int] | None = None
+    test_depth: int | None = field(default=None, metadata=about(range=UP_TO_100))
     seq_len: int | None = field(default=None, metadata=about(range=SIZE))
     batch_size: int | None = field(default=None, metadata=about(range=SIZE))
 
@@ -581,6 +600,61 @@ class SearchRoot:
     """The whole of conf/search.yaml; every other override of the command line is one of src.train."""
 
     search: SearchConfig = field(default_factory=SearchConfig)
+
+
+# -- python -m src.study ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class GridConfig:
+    """A sweep: all combinations of `params` (KEY: VALUES, as on the command line), crossed with each of `jobs`."""
+
+    params: dict[str, Any] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class StudyFigure:
+    """A row of panels for each `y`, in it one for each `x` and value of `panels`; a line for each value of `lines`.
+
+    x: a key, or step, characters, seconds for curves; log: the axes that are logarithmic, `x`, `y` or `xy`.
+    """
+
+    x: list[str] = field(default_factory=list)
+    y: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    panels: str | None = None
+    log: str = ""
+
+
+@dataclass
+class Published:
+    """A value that somebody has published: a line of the figure, named with its source below the table."""
+
+    name: str = MISSING
+    value: float = MISSING
+    source: str = MISSING
+
+
+@dataclass
+class Study:
+    """The whole of experiments/NAME/study.yaml: `quick` {key: values} are the runs of a smaller size.
+
+    metric: columns of `src.runs`; `evaluate`: splits to score after training. With `success` a cell is the share of
+    seeds whose metric is at least that.
+    """
+
+    question: str = MISSING
+    sweeps: list[GridConfig] = field(default_factory=list)
+    quick: dict[str, Any] = field(default_factory=dict)
+    evaluate: list[str] = field(default_factory=list)
+    metric: list[str] = field(default_factory=list)
+    success: float | None = None
+    rows: list[str] = field(default_factory=list)
+    columns: str | None = None
+    figure: StudyFigure = field(default_factory=StudyFigure)
+    published: list[Published] = field(default_factory=list)
+    digits: int = 3
 
 
 # -- python -m src.explain, src.benchmark -----------------------------------------------------------------------------

@@ -225,18 +225,22 @@ def plan(split: TextSplit, *options: Any) -> StreamPlan | LinePlan | PairPlan:
 
 
 class Window(NamedTuple):
-    """Ids and next ids (time, batch), int64; a target of -100 is not predicted. `starts`: from a zero state."""
+    """Ids and next ids (time, batch), int64; a target of -100 is not predicted. `starts`: from a zero state.
+
+    `allowed`, of a task: (time, batch) int64, bit i is set where id i may stand in place of the target.
+    """
 
     inputs: Tensor
     targets: Tensor
     starts: bool
+    allowed: Tensor | None = None
 
 
 class Windows:
     """The windows of a split, epoch after epoch. One window is one batch.
 
     offset  "fixed": the same window borders (lists: the same order) in every epoch; "random": drawn from (seed, epoch)
-    reset   "epoch": every epoch starts from a zero state; "never": only the first one does
+    reset   "epoch": every epoch starts from a zero state; "never": only the first one does; "window": every window does
     rank    of world_size R processes has columns [rank B/R, (rank + 1) B/R) of the B that one process would have
     limit   windows in an epoch, if fewer than all
     warmup  of a text: each stream first reads so many transitions uncounted; None: it starts from a zero state
@@ -272,7 +276,7 @@ class Windows:
         self.columns = slice(rank * share, (rank + 1) * share)
         self.idle = isinstance(self.plan, PairPlan) and rank > 0
         self.count = self.plan.count if limit is None else min(limit, self.plan.count)
-        self.carries = reset == "never"
+        self.carries, self.resets = reset == "never", reset == "window"
         self.dropped = self.plan.dropped
         self.streams, self.scored = batch_size, split.transitions - self.dropped
         self.layout = [split.transitions, seq_len, batch_size, offset, seed, self.count]
@@ -297,11 +301,13 @@ class Windows:
     def window(self, epoch: int, index: int) -> Window:
         import torch
 
-        inputs, targets, begins = self.plan.cut(epoch, index, self.columns)
+        inputs, targets, begins, *more = self.plan.cut(epoch, index, self.columns)
         if self.idle:
             targets = np.full_like(targets, IGNORED)
         continues = self.carries and epoch > 0 and index == 0 and not self.plan.fresh
-        return Window(torch.from_numpy(inputs), torch.from_numpy(targets), begins and not continues)
+        starts = self.resets or (begins and not continues)
+        allowed = torch.from_numpy(more[0]) if more else None
+        return Window(torch.from_numpy(inputs), torch.from_numpy(targets), starts, allowed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the next window as plain data; Lightning stores it in the checkpoint."""
@@ -328,6 +334,8 @@ def fitted(config: DataConfig, train: TextSplit) -> tuple[DataConfig, tuple[str,
     Raises:
         DataError: the text does not fill one window of the sizes that were given.
     """
+    if config.is_task:
+        return config, ()
     (seq_len, batch_size), count = config.window, train.transitions
     notes: tuple[str, ...] = ()
     # A list is never too short. A run made before there was a warm-up had smaller windows, and keeps them

@@ -22,9 +22,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from src.config.schema import DataConfig
+from src.config.schema import TASKS, DataConfig
 from src.data import text_reader
 from src.data.batching import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit
+from src.data.tasks import errors_in_task, open_task
 from src.data.text_reader import CLEANED, Facts, Piece, Scan, Source, find, pieces, rules_of, scan
 from src.data.vocabulary import Vocabulary
 from src.errors import DataError, counted, nearest
@@ -58,14 +59,18 @@ CORPORA: dict[str, Named] = {
     "enwik8": Named(("enwik8/enwik8.zip",), (0.9, 0.05, 0.05)),
 }
 OWN_TEXT = ("text", "lines")
-NAMES = ("hello", *OWN_TEXT, "pydoc", *CORPORA)
+NAMES = ("hello", *OWN_TEXT, "pydoc", *CORPORA, *TASKS)
 SPLITS = ("train", "val", "test")
 USED_BY: dict[str, tuple[str, ...]] = {  # key -> the corpora that use it
     **dict.fromkeys(("path", "paths", "val_path", "test_path"), OWN_TEXT),
     "root": tuple(CORPORA),
-    "split": tuple(name for name in NAMES if name not in ("hello", "ptb")),
+    "split": tuple(name for name in NAMES if name not in ("hello", "ptb", *TASKS)),
+    **dict.fromkeys(("sequences", "held_out", "length", "test_length"), TASKS),
+    "kinds": ("copy", "brackets"),
+    "recall": ("copy",),
+    **dict.fromkeys(("depth", "test_depth"), ("brackets",)),
     **dict.fromkeys(("input", "target", "symbols"), ("hello",)),
-    "evaluation_warmup": tuple(name for name in NAMES if name not in ("hello", "lines", "names")),
+    "evaluation_warmup": tuple(name for name in NAMES if name not in ("hello", "lines", "names", *TASKS)),
 }
 EXTEND = "data.unknown=extend adds to the vocabulary of init_from=RUN; without it use data.unknown=map or error"
 
@@ -114,8 +119,8 @@ REGISTRY = {(file := File(*line.split())).path: file for line in LINES if not li
 
 
 def is_list(config: DataConfig) -> bool:
-    """Whether the corpus is a list of items, one per line."""
-    return config.name == "lines" or (config.name in CORPORA and CORPORA[config.name].is_list)
+    """Whether the corpus is a list of items, one per line; the sequences of a task are items too."""
+    return config.name == "lines" or config.is_task or (config.name in CORPORA and CORPORA[config.name].is_list)
 
 
 def sources(name: str, root: str | None) -> list[Source]:
@@ -165,6 +170,8 @@ def errors_in_data(config: DataConfig) -> Iterator[str]:
             yield f"data.split={config.split}: with data.val_path all of data.path is for training; leave one out"
         elif config.test_path and len(shares) == 3:
             yield f"data.split={config.split}: with data.test_path the third share is not used; give two shares"
+    if config.is_task:
+        yield from errors_in_task(config)
     if name == "hello":
         inputs, target, symbols = pair_of(config)
         if len(inputs) != len(target) or not inputs:
@@ -210,6 +217,12 @@ def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Cor
         raise DataError(*errors)
     if config.name == "hello":
         return _open_pair(config, vocabulary)
+    if config.is_task:
+        own, splits, record = open_task(config)
+        if vocabulary is not None and vocabulary != own:
+            what = f"data={config.name} has the symbols {''.join(own.symbols)!r}, and the earlier run has others"
+            raise DataError(f"{what}; use data.kinds of that run, or leave init_from out")
+        return Corpus(config.name, own, splits, record, text_reader.hash_of([config.name, record]))
     if vocabulary and (kind := vocabulary.kind) != config.encoding:
         raise DataError(f"data.encoding={config.encoding}: the vocabulary is of {kind}; set data.encoding={kind}")
     parts = _parts(config)

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,12 @@ from src.baselines import baselines, basis
 from src.config.schema import DataConfig, EvaluationDataConfig
 from src.data.batching import LineSplit, TextSplit, Windows, evaluation_windows
 from src.data.corpus import Corpus, open_corpus
+from src.data.tasks import target_mask
 from src.errors import UnknownCharacter, UserError
 from src.files import read_json, write_json
 from src.inference.options import run_of
 from src.metrics import Tally, perplexity
-from src.models.language_model import LanguageModel, State, WindowLoss, window_loss
+from src.models.language_model import LanguageModel, State, WindowLoss, sequences_right, window_loss
 
 if TYPE_CHECKING:
     from src.inference.load import TrainedModel
@@ -38,12 +40,18 @@ def losses(model: LanguageModel, windows: Windows) -> Iterator[tuple[WindowLoss,
         with torch.inference_mode():
             logits, state = model(window.inputs, None if window.starts else state)
             loss, hits = window_loss(logits, window.targets, "mean"), logits.argmax(-1) == window.targets
+            loss.allowed = window.allowed
         yield loss, hits  # outside of the mode, which would else be set in the caller too
 
 
 def evaluate(model: LanguageModel, windows: Windows) -> dict[str, Any]:
-    """Return the metrics of every transition of the windows, and the mean loss (nats) at each position of a window."""
+    """Return the metrics of every target of the windows, and the mean loss (nats) at each position of a window.
+
+    It is None where no window has a target. A task has `sequences_right` too, and the accuracy of each `by_symbol` id.
+    """
     tally, nats, counts = Tally(), np.zeros(0), np.zeros(0, np.int64)  # sums first, divides once
+    symbols: Counter[int] = Counter()  # targets, and those that were the first guess
+    right: Counter[int] = Counter()
     for loss, hits in losses(model, windows):
         by_position = loss.losses.double().sum(1).numpy()
         if (more := len(by_position) - len(nats)) > 0:
@@ -51,9 +59,14 @@ def evaluate(model: LanguageModel, windows: Windows) -> dict[str, Any]:
         nats[: len(by_position)] += by_position
         counts[: len(by_position)] += loss.real.sum(1).numpy()
         tally.add(float(by_position.sum()), float(hits.sum()), int(loss.characters))
+        if loss.allowed is not None:
+            tally.add_sequences(*sequences_right(loss.logits, loss.allowed))
+            symbols.update(loss.targets[loss.real].tolist())
+            right.update(loss.targets[hits].tolist())
     metrics = {name.partition("/")[2]: value for name, value in tally.metrics("split").items()}
-    mean = (nats / np.maximum(counts, 1)).tolist()
-    return {**metrics, "characters": tally.characters, "loss_by_position": mean}
+    mean = [float(total / count) if count else None for total, count in zip(nats, counts, strict=True)]
+    by_symbol = {"by_symbol": {id: right[id] / count for id, count in sorted(symbols.items())}} if symbols else {}
+    return {**metrics, **by_symbol, "characters": tally.characters, "loss_by_position": mean}
 
 
 def evaluate_run(
@@ -78,6 +91,8 @@ def evaluate_run(
     windows = evaluation_windows(corpus.splits[split], seq_len, streams)
     models = [trained] if other is trained else [trained, other]
     found, *others = [{"model": one.config.model.name, **evaluate(one.model, windows)} for one in models]
+    if "by_symbol" in found:
+        found["by_symbol"] = {corpus.vocabulary.symbols[id]: share for id, share in found["by_symbol"].items()}
     partial = basis(corpus, split) if split != "train" else None
     sha256 = corpus.provenance.get("sha256")
     return {
@@ -138,8 +153,8 @@ class Score:
 
     name: str  # of the file, or `text`
     given: bytes  # what is read and not scored: the first symbol; nothing for a list of items
-    symbols: list[bytes]  # the scored ones; single bytes if the model reads bytes
-    bits: list[float]  # -log2 p(symbol | all before it) of each
+    symbols: list[bytes]  # the others; single bytes if the model reads bytes
+    bits: list[float | None]  # -log2 p(symbol | all before it) of each; None for one that is no target of a task
     characters: int  # how many were scored; of a list, each item's and one for its end
     total: float  # of the bits
     cross_entropy: float  # nats per character
@@ -153,9 +168,9 @@ class Score:
         if given := decoder.decode(self.given):
             yield given, None
         for symbol, cost in zip(self.symbols, self.bits, strict=True):
-            bits += cost
+            bits += cost or 0.0
             if text := decoder.decode(symbol):
-                yield text, bits
+                yield text, None if cost is None else bits
                 bits = 0.0
         if rest := decoder.decode(b"", final=True):
             yield rest, bits
@@ -167,7 +182,7 @@ class Score:
 
 
 def score_ids(trained: TrainedModel, ids: np.ndarray, name: str) -> Score:
-    """Score ids (length,), from a zero state: all but the first; in a list each item with its end."""
+    """Score ids (length,), from a zero state: all but the first, of a list each item and its end, of a task targets."""
     decode, boundary = trained.vocabulary.decode_bytes, trained.boundary_id
     if boundary is None:
         texts, given = [ids] if len(ids) > 1 else [], decode(ids[:1])
@@ -178,18 +193,25 @@ def score_ids(trained: TrainedModel, ids: np.ndarray, name: str) -> Score:
     if not texts:
         what = "one character, which is given" if boundary is None else "line breaks only"
         raise UserError(f"{name} has {what}; at least one more character is needed to be scored")
-    nats, correct = [], 0
-    for text in texts:
+    nats, correct, data = [], 0, trained.config.data
+    wanted = [target_mask(data, trained.vocabulary, text)[1:] if data.is_task else np.full(len(text) - 1, True)
+              for text in texts]  # fmt: skip
+    targets = np.concatenate(wanted)
+    if not targets.any():
+        raise UserError(f"{name} has no target of data={data.name}: see src/data/tasks.py for its sequences")
+    for text, scored in zip(texts, wanted, strict=True):
         windows = evaluation_windows(TextSplit(name, text), trained.config.data.window[0])
         for loss, hits in losses(trained.model, windows):
             nats.append(loss.losses[:, 0].double().numpy())
-            correct += int(hits.sum())
-    bits = (np.concatenate(nats) / np.log(2) + 0.0).tolist()  # + 0.0: a certain character costs 0, not -0
+            correct += int(hits[:, 0].numpy()[scored[: len(hits)]].sum())
+            scored = scored[len(hits) :]
+    costs = np.concatenate(nats) / np.log(2) + 0.0  # + 0.0: a certain character costs 0, not -0
+    bits = [cost if real else None for cost, real in zip(costs.tolist(), targets.tolist(), strict=True)]
     symbols = [decode([id]) for id in range(len(trained.vocabulary))]
-    scored = [symbols[id] for text in texts for id in text[1:]]
-    total, count = math.fsum(bits), len(bits)
+    following = [symbols[id] for text in texts for id in text[1:]]
+    total, count = math.fsum(costs[targets]), int(targets.sum())
     mean = total / count * math.log(2)
-    return Score(name, given, scored, bits, count, total, mean, total / count, perplexity(mean), correct / count)
+    return Score(name, given, following, bits, count, total, mean, total / count, perplexity(mean), correct / count)
 
 
 def render(scores: Sequence[Score], model: str) -> str:

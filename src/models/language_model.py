@@ -112,6 +112,7 @@ class WindowLoss:
     everywhere: Tensor  # and in all processes of the run
     logits: Tensor  # (time, batch, vocab)
     targets: Tensor  # (time, batch)
+    allowed: Tensor | None = None  # of a task: (time, batch), as in `sequences_right`
 
     @cached_property
     def losses(self) -> Tensor:
@@ -163,6 +164,17 @@ def window_loss(logits: Tensor, targets: Tensor, over_time: str, world_size: int
     found = WindowLoss(minimised, losses.detach().sum(), characters, everywhere, logits.detach(), targets)
     found.losses = losses.detach()
     return found
+
+
+def sequences_right(logits: Tensor, allowed: Tensor) -> tuple[int, int]:
+    """Return how many columns of a task's window are right, and how many it has: all first guesses are allowed ones.
+
+    logits (time, batch, vocab); allowed (time, batch), bit i set where id i may stand; 0: no target.
+    """
+    wanted = allowed != 0
+    right = ((allowed >> logits.argmax(-1)) & 1).bool() | ~wanted
+    real = wanted.any(0)
+    return int((right.all(0) & real).sum()), int(real.sum())
 
 
 def losses_of(logits: Tensor, targets: Tensor) -> Tensor:

@@ -28,8 +28,9 @@ DEFAULTS = ("val/cross_entropy", "train/cross_entropy", "train/loss")
 UNITS = {
     "cross_entropy": "nats a character", "bits_per_character": "bits a character",
     "perplexity": "equally likely characters", "accuracy": "share of characters",
+    "sequences_right": "share of sequences",
 }  # fmt: skip
-HIGHER_IS_BETTER = ("accuracy", "characters_per_second")
+HIGHER_IS_BETTER = ("accuracy", "sequences_right", "characters_per_second")
 # Names of whole choices: what they bring along (an experiment's sizes, a model's options) follows from them.
 CHOICES = ("experiment", "data", "model", "optimizer", "scheduler")
 # How a text is cut into windows. All other keys of `data` define the text itself.
@@ -114,11 +115,13 @@ def baselines(metric: Metric, run: Run) -> dict[str, float]:
     record = run.evaluations.get(metric.split, {}) if metric.split else run.record
     only_uniform = metric.name.startswith("train/") and not metric.split and "val/cross_entropy" in run.numbers
     found: dict[str, float] = {}
-    for name, stored in mapping(record.get("baselines")).items():
+    known = mapping(record.get("baselines"))
+    uniform_guess = "uniform guess" if "chance" in known else "uniform guess (chance)"  # a task knows chance exactly
+    for name, stored in known.items():
         bits, uniform = number(stored), name == "uniform"
         if bits is not None and (uniform or not only_uniform):
             values = four_metrics("", bits * math.log(2), 2.0**-bits if uniform else math.nan)
-            shown = re.sub(r"^ngram_(\d+)$", r"\1-gram", name.replace("uniform", "uniform guess (chance)"))
+            shown = re.sub(r"^ngram_(\d+)$", r"\1-gram", name.replace("uniform", uniform_guess))
             found[shown] = values.get(f"/{metric.tail}", math.nan)
     return {name: value for name, value in found.items() if math.isfinite(value)}
 

@@ -19,7 +19,16 @@ from src.config.schema import Config, OptimizerConfig, SchedulerConfig
 from src.data.batching import Window
 from src.errors import RunFailure
 from src.metrics import Tally
-from src.models.language_model import LanguageModel, State, WindowLoss, change_parts, detached, exact, window_loss
+from src.models.language_model import (
+    LanguageModel,
+    State,
+    WindowLoss,
+    change_parts,
+    detached,
+    exact,
+    sequences_right,
+    window_loss,
+)
 
 OPTIMIZERS = {kind.__name__.lower(): kind for kind in (Adam, AdamW, SGD, RMSprop)}
 
@@ -44,6 +53,7 @@ class LanguageModule(pl.LightningModule):
         self.nats: Tensor | float = 0.0  # their cross-entropies so far, of this process
         self.val_tally = Tally()
         self.outcome: WindowLoss | None = None
+        self.measures: dict[str, float] = {}  # of the diagnostics, for the lines of metrics.jsonl
         self.recent_norms: deque[tuple[int, Tensor]] = deque(maxlen=5)
         self.grad_norm: Tensor | None = None  # of the last step, before clipping; None if it was not computed
         self.clipped_steps: Tensor | float = 0.0  # since the scalar logger reset it
@@ -122,6 +132,8 @@ class LanguageModule(pl.LightningModule):
         self.states["val"] = detached(state)
         loss = window_loss(logits, batch.targets, "mean")
         self.val_tally.add(float(exact(loss.losses).sum()), float(loss.hits()), int(loss.characters))
+        if batch.allowed is not None:
+            self.val_tally.add_sequences(*sequences_right(logits, batch.allowed))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file a model, and what makes a resume exact: plain data, gathered from all processes."""

@@ -43,6 +43,7 @@ from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, 
 from src.training.signals import Interrupted
 from src.training.trainer import Built, build_trainer
 
+KEPT_BASELINES = ("uniform", "unigram", "ngram_5", "chance", "optimum")
 SIZES = ("num_layers", "hidden_size", "nonlinearity", "readout")  # of `model`, fixed by the weights of `init_from`
 log = logging.getLogger(__name__)
 
@@ -220,7 +221,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "seed": config.seed,
         "parameters": sum(p.numel() for p in prepared.module.parameters() if p.requires_grad),
         "vocab_size": len(corpus.vocabulary),
-        "baselines": {name: max(0.0, known[name]) for name in ("uniform", "unigram", "ngram_5") if name in known},
+        "baselines": {name: max(0.0, known[name]) for name in KEPT_BASELINES if name in known},
         "baselines_basis": basis(corpus),
         "windows": prepared.data.described(),
         "data_provenance": corpus.provenance,

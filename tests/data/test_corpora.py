@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.config.schema import DataConfig, errors_in_values, key_table
+from src.config.schema import TASKS, DataConfig, errors_in_values, key_table
 from src.data.corpus import CORPORA, NAMES, REGISTRY, File, Named, errors_in_data, open_corpus
 from src.errors import DataError
 
@@ -49,8 +49,8 @@ def test_all_errors_are_reported_at_once_before_any_file_is_opened():
 
 def composed(name):
     """The data group of one corpus: the base and what differs."""
-    base, own = (yaml.safe_load((CONF / f"{one}.yaml").read_text())["data"] for one in ("_text", name))
-    return own if name == "hello" else base | own
+    base, task, own = (yaml.safe_load((CONF / f"{one}.yaml").read_text())["data"] for one in ("_text", "_task", name))
+    return own if name == "hello" else base | (task if name in TASKS else {}) | own
 
 
 @pytest.mark.parametrize("name", NAMES)
