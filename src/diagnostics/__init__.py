@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def build_diagnostics(config: Config, folder: Path, corpus: Corpus, metrics: RunMetrics) -> list[Callback]:
-    """Return the diagnostics that are switched on for the run in `folder`; none if nobody would see anything."""
+    """Return the diagnostics that are switched on for the run in `folder`; without a logger those that measure."""
     # Imported here, since a run without diagnostics needs none of them.
     from src.diagnostics.diagnostic import Diagnostic, Diagnostics
     from src.diagnostics.gradient_flow import GradientFlow
@@ -24,17 +24,16 @@ def build_diagnostics(config: Config, folder: Path, corpus: Corpus, metrics: Run
     from src.diagnostics.text import Confusions, LossByPosition, Surprisal, TextSamples
 
     callbacks = config.callbacks
-    if config.logger.name == "none" and not callbacks.save_figures:
-        return []
+    seen = config.logger.name != "none" or callbacks.save_figures
     kinds: tuple[type[Diagnostic], ...] = (
         RecurrentScalars, RecurrentMatrix, GradientFlow, LossByPosition, HiddenStates, Surprisal, Confusions,
         InputVectors,
     )  # fmt: skip
     options = {kind: getattr(callbacks, kind.name) for kind in kinds}
-    parts = [kind(option) for kind, option in options.items() if option.enabled]
-    if callbacks.text_samples.enabled:
+    parts = [kind(option) for kind, option in options.items() if option.enabled and (seen or kind.measures)]
+    if callbacks.text_samples.enabled and seen:
         parts.append(TextSamples(callbacks.text_samples, corpus))
     found: list[Callback] = [Diagnostics(parts, callbacks.save_figures)] if parts else []
-    found += [Layout()] if callbacks.layout.enabled else []
-    found += [HParams(config, folder, metrics)] if callbacks.hparams.enabled else []
+    found += [Layout()] if callbacks.layout.enabled and seen else []
+    found += [HParams(config, folder, metrics)] if callbacks.hparams.enabled and seen else []
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from src.config.schema import DiagnosticConfig
 from src.data.batching import Window, Windows, evaluation_windows
 from src.diagnostics.drawing import png
-from src.diagnostics.tensorboard import writers
+from src.diagnostics.tensorboard import write_scalars, writers
 from src.models.language_model import LanguageModel, State, WindowLoss, window_loss
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ class EvalView:
         """Return the first `length` characters of the split as windows of one column; of a list item by item."""
         windows, found = evaluation_windows(self.data.corpus.splits[self.split], self.data.config.window[0]), []
         for index in range(len(windows)):
-            inputs, targets, starts = windows.window(0, index)
-            real = min(int((targets[:, 0] >= 0).sum()), length)
+            inputs, targets, starts, _ = windows.window(0, index)
+            real = min(1 + int((targets[:, 0] >= 0).nonzero()[-1]), length)
             found.append(Window(inputs[:real], targets[:real], windows.plan.fresh or starts))
             length -= real
             if not length:
@@ -101,6 +101,7 @@ class Diagnostic:
     """One thing to see of a run; `Diagnostics` calls `look` at every moment and `draw` at some."""
 
     name = ""  # callbacks.<name>, and the key of its state in a checkpoint
+    measures = False  # `look` returns numbers, which metrics.jsonl gets even if nobody sees a figure
     draws_at_start = False  # at step 0, in place of validation 1
     kept: tuple[str, ...] = ()  # attributes that a resumed run needs, plain data
 
@@ -113,8 +114,9 @@ class Diagnostic:
         """Return whether there is anything to see with this model and text."""
         return True
 
-    def look(self, view: EvalView) -> None:
-        """Measure."""
+    def look(self, view: EvalView) -> Mapping[str, float]:
+        """Measure, and return numbers by tag."""
+        return {}
 
     def draw(self, view: EvalView) -> dict[str, Any]:
         """Return figures by tag: of what was measured, or of what is only measured to be drawn."""
@@ -129,7 +131,8 @@ class Diagnostics(Callback):
 
     A moment is step 0, each validation (the end of an epoch if there is none) and the end; or each multiple of
     `every_n_steps` and the end. They draw at validations 1, 4, 16, ... and at the end, since figures cost time; with
-    `every_n_steps` at every moment. Of several processes only the first one looks: no collective call.
+    `every_n_steps` at every moment. Of several processes only the first one looks: no collective call. The numbers
+    go to the loggers and into the module's `measures`: each line of metrics.jsonl has those of its own step.
     """
 
     state_key = "diagnostics"
@@ -154,15 +157,16 @@ class Diagnostics(Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         step = trainer.global_step
         for part in self.active:
-            if part.every_n_steps is not None and step % part.every_n_steps == 0 and step != part.looked_at:
+            if part.every_n_steps is not None and step % part.every_n_steps == 0 and step != part.drawn_at:
                 self._moment(part, trainer, pl_module, True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for part in self.parts:
             part.validations += 1
-            if part in self.active and part.every_n_steps is None:
+            if part in self.active and (part.every_n_steps is None or part.measures):
                 again = part.draws_at_start and part.validations == 1  # it has drawn just before
-                self._moment(part, trainer, pl_module, is_power_of_four(part.validations) and not again)
+                draws = part.every_n_steps is None and is_power_of_four(part.validations) and not again
+                self._moment(part, trainer, pl_module, draws)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if EvalView(trainer, pl_module).split == "train":  # nothing to validate on
@@ -178,8 +182,10 @@ class Diagnostics(Callback):
         with undisturbed(pl_module):
             if part.looked_at != view.step:
                 part.looked_at = view.step
-                part.look(view)
-            if draws:
+                numbers = part.look(view)
+                write_scalars(trainer, numbers, view.step)
+                pl_module.measures |= numbers  # type: ignore[operator]  # of LanguageModule
+            if draws and (view.writers or self.save_figures):
                 part.drawn_at = view.step
                 for tag, picture in ((tag, png(figure)) for tag, figure in part.draw(view).items()):
                     for writer in view.writers:

@@ -20,6 +20,7 @@ from src.models.convert import Layer, read_layers
 from src.models.language_model import NO_TARGET, LanguageModel
 
 log = logging.getLogger(__name__)
+FALLEN = 0.01  # of what arrives at the last step: the usual mark of how far a gradient reaches
 VANISHED = 1e-3  # of what arrives at the last step: nothing that one step of an optimizer would notice
 EXPLODED = 10.0
 STREAMS = 8  # columns of the window that is measured: the means over them hardly move any more
@@ -102,8 +103,7 @@ def verdict(curve: Tensor) -> tuple[str, int] | None:
     beyond = (~torch.isfinite(curve) | ((curve > EXPLODED * curve[0]) & (curve[0] > 0))).nonzero()
     if len(beyond):
         return "exploding", int(beyond[0])
-    above = (curve > VANISHED * curve[0]).nonzero()
-    lag = int(above[-1]) + 1 if len(above) else 0
+    lag = lag_of(curve, VANISHED)
     return ("vanishing", lag) if lag < len(curve) else None
 
 
@@ -114,14 +114,22 @@ def verdicts(lags: Tensor) -> dict[str, str]:
     return {kind: SENTENCES[kind].format(layer=layer, lag=lag, **words) for kind, lag, layer in reversed(judged)}
 
 
+def lag_of(curve: Tensor, share: float) -> int:
+    """Return the lag from which on |dL_T/dz_(T-k)| (time,) is at most a share of that at lag 0, or `time`."""
+    above = (~(curve <= share * curve[0])).nonzero()  # nan, too
+    return int(above[-1]) + 1 if len(above) else 0
+
+
 class GradientFlow(Diagnostic):
-    """Draw `gradient/by_lag`, and log once where the gradient vanishes or explodes.
+    """Draw `gradient/by_lag`, write `gradient/lag_1_percent/layer_<l>`, log where the gradient vanishes or explodes.
+
+    The number is the lag at which the gradient has fallen to 1 %; the window's length if it has not fallen so far.
 
     Measured without dropout on the second window of the text that is validated on, from the state that the end of the
     first one leaves; for the loss of the last step alone, for the figure also of all steps.
     """
 
-    name = "gradient_flow"
+    name, measures = "gradient_flow", True
     kept = ("steps", "lags", "said")
 
     def __init__(self, config: DiagnosticConfig) -> None:
@@ -134,7 +142,7 @@ class GradientFlow(Diagnostic):
         """A gated cell has no single z_t, but one per gate."""
         return plain(view) is not None
 
-    def look(self, view: EvalView) -> None:
+    def look(self, view: EvalView) -> dict[str, float]:
         if len(self.steps) >= MOST_POINTS:
             self.steps, self.lags = self.steps[::2], self.lags[::2]
         self.steps.append(view.step)
@@ -143,6 +151,8 @@ class GradientFlow(Diagnostic):
             if kind not in self.said:
                 self.said.append(kind)
                 log.log(logging.WARNING if kind == "exploding" else logging.INFO, "at step %d %s", view.step, sentence)
+        lags = [lag_of(curve, FALLEN) for curve in self.lags[-1]]
+        return {f"gradient/lag_1_percent/layer_{layer}": float(lag) for layer, lag in enumerate(lags)}
 
     def draw(self, view: EvalView) -> dict[str, Any]:
         judged = "; ".join(sentence.split(";")[0] for sentence in verdicts(self.lags[-1]).values())

@@ -13,7 +13,6 @@ from src.config.schema import DiagnosticConfig
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView
 from src.diagnostics.gradient_flow import PlainRecurrence, plain, widened
-from src.diagnostics.tensorboard import write_scalars
 from src.models.gated import Gated
 from src.models.language_model import State
 
@@ -64,18 +63,19 @@ class RecurrentScalars(Diagnostic):
     Saturation is that of the state after the last window of training (before it, of evaluation), all streams.
     """
 
-    name = "recurrent_scalars"
+    name, measures = "recurrent_scalars", True
 
-    def look(self, view: EvalView) -> None:
+    def look(self, view: EvalView) -> dict[str, float]:
         recurrence = plain(view)
         radii = [spectral_radius(layer.W) for layer in recurrence.layers] if recurrence else []
         state = view.module.states["train"]
         if state is None:
             _, state = view.read(view.windows().window(0, 0), None)
         shares = saturated(state[0] if isinstance(state, tuple) else state).tolist()  # the LSTM's h, not its c
-        for name, values in (("spectral_radius", radii), ("saturated", shares)):
-            points = {f"recurrent/{name}/layer_{layer}": value for layer, value in enumerate(values)}
-            write_scalars(view.trainer, points, view.step)
+        found = (("spectral_radius", radii), ("saturated", shares))
+        return {
+            f"recurrent/{name}/layer_{layer}": value for name, values in found for layer, value in enumerate(values)
+        }
 
 
 class RecurrentMatrix(Diagnostic):

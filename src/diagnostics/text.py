@@ -18,7 +18,6 @@ from src.data.batching import LineSplit, PairSplit
 from src.data.corpus import Corpus
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading
-from src.diagnostics.tensorboard import write_scalars
 from src.errors import UserError
 from src.inference.generate import generate_ids
 from src.models.language_model import LanguageModel
@@ -32,7 +31,10 @@ MOST_PAIRS, MOST_CHARACTERS = 16, 32  # bars
 
 
 class Surprisal(Diagnostic):
-    """Draw `text/surprisal`: the beginning of the text that is validated on, each character predicted from the past."""
+    """Draw `text/surprisal`: the beginning of the text that is validated on, each character predicted from the past.
+
+    What is no target has no colour.
+    """
 
     name = "surprisal"
 
@@ -40,8 +42,10 @@ class Surprisal(Diagnostic):
         text, nats, state = [], [], None
         for window in view.passage(LENGTH):
             loss, state = view.read(window, None if window.starts else state)
-            text += [view.symbols[i] for i in window.targets[:, 0].tolist()]
-            nats.append(loss.losses[:, 0].cpu())
+            targets, real = window.targets[:, 0], window.targets[:, 0] >= 0
+            read_next = torch.cat([window.inputs[1:, 0], window.inputs[-1:, 0]])
+            text += [view.symbols[i] for i in torch.where(real, targets, read_next).tolist()]
+            nats.append(torch.where(real, loss.losses[:, 0].cpu(), math.nan))
         return {"text/surprisal": surprisal(view.step, text, torch.cat(nats), f"the beginning of {view.split}")}
 
 
@@ -59,7 +63,7 @@ def surprisal(step: int, text: Sequence[str], nats: Tensor, source: str) -> Any:
         look: dict[str, Any] = {"fontsize": 9.5} if len(shown) <= 2 else {"fontsize": 6, "rotation": 90}
         look |= {"ha": "center", "va": "center", "parse_math": False, "in_layout": False}
         axes.text(i % COLUMNS, i // COLUMNS, shown, **look)
-    axes.set(title=f"{source}: {float(bits.mean()):.2f} bits per character", xticks=[], yticks=[])
+    axes.set(title=f"{source}: {float(bits.nanmean()):.2f} bits per character", xticks=[], yticks=[])
     return figure
 
 
@@ -115,13 +119,18 @@ def confusions(step: int, readings: Sequence[Reading], symbols: Sequence[str]) -
 class LossByPosition(Diagnostic):
     """Draw `window/loss_by_position`, and write `window/cross_entropy_carried` and `_fresh` as curves."""
 
-    name = "loss_by_position"
+    name, measures = "loss_by_position", True
+
+    def look(self, view: EvalView) -> dict[str, float]:
+        carried, fresh = self._sums(view)
+        return {"window/cross_entropy_carried": mean(*carried), "window/cross_entropy_fresh": mean(*fresh)}
 
     def draw(self, view: EvalView) -> dict[str, Any]:
+        return {"window/loss_by_position": loss_by_position(view.step, *self._sums(view))}
+
+    def _sums(self, view: EvalView) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         carried, fresh = (sums_by_position(view.readings(READ, carry)) for carry in (True, False))
-        points = {"window/cross_entropy_carried": mean(*carried), "window/cross_entropy_fresh": mean(*fresh)}
-        write_scalars(view.trainer, points, view.step)
-        return {"window/loss_by_position": loss_by_position(view.step, carried, fresh)}
+        return carried, fresh
 
 
 def sums_by_position(readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
@@ -147,7 +156,7 @@ def loss_by_position(step: int, carried: tuple[Tensor, Tensor], fresh: tuple[Ten
         (fresh, drawing.VERMILION, "fresh: every window starts from a zero state"),
         (carried, drawing.BLUE, "carried: the state of the window before"),
     ):
-        bits = drawing.finite(nats / characters.clamp(min=1) * drawing.NAT)
+        bits = drawing.finite(nats / characters * drawing.NAT)  # 0 / 0 where no position has a target: no point
         text = f"{name}; {mean(nats, characters) * drawing.NAT:.2f} on average"
         axes.plot(range(1, len(bits) + 1), bits, "o-", markersize=3, color=colour, label=text)
     axes.set(xlabel="step t of the window", ylabel="bits per character")
@@ -173,9 +182,9 @@ class TextSamples(Diagnostic):
     def applies_to(self, view: EvalView) -> bool:
         return not isinstance(self.corpus.splits["train"], PairSplit)  # it does not predict the next character
 
-    def look(self, view: EvalView) -> None:
-        if view.step == 0:
-            return  # noise, whatever the model
+    def look(self, view: EvalView) -> dict[str, float]:
+        if view.step == 0 or not view.writers:
+            return {}  # noise, whatever the model; or nobody reads it
         model = view.model
         first = next(model.parameters())
         if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
@@ -185,10 +194,11 @@ class TextSamples(Diagnostic):
                 written = {temperature: self._sample(model, temperature) for temperature in self.config.temperatures}
         except UserError:
             log.info("at step %d there are no samples: the logits are not finite", view.step)
-            return
+            return {}
         for temperature, text in written.items():
             for writer in view.writers:
                 writer.text(f"samples/temperature_{float(temperature)}", f"{self.config.prompt or ''}{text}", view.step)
+        return {}
 
     def _sample(self, model: LanguageModel, temperature: float) -> str:
         """Return a text of `length` characters; UserError if the network has diverged."""

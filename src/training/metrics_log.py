@@ -127,6 +127,7 @@ class MetricsLog(Callback):
             metrics = trained | validated
         elif self.closing and characters == self.mark[1]:  # the line before has the same weights
             metrics = self.final | validated
+        metrics = metrics | module.measures
         self.final, self.mark = metrics, (nats, characters)
         position = {"step": trainer.global_step, "epoch": self.epoch, "characters": characters}
         value = metrics.get(self.monitor, math.nan)

@@ -18,7 +18,7 @@ from src.config.schema import Config
 from src.data.corpus import Corpus
 from src.diagnostics import build_diagnostics
 from src.diagnostics.profiler_callback import ProfilerCallback
-from src.diagnostics.tensorboard import RunTensorBoard, ScalarLogger
+from src.diagnostics.tensorboard import HParams, RunTensorBoard, ScalarLogger
 from src.training.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from src.training.lightning_compat import run_to_the_end
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString
@@ -55,6 +55,8 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
     others = vars(config.callbacks).keys() - {"save_figures", "predicted_string"}
     if any(getattr(config.callbacks, name).enabled for name in others):
         callbacks += build_diagnostics(config, folder, corpus, metrics)
+        # A line of metrics.jsonl has what the diagnostics have measured, and the row of HParams what the last line has
+        callbacks.sort(key=lambda one: isinstance(one, MetricsLog) + 2 * isinstance(one, HParams))
     if keys.profile:
         callbacks.append(ProfilerCallback(folder / "trace.json"))
     callbacks += [one for one in (stopper, checkpoints) if one]  # checkpoints last: they store the state of the others

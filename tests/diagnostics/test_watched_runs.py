@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 
 from src import train
+from src.reports.runs import read_run
 from tests.runs.commands import environment, last_of_each, only_run, run, start
 from tests.runs.test_resume import WORDS
 
@@ -86,6 +88,36 @@ def test_every_curve_of_the_table_is_there_with_its_points(sweep, model):
     assert {tag: found.get(tag) for tag in expected} == expected
     assert "hp_metric" not in found
     assert {tag for tag in found if tag.startswith("recurrent")} == {tag for tag in expected if tag.startswith("rec")}
+
+
+def test_each_line_of_metrics_has_what_the_diagnostics_measured_at_its_step(sweep):
+    for model in ("manual", "lstm"):
+        events, layers = events_of(sweep[model]), ("layer_0", "layer_1")
+        tags = [
+            "window/cross_entropy_fresh",
+            "window/cross_entropy_carried",
+            *(f"recurrent/saturated/{layer}" for layer in layers),
+        ]
+        names = ("recurrent/spectral_radius", "gradient/lag_1_percent")
+        tags += [f"{name}/{layer}" for name in names for layer in layers if model == "manual"]
+        lines = [json.loads(line) for line in (sweep[model] / "metrics.jsonl").read_text().splitlines()]
+        for line in lines:
+            assert {tag for tag in line if tag.split("/")[0] in ("window", "recurrent", "gradient")} == set(tags)
+            for tag in tags:
+                shown = {point.step: point.value for point in events.Scalars(tag)}
+                assert line[tag] == pytest.approx(shown[line["step"]], rel=1e-6)
+        assert lines[-1]["window/cross_entropy_carried"] == pytest.approx(lines[-1]["val/cross_entropy"], rel=0.05)
+        numbers = read_run(sweep[model]).numbers
+        assert numbers["window/cross_entropy_fresh"] == lines[-1]["window/cross_entropy_fresh"]
+
+
+def test_the_measures_are_written_without_a_logger_and_not_where_their_callback_is_off(tmp_path):
+    words = [*SMALL, "model=manual", "trainer.max_epochs=1", "logger=none", "callbacks.gradient_flow.enabled=false"]
+    folder = run_here(tmp_path, *words)
+    (line,) = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
+    assert {"window/cross_entropy_fresh", "recurrent/spectral_radius/layer_1"} <= line.keys()
+    assert not [tag for tag in line if tag.startswith("gradient")]
+    assert not list(folder.glob("events*"))
 
 
 @pytest.mark.parametrize("model", ["manual", "lstm"])
