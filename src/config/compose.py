@@ -16,6 +16,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +41,7 @@ from src.config.overrides import (
     first_of_several,
     flags_and_overrides,
     groups,
+    in_file,
     quote,
     quote_literals,
     split_literal,
@@ -62,11 +64,12 @@ def compose_and_run(
     arguments: Iterable[str],
     check: Check,
     run_jobs: RunJobs | None = None,
+    jobs: list[list[str]] | None = None,
 ) -> None:
     """Compose `conf/<config_name>.yaml` with a command line, and run the task on the checked result.
 
     `schema` is the dataclass of the whole configuration, which the task and `check` get; `run_jobs` runs the jobs of a
-    sweep (None: each of them).
+    sweep (None: each of them); `jobs` are overrides of each, in place of those that the command line makes.
 
     Raises:
         UserError: everything that is wrong, at once.
@@ -74,7 +77,8 @@ def compose_and_run(
     """
     flags, overrides = flags_and_overrides(arguments)
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
-    register(sweep := Sweep(to_config, check, run_jobs))
+    in_sweep = partial(in_file, schema=schema, folders=config_folders(flags))
+    register(sweep := Sweep(to_config, check, run_jobs, in_sweep if jobs is None else lambda *_: jobs))
     overrides = _checked_overrides(config_name, schema, flags, overrides, check)
     composed: list[Any] = []
     unresolved: list[OmegaConfBaseException] = []

@@ -189,14 +189,22 @@ class Sweep:
     plain: Callable[[DictConfig], Any]
     check: Callable[[Any], list[str]]
     run_jobs: RunJobs | None
+    # The overrides of each job, several values included, from hydra.sweeper's keys and the command's overrides
+    in_file: Callable[[Any, list[str]], list[list[str]]] = lambda settings, arguments: [arguments]
     exit_code: int = 0
 
 
 class CheckedSweeper(Sweeper):
-    """`hydra/sweeper: checked`: every combination of the given values, all of them checked before job 0."""
+    """`hydra/sweeper: checked`: every combination of the given values, all of them checked before job 0.
+
+    `params` and `jobs` are those of a file (src/config/overrides.py: `in_file`); Hydra passes them, `sweep` reads them.
+    """
 
     __module__ = "hydra_plugins.unroll"  # Hydra accepts plugins of this package only
     current: Sweep
+
+    def __init__(self, params: Any = None, jobs: Any = None) -> None:
+        pass
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's hook. The class leaves Hydra's list of plugins, which is sent to workers that cannot import it."""
@@ -211,7 +219,9 @@ class CheckedSweeper(Sweeper):
             raise UserError("torchrun starts one run: leave -m out, or use hydra/launcher=joblib in place of torchrun")
         loader, jobs = self.context.config_loader, []
         errors: dict[str, None] = {}
-        for overrides in expand(OverridesParser.create(config_loader=loader).parse_overrides(arguments)):
+        parser = OverridesParser.create(config_loader=loader)
+        given = self.current.in_file(OmegaConf.to_container(self.master.hydra.sweeper, resolve=False), arguments)
+        for overrides in (job for words in given for job in expand(parser.parse_overrides(words))):
             job = ComposedJob(overrides, self.current.plain(loader.load_sweep_config(self.master, overrides)))
             errors |= dict.fromkeys(self.current.check(job.config))
             jobs.append(job)

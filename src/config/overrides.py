@@ -9,10 +9,10 @@ import dataclasses
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Transformer
@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.config.hydra_compat import CONF, error_in_launcher
 from src.config.schema import Config, Key, key_table
-from src.errors import nearest
+from src.errors import UserError, nearest, typed
 
 # -- Hydra's flags ----------------------------------------------------------------------------------------------------
 
@@ -127,6 +127,56 @@ def _quoted_items(text: str) -> str:
     """Quote each item of a list that is not in quotes."""
     items = re.findall(r"""\s*(?:('[^']*'|"[^"]*")|([^,]+?))\s*(?:,|$)""", text)
     return ",".join(as_is or _quoted(item) for as_is, item in items)
+
+
+# -- the sweep of a file ----------------------------------------------------------------------------------------------
+
+
+def in_file(
+    settings: Any, arguments: Sequence[str], schema: type, folders: Iterable[Path] = (CONF,)
+) -> list[list[str]]:
+    """Return the overrides of each of a file's `hydra.sweeper.jobs`, with its `params`, and those of the command.
+
+    `params` are written as on the command line (`seed: 0,1,2`) or as a list (`seed: [0, 1, 2]`); each job of `jobs`,
+    {key: value}, is crossed with them. A job's value comes before that of `params`, one of the command before both.
+
+    Raises:
+        UserError: everything that is wrong with them, at once.
+    """
+    params: Any = settings.get("params") or {}
+    jobs: Any = settings.get("jobs") or [{}]
+    if not isinstance(params, dict):
+        raise UserError("hydra.sweeper.params: expected KEY: VALUES, as seed: 0,1,2")
+    if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+        raise UserError("hydra.sweeper.jobs: expected a list of {KEY: VALUE, KEY: VALUE}")
+    grid = quote_literals(
+        [f"{key}={_values_as_typed(key, value, schema)}" for key, value in params.items()], schema, True
+    )
+    pairs = [quote_literals([f"{key}={_as_typed(key, job[key], True)}" for key in job], schema) for job in jobs]
+    wrong: dict[str, None] = {}
+    for where, some in (("params", grid), ("jobs", [word for pair in pairs for word in pair])):
+        errors = errors_in_overrides(some, schema, folders).values()
+        wrong |= dict.fromkeys(f"hydra.sweeper.{where}: {error}" for error in errors)
+    if wrong:
+        raise UserError(*wrong)
+    by_key = [{word.partition("=")[0]: word for word in [*grid, *pair, *arguments]} for pair in pairs]
+    return [list(words.values()) for words in by_key]
+
+
+def _values_as_typed(key: str, value: Any, schema: type) -> str:
+    """Return the values of a key of `params`: a list is several, unless one value of the key is itself a list."""
+    about = key_table(schema).get(key.lstrip("+"))
+    holds_lists = about is not None and get_origin(about.type) is list
+    several = isinstance(value, list) and not (holds_lists and not any(isinstance(item, list) for item in value))
+    return ",".join(_as_typed(key, item) for item in value) if several else _as_typed(key, value)
+
+
+def _as_typed(key: str, value: Any, one: bool = False) -> str:
+    """Return a value of a file as it is typed; of `one` value, a text that is more to Hydra's grammar is quoted."""
+    if isinstance(value, list):
+        return f"[{','.join(_as_typed(key, item, one) for item in value)}]"
+    plain = not isinstance(value, str) or split_literal(f"{key}=x") or re.fullmatch(r"[\w./+-]+", value)
+    return typed(value) if plain or not one else quote(str(value))
 
 
 # -- groups and keys --------------------------------------------------------------------------------------------------
@@ -287,6 +337,6 @@ def _error_in_group_value(key: str, value: Any, schema: type) -> str:
 def _type_in_words(about: Key) -> str:
     """Return the type of a key in plain words."""
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    names |= {list[float]: "a list of numbers", list[str]: "a list of names"}
+    names |= {list[float]: "a list of numbers", list[str]: "a list of names", list[int]: "a list of whole numbers"}
     text = names.get(about.type, str(about.type))
     return f"{text} or null" if about.optional else text

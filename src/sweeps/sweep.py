@@ -38,8 +38,11 @@ HEADER = ("status", "job", "best", "seconds", "folder")
 TABLE_ORDER = ("done", "running", "stopped", "interrupted", "not run", "failed")
 
 
-def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -> int:
-    """Run what is missing of a sweep; return its exit code: 0 if all jobs are done, 1, or 128 + the signal."""
+def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], entry: str = "src.train") -> int:
+    """Run what is missing of a sweep; return its exit code: 0 if all jobs are done, 1, or 128 + the signal.
+
+    `command` are the arguments of the `entry` that was started.
+    """
     plan = make_plan(jobs)
     if jobs[0].config.sweep.dry_run:
         say("\n".join(plan.lines()))
@@ -56,7 +59,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -
     if errors:
         raise UserError(*errors)
     say("\n".join(filter(None, (plan.summary(), plan.earlier_meaning()))))
-    command = ["python", "-m", "src.train", *command]
+    command = ["python", "-m", entry, *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
     progress = Progress(plan.to_do)
     stopped_by = _launch(plan, launcher, record, command, progress) if plan.to_do else None
