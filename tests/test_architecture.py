@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ENTRIES = {"train", "evaluate", "sample", "score", "search", "export", "report", "explain", "benchmark"}
+ENTRIES = {"train", "evaluate", "sample", "score", "search", "export", "report", "explain", "benchmark",
+           "study"}  # fmt: skip
 # A package may import those of a lower number, and itself. `config.schema` is below all others of config.
 LEVELS = {
     **dict.fromkeys(("errors", "files", "metrics"), 0),

@@ -1,0 +1,232 @@
+"""The results of a study: results.csv, one row a run; the table of README.md, made of it alone; and the figure.
+
+A cell is the mean over seeds +- their standard deviation (n - 1); runs that did not finish are counted and named.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tabulate import tabulate  # type: ignore[import-untyped]
+
+from src.config.schema import Study
+from src.errors import UserError, counted, nearest
+from src.files import write_atomic
+from src.reports.figures import FORMATS, LINES, STYLE, X_AXES, curve_of, encode
+from src.reports.runs import COSTS, Run, mapping, read_run
+from src.reports.statistics import summarise
+from src.reports.table import Metric, affects_result, baselines, differing, short_names, show
+
+BEGIN, END = "<!-- results: made by python -m src.study {} -->", "<!-- end of results -->"
+MARKERS, GREY = "osD^vPX*", "#595959"
+
+
+def write(study: Study, folder: Path, size: str, folders: Sequence[Path]) -> str:
+    """Write results.csv, the figure and the table of README.md into a folder; return what was written, in words."""
+    runs = [read_run(path) for path in folders]
+    known = {name for run in runs for name in run.numbers}
+    if missing := [name for name in study.metric if known and name not in known]:
+        raise UserError(*(f"metric {name}: no run has it{nearest(name, known)}" for name in missing))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "results.csv", csv_of(study, size, runs))
+    frame, files = frame_in(folder), "results.csv, README.md"
+    if study.figure.x and (frame.status == "done").any():
+        figure = draw(study, frame, runs)
+        for kind in FORMATS:
+            write_atomic(folder / f"figure.{kind}", encode(figure, kind))
+        files += f", figure ({', '.join(FORMATS)})"
+    check(study, folder, rewrite=True)
+    return f"{files} in {folder}"
+
+
+def check(study: Study, folder: Path, rewrite: bool = False) -> None:
+    """Raise UserError if README.md does not show what results.csv holds; `rewrite` makes it so.
+
+    A page without the marks gets them at its end; a new page has the question above them.
+    """
+    content, path, name = block(study, folder, frame_in(folder)), folder / "README.md", folder.resolve().name
+    page = path.read_text(encoding="utf-8") if path.exists() else f"# {name}\n\n{study.question}\n"
+    if content in page:
+        return
+    if not rewrite:
+        again = f"python -m src.study {name} table=true writes the table again"
+        raise UserError(f"{path} does not show what results.csv holds; {again}")
+    marked = re.compile(f"{re.escape(BEGIN.format(name))}.*?{re.escape(END)}", re.DOTALL)
+    page = page if marked.search(page) else f"{page}\n{BEGIN.format(name)}{END}\n"
+    write_atomic(path, marked.sub(lambda _: content, page, count=1))
+
+
+def frame_in(folder: Path) -> pd.DataFrame:
+    """Return results.csv as text, empty without one."""
+    path = folder / "results.csv"
+    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
+
+
+def size_in(folder: Path) -> str | None:
+    """Return the size of the grid whose results a folder has; None without any."""
+    frame = frame_in(folder)
+    return str(frame["size"].iloc[0]) if len(frame) else None
+
+
+def csv_of(study: Study, size: str, runs: Sequence[Run]) -> str:
+    """Return one line a run: settings, seed, status, metrics, costs, baselines, and what produced it.
+
+    The settings are those of table and figure, and all that differ and can change a result.
+    """
+    figure, first = study.figure, study.metric[0].removeprefix("best/")
+    split = first.split("/")[1] if first.startswith("evaluation/") else None
+    metric = Metric(first.removeprefix("evaluation/"), split)
+    named = [*study.rows, study.columns, *figure.lines, figure.panels, *(x for x in figure.x if x not in X_AXES)]
+    differ = [key for key in differing([run.settings for run in runs]) if affects_result(key)]
+    rows = []
+    for run in runs:
+        machine, git = mapping(run.record.get("machine")), mapping(run.record.get("git"))
+        row: dict[str, Any] = {"size": size}
+        row |= {key: show(run.settings.get(key)) for key in dict.fromkeys([*named, *differ]) if key}
+        row |= {"seed": run.seed, "status": run.status}
+        row |= {name: run.numbers.get(name) for name in dict.fromkeys([*study.metric, *figure.y, *COSTS])}
+        row |= {f"baseline {name}": value for name, value in baselines(metric, run).items()}
+        row |= {"started": run.record.get("started"), **mapping(run.record.get("versions"))}
+        row |= {"commit": f"{str(git.get('commit'))[:10]}{' with changes' if git.get('dirty') else ''}"}
+        row |= {"processor": machine.get("processor"), "cores": machine.get("cores"), "key": run.record.get("key")}
+        rows.append({name: _rounded(value) if isinstance(value, float) else value for name, value in row.items()})
+    return str(pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n"))
+
+
+def _rounded(value: float) -> float | int | None:
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.7g}")
+
+
+def block(study: Study, folder: Path, frame: pd.DataFrame) -> str:
+    """Return what README.md shows between its marks, made of results.csv alone."""
+    name = folder.resolve().name
+    if not len(frame):
+        return f"{BEGIN.format(name)}\n\nNot run yet: `python -m src.study {name}` fills this in.\n\n{END}"
+    seconds, done = float(pd.to_numeric(frame.seconds).sum()), int((frame.status == "done").sum())
+    spent = f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"
+    made = [
+        f"{one.processor} ({one.cores} cores), torch {one.torch}, Python {one.python}, commit {one.commit}"
+        for one in frame[["processor", "cores", "torch", "python", "commit"]].drop_duplicates().itertuples()
+    ]
+    counts = f"{counted(len(frame), 'runs')}, {done} done, {counted(frame.seed.nunique(), 'seeds')}"
+    succeeds = study.success is not None
+    cell = (
+        f"seeds with {study.metric[0]} ≥ {study.success:g}, of all"
+        if succeeds
+        else "mean ± standard deviation over seeds"
+    )
+    parts = [
+        f"`python -m src.study {name} size={frame['size'].iloc[0]}`: {counts}, {spent} of training in all.\n"
+        f"Every run is in [results.csv](results.csv). {'; '.join(made)}. Cells: {cell}.",
+        table(study, frame),
+    ]
+    beaten = []
+    for head in (head for head in frame if str(head).startswith("baseline ")):
+        values = pd.to_numeric(frame[head]).dropna()
+        ends = dict.fromkeys(f"{value:.{study.digits}f}" for value in (values.min(), values.max()))
+        beaten += [f"{str(head).removeprefix('baseline ')} {' to '.join(ends)}"] if len(values) else []
+    parts += [f"To compare: {', '.join(beaten)}."] * bool(beaten)
+    parts += [f"Published: {one.name} **{one.value:g}** ({one.source})." for one in study.published]
+    parts += [f"![{study.question}](figure.png)"] * bool(study.figure.x and done)
+    return "\n\n".join([BEGIN.format(name), *parts, END])
+
+
+def table(study: Study, frame: pd.DataFrame) -> str:
+    """Return the table as Markdown: a row for each value of the row keys, columns for those of `columns` x metric."""
+    names, tails, key = short_names(study.rows), short_names(study.metric), study.columns
+    rows = []
+    for values, own in frame.groupby(list(study.rows), sort=False) if study.rows else [((), frame)]:
+        cells = dict(zip(names.values(), values, strict=True))
+        for column in frame[key].unique() if key else [None]:
+            for metric in study.metric:
+                head = [f"{key.rpartition('.')[2]} {column}"] if key else []
+                head += [tails[metric]] if not key or len(study.metric) > 1 else []
+                cells[", ".join(head)] = _cell(own[own[key] == column] if key else own, metric, study)
+        rows.append(cells)
+    return str(tabulate(rows, "keys", "pipe", disable_numparse=True))
+
+
+def _values(some: pd.DataFrame, metric: str) -> list[float]:
+    return [float(value) for value in pd.to_numeric(some.loc[some.status == "done", metric]).dropna()]
+
+
+def _cell(some: pd.DataFrame, metric: str, study: Study) -> str:
+    values, n = _values(some, metric), len(some)
+    if study.success is not None and metric == study.metric[0]:
+        return f"{sum(value >= study.success for value in values)}/{n}" if n else ""
+    if not values:
+        return ", ".join(some.status.unique())
+    found, digits = summarise(values), 0 if metric in COSTS else study.digits
+    spread = "" if found.sd is None or metric == "parameters" else f" ± {found.sd:,.{digits}f}"
+    return f"{found.mean:,.{digits}f}{spread}{'' if len(values) == n else f' ({len(values)} of {n} runs)'}"
+
+
+def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
+    """Return the figure of finished runs, in the order of the rows; lines differ in colour, dashes and markers."""
+    spec, ys = study.figure, study.figure.y or study.metric[:1]
+    places = [(x, value) for x in spec.x for value in (frame[spec.panels].unique() if spec.panels else [None])]
+    order = [*frame[spec.lines].drop_duplicates().itertuples(index=False, name=None)] if spec.lines else [()]
+    with rc_context(STYLE | {"font.size": 9}):
+        figure = Figure(figsize=(8, 0.8 + 3.0 * len(ys) + 0.08 * len(order)), layout="constrained")
+        grid = figure.subplots(len(ys), len(places), squeeze=False, sharey="row")
+        for y, row in zip(ys, grid, strict=True):
+            for (x, value), axes in zip(places, row, strict=True):
+                _panel(axes, study, frame[frame[spec.panels] == value] if spec.panels else frame, runs, x, y, order)
+                axes.set_title(f"{spec.panels} {value}" if spec.panels else "", fontsize="medium")
+                axes.set_xlabel(X_AXES.get(x, x))
+                axes.set(**{f"{axis}scale": "log" for axis in spec.log})
+                if x not in X_AXES and len(axes.lines) and (ticks := _numbers(frame[x])):
+                    axes.set_xticks(sorted(set(ticks)), [f"{tick:g}" for tick in sorted(set(ticks))])
+                    axes.minorticks_off()
+            share = study.success is not None and y == study.metric[0]
+            row[0].set_ylabel(f"share of seeds, {y} ≥ {study.success:g}" if share else y)
+        handles = [axes.get_legend_handles_labels() for axes in grid.flat]
+        if found := {label: line for some, labels in handles for line, label in zip(some, labels, strict=True)}:
+            figure.legend(found.values(), found, loc="outside lower left", ncols=3, frameon=False, handlelength=4)
+    return figure
+
+
+def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: str, y: str, order: list[Any]) -> None:
+    """Draw the lines of a panel: curves over training, or points over the values of a key, with their spread."""
+    keys, share = study.figure.lines, study.success is not None and y == study.metric[0]
+    for values, some in own.groupby(keys, sort=False) if keys else [((), own)]:
+        place = order.index(values)
+        look, marker = [*LINES][place % len(LINES)], MARKERS[place % len(MARKERS)]
+        label = ", ".join(f"{name} {value}" for name, value in zip(short_names(keys).values(), values, strict=True))
+        if x in X_AXES:
+            curve = curve_of([runs[i] for i in some.index if runs[i].status == "done"], x, y)
+            if len(curve):
+                middle, spread = curve.mean(axis=1), curve.std(axis=1).fillna(0)
+                axes.plot(middle.index, middle, label=label, **look)
+                axes.fill_between(curve.index, middle - spread, middle + spread, color=look["color"], alpha=0.15, lw=0)
+            continue
+        points = []
+        for value, at in some.groupby(x, sort=False):
+            if share:
+                points.append((value, sum(one >= (study.success or 0) for one in _values(at, y)) / len(at), 0.0))
+            elif found := _values(at, y):
+                points.append((value, summarise(found).mean, summarise(found).sd or 0.0))
+        if points:
+            labels, means, spreads = zip(*points, strict=True)
+            at_x: Any = _numbers(labels) or labels
+            axes.errorbar(at_x, means, spreads, label=label, marker=marker, markersize=4, capsize=2, **look)
+    for one in study.published if y == (study.figure.y or study.metric)[0] else ():
+        axes.axhline(one.value, color=GREY, linewidth=1, linestyle="--")
+        axes.annotate(f"{one.name} {one.value:g}", (0.02, one.value), xycoords=("axes fraction", "data"), color=GREY,
+                      xytext=(0, 2), textcoords="offset points", fontsize="small")  # fmt: skip
+
+
+def _numbers(values: Any) -> list[float]:
+    """Return values as numbers, `[20]` as 20; an empty list if one is none."""
+    texts = [re.sub(r"^\[(.*)\]$", r"\1", str(value)) for value in values]
+    return [float(text) for text in texts] if all(re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?", text) for text in texts) else []

@@ -1,0 +1,163 @@
+"""A study: a question, and its runs, results.csv, table and figure, all made by one command.
+
+    python -m src.study                       # the studies and their questions
+    python -m src.study NAME                  # run what is missing of the grid (size=full), then write the results
+    python -m src.study NAME size=quick       # a part of the grid, which study.yaml states
+    python -m src.study NAME check=true       # run nothing; README.md and results.csv must agree
+    python -m src.study NAME table=true       # run nothing; write the table of README.md from results.csv
+    python -m src.study NAME smoke=true       # a few runs of two steps each, into a scratch folder
+
+Further words (data.root=FOLDER hydra/launcher=joblib) are those of src.train and must not change a result.
+experiments/README.md has the keys of experiments/NAME/study.yaml.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.config.checks import errors_in_config
+from src.config.compose import compose_and_run, exit_with
+from src.config.hydra_compat import CONF, ComposedJob, Launcher
+from src.config.overrides import first_of_several, in_file, quote, quote_literals
+from src.config.schema import TASKS, Config, Study, flatten, key_table, to_plain
+from src.errors import UserError, nearest
+from src.files import read_yaml
+from src.process import heavy_imports, say, threads_for, use_threads
+from src.sweeps.plan import Job, make_plan
+from src.sweeps.sweep import run_sweep
+
+OPTIONS = {"size": ("full", "quick"), **dict.fromkeys(("smoke", "check", "table"), ("true", "false"))}
+SMOKE_JOBS = 4
+# Of a smoke run: two steps and one window of validation, on the texts of conf/, which need no download
+SMOKE = {"logger": "none", "trainer.max_steps": 2, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 1.0}
+SMOKE |= {"trainer.check_val_every_n_epoch": 1, "trainer.threads": 1}
+SMOKE_TASK = {"data.sequences": 64, "data.held_out": 32}
+SMOKE_TEXT = {"data": "text", "data.path": quote(str(CONF)), "data.split": [0.9, 0.05, 0.05]}
+
+
+def folders() -> list[Path]:
+    """Return the folders of all studies: below experiments/ of the working directory, else of the source tree."""
+    place = Path("experiments") if Path("experiments").is_dir() else CONF.parent / "experiments"
+    return sorted(file.parent for file in place.glob("*/study.yaml"))
+
+
+def read_study(folder: Path) -> Study:
+    """Return a study; UserError for what is wrong with its file."""
+    path = folder / "study.yaml"
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Study), read_yaml(path))
+        study: Study = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: {str(error).partition(chr(10))[0]}; experiments/README.md lists the keys") from error
+    if not study.sweeps or not study.metric:
+        raise UserError(f"{path}: a study needs sweeps and a metric")
+    return study
+
+
+def selected(config: Config, part: dict[str, Any]) -> bool:
+    """Return whether a run is in the part of a grid that {key: values} states."""
+    flat = dict(flatten(to_plain(config)))
+    return all(flat.get(key, flat.get(f"{key}.name")) in values for key, values in part.items())
+
+
+def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[int, list[Job]]:
+    """Run what is missing of a size of a study; return the exit code of the sweep, and its jobs."""
+    hydra = [word for word in words if word.startswith("hydra")]
+    shared = [f"name={folder.name}", *(word for word in words if word not in hydra)]
+    jobs = []
+    for sweep in study.sweeps:
+        settings: dict[str, Any] = {"params": dict(sweep.params), "jobs": [dict(job) for job in sweep.jobs]}
+        try:
+            jobs += in_file(settings, quote_literals(shared), Config)
+        except UserError as error:
+            raise UserError(*(f"{folder / 'study.yaml'}: {one}" for one in error.messages)) from error
+    jobs = [shrunk(job) for job in jobs] if size == "smoke" else jobs
+    chosen: list[ComposedJob] = []
+
+    def run_part(composed: list[ComposedJob], launcher: Launcher) -> int:
+        part = {} if size == "full" else study.quick
+        kept = [job for job in composed if selected(job.config, part)]
+        if not kept:
+            raise UserError(f"{folder / 'study.yaml'}: no run of the grid is in the part quick: {part}")
+        step = max(1.0, len(kept) / SMOKE_JOBS) if size == "smoke" else 1.0
+        chosen.extend(kept[int(i * step)] for i in range(int(len(kept) / step)))
+        return run_sweep(chosen, launcher, sys.argv[1:], "src.study")
+
+    code = 0
+    try:
+        compose_and_run("train", Config, print, ["-m", *shared, *hydra], errors_in_config, run_part, jobs)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return code, make_plan(chosen).jobs
+
+
+def shrunk(job: list[str]) -> list[str]:
+    """Return the overrides of a job, made small."""
+    words = {word.partition("=")[0]: word for word in job}
+    data = first_of_several(words.get("data", "data=hello")).partition("=")[2]
+    small = SMOKE | (SMOKE_TASK if data in TASKS else SMOKE_TEXT)
+    words |= {key: f"{key}={value}" for key, value in small.items()}
+    return [word for key, word in words.items() if key != "data.root"]
+
+
+def evaluate_runs(study: Study, jobs: list[Job]) -> None:
+    """Write the evaluation_<split>.json that the study asks for and a finished run lacks; of its best checkpoint."""
+    with heavy_imports():
+        from src.inference.evaluate import evaluate_run, keep
+        from src.inference.load import load
+    for job in (job for job in jobs if job.action == "skip"):
+        for split in study.evaluate:
+            if not (job.folder / f"evaluation_{split}.json").exists():
+                trained = load(job.folder, trust=job.config.model._target_)
+                use_threads(threads_for("auto", trained.config.model.hidden_size))
+                keep(trained, evaluate_run(trained, split))
+
+
+def main() -> None:
+    """Run the command line."""
+    if {"-h", "--help"}.intersection(sys.argv[1:]):
+        return say(f"{__doc__}\n")
+    given = dict(word.partition("=")[::2] for word in sys.argv[1:] if word.partition("=")[0] in OPTIONS)
+    words = [word for word in sys.argv[1:] if word.partition("=")[0] not in OPTIONS]
+    wrong = [f"{k}={v}: expected {' or '.join(OPTIONS[k])}" for k, v in given.items() if v not in OPTIONS[k]]
+    known = {folder.name: folder for folder in folders()}
+    names, words = [word for word in words if "=" not in word], [word for word in words if "=" in word]
+    keys = {word: key_table().get(word.partition("=")[0]) for word in words if not word.startswith("hydra")}
+    wrong += [
+        f"{word}: a study states what its runs are; only keys that change no result are taken here"
+        for word, about in keys.items()
+        if about is None or (about.affects_result and word.partition("=")[0] != "trainer.threads")
+    ]
+    wrong += [f"{n}: there is no experiments/{n}/study.yaml{nearest(n, known)}" for n in names if n not in known]
+    if wrong or len(names) > 1:
+        raise UserError(*wrong or [f"one study at a time: {' '.join(names)}"])
+    if not names:
+        return say("".join(f"{name:22} {read_study(folder).question}\n" for name, folder in known.items()))
+    folder = known[names[0]]
+    study, size = read_study(folder), given.get("size", "full")
+    from src.reports import results
+
+    if given.get("check") == "true" or given.get("table") == "true":
+        return results.check(study, folder, rewrite=given.get("table") == "true")
+    runs = Path(next((word.partition("=")[2] for word in words if word.startswith("runs=")), "runs"))
+    target = runs / "studies" / folder.name if size == "quick" and results.size_in(folder) == "full" else folder
+    if given.get("smoke") == "true":
+        size, target = "smoke", runs / ".smoke" / folder.name  # which reports do not search
+        words = [*(word for word in words if not word.startswith("runs=")), f"runs={target / 'runs'}"]
+    code, jobs = run_study(study, folder, size, words)
+    if code > 1:
+        sys.exit(code)  # stopped: the same command goes on
+    evaluate_runs(study, jobs)
+    say(f"written: {results.write(study, target, size, [job.folder for job in jobs])}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    exit_with(main)
