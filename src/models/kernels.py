@@ -16,7 +16,11 @@ What is private of torch (written for 2.13; tests/parity/test_bptt.py fails by n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ from torch import Tensor
 
 Hidden = Float[Tensor, "time batch hidden"]
 State = Float[Tensor, "batch hidden"]
+LEAST_COLUMNS, LEAST_UNITS = 8, 256  # of a thread's share of a window
 
 
 def split(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,6 +218,62 @@ def _tanh_slope(h: np.ndarray, out: np.ndarray) -> None:
     np.subtract(1, np.multiply(h, h, out), out)
 
 
+# -- one recurrence in several threads --------------------------------------------------------------------------------
+
+
+def shares(hidden: Tensor) -> list[slice]:
+    """Return the columns of hidden (time, batch, hidden) for each thread: all in one where a step is too small.
+
+    The streams of a batch are independent, so each thread goes through the whole window with its own streams, and none
+    waits for another; torch's threads wait at the end of every operation. Small steps lose to Python's lock.
+    """
+    steps, batch, size = hidden.shape
+    threads = min(torch.get_num_threads(), batch // LEAST_COLUMNS)
+    if threads < 2 or steps < 8 or size < LEAST_UNITS or not in_main_memory(hidden):
+        return [slice(0, batch)]
+    ends = [batch * i // threads for i in range(threads + 1)]
+    return list(map(slice, ends, ends[1:]))
+
+
+def side_by_side(walk: Callable[[slice], None], parts: Sequence[slice]) -> None:
+    """Call walk(part) for each part, in a thread each if there are several; raise what one of them raises."""
+    if len(parts) == 1:
+        walk(parts[0])
+        return
+    inference = torch.is_inference_mode_enabled()  # it and the gradients' switch belong to a thread
+
+    def run(part: slice) -> None:
+        with torch.inference_mode(inference), torch.no_grad():
+            walk(part)
+
+    futures = [workers(len(parts)).submit(run, part) for part in parts]
+    wait(futures)
+    for future in futures:
+        future.result()
+
+
+@cache
+def workers(count: int) -> ThreadPoolExecutor:
+    """Return this process's threads for `side_by_side`, each of which computes alone, with one thread of torch's."""
+    before, all_started = torch.get_num_threads(), Barrier(count + 1)
+
+    def start() -> None:
+        np.seterr(all="ignore")
+        torch.set_num_threads(1)  # of this thread, and of threads that start later
+        all_started.wait()
+
+    pool = ThreadPoolExecutor(count, "unroll", start)
+    for _ in range(count):
+        pool.submit(int)
+    all_started.wait()
+    torch.set_num_threads(before)
+    return pool
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=workers.cache_clear)  # threads stay behind in the parent
+
+
 @np.errstate(all="ignore")  # as in torch, a number that underflows is zero, whatever the caller's np.seterr
 def forward_window(
     inputs: Tensor, weight: Tensor, b: Tensor | None, h_0: Tensor | None, nonlinearity: str, reverse: bool
@@ -225,18 +286,22 @@ def forward_window(
     U, W = split(weight)
     hidden = input_share(inputs, U, b)
     order = range(len(hidden))[:: -1 if reverse else 1]
-    affine = Affine(W.t(), rows=hidden.shape[1], steps=hidden.shape[0])
-    if is_small(hidden) and numpy_multiplies(*hidden.shape[1:]):
-        forward_small(hidden, affine.M, h_0, nonlinearity, order)
-        return hidden
-    f = Activation(nonlinearity, hidden)
-    steps = hidden.unbind(0)
-    h_prev = h_0
-    for t in order:
-        h_t = steps[t]
-        z_t = h_t if h_prev is None else affine(h_t, h_prev, h_t)
-        f(t, None if z_t is h_t else z_t)
-        h_prev = h_t
+    parts = shares(hidden)
+    affine = Affine(W.t(), rows=parts[0].stop, steps=len(hidden))
+
+    def walk(columns: slice) -> None:
+        part, h_prev = hidden[:, columns], None if h_0 is None else h_0[columns]
+        if is_small(part) and numpy_multiplies(*part.shape[1:]):
+            forward_small(part, affine.M, h_prev, nonlinearity, order)
+            return
+        f, steps = Activation(nonlinearity, part), part.unbind(0)
+        for t in order:
+            h_t = steps[t]
+            z_t = h_t if h_prev is None else affine(h_t, h_prev, h_t)
+            f(t, None if z_t is h_t else z_t)
+            h_prev = h_t
+
+    side_by_side(walk, parts)
     return hidden
 
 
@@ -247,26 +312,33 @@ def backward_window(
     """Return all delta_t = dL/dz_t, in grad_hidden's memory if `spend`. f' is read off h: 1 - h^2, or h > 0."""
     _, W = split(weight)
     order = range(len(hidden))[:: 1 if reverse else -1]
-    affine = Affine(W, rows=hidden.shape[1], steps=hidden.shape[0])
-    small = is_small(hidden) and not affine.packed
+    parts = shares(hidden)
+    affine = Affine(W, rows=parts[0].stop, steps=len(hidden))
+    small = is_small(hidden[:, parts[0]]) and not affine.packed
     if spend or small or affine.packed:
         grad_hidden = grad_hidden.to(hidden.dtype).contiguous()
     else:  # addmm_ in place is faster than from one tensor into another, by more than one copy of all
         grad_hidden, spend = torch.empty_like(hidden).copy_(grad_hidden), True
     delta = grad_hidden if spend else torch.empty_like(hidden)
-    if small:
-        backward_small(delta, grad_hidden, grad_h_n, affine.M, hidden, nonlinearity, order)
-        return delta
-    h, into = hidden.unbind(0), delta.unbind(0)
-    grads = into if spend else grad_hidden.unbind(0)
-    delta_next = None
-    for t in order:
-        dh_t = grads[t] + grad_h_n if delta_next is None else affine(grads[t], delta_next, into[t])
-        if nonlinearity == "relu":
-            torch.ops.aten.threshold_backward.grad_input(dh_t, h[t], 0, grad_input=into[t])
-        else:
-            torch.ops.aten.tanh_backward.grad_input(dh_t, h[t], grad_input=into[t])
-        delta_next = into[t]
+
+    def walk(columns: slice) -> None:
+        into_all, g_all, h_all, g_n = delta[:, columns], grad_hidden[:, columns], hidden[:, columns], grad_h_n[columns]
+        if small:
+            in_place = delta is grad_hidden
+            backward_small(into_all, into_all if in_place else g_all, g_n, affine.M, h_all, nonlinearity, order)
+            return
+        h, into = h_all.unbind(0), into_all.unbind(0)
+        grads = into if spend else g_all.unbind(0)
+        delta_next = None
+        for t in order:
+            dh_t = grads[t] + g_n if delta_next is None else affine(grads[t], delta_next, into[t])
+            if nonlinearity == "relu":
+                torch.ops.aten.threshold_backward.grad_input(dh_t, h[t], 0, grad_input=into[t])
+            else:
+                torch.ops.aten.tanh_backward.grad_input(dh_t, h[t], grad_input=into[t])
+            delta_next = into[t]
+
+    side_by_side(walk, parts)
     return delta
 
 

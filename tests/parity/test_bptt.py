@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import timeit
 
 import numpy as np
@@ -40,11 +42,25 @@ def off(value: Tensor, truth: Tensor) -> float:
     return float((value - truth).abs().max() / truth.abs().max().clamp(min=1e-30))
 
 
-@pytest.fixture(params=["numpy", "numpy, torch's products", "torch"])
+@pytest.fixture
+def threads(monkeypatch):
+    """Two threads, each with its own columns, whatever the sizes."""
+    monkeypatch.setattr(kernels, "LEAST_COLUMNS", 1)
+    monkeypatch.setattr(kernels, "LEAST_UNITS", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["numpy", "numpy, torch's products", "torch", "torch, two threads", "numpy, two threads"])
 def way(request, monkeypatch):
     """Each way through a window, whatever sizes and threads would choose."""
-    monkeypatch.setattr(kernels, "is_small", lambda hidden: request.param != "torch")
-    monkeypatch.setattr(kernels, "numpy_multiplies", lambda rows, n: request.param == "numpy")
+    if "two threads" in request.param:
+        request.getfixturevalue("threads")
+    monkeypatch.setattr(kernels, "is_small", lambda hidden: not request.param.startswith("torch"))
+    by_numpy = request.param in ("numpy", "numpy, two threads")
+    monkeypatch.setattr(kernels, "numpy_multiplies", lambda rows, n: by_numpy)
 
 
 @pytest.mark.parametrize("ids", [False, True])
@@ -94,6 +110,29 @@ def test_the_deltas_are_autograds_gradients_of_z():
     fast.backward(pull)
     assert len(seen) == 1
     assert off(seen[0], truth) < 1e-12
+
+
+@pytest.mark.parametrize("batch", [1, 3, 33])  # fewer streams than threads; shares of unequal size
+def test_two_threads_repeat_their_bits_and_raise_what_one_of_them_raises(batch, threads, monkeypatch):
+    leaves = layer(9, batch, hidden=40)
+    one, other = (recurrence(*leaves)[0] for _ in range(2))
+    assert torch.equal(one, other)
+    assert torch.equal(torch.autograd.grad(one.sum(), leaves[1])[0], torch.autograd.grad(other.sum(), leaves[1])[0])
+    monkeypatch.setattr(kernels, "Activation", lambda *_: 1 / 0)
+    monkeypatch.setattr(kernels, "is_small", lambda hidden: False)
+    with pytest.raises(ZeroDivisionError):
+        recurrence(*leaves)
+
+
+def test_a_forked_process_has_threads_of_its_own(threads):
+    """Without them the child would wait for threads that only its parent has."""
+    parts, seen = [slice(0, 1), slice(1, 2)], []
+    kernels.side_by_side(seen.append, parts)
+    if (child := os.fork()) == 0:
+        signal.alarm(20)
+        kernels.side_by_side(seen.append, parts)
+        os._exit(0 if len(seen) == 4 else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_gradcheck_and_the_second_derivative_pass():
