@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.config.checks import errors_in_config
 from src.config.compose import compose_and_run, exit_with
 from src.config.hydra_compat import CONF, ComposedJob, Launcher
-from src.config.overrides import first_of_several, in_file, quote, quote_literals
+from src.config.overrides import first_of_several, in_file, keys, quote, quote_literals
 from src.config.schema import TASKS, Config, Study, flatten, key_table, to_plain
 from src.errors import UserError, nearest
 from src.files import read_yaml
@@ -31,6 +31,7 @@ from src.process import heavy_imports, say, threads_for, use_threads
 from src.sweeps.plan import Job, make_plan
 from src.sweeps.sweep import run_sweep
 
+CURVES = ("step", "characters", "seconds")  # what a figure's x may be beside a key
 OPTIONS = {"size": ("full", "quick"), **dict.fromkeys(("smoke", "check", "table"), ("true", "false"))}
 SMOKE_JOBS = 4
 # Of a smoke run: two steps and one window of validation, on the texts of conf/, which need no download
@@ -58,6 +59,11 @@ def read_study(folder: Path) -> Study:
         raise UserError(f"{path}: {str(error).partition(chr(10))[0]}; experiments/README.md lists the keys") from error
     if not study.sweeps or not study.metric:
         raise UserError(f"{path}: a study needs sweeps and a metric")
+    figure, known = study.figure, (*keys(Config), *CURVES)
+    named = (*study.rows, study.columns, *figure.lines, figure.panels, *figure.x, *study.quick)
+    wrong = [key for key in named if key and key not in known and not key.startswith("model.options.")]
+    if wrong:
+        raise UserError(*(f"{path}: there is no key {key}{nearest(key, known)}" for key in wrong))
     return study
 
 
@@ -129,10 +135,10 @@ def main() -> None:
     wrong = [f"{k}={v}: expected {' or '.join(OPTIONS[k])}" for k, v in given.items() if v not in OPTIONS[k]]
     known = {folder.name: folder for folder in folders()}
     names, words = [word for word in words if "=" not in word], [word for word in words if "=" in word]
-    keys = {word: key_table().get(word.partition("=")[0]) for word in words if not word.startswith("hydra")}
+    abouts = {word: key_table().get(word.partition("=")[0]) for word in words if not word.startswith("hydra")}
     wrong += [
         f"{word}: a study states what its runs are; only keys that change no result are taken here"
-        for word, about in keys.items()
+        for word, about in abouts.items()
         if about is None or (about.affects_result and word.partition("=")[0] != "trainer.threads")
     ]
     wrong += [f"{n}: there is no experiments/{n}/study.yaml{nearest(n, known)}" for n in names if n not in known]

@@ -117,6 +117,11 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
         ("question: x\n", ["own"], "a study needs sweeps and a metric"),
         (OWN + "rwos: [seed]\n", ["own"], "Key 'rwos' not in 'Study'"),
         (OWN.replace("optimizer.lr: 0.002", "optimizer.rl: 0.002"), ["own"], "optimizer.rl: there is no such key"),
+        (
+            OWN.replace("rows: [model.hidden_size", "rows: [model.hiden_size"),
+            ["own"],
+            "no key model.hiden_size; did you mean",
+        ),
         (OWN, ["wn"], "there is no experiments/wn/study.yaml; did you mean own"),
         (OWN, ["own", "size=small"], "size=small: expected full or quick"),
         (OWN, ["own", "optimizer.lr=1"], "only keys that change no result"),
