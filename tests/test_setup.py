@@ -79,6 +79,16 @@ def test_a_lock_has_exactly_what_is_needed_at_versions_in_range(lock, extras):
     assert needed == locked.keys()
 
 
+def test_a_wheel_has_every_template_script_and_table_that_the_code_reads():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    patterns = {"/".join(name.split(".")): globs for name, globs in tools["setuptools"]["package-data"].items()}
+    others = (".py", ".pyc", ".md")
+    files = [file for file in (ROOT / "src").rglob("*.*") if file.suffix not in others and file.is_file()]
+    assert len(files) >= 8
+    for file in files:
+        assert any(file.match(glob) for glob in patterns.get(file.parent.relative_to(ROOT).as_posix(), [])), file
+
+
 @pytest.fixture
 def clone(tmp_path):
     """A folder with the files that make reads, and nothing installed."""

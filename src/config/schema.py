@@ -545,8 +545,9 @@ class EvaluateConfig(InferenceConfig):
 class ExportConfig(InferenceConfig):
     """The whole of conf/export.yaml."""
 
-    format: str = field(default="onnx", metadata=about(choices=("onnx", "torch", "safetensors")))
+    format: str = field(default="onnx", metadata=about(choices=("onnx", "torch", "safetensors", "html")))
     output: str | None = None
+    example: str | None = None
 
 
 # -- python -m src.search ---------------------------------------------------------------------------------------------

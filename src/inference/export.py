@@ -1,6 +1,6 @@
 """Export: a trained model as a file for other programs, checked against the model before the file gets its name.
 
-`onnx` and `torch` have one step with no loop over time, `safetensors` has the weights:
+`html` is a page (page.py), `safetensors` has the weights, `onnx` and `torch` have one step with no loop over time:
 
     (ids, h[, c]) -> (logits, h_n[, c_n])      ids (batch,) int64; h, and c of an lstm, (num_layers, batch, hidden)
 """
@@ -147,15 +147,23 @@ def silent() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def export_to(trained: TrainedModel, format: str, output: str | None = None) -> tuple[list[Path], float]:
-    """Write a model as `onnx`, `torch` or `safetensors`; return the files and the largest difference found."""
+def export_to(
+    trained: TrainedModel, format: str, output: str | None = None, example: str | None = None
+) -> tuple[list[Path], float]:
+    """Write a model in a format; return the files and the largest difference found (html: as `html_page`)."""
     vocabulary = {**trained.vocabulary.to_plain(), "symbols": list(trained.vocabulary.symbols)}
     config = to_plain(trained.config)
     identity = {"format": FORMAT, "vocabulary": vocabulary, "config": config, "progress": trained.progress}
     plain = {"unroll": identity, "vocabulary": vocabulary, "config": config}  # all of it, and what others need of it
-    with silent():
-        texts = {name: to_json(value, ascii=True) for name, value in plain.items()}
-        content, difference = WRITERS[format](trained.model, texts)
+    content: str | bytes
+    if format == "html":
+        from src.inference.page import html_page
+
+        content, difference = html_page(trained, example)
+    else:
+        with silent():
+            texts = {name: to_json(value, ascii=True) for name, value in plain.items()}
+            content, difference = WRITERS[format](trained.model, texts)
     folder = (run_of(trained.path) or trained.path.parent) / "export"
     files = [user_path(output) if output else folder / EXPORTED[format]]
     try:

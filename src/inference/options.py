@@ -22,7 +22,8 @@ from src.reports.runs import run_folders
 
 LAST = "last"  # the newest run of all, where a run's folder is expected
 STORED = ("run", "resume", "rerun", "init_from")  # keys whose value may be LAST or the name of a run
-EXPORTED = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.safetensors"}  # default file names
+# Default file names
+EXPORTED = {"onnx": "step.onnx", "torch": "step.pt2", "safetensors": "weights.safetensors", "html": "page.html"}
 
 
 def locate(path: str | Path, at: str | None = None) -> Path:
@@ -159,6 +160,10 @@ def errors_in_score(config: ScoreConfig) -> list[str]:
 def errors_in_export(config: ExportConfig) -> list[str]:
     """Return what is wrong with the options of `python -m src.export`."""
     errors, output = errors_in_inference(config), config.output
+    if config.example is not None and config.format != "html":
+        errors.append(f"example={config.example} stands in a page only: use format=html, or leave it out")
+    elif config.example == "":
+        errors.append("example is empty: expected the text to begin with; leave it out for none")
     if output is None:
         return errors
     target = user_path(output)

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, Template
-from markupsafe import Markup
 
 from src.config.schema import ExplainConfig, ExplainOptions
-from src.data.vocabulary import UNKNOWN, Vocabulary
+from src.data.vocabulary import Vocabulary
 from src.errors import UserError
-from src.files import to_json
 from src.inference.load import IMPLEMENTATIONS, load
+from src.inference.page import in_script, label, template
 from src.worked_example.bptt_example import MOST_STEPS, Problem, build_problem, compute, shown_units, untrained
 from src.worked_example.document import as_markdown, as_text, number, page
 
-VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", UNKNOWN: "�"}
+HERE = Path(__file__).parent
 
 
 @dataclass
@@ -34,11 +32,6 @@ class Lesson:
     command: list[str]  # the training that starts from these weights; empty for a trained network
     source: str  # the checkpoint, where the network is trained
     averaged: bool = False  # the network was trained on the mean over the steps, not on their sum
-
-
-def label(symbol: str) -> str:
-    """Return a symbol as it is shown, one character wide where possible."""
-    return VISIBLE.get(symbol) or (symbol if symbol.isprintable() else repr(symbol)[1:-1])
 
 
 def symbols_of(texts: str) -> str:
@@ -124,7 +117,7 @@ def as_html(lesson: Lesson, options: ExplainOptions) -> str:
         "averaged": lesson.averaged, "networks": networks,
         "initial": [(one["layers"], one["seed"]) for one in networks].index(chosen),
     }  # fmt: skip
-    return template("lesson.html.jinja").render(title=f"{lesson.input} → {lesson.target}", data=in_script(data))
+    return template("lesson.html.jinja", HERE).render(title=f"{lesson.input} → {lesson.target}", data=in_script(data))
 
 
 def plain(p: Problem, seed: int | None) -> dict[str, Any]:
@@ -134,11 +127,6 @@ def plain(p: Problem, seed: int | None) -> dict[str, Any]:
     stored = b64encode(weights.numpy().astype(f"<{kind}").tobytes()).decode()
     h_0 = [h.tolist() for h in p.h_0]
     return {"layers": len(p.W), "hidden": len(p.b[0]), "seed": seed, "kind": kind, "weights": stored, "h_0": h_0}
-
-
-def in_script(data: Any) -> Markup:
-    """Return JSON that cannot end the script element that it stands in."""
-    return Markup(to_json(data).replace("<", "\\u003c"))
 
 
 def as_svg(lesson: Lesson) -> str:
@@ -151,17 +139,10 @@ def as_svg(lesson: Lesson) -> str:
     weights = lesson.command[-1] if lesson.command else "a trained network"
     cut = "" if len(units) == len(p.b[l]) else f", units {', '.join(f'{i + 1}' for i in units)}"
     parts = {"above": above, "later": later, "both": above + later}
-    return template("two_paths.svg.jinja").render(
+    return template("two_paths.svg.jinja", HERE).render(
         title=f"The two paths of the error to h₁{'¹²³⁴⁵⁶'[l] if len(p.W) > 1 else ''}",
         about=f"“{lesson.input}” → “{lesson.target}”, {weights}{cut}; L = Σ Lₜ = {number(n.losses.sum(), 4)}",
         layers=len(p.W), focus=l + 1, steps=steps, more=len(p.x) > steps, readout=p.has_readout,
         losses=[number(loss) for loss in n.losses], read=[p.symbols[int(x_t.argmax())] for x_t in p.x],
         **{name: f"({', '.join(number(value, digits) for value in values)})" for name, values in parts.items()},
     )  # fmt: skip
-
-
-def template(name: str) -> Template:
-    """Return a template of this folder."""
-    return Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True).get_template(
-        name
-    )
