@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from src.config.compose import compose_and_run, exit_with, in_a_sweep
 from src.config.overrides import flags_and_overrides
 from src.config.schema import BenchmarkConfig, BenchmarkOptions, errors_in_values, to_plain
-from src.errors import nearest
+from src.errors import UserError, nearest
 from src.files import to_json, user_path
 from src.process import heavy_imports, pipe_may_close, say, write_file
 
@@ -22,13 +22,16 @@ from src.process import heavy_imports, pipe_may_close, say, write_file
 BENCHMARK_KEYS = {
     "models": (
         "models", "hidden_size", "num_layers", "seq_len", "batch_size", "vocab_size", "seconds", "repeats", "threads",
-        "memory", "exactness", "rate_size",
+        "memory", "exactness", "rate_size", "accelerator",
     ),
     "data": ("size_mb", "folder", "seq_len", "batch_size"),
     "step": ("steps",),
     "sampling": ("hidden_size", "num_layers", "vocab_size", "seconds", "threads"),
 }  # fmt: skip
 MODELS = ("cell", "stacked", "manual", "stacked_bf16", "manual_bf16", "lstm", "gru")
+ON_A_GPU = tuple(
+    f"{model}_{precision}" for model in MODELS if "_" not in model for precision in ("tf32", "bf16", "fp16")
+)
 
 
 def errors_in_benchmark(config: BenchmarkConfig, overrides: Sequence[str] = ()) -> list[str]:
@@ -39,8 +42,9 @@ def errors_in_benchmark(config: BenchmarkConfig, overrides: Sequence[str] = ()) 
     given += overrides if options.name != "step" else []
     found = [f"{one}: {keys}" for one in given if one.removeprefix("benchmark.") not in used]
     found += errors_in_values(config, BenchmarkConfig)
-    for name in sorted(set(options.models or []) - set(MODELS)):
-        found.append(f"benchmark.models: {name}: expected some of {', '.join(MODELS)}{nearest(name, MODELS)}")
+    known = (*MODELS, *(ON_A_GPU if options.accelerator == "gpu" else ()))
+    for name in sorted(set(options.models or []) - set(known)):
+        found.append(f"benchmark.models: {name}: expected some of {', '.join(known)}{nearest(name, known)}")
     if options.out is not None:
         path = user_path(options.out)
         if path.is_dir() or not os.access(path.parent, os.W_OK):
@@ -56,11 +60,17 @@ def benchmark(config: BenchmarkConfig, overrides: Sequence[str]) -> None:
     with heavy_imports():
         import torch
 
+        from src.training.machine import gpu_description
         from src.training.run_record import now, processor
-    machine = {"processor": processor(), "torch": torch.__version__}
+    machine: dict[str, Any] = {"processor": processor(), "torch": torch.__version__}
+    if options.accelerator == "gpu":
+        if not torch.cuda.is_available():
+            raise UserError("benchmark.accelerator=gpu, but torch sees none on this machine; leave it out")
+        torch.cuda.init()
+        machine["gpu"] = gpu_description()
     results = []
     with pipe_may_close():
-        say(f"{machine['processor']}, torch {torch.__version__}\n")
+        say(f"{(machine.get('gpu') or {'name': machine['processor']})['name']}, torch {torch.__version__}\n")
         for found, lines in measured(options, overrides):
             results.append(found)
             say("\n" + "\n".join(lines) + "\n")

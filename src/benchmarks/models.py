@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,10 +20,12 @@ from src.data.vocabulary import Vocabulary
 from src.errors import counted
 from src.inference.generate import decoded, generate_ids
 from src.inference.load import IMPLEMENTATIONS
-from src.models.language_model import LanguageModel, State, build_model, detached
+from src.models.cuda import WARM_UP, capture, card_of, cudnn_algorithm, layer_plan, side_stream
+from src.models.language_model import LanguageModel, State, build_model, change_parts, detached
 from src.process import threads_for, use_threads
 from src.training.machine import keep_memory
 from src.training.module import build_optimizer
+from src.training.step_graph import capturable, parts_of
 
 
 class Size(NamedTuple):
@@ -42,6 +44,8 @@ class Size(NamedTuple):
 
 SIZES = [Size(128, 1, 64, 32), Size(128, 2, 50, 50), Size(256, 1, 100, 64), Size(512, 2, 100, 64)]
 SIZES += [Size(1024, 2, 128, 64)]
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+GRAPH = "+graph"
 CLASSES = IMPLEMENTATIONS | {"lstm": "src.models.gated.LSTM", "gru": "src.models.gated.GRU"}
 
 
@@ -57,51 +61,116 @@ def operations(name: str, size: Size) -> float:
 
     Three products (forward, deltas, weights) of each U, W and V, but the first layer's U, of which x picks a column.
     """
-    gates = {"lstm": 4, "gru": 3}.get(name, 1)
+    gates = {"lstm": 4, "gru": 3}.get(name.removesuffix(GRAPH).partition("_")[0], 1)
     weights = gates * size.hidden_size**2 * (2 * size.num_layers - 1) + size.hidden_size * size.vocab_size
     return 6.0 * weights * size.seq_len * size.batch_size
 
 
 @cache
-def product_rate(bf16: bool, size: int, threads: int) -> float:
+def product_rate(precision: str, size: int, threads: int, device: str = "cpu") -> float:
     """Return the operations per second of torch, with so many threads, in the product of two matrices (size, size)."""
-    A, B = torch.randn(2, size, size).to(torch.bfloat16 if bf16 else torch.float32)
+    use_tf32(device, precision)
+    A, B = torch.randn(2, size, size, device=device).to(HALF.get(precision, torch.float32))
     out = torch.mm(A, B)
-    return 2 * size**3 / min(timed(lambda: torch.mm(A, B, out=out)) for _ in range(4))
+
+    def multiply() -> None:
+        torch.mm(A, B, out=out)
+        wait_for(device)
+
+    return 2 * size**3 / min(timed(multiply) for _ in range(4))
+
+
+def use_tf32(device: str, precision: str) -> None:
+    """Let a GPU multiply float32 numbers in TF32, or not."""
+    if device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def wait_for(device: str) -> None:
+    """Wait until a GPU has done what was launched."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 class Step:
-    """A train step on random characters, `_bf16` under autocast; the state is carried on from call to call."""
+    """A train step on random characters; the state is carried on from call to call.
 
-    def __init__(self, name: str, size: Size) -> None:
-        self.bf16 = name.endswith("_bf16")
-        self.model = build(name.removesuffix("_bf16"), size)
+    The name is MODEL, MODEL_bf16 or MODEL_fp16 (under autocast), or MODEL_tf32; with `+graph` it is a CUDA graph.
+    """
+
+    def __init__(self, name: str, size: Size, device: str = "cpu") -> None:
+        name, self.captured, self.device = name.removesuffix(GRAPH), name.endswith(GRAPH), device
+        name, _, self.precision = name.partition("_")
+        self.model = build(name, size).to(device)
         self.optimizer = build_optimizer(self.model.parameters(), OptimizerConfig("adam"))
+        self.scaler = torch.amp.GradScaler(device, enabled=self.precision == "fp16")
         generator = torch.Generator().manual_seed(1)
         shape = (2, size.seq_len, size.batch_size)
-        self.inputs, self.targets = torch.randint(size.vocab_size, shape, generator=generator)
+        self.inputs, self.targets = torch.randint(size.vocab_size, shape, generator=generator).to(device)
         self.state: State = None
+        self.launch: Callable[[], object] = self.step
+        if self.captured:
+            with side_stream(torch.device(device)):
+                for _ in range(WARM_UP):
+                    self.step()
+            self.state = change_parts(self.state, Tensor.clone)
+            self.optimizer.zero_grad()
+            with capturable(self.optimizer):
+                self.launch = capture(self.step_in_place, torch.device(device))
 
     def gradients(self) -> list[Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        """Compute the gradients, unscaled, and set the state to the one after the window."""
+        use_tf32(self.device, self.precision)
+        half = HALF.get(self.precision)
+        with torch.autocast(self.device, half, enabled=half is not None, cache_enabled=False):
             logits, state = self.model(self.inputs, self.state)
             loss = F.cross_entropy(logits.flatten(0, 1), self.targets.flatten())
         self.state = detached(state)
         self.optimizer.zero_grad()
-        loss.backward()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
         return [p.grad for p in self.model.parameters() if p.grad is not None]
 
-    def __call__(self) -> None:
+    def step(self) -> None:
         self.gradients()
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def step_in_place(self) -> None:
+        """Make a step that leaves the state where a graph finds it again."""
+        before = self.state
+        self.step()
+        for own, new in zip(parts_of(before), parts_of(self.state), strict=True):
+            own.copy_(new)
+        self.state = before
+
+    def __call__(self) -> None:
+        self.launch()
+        wait_for(self.device)
 
 
-def gradient_error(name: str, size: Size) -> float:
+def cudnn_of(name: str, size: Size, device: str) -> str | None:
+    """Return which algorithm cuDNN is asked for in the layers above the first, forward and backward."""
+    name, _, precision = name.removesuffix(GRAPH).partition("_")
+    kinds = {"stacked": "rnn", "lstm": "lstm", "gru": "gru"}
+    if device != "cuda" or name not in kinds:
+        return None
+    dtype, card, sizes = HALF.get(precision, torch.float32), card_of(torch.device(device)), size[:2]
+    plan = layer_plan(kinds[name], dtype, sizes[0], size.vocab_size, size.batch_size, sizes[1],
+                      autocast=precision in HALF, dropout=False)  # fmt: skip
+    layers, entry = (1, sizes[0] if sizes[1] > 1 else plan.input) if plan.apart else (sizes[1], size.vocab_size)
+    both = [cudnn_algorithm(kinds[name], dtype, sizes[0], entry, size.batch_size, layers, forward, card)
+            for forward in (True, False)]  # fmt: skip
+    return " ".join(dict.fromkeys(algorithm.removeprefix("PERSIST_STATIC_") for algorithm in both))
+
+
+def gradient_error(name: str, size: Size, device: str = "cpu") -> float:
     """Return the largest relative difference of a gradient from that of the same model in float64.
 
     max over the parameters of   max |g - g_64| / max |g_64|,   in a window that begins with a carried state
     """
-    step, exact = Step(name, size), Step(name.removesuffix("_bf16"), size)
+    name = name.removesuffix(GRAPH)
+    step, exact = Step(name, size, device), Step(name.partition("_")[0], size, device)
     exact.model.double()
     step.gradients(), exact.gradients()  # so that the state is not zero
     pairs = zip(step.gradients(), exact.gradients(), strict=True)
@@ -120,23 +189,29 @@ def sizes_of(options: BenchmarkOptions) -> list[Size]:
 def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
     """Yield the results of each size, as plain data."""
     keep_memory()  # as in training
+    device = "cuda" if options.accelerator == "gpu" else "cpu"
+    graphs = (False, True) if device == "cuda" else (False,)
+    names = [f"{name}{GRAPH if graph else ''}" for name in options.models or [] for graph in graphs]
     for size in sizes_of(options):
         use_threads(threads := threads_for(options.threads or "auto", size.hidden_size))
-        steps = {name: Step(name, size) for name in options.models or []}
+        steps = {name: Step(name, size, device) for name in names}
         times = take_turns(steps, options.seconds or 0, options.repeats)
         medians = {name: statistics.median(seconds) for name, seconds in times.items()}
         models: dict[str, dict[str, Any]] = {}
         for name, median in medians.items():
-            found = {"min_ms": min(times[name]) * 1e3, "median_ms": median * 1e3, "steps": len(times[name])}
+            found: dict[str, Any] = {"min_ms": min(times[name]) * 1e3, "median_ms": median * 1e3}
+            found["steps"] = len(times[name])
             found["characters_per_second"] = size.seq_len * size.batch_size / median
             if "stacked" in medians:
                 found["times_as_fast_as_stacked"] = medians["stacked"] / median
             found["gflops"] = operations(name, size) / median / 1e9
-            rate = product_rate(name.endswith("_bf16"), options.rate_size or 1, threads)
+            rate = product_rate(steps[name].precision, options.rate_size or 1, threads, device)
             found["share_of_rate"] = 1e9 * found["gflops"] / rate
+            if algorithm := cudnn_of(name, size, device):
+                found["cudnn"] = algorithm
             if options.exactness:
-                found["gradient_error"] = gradient_error(name, size)
-            if options.memory:
+                found["gradient_error"] = gradient_error(name, size, device)
+            if options.memory and device == "cpu":  # on a GPU the models share it with what torch has loaded
                 found |= in_own_process(measure_memory, name, size, threads)
             models[name] = found
         yield {**size._asdict(), "threads": threads, "models": models}
@@ -161,8 +236,10 @@ def models_table(found: dict[str, Any]) -> list[str]:
         "min_ms": ("min ms", ".2f"), "median_ms": ("median", ".2f"), "characters_per_second": ("char/s", ",.0f"),
         "gflops": ("GFLOP/s", ".1f"), "share_of_rate": ("of rate", ".1%"),
         "times_as_fast_as_stacked": ("x stacked", ".2f"), "step_mb": ("step MB", ",.0f"),
-        "peak_mb": ("peak MB", ",.0f"), "gradient_error": ("grad. error", ".1e"),
+        "peak_mb": ("peak MB", ",.0f"), "gradient_error": ("grad. error", ".1e"), "cudnn": ("cuDNN", ""),
     }  # fmt: skip
+    if not any("cudnn" in measured for measured in found["models"].values()):
+        del columns["cudnn"]
     rows = [[name, *map(measured.get, columns)] for name, measured in found["models"].items()]
     lines = table_lines({"model": "", **dict(columns.values())}, rows)
     return [f"{size}; {counted(found['threads'], 'threads')}", *lines]

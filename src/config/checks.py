@@ -61,9 +61,26 @@ def resolve(config: Config) -> Config:
     checkpoint.mode = checkpoint.mode or direction(checkpoint.monitor)
     if optimizer.decay == "all" or not optimizer.weight_decay:
         optimizer.decay = None
+    trainer.tf32 = trainer.tf32 or None
     if not trainer.average_last_group or trainer.accumulate_grad_batches == 1:
         trainer.average_last_group = None
     return config
+
+
+def graph_refusal(config: Config) -> str | None:
+    """Return why a training step cannot be one CUDA graph, or None; that there is a GPU is not asked here."""
+    trainer = config.trainer
+    if trainer.accelerator in ("cpu", "mps"):
+        return f"trainer.accelerator={trainer.accelerator} has no CUDA graphs"
+    if trainer.devices != "auto" and int(trainer.devices) * trainer.num_nodes > 1:
+        return "several processes exchange gradients within a step"
+    if trainer.accumulate_grad_batches > 1:
+        return "trainer.accumulate_grad_batches makes a step of several windows"
+    if trainer.detect_anomaly:
+        return "trainer.detect_anomaly reads every result"
+    if config.optimizer.name == "rmsprop":
+        return "optimizer=rmsprop reads the learning rate on the host"
+    return None
 
 
 def _errors_in_name(name: str | None) -> Iterator[str]:
@@ -99,5 +116,10 @@ def _combinations(config: Config) -> Iterator[str]:
         yield EXTEND
     if trainer.precision in ("16-mixed", "16-true") and trainer.accelerator == "cpu":
         yield f"trainer.precision={trainer.precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
+    if trainer.precision == "16-true" and optimizer.name != "sgd":
+        why = f"float16 cannot hold the squares of small gradients that optimizer={optimizer.name} keeps"
+        yield f"trainer.precision=16-true: {why}; use 16-mixed, bf16-true, or optimizer=sgd"
+    if refusal := graph_refusal(config) if trainer.cuda_graph is True else None:
+        yield f"trainer.cuda_graph=true: {refusal}; use trainer.cuda_graph=auto"
     if trainer.min_epochs is not None and trainer.min_epochs > trainer.max_epochs:
         yield f"trainer.min_epochs={trainer.min_epochs}: expected at most trainer.max_epochs={trainer.max_epochs}"

@@ -48,6 +48,8 @@ WHOLE = "or a whole number of windows"
 WINDOWS = Range(f"a share, 0 < x <= 1, {WHOLE}", lambda x: 0 < x <= 1 or (1 < x < inf and x == int(x)))
 WINDOWS_OR_OFF = Range(f"0 (off), a share up to 1, {WHOLE}", lambda x: x == 0 or WINDOWS.holds(x))
 THREADS = Range("auto or a number from 1 to 1024", lambda x: x == "auto" or x in map(str, range(1, 1025)))
+DEVICES = Range("auto or at least 1", lambda x: x == "auto" or (not isinstance(x, str) and 1 <= x < inf))
+ON_OFF_AUTO = Range("auto, true or false", lambda x: x in ("auto", True, False))
 DURATION = Range("HH:MM:SS or DD:HH:MM:SS", lambda x: re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", x) is not None)
 BETAS = Range("two numbers, 0 <= beta < 1", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x))
 TEMPERATURES = Range("at least one number, each 0 or above", lambda x: x != [] and all(0 <= one < inf for one in x))
@@ -202,7 +204,7 @@ class TrainerConfig:
     accelerator: str = field(
         default="cpu", metadata=about(choices=("cpu", "gpu", "cuda", "mps", "auto"), may_change=True)
     )
-    devices: int = field(default=1, metadata=about(range=COUNT))
+    devices: int | str = field(default=1, metadata=about(range=DEVICES))
     num_nodes: int = field(default=1, metadata=about(range=COUNT))
     strategy: str = field(default="auto", metadata=about(choices=("auto", "ddp")))
     precision: str = field(default="32-true", metadata=about(choices=PRECISIONS))
@@ -222,6 +224,10 @@ class TrainerConfig:
     overfit_batches: int | float = field(default=0.0, metadata=about(range=WINDOWS_OR_OFF))
     log_every_n_steps: int = field(default=50, metadata=about(range=COUNT, affects_result=False))
     deterministic: bool = False
+    tf32: bool | None = field(default=None, metadata=about(added_later=True))
+    cuda_graph: bool | str = field(
+        default="auto", metadata=about(range=ON_OFF_AUTO, affects_result=False, may_change=True)
+    )
     detect_anomaly: bool = field(default=False, metadata=about(affects_result=False))
     profile: bool = field(default=False, metadata=about(affects_result=False))
     enable_progress_bar: bool = field(default=True, metadata=about(affects_result=False, may_change=True))
@@ -706,6 +712,7 @@ class BenchmarkOptions:
     seconds: float | None = field(default=None, metadata=about(range=POSITIVE))
     repeats: int | None = field(default=None, metadata=about(range=COUNT))
     threads: str | None = field(default=None, metadata=about(range=THREADS))
+    accelerator: str | None = field(default=None, metadata=about(choices=("cpu", "gpu")))
     memory: bool | None = None
     exactness: bool | None = None
     rate_size: int | None = field(default=None, metadata=about(range=COUNT))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from src.config.schema import DataConfig
-from src.data.batching import Windows, evaluation_windows
+from src.data.batching import Window, Windows, evaluation_windows
 from src.data.corpus import Corpus
 
 
@@ -53,6 +54,14 @@ class TextData(pl.LightningDataModule):
 
     def val_dataloader(self) -> Windows | list[Windows]:
         return self.val_windows() or []
+
+    def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
+        """Copy a window; to a GPU from pinned memory, without waiting for what the GPU does."""
+        def moved(ids: torch.Tensor) -> torch.Tensor:
+            return ids.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else ids.to(device)
+
+        parts = {key: moved(part) for key, part in batch._asdict().items() if isinstance(part, torch.Tensor)}
+        return batch._replace(**parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the loader's position. Lightning restores it in mid-epoch only, and would lose the epoch's number."""

@@ -98,7 +98,7 @@ class ScalarLogger(Callback):
             point["train/clip_rate"] = float(module.clipped_steps) / max(1, step + 1 - since)
             module.clipped_steps = 0.0
         point["train/characters_per_second"] = (characters - characters_before) / max(1e-9, seconds - seconds_before)
-        point["optimizer/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        point["optimizer/learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.last_point = (seconds, characters, step + 1)
         return point
 

@@ -75,6 +75,6 @@ def as_features(inputs: Tensor, input_size: int, dtype: torch.dtype) -> Tensor:
 
 def one_hot(ids: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """Return the one-hot vectors of `ids` (any shape) along a new last axis."""
-    if ids.is_meta:  # F.one_hot reads the values, and there are none
-        return torch.empty(*ids.shape, size, dtype=dtype, device=ids.device)
+    if ids.device.type != "cpu":  # F.one_hot may read the values to check them, which a GPU would be waited for
+        return (ids.unsqueeze(-1) == torch.arange(size, device=ids.device)).to(dtype)
     return F.one_hot(ids.long(), size).to(dtype)

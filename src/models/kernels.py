@@ -28,6 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from src.models.cuda import backward_walk, forward_walk, on_gpu, sums_by_id
+
 Hidden = Float[Tensor, "time batch hidden"]
 State = Float[Tensor, "batch hidden"]
 LEAST_COLUMNS = 8  # of a thread's share of a window
@@ -154,6 +156,8 @@ def input_share(inputs: Tensor, U: Tensor, b: Tensor | None) -> Tensor:
 def scatter(delta: Tensor, ids: Tensor, size: int) -> Tensor:
     """Return sum_t x_t delta_t^T (size, hidden) for one-hot x_t, in float32 at least, 16 steps at a time."""
     wide = torch.promote_types(delta.dtype, torch.float32)
+    if delta.is_cuda:
+        return sums_by_id(delta, ids, size).to(wide)
     columns = delta.new_zeros(size, delta.shape[2], dtype=wide)
     if delta.dtype is wide:
         return columns.index_add_(0, ids.reshape(-1), delta.flatten(0, 1))
@@ -296,6 +300,9 @@ def forward_window(
         return z
     U, W = split(weight)
     hidden = input_share(inputs, U, b)
+    if on_gpu(hidden):
+        forward_walk(hidden, W, h_0, nonlinearity, reverse)
+        return hidden
     order = range(len(hidden))[:: -1 if reverse else 1]
     parts = shares(hidden)
     affine = Affine(W.t(), rows=parts[0].stop, steps=len(hidden))
@@ -322,6 +329,10 @@ def backward_window(
 ) -> Hidden:
     """Return all delta_t = dL/dz_t, in grad_hidden's memory if `spend`. f' is read off h: 1 - h^2, or h > 0."""
     _, W = split(weight)
+    if on_gpu(hidden):
+        delta = grad_hidden.to(hidden.dtype).contiguous() if spend else torch.empty_like(hidden).copy_(grad_hidden)
+        backward_walk(delta, W, hidden, grad_h_n.to(hidden.dtype), nonlinearity, reverse)
+        return delta
     order = range(len(hidden))[:: 1 if reverse else -1]
     parts = shares(hidden)
     affine = Affine(W, rows=parts[0].stop, steps=len(hidden))

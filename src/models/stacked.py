@@ -7,7 +7,9 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from src.models.cell import as_features
+from src.models.cuda import run_cudnn
 from src.models.initialisation import initialise_layers_
+from src.models.kernels import autocast_dtype, needs_plain_torch
 
 
 class TorchRecurrence(nn.Module):
@@ -35,7 +37,11 @@ class TorchRecurrence(nn.Module):
 
     def forward(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Run a window; shapes as in `CellRNN.forward`, the state of an LSTM is the pair (h, c)."""
-        found: tuple[Tensor, Any] = self.rnn(as_features(inputs, self.input_size, self.rnn.weight_ih_l0.dtype), state)
+        weight = self.rnn.weight_ih_l0
+        x = as_features(inputs, self.input_size, weight.dtype)
+        if x.is_cuda and not needs_plain_torch():
+            return run_cudnn(self.rnn, x, state, autocast_dtype(weight))
+        found: tuple[Tensor, Any] = self.rnn(x, state)
         return found
 
 

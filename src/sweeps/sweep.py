@@ -49,7 +49,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], e
         return 0
     errors: list[str] = []
     trainers = [job.config.trainer for job in jobs]
-    if max(trainer.devices * trainer.num_nodes for trainer in trainers) > 1:
+    if any(trainer.devices == "auto" or int(trainer.devices) * trainer.num_nodes > 1 for trainer in trainers):
         # Lightning would start the whole sweep again in each other process
         errors.append("trainer.devices: a job of a sweep is one process; start a run of several alone, without -m")
     if launcher.name == "submitit_slurm" and shutil.which("srun") is None:

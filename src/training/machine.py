@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Container
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.config.schema import Config, TextSamplesConfig, TrainerConfig
 from src.data.vocabulary import Vocabulary
@@ -47,11 +47,55 @@ def check_machine(trainer: TrainerConfig) -> None:
     if kind != "auto" and kind not in here:
         use = f"use trainer.accelerator={' or '.join(here)}"
         raise UserError(f"trainer.accelerator={trainer.accelerator}, but torch sees none on this machine; {use}")
-    most = max(2, here["cpu"]) if kind == "cpu" else here.get(kind, trainer.devices)  # two show it on one core too
-    if trainer.devices > most:
-        raise UserError(f"trainer.devices={trainer.devices}: expected at most {most} on this machine")
+    devices = int(trainer.devices)
+    most = max(2, here["cpu"]) if kind == "cpu" else here.get(kind, devices)  # two show it on one core too
+    if devices > most:
+        raise UserError(f"trainer.devices={devices}: expected at most {most} on this machine")
     if trainer.precision.startswith("16") and (kind == "cpu" or "gpu" not in here):
         raise UserError(f"trainer.precision={trainer.precision} needs a GPU; on a CPU use bf16-mixed or 32-true")
+    if trainer.cuda_graph is True and not uses_cuda(trainer):
+        raise UserError(
+            "trainer.cuda_graph=true, but torch sees no CUDA GPU on this machine; use trainer.cuda_graph=auto"
+        )
+
+
+def uses_cuda(trainer: TrainerConfig) -> bool:
+    """Whether a run with this configuration is on an NVIDIA (or ROCm) GPU."""
+    import torch
+
+    return trainer.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+
+
+def set_up_gpu(trainer: TrainerConfig) -> None:
+    """Make a GPU compute what the configuration says; before CUDA's libraries start, which read the environment once.
+
+    Float32 products are float32, unless trainer.tf32=true: torch's own default is TF32 in cuDNN, and float32 elsewhere.
+    """
+    if uses_cuda(trainer):
+        import torch
+
+        if trainer.deterministic:  # else torch refuses each product
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(trainer.tf32)
+
+
+def gpu_description() -> dict[str, Any] | None:
+    """Return what run.json says about the GPU that this process uses, and its peak memory so far; None without one."""
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return None
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "name": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "processors": properties.multi_processor_count,
+        "memory_mb": round(properties.total_memory / 1e6),
+        "peak_mb": round(torch.cuda.max_memory_allocated() / 1e6, 1),
+        "peak_reserved_mb": round(torch.cuda.max_memory_reserved() / 1e6, 1),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
 
 
 def check_prompt(samples: TextSamplesConfig, vocabulary: Vocabulary) -> None:
@@ -99,7 +143,16 @@ def rank() -> int:
 
 def world_size(trainer: TrainerConfig) -> int:
     """Return how many processes a configuration asks for."""
-    return trainer.devices * trainer.num_nodes
+    return int(trainer.devices) * trainer.num_nodes
+
+
+def with_devices(trainer: TrainerConfig) -> TrainerConfig:
+    """Return the configuration with the number that devices=auto means here: each GPU, on a CPU one process."""
+    if trainer.devices != "auto":
+        return trainer
+    here = available_accelerators()
+    on_gpu = trainer.accelerator in ("gpu", "cuda", "auto") and not under_torchrun()  # which says itself how many
+    return dataclasses.replace(trainer, devices=here.get("gpu", 1) if on_gpu else 1)
 
 
 def under_torchrun() -> bool:
@@ -109,6 +162,7 @@ def under_torchrun() -> bool:
 
 def join(trainer: TrainerConfig) -> TrainerConfig:
     """Watch the parent process; return the configuration with the number of processes that torchrun has started."""
+    trainer = with_devices(trainer)
     if rank() > 0:
         exit_with_parent()
     else:
@@ -149,9 +203,11 @@ def reduced(trainer: pl.Trainer, how: str, *numbers: float) -> list[float]:
         return list(numbers)
     import torch
 
-    device = trainer.strategy.root_device  # NCCL reduces no tensor of a CPU
-    reduced = trainer.strategy.reduce(torch.tensor(numbers, dtype=torch.float64, device=device), reduce_op=how)
-    assert isinstance(reduced, torch.Tensor)
+    # On the CPU, with gloo, which build_trainer sets up beside NCCL: this is asked at each step, and must not wait for
+    # what the GPU does
+    operation = {"max": torch.distributed.ReduceOp.MAX, "sum": torch.distributed.ReduceOp.SUM}[how]
+    reduced = torch.tensor(numbers, dtype=torch.float64)
+    torch.distributed.all_reduce(reduced, operation)
     return [float(number) for number in reduced.tolist()]
 
 

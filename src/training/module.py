@@ -1,11 +1,16 @@
-"""The Lightning module: one window is one batch, the state is carried from one window to the next; the optimizer."""
+"""The Lightning module: one window is one batch, the state is carried from one window to the next; the optimizer.
+
+On a GPU nothing between two written steps waits for it: windows are copied from pinned memory while it works, sums stay
+on it, and a nan is looked for where numbers are read anyway.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
+from src.config.checks import graph_refusal
 from src.config.schema import Config, OptimizerConfig, SchedulerConfig
 from src.data.batching import Window
 from src.errors import RunFailure
@@ -29,6 +35,7 @@ from src.models.language_model import (
     sequences_right,
     window_loss,
 )
+from src.training.step_graph import StepGraph, build_step_graph
 
 OPTIMIZERS = {kind.__name__.lower(): kind for kind in (Adam, AdamW, SGD, RMSprop)}
 
@@ -52,6 +59,10 @@ class LanguageModule(pl.LightningModule):
         self.characters: Tensor | int = 0  # predicted in training so far, by all processes
         self.nats: Tensor | float = 0.0  # their cross-entropies so far, of this process
         self.val_tally = Tally()
+        self.val_sums: Tensor | None = None  # nats, hits, characters of the validation so far, on the device
+        self.asks_for_graph, self.graph_refusal = config.trainer.cuda_graph, graph_refusal(config)
+        self.graph: StepGraph | None = None
+        self.window: Window | None = None  # of this step, if it is launched as a graph
         self.outcome: WindowLoss | None = None
         self.measures: dict[str, float] = {}  # of the diagnostics, for the lines of metrics.jsonl
         self.recent_norms: deque[tuple[int, Tensor]] = deque(maxlen=5)
@@ -59,25 +70,74 @@ class LanguageModule(pl.LightningModule):
         self.clipped_steps: Tensor | float = 0.0  # since the scalar logger reset it
         self.norm_wanted = False  # set by the scalar logger on the steps that it writes
 
+    def on_train_start(self) -> None:
+        self.graph = build_step_graph(self, self.asks_for_graph, self.graph_refusal)
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales the loss under 16-mixed."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def reading_waits(self) -> bool:
+        """Whether reading a number waits for the device: not on a CPU."""
+        return self.device.type != "cpu"
+
     def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
         """Set the learning rate of the step; after a resume also the generators: nothing else draws from here on."""
         if self.random_state is not None:
             torch.set_rng_state(self.random_state["cpu"])
             if "cuda" in self.random_state and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(self.random_state["cuda"])
+                # the run may have had more or fewer GPUs in sight: each one that it had and that is here
+                for device, state in enumerate(self.random_state["cuda"][: torch.cuda.device_count()]):
+                    torch.cuda.set_rng_state(state, device)
             self.random_state = None
-        factor = self.schedule.factor(self.trainer.global_step)
+        lr = self.optimizer_config.lr * self.schedule.factor(self.trainer.global_step)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.optimizer_config.lr * factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)  # in its place, where a graph reads it
+            else:
+                group["lr"] = lr
+        self.window = batch if self.graph is not None and self.graph.takes(batch) else None
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
-        logits, state = self.model(batch.inputs, None if batch.starts else self.states["train"])
-        self.states["train"] = detached(state)
-        self.outcome = loss = window_loss(logits, batch.targets, self.over_time, self.trainer.world_size)
+        if self.window is not None and self.outcome is not None:  # the graph has made the step
+            return self.outcome.minimised
+        loss, self.states["train"] = self.window_loss(batch, None if batch.starts else self.states["train"])
+        self.count_window(loss)
+        return loss.minimised * self._share(batch_idx) if self.averages_last_group else loss.minimised
+
+    def window_loss(self, batch: Window, state: State) -> tuple[WindowLoss, State]:
+        """Return the losses of a window of training from a state, and the state after it."""
+        logits, state = self.model(batch.inputs, state)
+        return window_loss(logits, batch.targets, self.over_time, self.trainer.world_size), detached(state)
+
+    def count_window(self, loss: WindowLoss) -> None:
+        """Keep what a step has computed, and add it to the sums of the run."""
+        self.outcome = loss
         self._check_finite("the loss", loss.minimised.detach(), own=True)
         self.characters = self.characters + loss.everywhere
         self.nats = self.nats + exact(loss.nats)
-        return loss.minimised * self._share(batch_idx) if self.averages_last_group else loss.minimised
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Make a step: as a CUDA graph, or as Lightning does; the closure is training_step, zero_grad and backward."""
+        if self.window is not None and self.graph is not None:
+            if self.graph.step(self.window):
+                if optimizer_closure is not None:  # Lightning asks for its result; see the two methods below
+                    optimizer_closure()
+                return
+            self.window = None
+        with self.graph.stream() if self.graph is not None else contextlib.nullcontext():
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        if self.window is None:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if self.window is None:
+            super().backward(loss, *args, **kwargs)
 
     def _share(self, batch_idx: int) -> float:
         """Return the factor that makes the last accumulated group of an epoch a mean: Lightning divides it by k too."""
@@ -89,26 +149,43 @@ class LanguageModule(pl.LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip, and keep the norm from before, which clipping by norm computes anyway."""
+        wanted = self.norm_wanted or not self.reading_waits()  # on a CPU always, to explain a nan
+        self.count_step(*self.clip(gradient_clip_val, gradient_clip_algorithm, wanted))
+
+    def clip(self, at: float | None, algorithm: str | None, wanted: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Clip the gradients; return their norm from before (None: not needed, nor `wanted`), and whether it clipped.
+
+        Under 16-mixed they are unscaled first, unless Lightning has done so, which leaves it to a fused optimizer.
+        """
+        optimizer, scaler = self.trainer.optimizers[0], self.scaler
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        clips_norm = gradient_clip_val is not None and gradient_clip_algorithm == "norm"
-        wanted = clips_norm or self.norm_wanted or self.device.type == "cpu"  # there always, to explain a nan
-        self.grad_norm = torch.nn.utils.get_total_norm(gradients) if wanted else None
-        if self.grad_norm is not None:
-            self.recent_norms.append((self.trainer.global_step, self.grad_norm))
-            self._check_finite("the gradient's norm", self.grad_norm)
-        if clips_norm:
-            assert gradient_clip_val is not None and self.grad_norm is not None
-            self.clipped_steps = self.clipped_steps + (self.grad_norm > gradient_clip_val)
-            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
-        elif gradient_clip_val is not None:
-            largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
-            self.clipped_steps = self.clipped_steps + (largest > gradient_clip_val)
-            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        if scaler is not None and optimizer.param_groups[0].get("fused"):
+            scaler.unscale_(optimizer)
+        norm = torch.nn.utils.get_total_norm(gradients) if wanted or (at is not None and algorithm == "norm") else None
+        if at is None:
+            return norm, None
+        if algorithm == "norm":
+            assert norm is not None
+            torch.nn.utils.clip_grads_with_norm_(parameters, at, norm)
+            return norm, norm > at
+        largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
+        torch.nn.utils.clip_grad_value_(parameters, at)
+        return norm, largest > at
+
+    def count_step(self, norm: Tensor | None, clipped: Tensor | None) -> None:
+        """Keep the norm of a step's gradient, and count it if it was clipped."""
+        self.grad_norm = norm
+        if norm is not None:
+            self.recent_norms.append((self.trainer.global_step, norm))
+            if self.scaler is None:  # which skips a step whose scaled gradient overflows, and lowers the scale
+                self._check_finite("the gradient's norm", norm)
+        if clipped is not None:
+            self.clipped_steps = self.clipped_steps + clipped
 
     def _check_finite(self, what: str, value: Tensor, own: bool = False) -> None:
         """Raise RunFailure for a nan or an inf in any process; on a GPU, where reading waits, only on written steps."""
-        if not self.norm_wanted and value.device.type != "cpu":
+        if not self.norm_wanted and self.reading_waits():
             return
         if own and self.trainer.world_size > 1:
             torch.distributed.all_reduce(value := value.clone())
@@ -125,15 +202,22 @@ class LanguageModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.states["val"] = None
-        self.val_tally = Tally()
+        self.val_tally, self.val_sums = Tally(), None
 
     def validation_step(self, batch: Window, batch_idx: int) -> None:
         logits, state = self.model(batch.inputs, None if batch.starts else self.states["val"])
         self.states["val"] = detached(state)
         loss = window_loss(logits, batch.targets, "mean")
-        self.val_tally.add(float(exact(loss.losses).sum()), float(loss.hits()), int(loss.characters))
+        nats = exact(loss.losses).sum()
+        sums = torch.stack([nats, loss.hits().to(nats), loss.characters.to(nats)])
+        self.val_sums = sums if self.val_sums is None else self.val_sums + sums
         if batch.allowed is not None:
             self.val_tally.add_sequences(*sequences_right(logits, batch.allowed))
+
+    def on_validation_epoch_end(self) -> None:
+        if self.val_sums is not None:
+            nats, hits, characters = self.val_sums.tolist()
+            self.val_tally.add(nats, hits, int(characters))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file a model, and what makes a resume exact: plain data, gathered from all processes."""
@@ -148,6 +232,8 @@ class LanguageModule(pl.LightningModule):
         if self.trainer.world_size > 1:
             ranks = [{}] * self.trainer.world_size
             torch.distributed.all_gather_object(ranks, own)
+        for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
+            group["lr"] = float(group["lr"])  # as on any other device
         progress = {"ranks": ranks, "schedule": self.schedule.state_dict(), "threads": torch.get_num_threads()}
         checkpoint["unroll"] = {**self.identity, "progress": progress}
 
@@ -158,6 +244,8 @@ class LanguageModule(pl.LightningModule):
         self.characters, self.nats, self.clipped_steps = own["characters"], own["nats"], own["clipped_steps"]
         self.random_state = own["random"]
         self.schedule.load_state_dict(progress["schedule"])
+        for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
+            group |= optimizer_form(self.optimizer_config.name, device, group["lr"])  # the run may come from another
 
 
 def build_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) -> Optimizer:
@@ -167,13 +255,24 @@ def build_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) ->
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
     trained = [p for p in parameters if p.requires_grad]
-    if config.name != "rmsprop" and all(p.device.type == "cpu" for p in trained):
-        given["fused"] = True  # one pass over the weights instead of ten: a fourth of the time
+    given |= optimizer_form(config.name, trained[0].device if trained else torch.device("cpu"), config.lr)
     if config.decay != "matrices":
         return OPTIMIZERS[config.name](trained, **given)
     groups: list[dict[str, Any]] = [{"params": [p for p in trained if p.ndim > 1]}]
     groups.append({"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0})
     return OPTIMIZERS[config.name](groups, **given)
+
+
+def optimizer_form(name: str, device: torch.device, lr: float) -> dict[str, Any]:
+    """Return how an optimizer computes on a device.
+
+    Fused it makes one pass over the weights instead of ten, and takes a fourth of the time. On a CUDA GPU its learning
+    rate is a number there, which a CUDA graph of the step reads.
+    """
+    fused = name != "rmsprop" and device.type in ("cpu", "cuda")
+    on_gpu = fused and device.type == "cuda"
+    rate = torch.tensor(float(lr), dtype=torch.float32, device=device) if on_gpu else float(lr)
+    return {"lr": rate, **({"fused": True} if fused else {})}
 
 
 class Schedule:

@@ -65,6 +65,7 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
     """
     trainer = machine.join(config.trainer)
     machine.check_machine(trainer)
+    machine.set_up_gpu(trainer)
     seed = machine.drawn_seed() if config.seed is None else config.seed
     config = dataclasses.replace(config, trainer=trainer, seed=seed)
     source = source_of(config) if checkpoint is None else None
@@ -87,7 +88,7 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
     data.limit = trainer.windows_an_epoch(len(data.windows(world_size=processes)))
     if checkpoint is None:
         machine.check_validation_comes(config, data.limit)
-    threads = threads_for(trainer.threads, config.model.hidden_size, trainer.devices if processes > 1 else 1)
+    threads = threads_for(trainer.threads, config.model.hidden_size, int(trainer.devices) if processes > 1 else 1)
     if checkpoint and trainer.threads == "auto":
         threads = checkpoint.progress["threads"]  # with another number sums have other last digits
     use_threads(threads)
@@ -199,6 +200,7 @@ def finish(record: Record, status: str, prepared: Prepared, built: Built, error:
         epochs=trainer.fit_loop.epoch_progress.current.completed,
         characters=int(prepared.module.characters),
         metrics={"final": {**built.scalars.latest, **final}, "best": metrics.best},
+        **({"gpu": gpu} if (gpu := machine.gpu_description()) else {}),
         worse_than_uniform=not bits <= record.entries.get("baselines", {}).get("uniform", math.inf),  # nan too
         error=error,
     )

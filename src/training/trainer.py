@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.config.schema import Config
@@ -21,13 +22,14 @@ from src.diagnostics.profiler_callback import ProfilerCallback
 from src.diagnostics.tensorboard import HParams, RunTensorBoard, ScalarLogger
 from src.training.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from src.training.lightning_compat import run_to_the_end
+from src.training.machine import uses_cuda, world_size
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString
 from src.training.notebook import NotebookProgress, in_notebook
 from src.training.signals import StopOnSignal
 
 # Keys of the `trainer` group that are used here, by `prepare` and by callbacks; Lightning's Trainer gets the others
 OURS = {"threads", "profile", "max_time", "log_every_n_steps", "limit_train_batches", "overfit_batches",
-        "average_last_group", "enable_progress_bar"}  # fmt: skip
+        "average_last_group", "enable_progress_bar", "tf32", "cuda_graph"}  # fmt: skip
 
 
 @dataclass
@@ -67,6 +69,8 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
         callbacks.append(NotebookProgress(keys.run_steps(steps_an_epoch)))
     loggers: dict[str, type[RunTensorBoard | RunCSV]] = {"tensorboard": RunTensorBoard, "csv": RunCSV}
     given = {key: value for key, value in vars(keys).items() if key not in OURS}
+    if uses_cuda(keys) and world_size(keys) > 1:  # NCCL between the GPUs; what the processes agree on goes by gloo
+        given["strategy"] = DDPStrategy(process_group_backend="cpu:gloo,cuda:nccl")
     if "val" not in corpus.splits:
         given["limit_val_batches"] = 0
     trainer = pl.Trainer(

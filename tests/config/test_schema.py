@@ -72,7 +72,7 @@ def test_a_resumed_run_may_change_where_things_are_what_is_shown_and_how_long_it
     }
     lengths = {f"trainer.{key}" for key in ("max_epochs", "max_steps", "max_time", "min_epochs")}
     places = {"runs", "data.path", "data.paths", "data.val_path", "data.test_path", "data.root"}
-    machine = {"trainer.accelerator", "trainer.threads", "trainer.enable_progress_bar"}
+    machine = {"trainer.accelerator", "trainer.cuda_graph", "trainer.threads", "trainer.enable_progress_bar"}
     shown = {"logger.name", "sweep.dry_run", "checkpoint.every_n_steps", "checkpoint.every_n_minutes"}
     assert may == lengths | places | machine | shown
     assert key_table()["callbacks.text_samples.prompt"].may_change

@@ -1,0 +1,297 @@
+"""The recurrences on a CUDA GPU: which algorithm cuDNN takes, and CUDA graphs of the loops over time.
+
+There a step of a small network takes less time than Python needs to launch its kernels. So the loop over time of
+`manual` is captured once per shape and launched as one CUDA graph: two kernels a step, no Python between them. A Triton
+kernel with W kept on the chip would need one kernel for all steps, but W of 448 units in float32 does not fit one
+processor of any GPU, and a kernel that shares W out among several needs barriers that spin. A graph of cuBLAS products
+has neither limit, works for every size and precision, and computes what the loop computes.
+
+`stacked`, `lstm` and `gru` call cuDNN, whose algorithm torch picks from the sizes (`cudnn_algorithm`, the rules of
+aten/src/ATen/native/cudnn/RNN.cpp). `layer_plan` says from sizes and precision alone when the layers are called one by
+one, and how far the input of a layer is padded with zeros. Nothing in this file needs a GPU to be imported or tested.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WARM_UP = 3  # calls before a capture, in which libraries allocate what they keep
+SHORT = 8  # steps; a loop of fewer is not worth a graph
+MOST_GRAPHS = 16  # captured loops that are kept; later shapes run as plain loops
+log = logging.getLogger(__name__)
+
+
+# -- capture ----------------------------------------------------------------------------------------------------------
+
+_streams: dict[int, Any] = {}  # of each device, the one stream on which everything is warmed up and captured
+
+
+@contextmanager
+def side_stream(device: torch.device) -> Iterator[None]:
+    """Run what is inside on the stream of captures, after all that was launched before, and before all that follows.
+
+    A capture must find autograd's nodes and the libraries' workspaces on its own stream. Nothing on a CPU.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device):
+        index = torch.cuda.current_device()
+        if index not in _streams:
+            _streams[index] = torch.cuda.Stream()
+        stream = _streams[index]
+        stream.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            torch.cuda.current_stream().wait_stream(stream)
+
+
+def capture(function: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    """Capture what `function` launches on a CUDA device; return what launches it again. Nothing runs at the capture.
+
+    Memory that the function reads must stay where it is; what it allocates keeps its place in the graph's own pool.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with (
+        side_stream(device),  # thread_local: another thread (NCCL's watchdog) may call CUDA meanwhile
+        torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"),
+    ):
+        function()
+    return graph.replay
+
+
+def is_capturing() -> bool:
+    """Whether a CUDA graph is being captured, into which a loop goes as it is."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+# -- manual: the loops over time --------------------------------------------------------------------------------------
+
+
+class Loop:
+    """A captured loop and the memory that it reads and writes."""
+
+    def __init__(self, body: Callable[..., object], buffers: Sequence[Tensor | None]) -> None:
+        with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not be written to in training
+            self.buffers = [None if b is None else torch.empty_like(b, requires_grad=False).copy_(b) for b in buffers]
+            device = cast(Tensor, buffers[0]).device
+            with side_stream(device):
+                for _ in range(WARM_UP):
+                    body(*self.buffers)
+            self.replay = capture(lambda: body(*self.buffers), device)
+
+    def __call__(self, buffers: Sequence[Tensor | None]) -> None:
+        """Run the loop on new contents; the result replaces that of the first buffer."""
+        for own, given in zip(self.buffers, buffers, strict=True):
+            if own is not None and given is not None:
+                own.copy_(given)
+        self.replay()
+        cast(Tensor, buffers[0]).copy_(cast(Tensor, self.buffers[0]))
+
+
+_loops: dict[Any, Loop | None] = {}  # None: it could not be captured
+
+
+def captured_loops() -> list[Loop | None]:
+    """Return the loops of this process that became a graph, and None for each that could not."""
+    return list(_loops.values())
+
+
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether a tensor has its numbers on a CUDA GPU, and is no subclass."""
+    return type(tensor) is Tensor and tensor.is_cuda
+
+
+def takes_graph(hidden: Tensor) -> bool:
+    """Whether the loop over hidden (time, batch, hidden) is run as a CUDA graph of its own."""
+    return on_gpu(hidden) and len(hidden) >= SHORT and not is_capturing()
+
+
+def run_loop(body: Callable[..., object], key: Any, *buffers: Tensor | None) -> None:
+    """Call body(*buffers), which changes the first one in place, as a CUDA graph where that is possible.
+
+    `key` says all that the body depends on beside the shapes, types and device of the buffers.
+    """
+    known = (key, *((b.shape, b.dtype, b.device) if b is not None else None for b in buffers))
+    if known not in _loops and len(_loops) < MOST_GRAPHS and takes_graph(cast(Tensor, buffers[0])):
+        try:
+            _loops[known] = Loop(body, buffers)
+        except RuntimeError as error:
+            _loops[known] = None
+            log.warning(
+                "a loop over time could not be captured in a CUDA graph and runs without: %s", first_line(error)
+            )
+    loop = _loops.get(known) if takes_graph(cast(Tensor, buffers[0])) else None
+    if loop is None:
+        body(*buffers)
+    else:
+        loop(buffers)
+
+
+def forward_steps(hidden: Tensor, W: Tensor, h_0: Tensor | None, nonlinearity: str, reverse: bool) -> None:
+    """Turn U x_t + b into h_t = f(U x_t + b + W h_{t-1}), in place in hidden (time, batch, hidden)."""
+    W_T, steps = W.t(), hidden.unbind(0)
+    h_prev = h_0
+    for h_t in steps[:: -1 if reverse else 1]:
+        if h_prev is not None:
+            h_t.addmm_(h_prev, W_T)
+        h_t.tanh_() if nonlinearity == "tanh" else h_t.relu_()
+        h_prev = h_t
+
+
+def backward_steps(delta: Tensor, W: Tensor, h: Tensor, grad_h_n: Tensor, nonlinearity: str, reverse: bool) -> None:
+    """Turn g_t into delta_t = f'(z_t) * (g_t + W^T delta_{t+1}), in place in delta (time, batch, hidden)."""
+    order = range(len(delta))[:: 1 if reverse else -1]
+    steps, states = delta.unbind(0), h.unbind(0)
+    delta_next = None
+    for t in order:
+        dh_t = steps[t].add_(grad_h_n) if delta_next is None else steps[t].addmm_(delta_next, W)
+        if nonlinearity == "relu":
+            torch.ops.aten.threshold_backward.grad_input(dh_t, states[t], 0, grad_input=dh_t)
+        else:
+            torch.ops.aten.tanh_backward.grad_input(dh_t, states[t], grad_input=dh_t)
+        delta_next = dh_t
+
+
+def forward_walk(hidden: Tensor, W: Tensor, h_0: Tensor | None, nonlinearity: str, reverse: bool) -> None:
+    """`forward_steps`, as one CUDA graph where that is possible."""
+
+    def body(hidden: Tensor, W: Tensor, h_0: Tensor | None) -> None:
+        forward_steps(hidden, W, h_0, nonlinearity, reverse)
+
+    # contiguous, as in the graph's memory: cuBLAS may take another kernel for another layout, and round otherwise
+    start = None if h_0 is None else h_0.contiguous()
+    run_loop(body, ("forward", nonlinearity, reverse), hidden, W.contiguous(), start)
+
+
+def backward_walk(delta: Tensor, W: Tensor, h: Tensor, grad_h_n: Tensor, nonlinearity: str, reverse: bool) -> None:
+    """`backward_steps`, as one CUDA graph where that is possible."""
+
+    def body(delta: Tensor, W: Tensor, h: Tensor, grad_h_n: Tensor) -> None:
+        backward_steps(delta, W, h, grad_h_n, nonlinearity, reverse)
+
+    run_loop(body, ("backward", nonlinearity, reverse), delta, W.contiguous(), h, grad_h_n.contiguous())
+
+
+def sums_by_id(delta: Tensor, ids: Tensor, size: int) -> Tensor:
+    """Return sum_t x_t delta_t^T (size, hidden) for one-hot x_t, as one product: adding by index has no fixed order."""
+    rows = delta.flatten(0, 1)
+    one_hot = (ids.reshape(1, -1) == torch.arange(size, device=ids.device).unsqueeze(1)).to(rows.dtype)
+    return torch.mm(one_hot, rows, out=rows.new_empty(size, rows.shape[1]))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, which CUDA's errors continue with advice on how to debug torch."""
+    return str(error).partition("\n")[0]
+
+
+# -- stacked, lstm, gru: cuDNN ----------------------------------------------------------------------------------------
+
+STANDARD, STATIC, SMALL_H = "STANDARD", "PERSIST_STATIC", "PERSIST_STATIC_SMALL_H"
+SMALL = {"rnn": (384, 256), "lstm": (192, 128), "gru": (192, 128)}  # the largest H of SMALL_H: forward, backward
+TILE = 128  # PERSIST_STATIC wants H and the input's size to be multiples of it
+
+
+class Card(NamedTuple):
+    """What torch's rules ask of a GPU: its compute capability, and the number of its multiprocessors."""
+
+    capability: tuple[int, int] = (9, 0)
+    processors: int = 132
+
+
+H100 = Card()
+
+
+def card_of(device: torch.device) -> Card:
+    """Return the card of a CUDA device."""
+    properties = torch.cuda.get_device_properties(device)
+    return Card((properties.major, properties.minor), properties.multi_processor_count)
+
+
+def cudnn_algorithm(
+    kind: str, dtype: torch.dtype, hidden: int, input: int, batch: int, layers: int, forward: bool, card: Card = H100
+) -> str:
+    """Return the algorithm that torch asks cuDNN for: `kind` is rnn, lstm or gru; one direction, nothing packed."""
+    if dtype is not torch.float64 and hidden <= SMALL[kind][0 if forward else 1] and card.capability >= (6, 0):
+        return SMALL_H
+    fits = layers == 1 and hidden <= 1024 and hidden % TILE == 0 and input % TILE == 0
+    fits &= batch % 8 == 0 and batch <= 128 and kind != "gru" and (kind == "lstm" or batch < 96 or hidden < 896)
+    modern = card.capability >= (8, 0) and card.capability[1] != 6 and card.processors >= 98
+    return STATIC if dtype is torch.float16 and fits and modern else STANDARD
+
+
+class LayerPlan(NamedTuple):
+    """How the layers are called: each one apart, with an input padded to `input` of the first layer."""
+
+    apart: bool
+    input: int
+
+
+def layer_plan(
+    kind: str, dtype: torch.dtype, hidden: int, input: int, batch: int, layers: int, *, autocast: bool, dropout: bool
+) -> LayerPlan:
+    """Return the plan, a pure function of sizes and precision.
+
+    The layers are called one by one
+    - under autocast: torch's wrapper of cuDNN computes in float16 there, also if bfloat16 is asked for;
+    - with dropout between them: cuDNN's own has a state that no checkpoint holds, torch's generator has one that does;
+    - if that makes a layer PERSIST_STATIC, which knows one layer only. There the input is padded with zeros to a
+      multiple of 128, which adds zeros to sums; everywhere else it is as it was.
+    """
+    padded = -(-input // TILE) * TILE
+    both = (cudnn_algorithm(kind, dtype, hidden, padded, batch, 1, forward) for forward in (True, False))
+    static = all(algorithm == STATIC for algorithm in both)
+    return LayerPlan(autocast or static or (dropout and layers > 1), padded if static else input)
+
+
+def kind_of(rnn: nn.RNNBase) -> str:
+    """Return rnn, lstm or gru."""
+    return rnn.mode.partition("_")[0].lower()
+
+
+def run_apart(rnn: nn.RNNBase, x: Tensor, state: Any, input: int, dtype: torch.dtype) -> tuple[Tensor, Any]:
+    """Run a torch.nn.RNN, LSTM or GRU of one direction layer by layer, in `dtype`; arguments and result as of `rnn`.
+
+    x (time, batch, size) has `size` up to `input`, to which it is padded. A layer's weights are put side by side in the
+    order of cuDNN's own memory, which then takes them as they lie.
+    """
+    if x.size(-1) < input:
+        x = F.pad(x, (0, input - x.size(-1)))
+    x, hidden, parts = x.to(dtype), rnn.hidden_size, 2 if isinstance(rnn, nn.LSTM) else 1
+    given = (None,) * parts if state is None else state if isinstance(state, tuple) else (state,)
+    ends: list[list[Tensor]] = [[] for _ in range(parts)]
+    function: Callable[..., Any] = getattr(torch, rnn.mode.lower())  # torch.rnn_tanh, torch.lstm, ...
+    for layer, (U, *others) in enumerate(rnn.all_weights):
+        weights = [F.pad(U, (0, x.size(-1) - U.size(1))), *others]
+        flat = torch.cat([weight.flatten() for weight in weights]).to(dtype)
+        views = [part.view(w.shape) for part, w in zip(flat.split([w.numel() for w in weights]), weights, strict=True)]
+        h = [x.new_zeros(1, x.size(1), hidden) if s is None else s[layer : layer + 1].to(dtype).contiguous()
+             for s in given]  # fmt: skip
+        with torch.autocast(x.device.type, enabled=False):
+            x, *after = function(x, h if parts == 2 else h[0], views, rnn.bias, 1, 0.0, rnn.training, False, False)
+        for known, end in zip(ends, after, strict=True):
+            known.append(end)
+        if rnn.dropout and layer + 1 < rnn.num_layers:
+            x = F.dropout(x, rnn.dropout, rnn.training)
+    done = [torch.cat(known) for known in ends]
+    return x, tuple(done) if parts == 2 else done[0]
+
+
+def run_cudnn(rnn: nn.RNNBase, x: Tensor, state: Any, autocast: torch.dtype | None) -> tuple[Tensor, Any]:
+    """Run torch's module on a GPU as `layer_plan` says: x (time, batch, input), `autocast` its dtype or None."""
+    dtype = autocast or rnn.all_weights[0][0].dtype
+    sizes = rnn.hidden_size, x.size(-1), x.size(1), rnn.num_layers
+    dropout = bool(rnn.dropout) and rnn.training
+    plan = layer_plan(kind_of(rnn), dtype, *sizes, autocast=autocast is not None, dropout=dropout)
+    if plan.apart:
+        return run_apart(rnn, x, state, plan.input, dtype)
+    return cast("tuple[Tensor, Any]", rnn(x, state))
