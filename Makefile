@@ -5,7 +5,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help train test check lint types tensorboard bench browser soak lock clean
+.PHONY: help train test check lint types tensorboard bench gpu browser soak lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -40,6 +40,10 @@ tensorboard: $(VENV)/.installed-run  ## show the runs in the browser; it prints 
 
 bench: $(VENV)/.installed-run  ## measure the speed on this machine: python -m src.benchmark $(ARGS)
 	@$(RUN) -m src.benchmark $(ARGS)
+
+# Nothing is installed for another Python than that of .venv: it needs torch 2.11 or newer, and what src.train imports.
+gpu: $(if $(filter $(VENV)/%,$(RUN)),$(VENV)/.installed-run)  ## what only a CUDA GPU can decide, in eight minutes; make gpu RUN=python3 takes that Python
+	@$(RUN) -m tests.gpu.run $(ARGS)
 
 # Only the TensorBoard tests need a browser, and they are skipped without one, so a failure here is not an error.
 browser:  ## install Debian's chromium for the TensorBoard tests
