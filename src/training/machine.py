@@ -42,7 +42,7 @@ def available_accelerators() -> dict[str, int]:
 
 def check_machine(trainer: TrainerConfig) -> None:
     """Raise UserError if `trainer` asks for what this machine lacks, with what would work."""
-    here = available_accelerators()
+    here, trainer = available_accelerators(), with_devices(trainer)
     kind = {"cuda": "gpu"}.get(trainer.accelerator, trainer.accelerator)
     if kind != "auto" and kind not in here:
         use = f"use trainer.accelerator={' or '.join(here)}"

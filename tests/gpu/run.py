@@ -199,9 +199,10 @@ def killed(words: Sequence[str]) -> None:
 def part_b(settings: Settings, left: Callable[[], float]) -> Report:
     from src.training.run import fit, resume
 
+    half = "model=stacked", "trainer.precision=16-mixed"
     cases = {
         "manual, 32-true": ["model=manual", "trainer.precision=32-true"],
-        "stacked, 16-mixed, dropout": ["model=stacked", "trainer.precision=16-mixed", "model.dropout=0.2"],
+        "stacked, 16-mixed, dropout": [*half, "model.dropout=0.2", "model.hidden_size=512"],
     }
     if not settings.on_gpu:
         cases = {"manual, dropout": ["model=manual", "model.dropout=0.2"]}
