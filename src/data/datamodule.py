@@ -57,11 +57,12 @@ class TextData(pl.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
         """Copy a window; to a GPU from pinned memory, without waiting for what the GPU does."""
+
         def moved(ids: torch.Tensor) -> torch.Tensor:
             return ids.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else ids.to(device)
 
-        parts = {key: moved(part) for key, part in batch._asdict().items() if isinstance(part, torch.Tensor)}
-        return batch._replace(**parts)
+        allowed = None if batch.allowed is None else moved(batch.allowed)
+        return batch._replace(inputs=moved(batch.inputs), targets=moved(batch.targets), allowed=allowed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the loader's position. Lightning restores it in mid-epoch only, and would lose the epoch's number."""
