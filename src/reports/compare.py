@@ -31,6 +31,7 @@ from src.reports.table import (
 )
 
 SIGNIFICANT = 0.05
+NAMED_AT_MOST = 6  # settings at which a difference has the other sign; of more their number
 ALL_PAIRS_UP_TO = 6  # up to this many values each is compared with each, more with the best only
 # Implementations of one equation differ in the last digits of float32, perhaps always to the same side: a difference
 # beyond this many digits means nothing, whatever its p.
@@ -169,7 +170,8 @@ def _opposite(means: pd.Series[float], keys: Sequence[str], mean: float) -> tupl
     """Return the settings, by those of the keys that differ, at which a difference has the other sign than its mean."""
     rows = [dict(zip(keys, row if isinstance(row, tuple) else (row,), strict=True)) for row in means.index]
     varied = [key for key in keys if len({row[key] for row in rows}) > 1]
-    return tuple(label(row, varied) for row, one in zip(rows, means, strict=True) if varied and one * mean < 0)
+    found = [label(row, varied) for row, one in zip(rows, means, strict=True) if varied and one * mean < 0]
+    return tuple(found if len(found) <= NAMED_AT_MOST else [f"{len(found)} of {len(rows)} other settings"])
 
 
 def _pairs(values: Sequence[Any]) -> list[tuple[Any, Any]]:

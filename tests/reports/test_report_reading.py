@@ -196,6 +196,7 @@ def test_any_number_of_metrics_jsonl_can_be_compared(tmp_path):
     folder = fabricate(tmp_path / "a")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 300, "recurrent/spectral_radius/layer_0": 0.9}) + "\n")
+        file.write(json.dumps({"step": 400}) + "\n")  # not every line has every number
     metric = resolve_metric("recurrent/spectral_radius/layer_0", None, None, find_runs(tmp_path))
     (row,) = runs_of(*report_of(tmp_path, metric).tables)
     assert row.summary.mean == 0.9
