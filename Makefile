@@ -115,7 +115,7 @@ lock:  ## resolve both lock files again from pyproject.toml (with Python 3.11)
 	  { grep '^#' $$1; build/lock/venv/bin/python -m pip list --format=freeze --exclude pip --exclude unroll-rnn \
 	    | sed 's/+[a-z0-9.]*$$//' | grep -Ev '^(nvidia-|cuda-|triton=)'; } >build/lock/$$1; \
 	}; \
-	resolve requirements-test.lock "-e .[test,joblib,slurm,search,export]"; \
+	resolve requirements-test.lock "-e .[test,joblib,slurm,search,export,notebook]"; \
 	resolve requirements.lock "-e . -c build/lock/requirements-test.lock"; \
 	mv build/lock/*.lock .; rm -rf build
 

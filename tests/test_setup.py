@@ -16,7 +16,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCKS = [("requirements.lock", ()), ("requirements-test.lock", ("test", "joblib", "slurm", "search", "export"))]
+LOCKS = [
+    ("requirements.lock", ()),
+    ("requirements-test.lock", ("test", "joblib", "slurm", "search", "export", "notebook")),
+]
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 

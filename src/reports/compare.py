@@ -54,6 +54,7 @@ class Comparison:
     note: str = ""
     depends_on: str = ""  # of an interaction: the key that a difference may depend on
     opposite: tuple[str, ...] = ()
+    steps: tuple[float, float] | None = None  # the mean of each side, where a pair differs by more than 1 %
 
     def verdict(self, mode: str) -> str:
         """Return whether the difference is more than noise, in a sentence."""
@@ -74,7 +75,11 @@ class Comparison:
         elif found.p >= SIGNIFICANT:
             reach = found.high - found.mean
             verdict = f"not more than noise: {found.n} pairs can tell a difference of about {reach:.2g} or more"
-        return f"{verdict}{where}"
+        return f"{verdict}{where}{self._steps(f'; but {self.first} was trained for')}"
+
+    def _steps(self, before: str) -> str:
+        """Return the steps of both sides after these words, if they are not the same."""
+        return f"{before} {self.steps[0]:,.6g} steps, the other for {self.steps[1]:,.6g}" if self.steps else ""
 
     def sentence(self, metric: Metric) -> str:
         """Return the difference for a paper: size, interval, test, p and effect size; "" where there is no spread."""
@@ -87,7 +92,8 @@ class Comparison:
         size = f"{figure(abs(found.mean))}{unit} {'lower' if found.mean < 0 else 'higher'}"
         test = f"paired t test, n = {found.n}, {p}{adjusted}; d = {found.effect:.2f}"
         interval = f"95 % interval of the difference {figure(found.low)} to {figure(found.high)}"
-        return f"{metric.name} of {self.first} was {size} than of {self.second} ({interval}; {test})."
+        said = f"{metric.name} of {self.first} was {size} than of {self.second} ({interval}; {test})"
+        return f"{said}{self._steps(', trained for')}."
 
 
 def resolve_key(name: str, runs: Sequence[Run]) -> str:
@@ -114,8 +120,10 @@ def compare(table: Table, key: str, metric: Metric) -> tuple[list[Comparison], l
     others = [name for name in differing([row.settings for row in table.groups]) if name not in (key, "experiment")]
     counted = [(row.settings, run, value) for row in table.groups for run, value in row.counted]
     frame = pd.DataFrame(
-        [{name: settings.get(name) for name in (key, *others)} | {"#": value, "run": i, "seed": run.seed}
-         for i, (settings, run, value) in enumerate(counted)], columns=[key, *others, "#", "run", "seed"], dtype=object,
+        [{name: settings.get(name) for name in (key, *others)}
+         | {"#": value, "run": i, "seed": run.seed, "steps": run.numbers.get("steps")}
+         for i, (settings, run, value) in enumerate(counted)],
+        columns=[key, *others, "#", "run", "seed", "steps"], dtype=object,
     )  # fmt: skip
     sides = dict(iter(frame.groupby(key, dropna=False, sort=False)))
     ranked = sorted(sides, key=lambda value: metric.sort_key(float(sides[value]["#"].mean())))
@@ -205,6 +213,9 @@ def _compare(ones: pd.DataFrame, twos: pd.DataFrame, key: str, others: list[str]
         pairs["d"] = values["#_x"] - values["#_y"]
         made.difference = summarise(pairs["d"].tolist())
         made.same = bool((pairs["d"].abs() <= 10.0**-SAME_DIGITS * values.abs().max(axis=1)).all())
+        steps = pairs[["steps_x", "steps_y"]].astype(float)
+        if (steps.max(axis=1) > 1.01 * steps.min(axis=1)).any():
+            made.steps = (float(steps["steps_x"].mean()), float(steps["steps_y"].mean()))
         if equal and not made.same:
             shown = pairs.assign(**{name: pairs[name].map(show) for name in equal})
             made.opposite = _opposite(shown.groupby(equal)["d"].mean(), equal, made.difference.mean)

@@ -175,3 +175,13 @@ def test_two_keys_are_compared_at_each_value_of_the_other_and_so_is_how_they_dep
     assert all(one["tests"] == 5 for one in table["compared"])  # Holm over all of them
     assert [run["seed"] for run in table["rows"][0]["runs"]] == [0, 1, 2]
     assert command.report([str(tmp_path), "--last", "2"]).startswith("2 runs: ")
+
+
+def test_a_comparison_says_that_its_sides_were_not_trained_equally_long(tmp_path):
+    for seed in range(3):
+        fabricate(tmp_path / f"short{seed}", 1.5 + seed / 100, seed=seed, seq_len=16, curve=[(630, 1.5)])
+        fabricate(tmp_path / f"long{seed}", 1.8 + seed / 50, seed=seed, seq_len=64, curve=[(158, 1.8)])
+    content, items, _ = compared(tmp_path, "seq_len")
+    told = "more than noise: 16 is better; but 16 was trained for 630 steps, the other for 158"
+    assert items[0].verdict("min") == told
+    assert "), trained for 630 steps, the other for 158." in to_text(content)
