@@ -27,7 +27,7 @@ from src.errors import UserError
 from tests.fabricated_run import VERSE
 from tests.runs.commands import only_run, run
 
-CLOCK = {"started", "finished", "seconds", "process"}
+CLOCK = {"started", "finished", "seconds", "process", "git"}  # git: a commit may be made meanwhile
 
 
 @pytest.fixture
