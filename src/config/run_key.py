@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from src.config.schema import Config, key_table, to_plain
+
+# Names in a folder's name: of some groups the option says enough
+SHORT = {"model": "", "data": "", "optimizer": "", "experiment": "", "trainer.gradient_clip_val": "clip"}
 
 
 def what_matters(config: Config) -> dict[str, Any]:
@@ -35,6 +40,29 @@ def run_key(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def sweep_folder(config: Config) -> Path:
-    """Return the folder of a sweep's run with this configuration, the same at every start of the sweep."""
-    return Path(config.runs) / "sweeps" / config.run_name / run_key(config)
+def sweep_folder(config: Config, differs: Sequence[str] = ()) -> Path:
+    """Return the folder of a sweep's run: the one that ends with its key, else a new one, `<readable>-<key>`.
+
+    `differs` are those of its overrides that not all jobs of the sweep share. The key alone identifies a run: it stays
+    the same at every start, whatever else is swept, and folders of before have no other name.
+    """
+    parent, key = Path(config.runs) / "sweeps" / config.run_name, run_key(config)
+    return folder_of_key(parent, key) or parent / "-".join(filter(None, [readable(differs), key]))
+
+
+def folder_of_key(parent: Path, key: str) -> Path | None:
+    """Return the folder of the run with this key, or None."""
+    whole = (folder for folder in parent.glob(f"*{key}") if folder.name == key or folder.name.endswith(f"-{key}"))
+    return min(whole, default=None)
+
+
+def readable(overrides: Sequence[str]) -> str:
+    """Return overrides as a part of a folder's name, `manual_init-orthogonal_clip-0.5_seed-0`: no blanks, no `=`."""
+    pairs = [(key.lstrip("+"), value) for key, _, value in (one.partition("=") for one in overrides)]
+    tails = [key.rpartition(".")[2] for key, _ in pairs]
+    parts = []
+    for (key, value), tail in zip(pairs, tails, strict=True):
+        name = SHORT.get(key, tail if tails.count(tail) == 1 else key)
+        value = value.strip("'\"[]").rpartition("/")[2]  # of a path the file's name
+        parts.append(re.sub(r"[^\w.+-]+", "-", f"{name}-{value}" if name else value, flags=re.ASCII))
+    return "_".join(parts)[:120].rstrip("-_.")

@@ -328,6 +328,7 @@ class SweepConfig:
     """Options of a sweep as a whole; they change no run's result."""
 
     dry_run: bool = False
+    on_failure: str = field(default="continue", metadata=about(choices=("continue", "stop")))
 
 
 @dataclass

@@ -23,12 +23,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.compose import to_config
-from src.config.run_key import run_key, sweep_folder
+from src.config.run_key import folder_of_key, run_key
 from src.config.schema import Config
 from src.errors import UserError
 from src.files import process_ended, this_process
 from src.process import RECEIVED, STOP_SIGNALS, heavy_imports, signal_handlers
-from src.sweeps.plan import ACTIONS, TO_DO, archive, claim, is_stopping, record_of, status_of
+from src.sweeps.plan import ACTIONS, TO_DO, archive, claim, is_stopping, record_of, status_of, stop_further_jobs
 from src.training.console import say
 from src.training.run_record import Record, now, provenance
 
@@ -71,7 +71,7 @@ class JobRunner:
     side_by_side: int  # jobs that share a machine
     cwd: Path  # the user's working directory, where relative paths start
     started_by: dict[str, Any]  # the process of the sweep itself
-    labels: dict[str, str]  # label of each job by folder
+    jobs: dict[str, tuple[str, Path]]  # label and folder of each job by its key
 
     def __call__(self, cfg: DictConfig) -> None:
         """Run one job and record what it raises, SystemExit included, so that it does not end the other jobs.
@@ -79,24 +79,26 @@ class JobRunner:
         Only a signal in the sweep's own process, and the end of a SLURM job, which submitit starts again, are raised.
         """
         here = self.started_by == this_process()
+        if is_stopping(self.record):
+            return
         if not here:
-            if is_stopping(self.record):
-                return
             if not in_slurm():  # whose jobs outlive the sweep that has submitted them
                 end_with(tuple(self.started_by.items()))
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # between runs; a run handles it and saves
             if self.cwd.is_dir():
                 os.chdir(self.cwd)  # some launchers start their workers elsewhere
         config = to_config(cfg)
-        folder = sweep_folder(config)
+        key = run_key(config)
+        label, folder = self.jobs[f"{config.run_name}/{key}"]
         os.environ["UNROLL_SIDE_BY_SIDE"] = str(self.side_by_side)
         try:
-            with claim(folder) as mine, signal_handlers({}):
+            with claim(folder.parent, key) as mine, signal_handlers({}):
+                folder = folder_of_key(folder.parent, key) or folder  # another sweep may have named it by now
                 action = ACTIONS[status_of(folder, config)] if mine else "skip"
                 if action == "wait" and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
                     action = "resume"  # SLURM has started this job again, so the process in the record is gone
                 if action in TO_DO:
-                    self._run(config, folder, action)
+                    self._run(config, folder, action, {"key": key, "label": label})
             if here and RECEIVED:  # in the last step of a run, which ended as done
                 raise KeyboardInterrupt
         except BaseException as error:
@@ -106,13 +108,9 @@ class JobRunner:
                 mark_stopped(folder)
                 raise
 
-    def _run(self, config: Config, folder: Path, action: str) -> None:
-        command = {
-            "command": shlex.join(self.command),
-            "overrides": OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False),
-            "key": run_key(config),
-            "label": self.labels.get(str(folder)),
-        }
+    def _run(self, config: Config, folder: Path, action: str, job: dict[str, str]) -> None:
+        overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+        command = {"command": shlex.join(self.command), "overrides": overrides, **job}
         with heavy_imports():
             from src.training.run import fit, resume
             from src.training.signals import Interrupted
@@ -132,6 +130,8 @@ class JobRunner:
             if not isinstance(error, Exception) and (stopped or in_slurm()):  # else the job itself raised SystemExit
                 raise
             record_failure(folder, config, command, error)
+            if config.sweep.on_failure == "stop":
+                stop_further_jobs(self.record)
 
 
 @functools.cache  # one thread a worker
@@ -171,7 +171,6 @@ def record_failure(folder: Path, config: Config, command: dict[str, Any], error:
 
     entries = record_of(folder)
     described = {"type": type(error).__name__, "message": str(error)}
-    say(f"failed: {folder}: {described['type']}: {first_line(error).encode(errors='backslashreplace').decode()}")
     if entries.get("status") == "failed" and entries.get("error") == described:
         return
     folder.mkdir(parents=True, exist_ok=True)

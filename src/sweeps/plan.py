@@ -42,6 +42,7 @@ class Job:
     overrides: list[str]
     label: str
     config: Config
+    key: str
     folder: Path
     action: str
 
@@ -90,13 +91,14 @@ def make_plan(composed: Sequence[ComposedJob]) -> Plan:
     jobs: dict[tuple[str, str], Job] = {}
     duplicates = []
     for overrides, config in composed:
-        label = " ".join(one for one in overrides if one not in shared) or " ".join(overrides) or "(no overrides)"
+        differs = [one for one in overrides if one not in shared]
+        label = " ".join(differs) or " ".join(overrides) or "(no overrides)"
         key = config.run_name, run_key(config)
         if key in jobs:
             duplicates.append(label)
             continue
-        folder = sweep_folder(config)
-        jobs[key] = Job(overrides, label, config, folder, ACTIONS[status_of(folder, config)])
+        folder = sweep_folder(config, differs)
+        jobs[key] = Job(overrides, label, config, key[1], folder, ACTIONS[status_of(folder, config)])
     return Plan(list(jobs.values()), duplicates)
 
 
@@ -167,11 +169,11 @@ def archive(folder: Path) -> Path:
     return target
 
 
-def claim(folder: Path) -> AbstractContextManager[bool]:
+def claim(parent: Path, key: str) -> AbstractContextManager[bool]:
     """Reserve a job for this process; the context is False if another process has it."""
-    locks = folder.parent / ".locks"
+    locks = parent / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return lock(locks / folder.name)
+    return lock(locks / key)
 
 
 class SweepRecord:
@@ -196,6 +198,12 @@ class SweepRecord:
             job["status"] = status
         self.entries |= entries
         write_json(self.path, self.entries)
+
+
+def stop_further_jobs(record: Path) -> None:
+    """Mark a sweep as stopping, from the process of one of its jobs."""
+    with contextlib.suppress(OSError, ValueError):  # a worker on another machine may not see the file
+        write_json(record, read_json(record) | {"status": "stopping"})
 
 
 def is_stopping(record: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.hydra_compat import ComposedJob, Launcher, failure_of
+from src.config.run_key import folder_of_key
 from src.config.schema import Config, to_plain
 from src.data.batching import fitted
 from src.data.batching import plan as plan_windows
@@ -61,18 +63,24 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], e
     say("\n".join(filter(None, (plan.summary(), plan.earlier_meaning()))))
     command = ["python", "-m", entry, *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
-    progress = Progress(plan.to_do)
+    progress = Progress(plan.to_do, stop_at_failure=jobs[0].config.sweep.on_failure == "stop")
     stopped_by = _launch(plan, launcher, record, command, progress) if plan.to_do else None
-    records = [record_of(job.folder) for job in plan.jobs]
+    # a sweep of other keys, run beside this one, may have given a shared job another folder
+    ended = [
+        dataclasses.replace(job, folder=folder_of_key(job.folder.parent, job.key) or job.folder) for job in plan.jobs
+    ]
+    records = [record_of(job.folder) for job in ended]
     statuses = [
         "not run" if job.action in TO_DO and not progress.has_begun(job) else ended_status(entries, job.folder)
-        for job, entries in zip(plan.jobs, records, strict=True)
+        for job, entries in zip(ended, records, strict=True)
     ]
     all_done = all(status == "done" for status in statuses)
     status = "done" if all_done else "incomplete" if stopped_by is None else "stopped"
     not_run = [job.label for job, ended in zip(plan.jobs, statuses, strict=True) if ended == "not run"]
     record.update(statuses, status=status, not_run=not_run, finished=now())
-    say("\n".join(["", *table(plan.jobs, records, statuses), summary(statuses)]))
+    say("\n".join(["", *table(ended, records, statuses), summary(statuses)]))
+    if not_run and "failed" in statuses and progress.stop_at_failure:
+        say("stopped at the first failure (sweep.on_failure=stop)")
     if not all_done:
         say(f"the same command runs what is missing; this sweep's record: {record.path}")
     return 128 + stopped_by if stopped_by is not None else 0 if all_done else 1
@@ -134,9 +142,9 @@ def jobs_per_machine(launcher: Launcher, jobs: int) -> int:
 
 def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[str], progress: Progress) -> int | None:
     """Have the launcher run the jobs; return the signal that stopped it, or None."""
-    labels = {str(job.folder): job.label for job in plan.to_do}
+    known = {f"{job.config.run_name}/{job.key}": (job.label, job.folder) for job in plan.to_do}
     share = jobs_per_machine(launcher, len(plan.to_do))
-    runner = JobRunner(record.path, command, share, Path.cwd(), this_process(), labels)
+    runner = JobRunner(record.path, command, share, Path.cwd(), this_process(), known)
 
     def stop_jobs() -> None:
         progress.stopping = True
@@ -162,26 +170,29 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
 
 
 class Progress:
-    """The progress line, read from the jobs' records with any launcher."""
+    """The progress line and each failure, read from the jobs' records with any launcher."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs, self.began, self.last = jobs, time.time(), ""
+    def __init__(self, jobs: Sequence[Job], stop_at_failure: bool = False) -> None:
+        self.jobs, self.began, self.last, self.stop_at_failure = jobs, time.time(), "", stop_at_failure
         self.ended: dict[Path, str] = {}
         self.before = {job.folder: _modified(job) for job in jobs}  # records of earlier attempts do not count
         self.stopping = False  # ask running jobs to stop
 
     def has_begun(self, job: Job) -> bool:
         """Whether the job's record has changed since the sweep began."""
-        return _modified(job) != self.before[job.folder]
+        return _modified(job) != self.before.get(job.folder)
 
     def update(self) -> None:
-        """Read the records that have changed, and print a line if the counts have."""
+        """Read the records that have changed, report each failure, and print a line if the counts have changed."""
         running = []
         for job in self.jobs:
             if job.folder not in self.ended and self.has_begun(job):
                 record = record_of(job.folder)
                 if record.get("status") in ENDED:
                     self.ended[job.folder] = record["status"]
+                    if record["status"] == "failed":
+                        say("\n".join(failure(job, record)))
+                        self.stopping |= self.stop_at_failure
                 elif record.get("status") == "running":
                     running.append(record.get("process") or {})
         for process in running if self.stopping else ():
@@ -247,11 +258,16 @@ def table(jobs: Sequence[Job], records: Sequence[Mapping[str, Any]], statuses: S
         seconds = f"{record['seconds']:.1f}" if record.get("seconds") is not None else "-"
         rows.append((status, job.label, best_result(record), seconds, str(job.folder)))
         if status == "failed":
-            error = record.get("error") or {}
-            message = first_line(error.get("message", ""))
-            failures.append(f"failed: {job.label}: {error.get('type', 'unknown')}: {message}")
-            failures.append(f"        its traceback: {job.folder / 'train.log'}")
+            failures += failure(job, record)
     return [*tabulate(rows, HEADER, "plain", disable_numparse=True).splitlines(), *failures]
+
+
+def failure(job: Job, record: Mapping[str, Any]) -> list[str]:
+    """Return two lines on a failed job: its error, and where its traceback is."""
+    error = record.get("error") or {}
+    message = first_line(error.get("message", "")).encode(errors="backslashreplace").decode()
+    where = f"        its traceback: {job.folder / 'train.log'}"
+    return [f"failed: {job.label}: {error.get('type', 'unknown')}: {message}", where]
 
 
 def summary(statuses: Sequence[str]) -> str:

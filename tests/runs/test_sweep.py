@@ -87,6 +87,23 @@ def test_two_jobs_of_twelve_raise_the_others_finish_and_when_mended_only_those_t
 
 
 @pytest.mark.parametrize("engine", ["basic", pytest.param("joblib", marks=needs_joblib)])
+def test_a_sweep_stops_at_the_first_failure_if_that_was_asked_for_and_the_same_command_goes_on(
+    tmp_path: Path, engine: str
+) -> None:
+    words = ("-m", *TROUBLE, "trainer.max_epochs=12", "+model.options.number=3,4,5", "+model.options.raises=mended")
+    words += (f"hydra/launcher={engine}", "sweep.on_failure=stop")
+    words += ("hydra.launcher.n_jobs=2", "+model.options.seconds=0.3") if engine == "joblib" else ()
+    out = run(*words, cwd=tmp_path, code=1)
+    assert "stopped at the first failure (sweep.on_failure=stop)" in out
+    assert sweep_record(tmp_path)["status"] == "incomplete"
+    assert statuses(tmp_path) == ["failed", *["stopped"] * (engine == "joblib")]  # what ran beside it has saved
+    assert "number-3" in next(path for path, record in records(tmp_path).items() if record["status"] == "failed").name
+    (tmp_path / "mended").touch()
+    run(*words, cwd=tmp_path)
+    assert statuses(tmp_path) == ["done"] * 3
+
+
+@pytest.mark.parametrize("engine", ["basic", pytest.param("joblib", marks=needs_joblib)])
 def test_a_job_that_leaves_python_takes_no_other_along_and_its_failure_is_kept(tmp_path: Path, engine: str) -> None:
     leaves = "+model.options.leaves=exit0,exit3,keyboard,generator,surrogate,not_at_all"
     words = ("-m", *TROUBLE, "trainer.max_epochs=5", f"hydra/launcher={engine}")

@@ -187,7 +187,8 @@ def test_a_sweep_gives_its_runs_the_keys_it_gave(command: Command, words: str) -
     if "adamw" in words or "experiment" in words:
         old += ["optimizer.decay=all", "trainer.average_last_group=false"]
     printed = command("train", "-m", *words.split(), *old, "sweep.dry_run=true")
-    assert make.folders(printed) == EXPECTED["keys"][words]
+    found = [re.sub(r"/[^/]+-(?=\w{12}$)", "/", folder) for folder in make.folders(printed)]  # they had no other name
+    assert found == EXPECTED["keys"][words]
 
 
 @pytest.mark.parametrize("words", make.CONFIGS)

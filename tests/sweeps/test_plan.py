@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from src.config.hydra_compat import ComposedJob
-from src.config.run_key import run_key, sweep_folder
+from src.config.run_key import readable, run_key, sweep_folder
 from src.config.schema import Config, from_plain, set_value, to_plain
 from src.files import lock, this_process
 from src.sweeps.job import mark_stopped, record_failure
@@ -141,6 +141,21 @@ def test_a_folder_whose_record_is_torn_is_not_taken_for_a_run(tmp_path: Path, to
     assert status_of(folder, mine) == "other"
 
 
+def test_a_new_folder_says_what_differs_and_a_job_is_found_by_its_key_under_any_name(tmp_path: Path) -> None:
+    words = [["model=manual", "model.init=identity", f"trainer.gradient_clip_val={clip}", "a=b"] for clip in (0.5, 2)]
+    composed = [ComposedJob(w, config(tmp_path, trainer__gradient_clip_val=float(w[2][-1]))) for w in words]
+    first, second = make_plan(composed).jobs
+    assert first.folder.name == f"clip-0.5-{first.key}"
+    whole = ["model=manual", "+model.options.text='a b=c/d e'", "optimizer.betas=[0.9,0.99]", "scheduler=none"]
+    assert readable(whole) == "manual_text-d-e_betas-0.9-0.99_scheduler-none"
+    assert readable([f"data.path={'x' * 300}"]) == f"path-{'x' * 115}"
+    leave(first.folder, "done", first.config)
+    leave(second.folder.with_name(second.key), "done", second.config)  # as all folders were called before
+    (tmp_path / "sweeps" / "hello_cell" / f"of-no-job{first.key}").mkdir()
+    plan = make_plan(composed[::-1])
+    assert [(job.folder.name, job.action) for job in plan.jobs] == [(second.key, "skip"), (first.folder.name, "skip")]
+
+
 def test_the_same_configuration_twice_is_one_job_and_one_duplicate(tmp_path: Path) -> None:
     words = (["seed=0", "a=b"], ["seed=1", "a=b"], ["seed=0", "a=b"])
     plan = make_plan([ComposedJob(w, config(tmp_path, seed=int(w[0][-1]))) for w in words])
@@ -162,13 +177,13 @@ def test_moving_aside_keeps_everything_and_frees_the_folder(tmp_path: Path) -> N
 
 
 def test_a_job_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
-    folder = tmp_path / "hello" / "0123456789ab"
-    with claim(folder) as mine:
-        with claim(folder) as another:
+    parent, key = tmp_path / "hello", "0123456789ab"
+    with claim(parent, key) as mine:
+        with claim(parent, key) as another:
             assert (mine, another) == (True, False)
-        with claim(folder.with_name("ba9876543210")) as other_job:
+        with claim(parent, "ba9876543210") as other_job:
             assert other_job
-    with claim(folder) as again:
+    with claim(parent, key) as again:
         assert again
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 from pathlib import Path
@@ -18,7 +19,7 @@ from src.sweeps.sweep import Progress, errors_here, jobs_per_machine, summary, t
 
 
 def job(folder: Path, label: str, action: str = "run") -> Job:
-    return Job([label], label, Config(), folder / label, action)
+    return Job([label], label, Config(), "0123456789ab", folder / label, action)
 
 
 def best(value: float) -> dict[str, Any]:
@@ -50,6 +51,25 @@ def test_the_progress_line_counts_new_records_and_not_those_of_earlier_attempts(
     (jobs[1].folder / "run.json").write_text('{"status": "done"}')
     progress.update()
     assert capsys.readouterr().out.startswith("sweep: 1 of 2 done, about ")
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_failure_is_reported_when_it_is_seen_and_ends_the_sweep_if_that_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], stops: bool
+) -> None:
+    failed, running = (job(tmp_path, label) for label in ("a", "b"))
+    progress = Progress([failed, running], stop_at_failure=stops)
+    error = {"status": "failed", "error": {"type": "ValueError", "message": "no"}}
+    for one, record in ((failed, error), (running, {})):
+        one.folder.mkdir()
+        (one.folder / "run.json").write_text(json.dumps({"status": "running"} | record))
+    for _ in range(2):  # once
+        progress.update()
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "failed: a: ValueError: no"
+    assert second.endswith("a/train.log")
+    assert third.startswith("sweep: 0 of 2 done, 1 failed, 1 running")
+    assert progress.stopping == stops
 
 
 @pytest.mark.parametrize(
