@@ -36,7 +36,7 @@ types: $(VENV)/.installed-test  ## run mypy on src
 
 tensorboard: $(VENV)/.installed-run  ## show the runs in the browser; it prints the address
 	@echo "TensorBoard reads runs/ and prints its address in a few seconds. Another port: make tensorboard ARGS=--port=6007"
-	@$(RUN) -m tensorboard.main --logdir runs $(ARGS)
+	@$(RUN) -m tensorboard.main --logdir runs --samples_per_plugin=text=1000,images=1000 $(ARGS)
 
 bench: $(VENV)/.installed-run  ## measure the speed on this machine: python -m src.benchmark $(ARGS)
 	@$(RUN) -m src.benchmark $(ARGS)
@@ -115,7 +115,7 @@ lock:  ## resolve both lock files again from pyproject.toml (with Python 3.11)
 	  { grep '^#' $$1; build/lock/venv/bin/python -m pip list --format=freeze --exclude pip --exclude unroll-rnn \
 	    | sed 's/+[a-z0-9.]*$$//' | grep -Ev '^(nvidia-|cuda-|triton=)'; } >build/lock/$$1; \
 	}; \
-	resolve requirements-test.lock "-e .[test,joblib,slurm,search,export,notebook]"; \
+	resolve requirements-test.lock "-e .[test,joblib,slurm,search,export,notebook,wandb,mlflow]"; \
 	resolve requirements.lock "-e . -c build/lock/requirements-test.lock"; \
 	mv build/lock/*.lock .; rm -rf build
 

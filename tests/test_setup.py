@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCKS = [
     ("requirements.lock", ()),
-    ("requirements-test.lock", ("test", "joblib", "slurm", "search", "export", "notebook")),
+    ("requirements-test.lock", ("test", "joblib", "slurm", "search", "export", "notebook", "wandb", "mlflow")),
 ]
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -39,6 +39,7 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
         import torch
         from lightning.pytorch.callbacks import Callback
 
+        from src.diagnostics.loggers import open_loggers
         from src.training.console import logging_to
         from src.training.run import prepare
         from src.training.trainer import build_trainer
@@ -69,7 +70,8 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
         on_validation_start = on_train_epoch_end  # type: ignore[assignment]
 
     with tempfile.TemporaryDirectory(prefix="unroll-benchmark-") as folder, logging_to(Path(os.devnull)):
-        built = build_trainer(config, Path(folder), prepared.corpus, prepared.steps_an_epoch)
+        loggers, _ = open_loggers(config, Path(folder), {})
+        built = build_trainer(config, Path(folder), prepared.corpus, prepared.steps_an_epoch, loggers)
         built.trainer.callbacks.insert(0, TakeTurns())  # type: ignore[attr-defined]
         built.trainer.fit(prepared.module, datamodule=prepared.data)
     model, data = config.model, config.data

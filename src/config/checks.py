@@ -5,10 +5,12 @@ No torch, and no text is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from src.config.schema import NO_RUNS, Config, errors_in_values
+from src.config.schema import NO_RUNS, OUR_LOGGERS, Config, errors_in_values
 from src.data.corpus import EXTEND, errors_in_data
 
 GATED = ("lstm", "gru")
@@ -21,6 +23,8 @@ OPTIMIZER_KEYS = {
 }
 
 
+# Loggers of Lightning's with an extra of ours, which has the package's name
+TRACKERS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 # What goes with a key that a command sets, unless the command sets that too. A stored run has older values, and keeps
 # them: null is what runs did before there was such a key.
 GOES_WITH: dict[str, tuple[str, Any]] = {
@@ -34,7 +38,8 @@ GOES_WITH: dict[str, tuple[str, Any]] = {
 def errors_in_config(config: Config) -> list[str]:
     """Return everything that is wrong with a composed configuration, one text an error."""
     data, names = errors_in_data(config.data), _errors_in_name(config.name)
-    return [*errors_in_values(config), *names, *data, *_combinations(config), *errors_if_new(config)]
+    loggers = _errors_in_loggers(config.logger)
+    return [*errors_in_values(config), *names, *data, *loggers, *_combinations(config), *errors_if_new(config)]
 
 
 def errors_if_new(config: Config) -> list[str]:
@@ -89,6 +94,18 @@ def _errors_in_name(name: str | None) -> Iterator[str]:
         yield f"name={name!r}: expected the name of a folder inside of runs=, as my_run or group/my_run"
     elif wrong := [part for part in parts if part in NO_RUNS or part.startswith(".")]:
         yield f"name={name}: a folder {wrong[0]} is not searched for runs, so src.report would not find it; rename it"
+
+
+def _errors_in_loggers(loggers: Mapping[str, Any]) -> Iterator[str]:
+    """Yield loggers that are none of Lightning's or ours (a stored run must not import others), or not installed."""
+    for name, node in loggers.items():
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        if target not in OUR_LOGGERS.values() and not re.fullmatch(r"lightning\.pytorch\.loggers\.\w+", str(target)):
+            expected = f"lightning.pytorch.loggers.NAME, or an option of conf/logger: logger=[{name}]"
+            yield f"logger.{name}._target_={target}: expected {expected}"
+        elif (package := TRACKERS.get(str(target).rpartition(".")[2])) and not importlib.util.find_spec(package):
+            install = f"pip install -e '.[{package}]'"
+            yield f"logger={name} needs the extra {package}, which is not installed: {install}"
 
 
 def _combinations(config: Config) -> Iterator[str]:

@@ -343,10 +343,16 @@ def stored_config(
     accepted, errors = errors_if_new(config), errors_in_overrides(overrides, Config)
     wrong += errors.values()
     wrong += [f"{flag}: a stored run is used as it is; sweeps and Hydra's flags are for new runs" for flag in flags]
-    typed, changes = OmegaConf.structured(Config), {}
+    typed: Any = OmegaConf.structured(Config)
+    changes: dict[str, Any] = {}
     for override in OverridesParser.create().parse_overrides([one for one in overrides if one not in errors]):
         key = override.key_or_group
-        if key in groups() or override.is_sweep_override():
+        if key == "logger" and not override.is_sweep_override():
+            value: Any = override.value()
+            options = value if isinstance(value, list) else [value]
+            nodes = [read_yaml(CONF / "logger" / f"{option}.yaml") for option in options]
+            config.logger = changes[key] = {name: node for several in nodes for name, node in several.items()}
+        elif key in groups() or override.is_sweep_override():
             wrong.append(f"{override.input_line}: a stored run is changed key by key ({key}.KEY=value)")
         else:
             OmegaConf.update(typed, key, override.value())

@@ -238,12 +238,19 @@ def _error(text: str, options: dict[str, list[str]], known: list[str], schema: t
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return None
     if key in options:
-        required = any(one.startswith(f"{key}.") for one in key_table(schema))
+        several = key in _free(schema)  # options side by side: logger=[tensorboard,wandb]
+        required = several or any(one.startswith(f"{key}.") for one in key_table(schema))
         may_be_null = not required and not override.is_sweep_override()
-        return _first(_error_in_option(key, value, options[key], may_be_null) for value in _values(override))
+        values = list(_values(override))
+        if several:
+            values = [one for value in values for one in (value if isinstance(value, list) else [value])]
+        return _first(_error_in_option(key, value, options[key], may_be_null) for value in values)
+    group = key.partition(".")[0]
+    if group in options and group in _free(schema) and key.count(".") == 1:  # logger.name=csv, of older versions
+        return f"{text}: expected {group}=NAME, NAME one of {', '.join(options[group])}, or {group}.NAME.KEY=..."
     if override.is_add() and not override.is_force_add() and key in known:
         return f"{text}: the key exists already; set it without the plus: {text.lstrip('+')}"
-    if key not in known and key.rpartition(".")[0] not in _free(schema):
+    if key not in known and not any(key.startswith(f"{free}.") for free in _free(schema)):
         return f"{key}: there is no such key{_nearest_key(key, known, options)}"
     return _first(_error_in_value(key, value, schema) for value in _values(override))
 

@@ -65,8 +65,9 @@ MODEL_CLASSES = tuple(
     f"src.models.{name}"
     for name in ("cell.CellRNN", "stacked.StackedRNN", "manual.ManualRNN", "gated.LSTM", "gated.GRU")
 )
+OUR_LOGGERS = {"tensorboard": "src.diagnostics.tensorboard.RunTensorBoard", "csv": "src.diagnostics.loggers.RunCSV"}
 # Folders that are not searched for runs: they hold none, and may be large. Nor are those that begin with a dot.
-NO_RUNS = ("checkpoints", "figures", "__pycache__", "node_modules")
+NO_RUNS = ("checkpoints", "figures", "wandb", "mlruns", "__pycache__", "node_modules")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64")
 
 T = TypeVar("T")
@@ -295,13 +296,6 @@ class CallbacksConfig:
 
 
 @dataclass
-class LoggerConfig:
-    """Where the curves go. metrics.jsonl is always written."""
-
-    name: str = field(default="tensorboard", metadata=about(choices=("tensorboard", "csv", "none")))
-
-
-@dataclass
 class CheckpointConfig:
     """What is kept, when, and by which metric the best is chosen."""
 
@@ -349,10 +343,16 @@ class Config:
     callbacks: CallbacksConfig = field(
         default_factory=CallbacksConfig, metadata=about(affects_result=False, may_change=True)
     )
-    logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=about(affects_result=False, may_change=True))
+    # name -> `_target_` and arguments of one of Lightning's loggers; metrics.jsonl is always written
+    logger: dict[str, Any] = field(default_factory=dict, metadata=about(affects_result=False, may_change=True))
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig, metadata=about(may_change=True))
     sweep: SweepConfig = field(default_factory=SweepConfig, metadata=about(affects_result=False, may_change=True))
+
+    def __post_init__(self) -> None:
+        # a run that was stored before there were several at once
+        if self.logger and isinstance(name := self.logger.get("name"), str):
+            self.logger = {name: {"_target_": OUR_LOGGERS[name]}} if name in OUR_LOGGERS else {}
 
     @property
     def run_name(self) -> str:
@@ -410,9 +410,14 @@ def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:
 
 
 def set_value(config: Any, key: str, value: Any) -> None:
-    """Set a dotted key."""
-    parent, _, leaf = key.rpartition(".")
-    setattr(attrgetter(parent)(config) if parent else config, leaf, value)
+    """Set a dotted key, also within a mapping."""
+    *parents, leaf = key.split(".")
+    for name in parents:
+        config = config.setdefault(name, {}) if isinstance(config, dict) else getattr(config, name)
+    if isinstance(config, dict):
+        config[leaf] = value
+    else:
+        setattr(config, leaf, value)
 
 
 def to_plain(config: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from src.config.schema import DiagnosticConfig
 from src.data.batching import Window, Windows, evaluation_windows
 from src.diagnostics.drawing import png
+from src.diagnostics.loggers import log_figure, take_figures
 from src.diagnostics.tensorboard import write_scalars, writers
 from src.models.language_model import LanguageModel, State, WindowLoss, window_loss
 
@@ -185,11 +186,10 @@ class Diagnostics(Callback):
                 numbers = part.look(view)
                 write_scalars(trainer, numbers, view.step)
                 pl_module.measures |= numbers  # type: ignore[operator]  # of LanguageModule
-            if draws and (view.writers or self.save_figures):
+            if draws and (take_figures(trainer) or self.save_figures):
                 part.drawn_at = view.step
                 for tag, picture in ((tag, png(figure)) for tag, figure in part.draw(view).items()):
-                    for writer in view.writers:
-                        writer.image(tag, picture, view.step)
+                    log_figure(trainer, tag, picture, view.step)
                     if self.save_figures:
                         folder = Path(trainer.default_root_dir) / "figures"
                         folder.mkdir(exist_ok=True)

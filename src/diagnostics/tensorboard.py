@@ -1,12 +1,12 @@
-"""The curves of training for every logger; TensorBoard's writer and its pages Custom Scalars and HParams."""
+"""The curves of training for every logger; TensorBoard's writer and the layout of its page Custom Scalars."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,9 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from src.config.schema import Config, flatten, key_table, to_plain
-from src.errors import typed
-from src.files import read_json
+from src.config.schema import MEASURES
 from src.metrics import four_metrics
 from src.models.language_model import WindowLoss
 
@@ -126,10 +124,10 @@ class RunTensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def text(self, tag: str, text: str, step: int) -> None:
-        """Write a text that is shown as it is, markup included."""
+        """Write a text that is shown as it is, markup included, with its long lines broken."""
         from tensorboard.plugins.text.summary_v2 import text_pb  # type: ignore[import-untyped]
 
-        self._write(text_pb(tag, literally(text)), step)
+        self._write(text_pb(tag, literally(wrapped(text))), step)
 
     @rank_zero_only
     def histogram(self, tag: str, values: np.ndarray, step: int, bins: int = 40) -> None:
@@ -139,22 +137,30 @@ class RunTensorBoard(TensorBoardLogger):
             self.experiment.add_histogram(tag, values, step, bins)
 
     @rank_zero_only
-    def session_start(self, name: str, values: Mapping[str, bool | float | str]) -> None:
-        """Open the run's row in the table HParams.
+    def session_start(self, name: str, values: Mapping[str, str], shown: Sequence[str]) -> None:
+        """Open the run's row in the table HParams; of its keys, `shown` are ticked at first.
 
-        No summary of the whole experiment is written: with it, the table would take its columns from one arbitrary
-        run. Without it, the columns are the union of all runs' keys, and every scalar is a metric.
+        TensorBoard takes the columns and their order from the experiment summary of an arbitrary run. So every run
+        writes the same columns: all keys of the schema, and METRICS. Without it, baselines would come before val.
         """
         from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-        from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG  # type: ignore[import-untyped]
+        from tensorboard.plugins.hparams.metadata import (  # type: ignore[import-untyped]
+            EXPERIMENT_TAG,
+            SESSION_START_INFO_TAG,
+        )
         from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
         start = {"group_name": name, "start_time_secs": time.time(), "hparams": dict(values)}
-        summary = self._session(SESSION_START_INFO_TAG, session_start_info=start)
+        columns: dict[str, Any] = {"metric_infos": [{"name": {"tag": tag}} for tag in METRICS]}
+        columns["hparam_infos"] = [{"name": key, "type": "DATA_TYPE_STRING", "differs": key in shown} for key in values]
+        summaries = [
+            self._session(EXPERIMENT_TAG, experiment=columns),
+            self._session(SESSION_START_INFO_TAG, session_start_info=start),
+        ]
         # TensorBoard keeps the first row that it reads: here in the file that it reads first, which a resume replaces
         with (self.folder / "events.out.tfevents.0.hparams").open("wb") as file:
             writer = RecordWriter(file)
-            for event in (Event(file_version="brain.Event:2"), Event(summary=summary)):
+            for event in (Event(file_version="brain.Event:2"), *(Event(summary=one) for one in summaries)):
                 writer.write(event.SerializeToString())
 
     @rank_zero_only
@@ -189,6 +195,11 @@ class RunTensorBoard(TensorBoardLogger):
         self.experiment.file_writer.add_summary(summary, step)
 
 
+def wrapped(text: str, columns: int = 80) -> str:
+    """Return a text with lines of at most `columns` characters, broken after a blank where there is one."""
+    return re.sub(rf"(?=.{{{columns + 1}}})(.{{0,{columns - 1}}} |.{{{columns}}})", r"\1\n", text)
+
+
 def literally(text: str) -> str:
     """Return Markdown that shows a text as it is: a fence longer than any run of backticks in it."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
@@ -202,10 +213,11 @@ def writers(trainer: pl.Trainer) -> list[RunTensorBoard]:
 
 CHARTS = {  # of the page Custom Scalars: category -> chart -> patterns of the tags drawn in it
     "learning": {
-        "bits per character: train, val and baselines": [
-            r"^(train|val)/bits_per_character$", r"^baseline/(uniform|unigram|ngram_5)$",
+        "val, bits per character, with the baselines": [
+            r"^val/bits_per_character$", r"^baseline/(uniform|unigram|ngram_5)$",
         ],
-        "accuracy": [r"^(train|val)/accuracy$"],
+        "train and val, bits per character": [r"^(train|val)/bits_per_character$"],
+        "train and val, accuracy": [r"^(train|val)/accuracy$"],
         "a fresh state against the carried one, nats per character": [r"^window/cross_entropy_(carried|fresh)$"],
     },
     "the recurrent matrix": {
@@ -218,6 +230,15 @@ CHARTS = {  # of the page Custom Scalars: category -> chart -> patterns of the t
         "learning rate": [r"^optimizer/learning_rate$"],
     },
 }  # fmt: skip
+STAGES = ("best/val", "final/val", "val", "best/train", "final/train", "train")
+# Of the page HParams: the columns of metrics in this order; the first five are shown at first
+METRICS = tuple(dict.fromkeys([
+    "best/val/bits_per_character", "final/val/bits_per_character", "val/bits_per_character", "val/accuracy",
+    "train/bits_per_character", *(f"{stage}/{name}" for name in MEASURES for stage in STAGES), "train/loss",
+    "train/grad_norm", "train/clip_rate", "train/characters_per_second", "optimizer/learning_rate",
+    "window/cross_entropy_carried", "window/cross_entropy_fresh",
+    "baseline/ngram_5", "baseline/unigram", "baseline/uniform",
+]))  # fmt: skip
 
 
 class Layout(Callback):
@@ -228,61 +249,3 @@ class Layout(Callback):
         layout = {name: {title: ["Multiline", tags] for title, tags in of.items()} for name, of in CHARTS.items()}
         for writer in writers(trainer) if trainer.global_step == 0 and trainer.is_global_zero else []:
             writer.experiment.add_custom_scalars(layout)
-
-
-class RunMetrics(Protocol):
-    """What is known of a run's metrics: the last ones, and those of the best validation."""
-
-    final: dict[str, float]
-    best: dict[str, Any] | None
-
-
-class HParams(Callback):
-    """Open the run's row at the start, close it at the end, with `best/...` and `final/...` of the metrics."""
-
-    def __init__(self, config: Config, folder: Path, metrics: RunMetrics) -> None:
-        self.config, self.folder, self.metrics = config, folder, metrics
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the keys of the configuration; a resumed run, whose keys may have changed, writes them again."""
-        values = dict(hparams_of(to_plain(self.config)))
-        for writer in writers(trainer) if trainer.is_global_zero else []:
-            writer.session_start(row_name(self.config, self.folder), values)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        final, best = self.metrics.final, self.metrics.best or {}
-        names = four_metrics("val" if "val/cross_entropy" in final else "train", 0.0, 0.0)
-        point = {f"{which}/{name}": of[name] for which, of in (("best", best), ("final", final)) for name in names
-                 if name in of}  # fmt: skip
-        write_scalars(trainer, point, trainer.global_step)
-        for writer in writers(trainer):
-            writer.session_end(success=True)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the row of a run that failed; one that was stopped may be resumed."""
-        for writer in writers(trainer) if isinstance(exception, Exception) else []:
-            writer.session_end(success=False)
-
-
-def hparams_of(config: Mapping[str, Any]) -> Iterator[tuple[str, bool | float | str]]:
-    """Yield (key, value) of a plain configuration, for every key that can change the result.
-
-    A key has one type in all runs: a number that may be null is written as text, and so is all else but numbers.
-    """
-    known = {key: about for key, about in key_table().items() if about.affects_result and key != "model._target_"}
-    for key, value in flatten(config):
-        if key in known and known[key].type in (bool, int, float) and not known[key].optional:
-            yield key, value
-        elif value != {} and (key in known or key.startswith("model.options.")):
-            text = typed(value)
-            yield key, text if text.strip() and text.isprintable() else repr(text)  # a newline would be a blank cell
-
-
-def row_name(config: Config, folder: Path) -> str:
-    """Return a run's name in the table: what is mostly compared, its overrides (a sweep's label), its folder's name."""
-    model, optimizer = config.model, config.optimizer
-    mostly = f"{model.name} {model.num_layers}x{model.hidden_size} {optimizer.name} lr={optimizer.lr:g}"
-    path = folder / "run.json"
-    record = read_json(path) if path.exists() else {}  # a benchmark of the training step keeps no record
-    overrides = record.get("label") or " ".join(record.get("overrides", []))
-    return f"{mostly} seed={config.seed} {overrides} {folder.name}"

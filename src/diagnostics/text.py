@@ -18,6 +18,7 @@ from src.data.batching import LineSplit, PairSplit
 from src.data.corpus import Corpus
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading
+from src.diagnostics.loggers import log_text
 from src.errors import UserError
 from src.inference.generate import generate_ids
 from src.models.language_model import LanguageModel
@@ -196,8 +197,8 @@ class TextSamples(Diagnostic):
             log.info("at step %d there are no samples: the logits are not finite", view.step)
             return {}
         for temperature, text in written.items():
-            for writer in view.writers:
-                writer.text(f"samples/temperature_{float(temperature)}", f"{self.config.prompt or ''}{text}", view.step)
+            tag, whole = f"samples/temperature_{float(temperature)}", f"{self.config.prompt or ''}{text}"
+            log_text(view.trainer, tag, whole, view.step)
         return {}
 
     def _sample(self, model: LanguageModel, temperature: float) -> str:

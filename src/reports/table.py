@@ -133,7 +133,7 @@ def affects_result(key: str, ignored: tuple[str, ...] = (), kept: tuple[str, ...
         return True
     if key == "seed" or any(fnmatchcase(key, pattern) or fnmatchcase(key, f"{pattern}.*") for pattern in ignored):
         return False
-    known = key_table().get(key) or key_table().get(f"{key}.name")
+    known = next(filter(None, map(key_table().get, (key, f"{key}.name", key.partition(".")[0]))), None)
     return known is None or known.affects_result
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from src.baselines import baselines, basis
@@ -26,6 +27,7 @@ from src.data.batching import fitted
 from src.data.corpus import Corpus, open_corpus
 from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
+from src.diagnostics.loggers import close_loggers, logger_class, open_loggers
 from src.errors import RunFailure, UserError, typed
 from src.files import disk_full, read_yaml, remove_leftovers, write_atomic
 from src.inference.load import FORMAT, TrainedModel, check_weights, implementation_config, load
@@ -66,6 +68,8 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
     trainer = machine.join(config.trainer)
     machine.check_machine(trainer)
     machine.set_up_gpu(trainer)
+    for name, node in config.logger.items():
+        logger_class(name, node)
     seed = machine.drawn_seed() if config.seed is None else config.seed
     config = dataclasses.replace(config, trainer=trainer, seed=seed)
     source = source_of(config) if checkpoint is None else None
@@ -126,7 +130,16 @@ def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, 
 
 def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, also: Sequence[Callback] = ()) -> Path:
     """Run the trainer, from the start or from a checkpoint, and write into the record how it ended."""
-    built = build_trainer(prepared.config, record.folder, prepared.corpus, prepared.steps_an_epoch)
+    loggers: list[Logger] = []
+    if rank() == 0:
+        try:
+            known = record.entries.get("loggers", {})
+            loggers, record.entries["loggers"] = open_loggers(prepared.config, record.folder, known)
+        except UserError as error:
+            if checkpoint is None:  # else run.json is as it was before this start
+                record.update(status="failed", finished=now(), error={"type": "UserError", "message": str(error)})
+            raise
+    built = build_trainer(prepared.config, record.folder, prepared.corpus, prepared.steps_an_epoch, loggers)
     built.trainer.callbacks.extend(also)  # type: ignore[attr-defined]
     with built.signals.listening():
         try:
@@ -204,6 +217,7 @@ def finish(record: Record, status: str, prepared: Prepared, built: Built, error:
         worse_than_uniform=not bits <= record.entries.get("baselines", {}).get("uniform", math.inf),  # nan too
         error=error,
     )
+    close_loggers(trainer.loggers, status)
 
 
 def write_config(folder: Path, config: Config) -> None:

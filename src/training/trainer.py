@@ -1,25 +1,23 @@
-"""Lightning's Trainer, its callbacks and loggers, from the configuration."""
+"""Lightning's Trainer, its and callbacks, from the configuration."""
 
 from __future__ import annotations
 
-import csv
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_only
 
 from src.config.schema import Config
 from src.data.corpus import Corpus
 from src.diagnostics import build_diagnostics
+from src.diagnostics.loggers import HParams
 from src.diagnostics.profiler_callback import ProfilerCallback
-from src.diagnostics.tensorboard import HParams, RunTensorBoard, ScalarLogger
+from src.diagnostics.tensorboard import ScalarLogger
 from src.training.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from src.training.lightning_compat import run_to_the_end
 from src.training.machine import uses_cuda, world_size
@@ -42,7 +40,9 @@ class Built:
     signals: StopOnSignal
 
 
-def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: int) -> Built:
+def build_trainer(
+    config: Config, folder: Path, corpus: Corpus, steps_an_epoch: int, loggers: Sequence[Logger] = ()
+) -> Built:
     """Build the trainer of a run in `folder`; `steps_an_epoch` counts optimizer steps."""
     keys, checkpoint = config.trainer, config.checkpoint
     prints_predictions = config.callbacks.predicted_string.enabled
@@ -67,7 +67,6 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
         callbacks.append(TQDMProgressBar(refresh_rate=50))  # at every step it would cost a tenth of a small step
     elif keys.enable_progress_bar and in_notebook():
         callbacks.append(NotebookProgress(keys.run_steps(steps_an_epoch)))
-    loggers: dict[str, type[RunTensorBoard | RunCSV]] = {"tensorboard": RunTensorBoard, "csv": RunCSV}
     given = {key: value for key, value in vars(keys).items() if key not in OURS}
     if uses_cuda(keys) and world_size(keys) > 1:  # NCCL between the GPUs; what the processes agree on goes by gloo
         given["strategy"] = DDPStrategy(process_group_backend="cpu:gloo,cuda:nccl")
@@ -76,7 +75,7 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
     trainer = pl.Trainer(
         **given,
         callbacks=callbacks,
-        logger=[loggers[config.logger.name](folder)] if config.logger.name in loggers else [],
+        logger=list(loggers),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         log_every_n_steps=1,  # Lightning's own cadence; ours is that of `ScalarLogger`
@@ -88,22 +87,3 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, steps_an_epoch: 
     )
     run_to_the_end(trainer, lambda: metrics.close(trainer), checkpoints.save if checkpoints else None)
     return Built(trainer, metrics, scalars, signals)
-
-
-class RunCSV(Logger):
-    """logger=csv: lines `step,tag,value`, appended to metrics.csv; Lightning's own deletes a resumed run's."""
-
-    name = version = ""  # the run's folder is the name
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.path = folder / "metrics.csv"
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            rows = [[step, tag, value] for tag, value in metrics.items()]
-            csv.writer(file).writerows(rows if file.tell() else [["step", "tag", "value"], *rows])
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml has them."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from src.config.schema import Config, DiagnosticConfig
+from src.config.schema import Config, DiagnosticConfig, to_plain
 from src.data.batching import LineSplit, TextSplit, Window
 from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, is_power_of_four, undisturbed
-from src.diagnostics.tensorboard import hparams_of, literally, row_name
+from src.diagnostics.loggers import first_columns, hparams_of, row_name
+from src.diagnostics.tensorboard import literally, wrapped
 
 
 def test_draws_thin_out_by_fours():
@@ -67,12 +67,12 @@ def test_the_passage_of_a_text_is_its_beginning_and_of_a_list_its_items_without_
     assert all(window.starts for window in found)
 
 
-def test_a_key_has_one_type_whatever_its_value():
+def test_a_value_is_short_text_in_all_runs():
     plain = {"seed": 3, "optimizer": {"lr": 0.1, "eps": 1e-8, "betas": [0.9, 0.99]}, "callbacks": {"x": 1}}
     bare = {"seed": None, "optimizer": {"lr": 1, "eps": None, "betas": None}, "callbacks": {}}
     full, empty = dict(hparams_of(plain)), dict(hparams_of(bare))
-    assert full == {"seed": "3", "optimizer.lr": 0.1, "optimizer.eps": "1e-08", "optimizer.betas": "[0.9, 0.99]"}
-    assert empty == {"seed": "null", "optimizer.lr": 1, "optimizer.eps": "null", "optimizer.betas": "null"}
+    assert full == {"seed": "3", "optimizer.lr": "0.1", "optimizer.eps": "1e-08", "optimizer.betas": "[0.9, 0.99]"}
+    assert empty == {"seed": "null", "optimizer.lr": "1", "optimizer.eps": "null", "optimizer.betas": "null"}
 
 
 def test_a_value_without_ink_is_written_as_it_would_be_typed_and_all_options_of_a_cell_of_ones_own_as_text():
@@ -84,9 +84,31 @@ def test_a_row_is_named_by_what_is_mostly_compared_its_overrides_and_its_folder(
     config = Config(seed=1)
     config.model.name, config.model.num_layers, config.model.hidden_size = "cell", 2, 8
     config.optimizer.name, config.optimizer.lr = "adam", 0.002
-    for record in ({"label": "model=cell"}, {"overrides": ["model=cell"]}):
-        (tmp_path / "run.json").write_text(json.dumps(record))
-        assert row_name(config, tmp_path) == f"cell 2x8 adam lr=0.002 seed=1 model=cell {tmp_path.name}"
+    mostly = "cell 2x8 adam lr=0.002 seed=1"
+    of_a_sweep = {"label": "model.init=identity", "key": "0123"}
+    for record, name, row in (
+        ({"overrides": ["data=text"]}, "2026-11-26", f"{mostly} data=text 2026-11-26"),
+        (of_a_sweep, "0123", f"{mostly} model.init=identity 0123"),
+        (of_a_sweep, "init-identity-0123", f"{mostly} init-identity-0123"),
+    ):
+        assert row_name(config, record, tmp_path / name) == row
+
+
+def test_the_table_shows_at_first_what_differs_in_the_sweep_else_the_overrides():
+    known = dict(hparams_of(to_plain(Config())))
+    given = ["model=cell", "model.init=identity", "seed=3", "callbacks=none"]
+    assert first_columns({"overrides": given}, known)[:3] == ["model.name", "model.init", "seed"]
+    differs = first_columns({"overrides": given, "label": "model.init=identity seed=3"}, known)
+    assert differs == ["model.init", "seed", "model.name", "model.hidden_size", "model.num_layers"]
+
+
+def test_long_lines_of_a_sample_are_broken_and_nothing_else_of_it_is_changed():
+    text = "to be " * 30 + "\n" + "x" * 170 + "\n  short, with blanks  \n\n"
+    shown = wrapped(text)
+    assert max(map(len, shown.split("\n"))) == 80
+    assert shown.replace("\n", "") == text.replace("\n", "")
+    assert all(word in ("to", "be", "") for word in shown.split("\n")[0].split(" "))  # no word is broken
+    assert shown.endswith("\n  short, with blanks  \n\n")
 
 
 @pytest.mark.parametrize("text", ["<b>bold</b> **bold** $x$", "```\ncode\n```", "a ````` b", "", "\n\n# no heading"])
