@@ -17,13 +17,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.checks import errors_in_config
 from src.config.compose import compose_and_run, exit_with
-from src.config.hydra_compat import CONF, ComposedJob, Launcher
-from src.config.overrides import first_of_several, in_file, keys, quote, quote_literals
+from src.config.hydra_compat import CONF, ComposedJob, Launcher, expand
+from src.config.overrides import in_file, keys, quote, quote_literals
 from src.config.schema import TASKS, Config, Study, flatten, key_table, to_plain
 from src.errors import UserError, nearest
 from src.files import read_yaml
@@ -84,16 +85,17 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
             jobs += in_file(settings, quote_literals(shared), Config)
         except UserError as error:
             raise UserError(*(f"{folder / 'study.yaml'}: {one}" for one in error.messages)) from error
-    jobs = [shrunk(job) for job in jobs] if size == "smoke" else jobs
+    if size == "smoke":  # a few of the whole grid, chosen before all of it is composed, which takes a minute
+        parser = OverridesParser.create()
+        every = [shrunk(one) for job in jobs for one in expand(parser.parse_overrides(job))]
+        jobs = every[:: -(-len(every) // SMOKE_JOBS)]
     chosen: list[ComposedJob] = []
 
     def run_part(composed: list[ComposedJob], launcher: Launcher) -> int:
-        part = {} if size == "full" else study.quick
-        kept = [job for job in composed if selected(job.config, part)]
-        if not kept:
+        part = study.quick if size == "quick" else {}
+        chosen.extend(job for job in composed if selected(job.config, part))
+        if not chosen:
             raise UserError(f"{folder / 'study.yaml'}: no run of the grid is in the part quick: {part}")
-        step = max(1.0, len(kept) / SMOKE_JOBS) if size == "smoke" else 1.0
-        chosen.extend(kept[int(i * step)] for i in range(int(len(kept) / step)))
         return run_sweep(chosen, launcher, sys.argv[1:], "src.study")
 
     code = 0
@@ -107,8 +109,7 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
 def shrunk(job: list[str]) -> list[str]:
     """Return the overrides of a job, made small."""
     words = {word.partition("=")[0]: word for word in job}
-    data = first_of_several(words.get("data", "data=hello")).partition("=")[2]
-    small = SMOKE | (SMOKE_TASK if data in TASKS else SMOKE_TEXT)
+    small = SMOKE | (SMOKE_TASK if words.get("data", "").partition("=")[2] in TASKS else SMOKE_TEXT)
     words |= {key: f"{key}={value}" for key, value in small.items()}
     return [word for key, word in words.items() if key != "data.root"]
 

@@ -20,13 +20,14 @@ from tabulate import tabulate  # type: ignore[import-untyped]
 from src.config.schema import Study
 from src.errors import UserError, counted, nearest
 from src.files import write_atomic
-from src.reports.figures import FORMATS, LINES, STYLE, X_AXES, curve_of, encode
+from src.reports.figures import COLOURS, FORMATS, STYLE, X_AXES, curve_of, encode
 from src.reports.runs import COSTS, Run, mapping, read_run
 from src.reports.statistics import summarise
 from src.reports.table import Metric, affects_result, baselines, differing, short_names, show
 
 BEGIN, END = "<!-- results: made by python -m src.study {} -->", "<!-- end of results -->"
 MARKERS, GREY = "osD^vPX*", "#595959"
+DASHES: tuple[Any, ...] = ("-", (0, (6, 3)), (0, (2, 2)), (0, (7, 2, 2, 2)))
 
 
 def write(study: Study, folder: Path, size: str, folders: Sequence[Path]) -> str:
@@ -172,7 +173,7 @@ def _cell(some: pd.DataFrame, metric: str, study: Study) -> str:
 
 
 def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
-    """Return the figure of finished runs, in the order of the rows; lines differ in colour, dashes and markers."""
+    """Return the figure of finished runs; lines differ in colour, dashes and markers, and can be told apart in grey."""
     spec, ys = study.figure, study.figure.y or study.metric[:1]
     places = [(x, value) for x in spec.x for value in (frame[spec.panels].unique() if spec.panels else [None])]
     order = [*frame[spec.lines].drop_duplicates().itertuples(index=False, name=None)] if spec.lines else [()]
@@ -197,18 +198,20 @@ def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
 
 
 def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: str, y: str, order: list[Any]) -> None:
-    """Draw the lines of a panel: curves over training, or points over the values of a key, with their spread."""
+    """Draw a panel: curves over training with their range over seeds, or points over a key with one sd."""
     keys, share = study.figure.lines, study.success is not None and y == study.metric[0]
     for values, some in own.groupby(keys, sort=False) if keys else [((), own)]:
         place = order.index(values)
-        look, marker = [*LINES][place % len(LINES)], MARKERS[place % len(MARKERS)]
+        look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "linestyle": DASHES[place % len(DASHES)]}
+        look |= {"marker": MARKERS[place % len(MARKERS)], "markersize": 4}
         label = ", ".join(f"{name} {value}" for name, value in zip(short_names(keys).values(), values, strict=True))
         if x in X_AXES:
             curve = curve_of([runs[i] for i in some.index if runs[i].status == "done"], x, y)
             if len(curve):
-                middle, spread = curve.mean(axis=1), curve.std(axis=1).fillna(0)
-                axes.plot(middle.index, middle, label=label, **look)
-                axes.fill_between(curve.index, middle - spread, middle + spread, color=look["color"], alpha=0.15, lw=0)
+                axes.plot(curve.index, curve.mean(axis=1), label=label, markevery=-(-len(curve) // 8), **look)
+                axes.fill_between(
+                    curve.index, curve.min(axis=1), curve.max(axis=1), color=look["color"], alpha=0.15, lw=0
+                )
             continue
         points = []
         for value, at in some.groupby(x, sort=False):
@@ -219,8 +222,13 @@ def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: 
         if points:
             labels, means, spreads = zip(*points, strict=True)
             at_x: Any = _numbers(labels) or labels
-            axes.errorbar(at_x, means, spreads, label=label, marker=marker, markersize=4, capsize=2, **look)
-    for one in study.published if y == (study.figure.y or study.metric)[0] else ():
+            axes.errorbar(at_x, means, spreads, label=label, capsize=2, **look)
+    same, (low, high) = y.rpartition("/")[2] == study.metric[0].rpartition("/")[2] and not share, axes.get_ylim()
+    for head in (head for head in own if same and str(head).startswith("baseline ")):
+        levels = {float(value) for value in own[head] if value}
+        if len(levels) == 1 and low <= (level := levels.pop()) <= high:
+            axes.axhline(level, color=GREY, linewidth=1, linestyle=":", label=str(head).removeprefix("baseline "))
+    for one in study.published if same else ():
         axes.axhline(one.value, color=GREY, linewidth=1, linestyle="--")
         axes.annotate(f"{one.name} {one.value:g}", (0.02, one.value), xycoords=("axes fraction", "data"), color=GREY,
                       xytext=(0, 2), textcoords="offset points", fontsize="small")  # fmt: skip
