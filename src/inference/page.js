@@ -191,7 +191,7 @@ function show(text, likely, given) {
 }
 
 function frame(now) {
-  const rate = Number($("speed").value) || Infinity, until = performance.now() + 40, count = shown.length;
+  const rate = Number($("speed").value) || Infinity, until = performance.now() + (rate === Infinity ? 100 : 12), count = shown.length;
   run.credit = rate === Infinity ? 0 : Math.min(run.credit + (now - run.last) / 1000 * rate, rate);
   run.last = now;
   try {

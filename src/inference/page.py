@@ -50,6 +50,9 @@ def html_page(trained: TrainedModel, example: str | None = None) -> tuple[str, f
     if config.model._target_ not in MODEL_CLASSES:
         what = f"{config.model._target_} has equations of its own, which the page cannot compute"
         raise UserError(f"format=html: {what}; use format=onnx or format=torch")
+    if config.data.is_task:
+        what = f"data={config.data.name} is a generated task, of which only some symbols are targets"
+        raise UserError(f"format=html: {what}, and the page knows texts; use another format")
     if example is not None:
         trained.ids(example, "example")
     rounded = rounded_to_float16(trained)

@@ -20,6 +20,7 @@ from src.config.compose import exit_with
 from src.errors import UserError
 from src.export import main
 from src.files import to_json
+from src.inference import page as page_module
 from src.inference.load import TrainedModel
 from src.inference.page import html_page, rounded_to_float16
 from tests.fabricated_run import VERSE, fabricate
@@ -43,8 +44,9 @@ CASES = {
 
 
 @pytest.fixture
-def opened(browser, tmp_path: Path, request) -> Any:
+def opened(browser, tmp_path: Path, request, monkeypatch) -> Any:
     """A function that exports a model and opens its page; the page may ask no network and raise no error."""
+    monkeypatch.setattr(page_module, "MEASURED", 100)
     pages, asks, errors = [], [], []
 
     def open_page(trained: TrainedModel, example: str | None = None) -> Any:
@@ -175,11 +177,14 @@ def test_the_command_writes_the_page_into_the_run_and_refuses_what_a_page_cannot
     assert (code, printed) == (2, "example=hey stands in a page only: use format=html, or leave it out\n")
 
 
-def test_a_class_of_one_s_own_and_weights_beyond_float16_are_refused(tmp_path):
+def test_a_class_of_one_s_own_a_task_and_weights_beyond_float16_are_refused(tmp_path):
     trained = load(fabricate(tmp_path / "run"))
     own = dataclasses.replace(trained.config, model=dataclasses.replace(trained.config.model, _target_="mine.RNN"))
     with pytest.raises(UserError, match=r"mine\.RNN has equations of its own.*use format=onnx"):
         html_page(dataclasses.replace(trained, config=own))
+    task = dataclasses.replace(trained.config, data=dataclasses.replace(trained.config.data, name="copy"))
+    with pytest.raises(UserError, match="data=copy is a generated task"):
+        html_page(dataclasses.replace(trained, config=task))
     with torch.no_grad():
         trained.model.readout.bias[0] = 70000.0  # type: ignore[index,union-attr]
     with pytest.raises(UserError, match=r"readout\.bias holds 70000, and float16 ends at 65,504"):
