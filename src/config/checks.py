@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from src.config.schema import NO_RUNS, OUR_LOGGERS, Config, errors_in_values
@@ -33,6 +33,33 @@ GOES_WITH: dict[str, tuple[str, Any]] = {
     "trainer.accumulate_grad_batches": ("trainer.average_last_group", True),
     "trainer.overfit_batches": ("data.offset", "fixed"),
 }
+
+
+# What `budget` may choose; the keys of a group stay as they are if the command names an option of the group.
+CHOSEN_BY_BUDGET = {
+    "model": ("model.name", "model._target_"),
+    "optimizer": tuple(f"optimizer.{key}" for key in ("name", "lr", "weight_decay", "decay", "betas", "eps")),
+    "scheduler": ("scheduler.name", "scheduler.warmup_steps"),
+    "data": ("data.seq_len", "data.batch_size", "data.offset"),
+    "trainer": ("trainer.max_epochs", "trainer.gradient_clip_val", "trainer.precision"),
+    "": tuple(
+        f"model.{key}" for key in ("num_layers", "hidden_size", "dropout", "init", "input_scale", "interlayer_scale")
+    ),
+}
+
+
+def choose_by_budget(config: Config, overrides: Sequence[str]) -> None:
+    """Set, in place, which keys the budget is to choose: those that the overrides of a command do not set.
+
+    An experiment has chosen all but its epochs. The class of the model is chosen here: a run is named after it.
+    """
+    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    free = [key for group, keys in CHOSEN_BY_BUDGET.items() if group == "data" or group not in given for key in keys]
+    if config.experiment:
+        free = ["trainer.max_epochs"]
+    config.chosen = [key for key in free if key not in given]
+    if "model.name" in config.chosen and not {"model.name", "model._target_"} & given:
+        config.model.name, config.model._target_ = "manual", "src.models.manual.ManualRNN"
 
 
 def errors_in_config(config: Config) -> list[str]:
@@ -129,6 +156,12 @@ def _combinations(config: Config) -> Iterator[str]:
             f"model.readout=identity: the hidden state is the logits, so model.hidden_size={model.hidden_size} "
             f"must be the vocabulary's {len(symbols)}; set model.hidden_size={len(symbols)} or model.readout=linear"
         )
+    if config.budget and (config.data.is_task or config.data.input is not None):
+        yield f"budget={config.budget}: the rule is for texts; with data={config.data.name} set the sizes yourself"
+    if config.budget and trainer.devices * trainer.num_nodes > 1:
+        yield f"budget={config.budget}: steps are timed in one process; use trainer.devices=1"
+    if config.chosen and not config.budget:
+        yield "chosen: it lists what a budget has chosen; leave it out"
     if config.data.unknown == "extend" and config.init_from is None:
         yield EXTEND
     if trainer.precision in ("16-mixed", "16-true") and trainer.accelerator == "cpu":

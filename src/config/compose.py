@@ -31,7 +31,7 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from src.config.checks import GATED, GOES_WITH, errors_if_new, errors_in_config, resolve
+from src.config.checks import GATED, GOES_WITH, choose_by_budget, errors_if_new, errors_in_config, resolve
 from src.config.hydra_compat import RunJobs, Sweep, register
 from src.config.overrides import (
     CONF,
@@ -205,6 +205,8 @@ def to_config(cfg: DictConfig) -> Any:
     if isinstance(config, Config):
         if config.trainer.overfit_batches:
             config.data.offset = "fixed"  # nothing can be overfitted in windows that are drawn anew
+        if config.budget:
+            choose_by_budget(config, hydra_node.overrides.task)
         resolve(config)
     return config
 
@@ -362,6 +364,7 @@ def stored_config(
     for key in changes.keys() & GOES_WITH.keys():
         if GOES_WITH[key][0] not in changes:
             set_value(config, *GOES_WITH[key])
+    config.chosen = None  # what a budget has chosen is stored, and stays
     resolve(config)
     if wrong := [*wrong, *(error for error in errors_in_config(config) if error not in accepted)]:
         raise UserError(*wrong)

@@ -19,17 +19,18 @@ def what_matters(config: Config) -> dict[str, Any]:
     """Return the configuration without the keys that cannot change the result, as plain data."""
     plain = json.loads(json.dumps(to_plain(config.with_absolute_paths())))
     plain["data"]["seq_len"], plain["data"]["batch_size"] = config.data.window
-    return _relevant(plain, "")
+    return _relevant(plain, "", set(config.chosen or ()))
 
 
-def _relevant(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _relevant(node: dict[str, Any], prefix: str, chosen: set[str]) -> dict[str, Any]:
+    """Leave out of plain data what changes no result, and what `budget` chose: that follows from the budget."""
     table, kept = key_table(), {}
     for name, value in node.items():
         about = table.get(f"{prefix}{name}")
         if about is None:  # a group; one in which nothing counts is left out
-            if below := _relevant(value, f"{prefix}{name}."):
+            if below := _relevant(value, f"{prefix}{name}.", chosen):
                 kept[name] = below
-        elif about.affects_result and not (about.added_later and value is None):
+        elif about.affects_result and f"{prefix}{name}" not in chosen and not (about.added_later and value is None):
             kept[name] = value
     return kept
 

@@ -51,6 +51,7 @@ THREADS = Range("auto or a number from 1 to 1024", lambda x: x == "auto" or x in
 DEVICES = Range("auto or at least 1", lambda x: x == "auto" or (not isinstance(x, str) and 1 <= x < inf))
 ON_OFF_AUTO = Range("auto, true or false", lambda x: x in ("auto", True, False))
 DURATION = Range("HH:MM:SS or DD:HH:MM:SS", lambda x: re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", x) is not None)
+BUDGET = Range("a time, as 30s, 10min or 1h", lambda x: duration(x) > 0)
 BETAS = Range("two numbers, 0 <= beta < 1", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x))
 TEMPERATURES = Range("at least one number, each 0 or above", lambda x: x != [] and all(0 <= one < inf for one in x))
 UP_TO_6 = Range("1 to 6", lambda x: 1 <= x <= 6)
@@ -71,6 +72,12 @@ NO_RUNS = ("checkpoints", "figures", "wandb", "mlruns", "__pycache__", "node_mod
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64")
 
 T = TypeVar("T")
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a time as `30s`, `10min`, `1.5h`; 0 for any other text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h)", text)
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]] if found else 0.0
 
 
 @dataclass(frozen=True)
@@ -334,6 +341,8 @@ class Config:
     seed: int | None = field(default=0, metadata=about(range=SEED))
     runs: str = field(default="runs", metadata=about(affects_result=False, may_change=True))
     init_from: str | None = None
+    budget: str | None = field(default=None, metadata=about(range=BUDGET, added_later=True))
+    chosen: list[str] | None = field(default=None, metadata=about(affects_result=False, added_later=True))
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)

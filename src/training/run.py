@@ -37,6 +37,7 @@ from src.models.gated import Gated
 from src.models.language_model import LanguageModel, build_model
 from src.process import threads_for, use_threads
 from src.training import machine
+from src.training.budget import behind, choose
 from src.training.checkpoint import Checkpoint, newest_checkpoint, repair_best, restore_best, truncate_logs
 from src.training.console import logging_to
 from src.training.machine import peer_is_gone, rank, world_size
@@ -76,6 +77,10 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
     start = checkpoint.content["unroll"].get("init_from") if checkpoint else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
     corpus = open_corpus(config.data, known)
+    if checkpoint is None and config.chosen:
+        config, lines = choose(config, corpus)
+        trainer = config.trainer
+        corpus = dataclasses.replace(corpus, notes=lines + corpus.notes)
     if checkpoint is None:
         windows, notes = fitted(config.data, corpus.splits["train"])
         config = dataclasses.replace(config, data=windows)
@@ -160,6 +165,8 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
     if record.entries["worse_than_uniform"]:
         remedy = "the run has diverged, or has hardly begun; try a smaller optimizer.lr or trainer.gradient_clip_val=1"
         log.warning("the loss at the end is worse than a uniform guess: %s", remedy)
+    if late := behind(prepared.config, record.entries["seconds"]):
+        log.warning("%s", late)
     log.info("done in %.1f s: %s", record.entries["seconds"], record.folder)
     return record.folder
 

@@ -1,0 +1,217 @@
+"""`budget=10min`: the width, epochs and dropout with which a network uses a given time, on this text and machine.
+
+What the user has set stays. The rest is the recipe of experiment=tiny_shakespeare, and three numbers from its runs
+(experiments/tiny_shakespeare/README.md), on which the choice of the width rests:
+
+    epochs wanted   E(H, n) = 8 (H / 448)^1.4 (10^6 / n)^0.6       n characters to train on, H units, two layers
+    learning rate   0.0027, for more than 448 units times (448 / H)^1.5
+    dropout         0.15 a parameter per character, from 0.8 of them on
+
+8 epochs of 448 units and 13 of 640 were the best found on 10^6 characters in three and in ten minutes, 25 epochs of
+256 units with dropout 0.2 on 160,000. A step is timed here at a few widths; the widest network that can make its E
+epochs in the time is taken, and the epochs are what the time allows.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from src.config.schema import Config, duration, set_value
+from src.data.corpus import Corpus
+from src.errors import UserError, counted
+from src.models.language_model import State, build_model, detached
+from src.process import threads_for, use_threads
+from src.training.module import build_optimizer
+
+WIDTHS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
+TIMED = (128, 256, 512, 1024)  # a step is timed at these widths, until one takes longer than SLOW seconds
+SLOW = 0.5
+MOST_EPOCHS = 60  # more were never better on a text that a person has
+MOST_PARAMETERS = 6  # a character: a wider network learns a short text by heart
+SHARE = 0.93  # of the time that is planned for: the rest is for what varies
+START = 6.0  # seconds of imports, of counting the baselines and of the end
+LOOK, FIGURES = 0.35, 3.0  # seconds of the diagnostics at a validation, and where they draw, at 256 units
+
+
+def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
+    """Return the configuration with the keys of `config.chosen` set so that the run ends on time, and lines about it.
+
+    Raises:
+        UserError: the time is too short for one epoch of the smallest network.
+    """
+    started, available = time.perf_counter(), duration(config.budget or "")
+    config, free = copy.deepcopy(config), set(config.chosen or ())
+    n = corpus.splits["train"].transitions
+
+    def suggest(key: str, value: Any) -> None:
+        if key in free:
+            set_value(config, key, value)
+
+    def is_plain() -> bool:
+        return config.model.name in ("cell", "stacked", "manual")
+
+    suggest("model.num_layers", 2)
+    suggest("data.seq_len", 32)
+    suggest("data.batch_size", 64 if n >= 400_000 else 32)
+    suggest("data.offset", "random")
+    suggest("trainer.gradient_clip_val", 0.2)
+    for key, value in {"name": "adamw", "weight_decay": 0.1, "decay": "matrices", "betas": [0.9, 0.99]}.items():
+        suggest(f"optimizer.{key}", value)
+    suggest("scheduler.name", "cosine")
+    if is_plain():
+        suggest("model.init", "orthogonal")
+        suggest("model.input_scale", 3.0)
+        suggest("model.interlayer_scale", 1.73 if config.model.num_layers > 1 else None)
+
+    speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
+    if "trainer.precision" in free and config.trainer.precision == "32-true" and speed.bf16_is_faster():
+        config.trainer.precision = "bf16-mixed"
+        speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
+    left = SHARE * available - (time.perf_counter() - started)
+    fitting = []
+    widths = [width for width in WIDTHS if 3 * width**2 <= MOST_PARAMETERS * n] or WIDTHS[:1]
+    for width in widths if "model.hidden_size" in free else (config.model.hidden_size,):
+        epochs = affordable(config, corpus, speed, width, left) if "trainer.max_epochs" in free else None
+        taken = seconds_of(config, corpus, speed, width, epochs or config.trainer.max_epochs)
+        fitting.append((width, epochs or config.trainer.max_epochs, taken))
+    possible = [one for one in fitting if one[1] >= 1 and (one[2] <= left or len(fitting) == 1)]
+    if not possible:
+        least = math.ceil(seconds_of(config, corpus, speed, fitting[0][0], 1) / SHARE)
+        raise UserError(f"budget={config.budget}: one epoch of this text takes about {least} s here; give more time")
+    wanted = [one for one in possible if one[1] >= wanted_epochs(one[0], n)]
+    width, epochs, taken = wanted[-1] if wanted else possible[0]
+    suggest("model.hidden_size", width)
+    suggest("trainer.max_epochs", epochs)
+    suggest("optimizer.lr", round(0.0027 * min(1.0, (448 / width) ** 1.5), 5))
+    steps = math.ceil(n / math.prod(config.data.window)) * epochs
+    suggest("scheduler.warmup_steps", min(100, steps // 10))
+    use_threads(threads_for(config.trainer.threads, width))
+    parameters = sum(
+        p.numel() for p in build_model(config.model, len(corpus.vocabulary), config.model._target_).parameters()
+    )
+    if config.model.num_layers > 1:
+        suggest("model.dropout", dropout(parameters / n))
+    return config, described(config, n, speed(width), taken + time.perf_counter() - started)
+
+
+def described(config: Config, n: int, step: float, taken: float) -> tuple[str, ...]:
+    """Return what was chosen, and why."""
+    model, optimizer, epochs = config.model, config.optimizer, counted(config.trainer.max_epochs, "epochs")
+    seq_len, batch_size = config.data.window
+    what = (
+        f"{model.name}, {counted(model.num_layers, 'layers')} of {model.hidden_size} units, dropout {model.dropout:g}"
+    )
+    how = f"{epochs}, {optimizer.name} with lr {optimizer.lr:g}, schedule {config.scheduler.name}"
+    wanted = f"{n:,} characters want {wanted_epochs(model.hidden_size, n):.0f} epochs of this width"
+    return (
+        f"budget={config.budget}: {what}; {how}, windows of {seq_len} x {batch_size}, {config.trainer.precision}",
+        f"a step takes {1e3 * step:.1f} ms here, and {wanted}; expected time {taken:.0f} s",
+    )
+
+
+def behind(config: Config, seconds: float) -> str | None:
+    """Return a line about a run that took over a tenth longer than its budget."""
+    if config.budget is None or seconds <= 1.1 * duration(config.budget):
+        return None
+    return f"budget={config.budget}, and it took {seconds:.0f} s: the machine was slower than when its steps were timed"
+
+
+def wanted_epochs(width: int, n: int) -> float:
+    """Return how often a network of this width should read n characters."""
+    return min(MOST_EPOCHS / 2, 8 * (width / 448) ** 1.4 * (1e6 / max(n, 1)) ** 0.6)
+
+
+def dropout(parameters_a_character: float) -> float:
+    """Return the dropout against overfitting a text."""
+    return 0.0 if parameters_a_character < 0.8 else round(min(0.4, 0.15 * parameters_a_character), 2)
+
+
+def affordable(config: Config, corpus: Corpus, speed: Speed, width: int, left: float) -> int:
+    """Return how many epochs fit into the seconds that are left."""
+    epochs = 0
+    while epochs < MOST_EPOCHS and seconds_of(config, corpus, speed, width, epochs + 1) <= left:
+        epochs += 1
+    return epochs
+
+
+def seconds_of(config: Config, corpus: Corpus, speed: Speed, width: int, epochs: int) -> float:
+    """Return the seconds of a whole run: steps, validations, diagnostics, start and end."""
+    seq_len, batch_size = config.data.window
+    steps = config.trainer.windows_an_epoch(math.ceil(corpus.splits["train"].transitions / (seq_len * batch_size)))
+    held_out = corpus.splits["val"].transitions if "val" in corpus.splits else 0
+    held_out += config.data.evaluation_streams * (config.data.evaluation_warmup or 0)
+    forward = 0.6 * speed(width) * held_out / (seq_len * batch_size)  # a third of a step, at fewer streams
+    looks = drawings = 0.0
+    if config.callbacks.gradient_flow.enabled:
+        share = 0.5 + 0.5 * (width / 256) ** 2
+        looks, drawings = LOOK * share, FIGURES + LOOK * share
+    drawn = 2 + math.floor(math.log(max(epochs, 1), 4))
+    return START + epochs * (1.06 * steps * speed(width) + forward + looks) + drawn * drawings
+
+
+def widths_to_time(config: Config, free: set[str]) -> Sequence[int]:
+    """Return the widths at which a step is timed."""
+    return TIMED if "model.hidden_size" in free else (config.model.hidden_size,)
+
+
+class Speed:
+    """Seconds of a train step by width: timed at some, on a power law between them."""
+
+    def __init__(self, config: Config, vocab_size: int, widths: Sequence[int]) -> None:
+        self.config, self.vocab_size = config, vocab_size
+        self.known: dict[int, float] = {}
+        for width in widths:
+            self.known[width] = self.timed(width, config.trainer.precision)
+            if self.known[width] > SLOW:
+                break
+
+    def __call__(self, width: int) -> float:
+        widths, seconds = np.log(list(self.known)), np.log(list(self.known.values()))
+        if len(widths) > 1 and width > max(self.known):  # at least as the products grow
+            return float(np.exp(seconds[-1]) * (width / max(self.known)) ** 2)
+        return float(np.exp(np.interp(math.log(width), widths, seconds)))
+
+    def bf16_is_faster(self) -> bool:
+        """Whether products in bfloat16 make a step at least a fifth faster, which needs instructions for them."""
+        width = sorted(self.known)[len(self.known) // 2]
+        return self.timed(width, "bf16-mixed") < 0.8 * self.known[width]
+
+    def timed(self, width: int, precision: str) -> float:
+        """Return the median seconds of a step on random characters."""
+        gpu = self.config.trainer.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+        device = torch.device("cuda" if gpu else "cpu")
+        use_threads(threads_for(self.config.trainer.threads, width))
+        options = copy.copy(self.config.model)
+        options.hidden_size = width
+        model = build_model(options, self.vocab_size, options._target_).to(device)
+        if precision == "64-true":
+            model.double()
+        optimizer = build_optimizer(model.parameters(), self.config.optimizer)
+        inputs, targets = torch.randint(self.vocab_size, (2, *self.config.data.window), device=device)
+        state: State = None
+        seconds: list[float] = []
+        until = time.perf_counter() + min(1.0, duration(self.config.budget or "") / 60)
+        while len(seconds) < 3 or (time.perf_counter() < until and len(seconds) < 60):
+            started = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
+                logits, state = model(inputs, state)
+                loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+            state = detached(state)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            if gpu:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+            if seconds[-1] > 3 * SLOW:
+                break
+        return float(np.median(seconds[1:] or seconds))

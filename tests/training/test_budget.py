@@ -1,0 +1,118 @@
+"""budget=TIME: what is not set is chosen for the time, stays in the record, and is no part of a sweep's key."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from src.config.checks import choose_by_budget
+from src.config.compose import compose, to_config
+from src.config.run_key import run_key
+from src.config.schema import Config, duration, from_plain
+from src.errors import UserError
+from src.training import budget
+from tests.runs.commands import only_run, refused, run
+from tests.runs.test_resume import final_state
+
+LETTERS = random.Random(0)
+TEXT = "".join(LETTERS.choice("abcdefgh ,.\n") for _ in range(4000))
+
+
+def composed(*overrides: str) -> Config:
+    return to_config(compose(["data=text", "data.path=x", *overrides]))  # type: ignore[no-any-return]
+
+
+def corpus(n: int) -> SimpleNamespace:
+    splits = {"train": SimpleNamespace(transitions=n), "val": SimpleNamespace(transitions=n // 9)}
+    return SimpleNamespace(splits=splits, vocabulary=range(65))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A step takes 20 ms at 256 units, and grows with the square of the width."""
+    monkeypatch.setattr(budget.Speed, "timed", lambda self, width, precision: 0.02 * (width / 256) ** 2)
+
+
+def test_times_are_read():
+    assert [duration(text) for text in ("30s", "10min", "1.5h", "10", "soon", "-1s")] == [30, 600, 5400, 0, 0, 0]
+
+
+def test_a_longer_time_makes_a_wider_network_that_ends_in_it(machine):
+    n, chosen = 1_000_000, []
+    for time in ("1min", "5min", "20min", "2h"):
+        config, lines = budget.choose(composed(f"budget={time}"), corpus(n))
+        taken = budget.seconds_of(
+            config,
+            corpus(n),
+            budget.Speed(config, 65, budget.TIMED),
+            config.model.hidden_size,
+            config.trainer.max_epochs,
+        )
+        assert taken <= duration(time)
+        assert f"{config.model.hidden_size} units" in lines[0]
+        chosen.append((config.model.hidden_size, config.trainer.max_epochs))
+    assert chosen == sorted(chosen)
+    assert len({width for width, _ in chosen}) == 4
+
+
+def test_what_the_command_sets_stays_and_the_rest_is_chosen_around_it(machine):
+    words = [
+        "budget=10min",
+        "model.hidden_size=320",
+        "optimizer=sgd",
+        "trainer.gradient_clip_val=null",
+        "data.seq_len=50",
+    ]
+    before = composed(*words)
+    config, _ = budget.choose(before, corpus(500_000))
+    assert (config.model.hidden_size, config.optimizer, config.data.seq_len) == (320, before.optimizer, 50)
+    assert config.trainer.gradient_clip_val is None
+    assert (config.model.name, config.model.num_layers, config.scheduler.name) == ("manual", 2, "cosine")
+    fixed, _ = budget.choose(composed("budget=10min", "trainer.max_epochs=3"), corpus(500_000))
+    free, _ = budget.choose(composed("budget=10min"), corpus(500_000))
+    assert fixed.trainer.max_epochs == 3 < free.trainer.max_epochs
+    lstm, _ = budget.choose(composed("budget=10min", "model=lstm"), corpus(500_000))
+    assert (lstm.model.name, lstm.model.init) == ("lstm", composed("model=lstm").model.init)
+    preset, _ = budget.choose(composed("experiment=tiny_shakespeare", "budget=10min"), corpus(10**6))
+    assert (preset.model.hidden_size, preset.optimizer.lr) == (448, 0.0027)
+
+
+def test_a_time_too_short_for_one_epoch_is_refused_with_one_that_is_not(machine):
+    with pytest.raises(UserError, match="one epoch of this text takes about"):
+        budget.choose(composed("budget=5s"), corpus(10**8))
+
+
+def test_the_key_of_a_sweep_is_made_from_the_words_and_the_budget(machine):
+    config = composed("budget=10min", "seed=3")
+    one, _ = budget.choose(config, corpus(500_000))
+    other, _ = budget.choose(config, corpus(5_000_000))
+    assert one.model.hidden_size != other.model.hidden_size
+    assert run_key(one) == run_key(other) == run_key(config)
+    assert run_key(config) != run_key(composed("budget=20min", "seed=3"))
+    assert run_key(config) != run_key(composed("budget=10min", "seed=3", "model.hidden_size=128"))
+    assert composed().chosen is None
+    choose_by_budget(config, ["model.hidden_size=9", "optimizer=sgd"])
+    assert not {"model.hidden_size", "optimizer.lr"} & set(config.chosen or ())
+
+
+@pytest.mark.slow
+def test_a_run_within_a_budget_is_repeated_to_the_bit_and_what_cannot_have_one_is_refused(tmp_path):
+    (tmp_path / "my.txt").write_text(TEXT)
+    words = ("data=text", "data.path=my.txt", "callbacks=none", "budget=30s")
+    printed = run(*words, "name=first", cwd=tmp_path)
+    assert "budget=30s: manual, 2 layers of" in printed
+    first = only_run(tmp_path)
+    stored = from_plain(yaml.safe_load((first / "config.yaml").read_text()))
+    assert f"of {stored.model.hidden_size} units" in printed
+    assert "model.hidden_size" in (stored.chosen or ())
+    again = run(f"rerun={first}", "runs=again", cwd=tmp_path)
+    assert "budget=30s:" not in again
+    ends = [final_state(folder) for folder in (first, only_run(tmp_path / "again"))]
+    assert all(a.equal(b) for a, b in zip(ends[0].values(), ends[1].values(), strict=True))
+    (line,) = refused("budget=10min", cwd=tmp_path)
+    assert line.startswith("budget=10min: the rule is for texts")
+    (line,) = refused(*words[:2], "budget=soon", cwd=tmp_path)
+    assert "expected a time, as 30s, 10min or 1h" in line
