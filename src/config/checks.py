@@ -158,8 +158,6 @@ def _combinations(config: Config) -> Iterator[str]:
         )
     if config.budget and (config.data.is_task or config.data.input is not None):
         yield f"budget={config.budget}: the rule is for texts; with data={config.data.name} set the sizes yourself"
-    if config.budget and trainer.devices * trainer.num_nodes > 1:
-        yield f"budget={config.budget}: steps are timed in one process; use trainer.devices=1"
     if config.chosen and not config.budget:
         yield "chosen: it lists what a budget has chosen; leave it out"
     if config.data.unknown == "extend" and config.init_from is None:

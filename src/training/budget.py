@@ -45,8 +45,10 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     """Return the configuration with the keys of `config.chosen` set so that the run ends on time, and lines about it.
 
     Raises:
-        UserError: the time is too short for one epoch of the smallest network.
+        UserError: the time is too short for one epoch of the smallest network; the run has several processes.
     """
+    if int(config.trainer.devices) * config.trainer.num_nodes > 1:
+        raise UserError(f"budget={config.budget}: steps are timed in one process; use trainer.devices=1")
     started, available = time.perf_counter(), duration(config.budget or "")
     config, free = copy.deepcopy(config), set(config.chosen or ())
     n = corpus.splits["train"].transitions
