@@ -34,10 +34,10 @@ from src.sweeps.sweep import run_sweep
 
 CURVES = ("step", "characters", "seconds")  # what a figure's x may be beside a key
 OPTIONS = {"size": ("full", "quick"), **dict.fromkeys(("smoke", "check", "table"), ("true", "false"))}
-SMOKE_JOBS = 4
+SMOKE_JOBS = 2
 # Of a smoke run: two steps and one window of validation, on the texts of conf/, which need no download
 SMOKE = {"logger": "none", "trainer.max_steps": 2, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 1.0}
-SMOKE |= {"trainer.check_val_every_n_epoch": 1, "trainer.threads": 1}
+SMOKE |= {"trainer.check_val_every_n_epoch": 1, "trainer.threads": 1, "trainer.precision": "32-true"}
 SMOKE_TASK = {"data.sequences": 64, "data.held_out": 32}
 SMOKE_TEXT = {"data": "text", "data.path": quote(str(CONF)), "data.split": [0.9, 0.05, 0.05]}
 
