@@ -25,7 +25,7 @@ def export(config: ExportConfig) -> None:
     if config.format == "safetensors":
         checked = "read back, every weight is the same to the bit"
     elif config.format == "html":
-        checked = f"rounding the weights to 16 bits: {difference:+.4f} bits per character of a text that it wrote"
+        checked = f"rounding the weights to 16 bits: {difference:+.1e} bits per character of a text that it wrote"
     with pipe_may_close():
         say(f"{checked}\n" + "".join(f"{file}\n" for file in files))
 

@@ -213,7 +213,11 @@ function colour({span, bits, units}) {
   span.style.background = by === "unit" ? signed(units[l * H + i] / scale, .85)
     : by === "surprisal" && bits !== null ? `rgb(var(--hot) / ${(.8 * Math.min(1, bits / 12)).toFixed(3)})` : "";
 }
-function recolour() { $("which").hidden = $("colour").value !== "unit"; shown.forEach(colour); look(cursor); }
+function recolour() {
+  $("which").hidden = $("colour").value !== "unit"; $("legend").hidden = $("colour").value !== "surprisal";
+  shown.forEach(colour);
+  look(cursor);
+}
 
 function summary() {
   const {scored, total, hits, steps, started} = run, mean = total / scored, seconds = (performance.now() - started) / 1000;
