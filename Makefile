@@ -16,8 +16,14 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadscope
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-train: $(VENV)/.installed-run  ## train the tutorial's network: python -m src.train $(ARGS)
-	@$(RUN) -m src.train $(ARGS)
+train: $(VENV)/.installed-run  ## train the tutorial's network: python -m src.train $(ARGS), without ARGS seed=2, which ends on ohlol
+	@$(RUN) -m src.train $(or $(ARGS),seed=2)
+ifndef ARGS
+	@printf '%s\n' "next, in this terminal after   . $(VENV)/bin/activate" \
+	  "  python -m src.train experiment=tiny_shakespeare    # a book, in some minutes" \
+	  "  python -m src.train data=text data.path=my.txt     # a text of your own (docs/your_own_corpus.md)" \
+	  "  make tensorboard                                   # curves, figures and samples in the browser"
+endif
 
 test: lint types  ## lint, types and every test
 	@$(PYTEST) -m "not soak" $(ARGS)

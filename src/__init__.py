@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     from src.reports.runs import curves, runs
 
 __all__ = ["curves", "fit", "load", "runs"]  # `fit` is not imported above: nothing imports an entry but this door
+if sys.argv[:1] == ["-m"] and find_spec("hydra") is None:  # this is `python -m src....`, with another Python
+    sys.exit(f"{sys.executable} lacks Unroll's packages: run   . .venv/bin/activate   first (make train makes .venv)")
 HOMES = {"fit": "src.train", "load": "src.inference.load", "runs": "src.reports.runs", "curves": "src.reports.runs"}
 
 

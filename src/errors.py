@@ -47,8 +47,10 @@ class RunFailure(RuntimeError):
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return `; did you mean X?` for the allowed name most like `name`, or an empty text."""
-    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    """Return `; did you mean X?` for the first allowed name that begins with `name`, else the one most like it."""
+    allowed = list(allowed)
+    begin = [one for one in allowed if name and one.startswith(name)]  # orth, bf16
+    matches = begin or difflib.get_close_matches(name, allowed, n=1, cutoff=0.6)
     return f"; did you mean {matches[0]}?" if matches else ""
 
 

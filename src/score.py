@@ -51,7 +51,7 @@ def score_files(trained: TrainedModel, files: list[str], given: Source) -> list[
     errors: list[str] = []
     for file in files:
         try:
-            sources += [given] if file == "-" else find(file, "file")
+            sources += [given] if file == "-" else find(file, "file", trained.config.data.encoding != "bytes")
         except UserError as error:
             errors += [message.removeprefix("data.") for message in error.messages]
     for source in sources:

@@ -32,6 +32,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from src.config.checks import GATED, GOES_WITH, choose_by_budget, errors_if_new, errors_in_config, resolve
+from src.config.help import help_text
 from src.config.hydra_compat import RunJobs, Sweep, register
 from src.config.overrides import (
     CONF,
@@ -51,7 +52,7 @@ from src.config.schema import MODEL_CLASSES, Config, check_class, flatten, set_v
 from src.errors import RunFailure, UserError
 from src.files import read_yaml
 from src.inference.options import locate, newest_below, run_of
-from src.process import OnStandardError, complain, heavy_imports
+from src.process import OnStandardError, complain, heavy_imports, say
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; below it is set for Hydra
 Check = Callable[[Any], list[str]]
@@ -76,6 +77,8 @@ def compose_and_run(
         SystemExit: a sweep in which something was not done.
     """
     flags, overrides = flags_and_overrides(arguments)
+    if {"--help", "-h"}.intersection(flags):
+        return say(help_text(config_name, schema))
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
     in_sweep = partial(in_file, schema=schema, folders=config_folders(flags))
     register(sweep := Sweep(to_config, check, run_jobs, in_sweep if jobs is None else lambda *_: jobs))

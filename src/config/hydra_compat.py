@@ -3,7 +3,6 @@
 what                                             why; without it
 ConfigLoaderImpl: repository,                    composing takes Hydra 0.3 s a job (`RememberingLoader`);
   _apply_overrides_to_config                       a sweep of 200 jobs starts a minute later
-ConfigLoaderImpl.get_group_options               `--help` copies the whole repository for each group; it takes 2 s
 Plugins: class_name_to_class,                    launchers send Hydra's list of plugins to their workers;
   plugin_type_to_subclass_list                     those cannot import our sweeper
 a class of the module `hydra_plugins.unroll`     Hydra takes sweepers from there only
@@ -37,7 +36,6 @@ from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
@@ -128,13 +126,6 @@ def _ordered_defaults_list(create: Callable[..., Any] = config_loader_impl.creat
 
 # At import, as above: workers compose their jobs themselves.
 config_loader_impl.create_defaults_list = _ordered_defaults_list  # type: ignore[assignment]
-
-
-def _group_options(self: Any, group_name: str, results_filter: Any = ObjectType.CONFIG, *_: Any, **__: Any) -> Any:
-    return self.repository.get_group_options(group_name, results_filter)
-
-
-ConfigLoaderImpl.get_group_options = _group_options  # type: ignore[method-assign]
 
 
 class RememberingLoader(ConfigLoaderImpl):

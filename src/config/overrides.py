@@ -212,6 +212,28 @@ def without_null_groups(overrides: Iterable[str]) -> list[str]:
 
 # -- errors -----------------------------------------------------------------------------------------------------------
 
+# Words of other programs, such as lightning-hydra-template -> the key here, in commands that have it
+MEANT = {
+    **dict.fromkeys(("epochs", "num_epochs", "max_epoch"), "trainer.max_epochs"),
+    **dict.fromkeys(("task_name", "run_name"), "name"),
+    **{"learning_rate": "optimizer.lr", "temp": "temperature", "output_dir": "runs", "ckpt_path": "checkpoint"},
+}
+FOR_TRAIN = {  # likewise, of src.train
+    "ckpt_path": "resume=RUN (to go on) or init_from=RUN (its weights alone), or python -m src.evaluate run=RUN",
+    "gpus": "trainer.accelerator=gpu trainer.devices=N",
+    "fast_dev_run": "debug=fast",
+    "hparams_search": "python -m src.search search=NAME",
+}
+MEANT_BY = {  # an option of a group -> what to write here
+    ("trainer", "gpu"): "trainer.accelerator=gpu",
+    ("trainer", "cpu"): "trainer.accelerator=cpu",
+    ("trainer", "mps"): "trainer.accelerator=mps",
+    ("trainer", "ddp"): "trainer.strategy=ddp trainer.devices=N",
+    ("debug", "fdr"): "debug=fast",
+    ("debug", "default"): "debug=fast",
+    ("callbacks", "early_stopping"): "early_stopping.enabled=true",
+}
+
 
 def errors_in_overrides(overrides: Iterable[str], schema: type, folders: Iterable[Path] = (CONF,)) -> dict[str, str]:
     """Return what is wrong with each override by itself, {override: message}; those of Hydra's own are left to it."""
@@ -288,6 +310,8 @@ def _values(override: Override) -> Iterator[Any]:
 def _error_in_option(group: str, option: Any, allowed: list[str], may_be_null: bool) -> str | None:
     if may_be_null if option is None else option in allowed:
         return None
+    if meant := MEANT_BY.get((group, str(option))):
+        return f"{group}={option}: did you mean {meant}?"
     option = "null" if option is None else option
     return f"{group}={option}: expected one of {', '.join(allowed)}{nearest(str(option), allowed)}"
 
@@ -300,6 +324,9 @@ def _free(schema: type) -> list[str]:
 def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> str:
     """Return the nearest right key; a right last part (`hidden_size`, `lr`) gets the whole key."""
     leaf = key.rpartition(".")[2]
+    meant = FOR_TRAIN.get(leaf) if "trainer" in known else None
+    if meant := meant or (MEANT[leaf] if MEANT.get(leaf) in known else None):
+        return f"; did you mean {meant}?"
     match = [one for one in known if one.rpartition(".")[2] == leaf]
     if leaf != key:
         match = difflib.get_close_matches(key, match, n=1, cutoff=0)

@@ -114,6 +114,7 @@ class DataConfig:
     test_path: str | None = field(default=None, metadata=about(may_change=True))
     root: str | None = field(default=None, metadata=about(may_change=True, affects_result=False))
     encoding: str = field(default="characters", metadata=about(choices=("characters", "bytes")))
+    codec: str | None = field(default=None, metadata=about(added_later=True))
     lowercase: bool = False
     errors: str = field(default="strict", metadata=about(choices=("strict", "replace")))
     separator: str = "\n"

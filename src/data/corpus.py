@@ -26,7 +26,7 @@ from src.config.schema import TASKS, DataConfig
 from src.data import text_reader
 from src.data.batching import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit
 from src.data.tasks import errors_in_task, open_task
-from src.data.text_reader import CLEANED, Facts, Piece, Scan, Source, find, pieces, rules_of, scan
+from src.data.text_reader import CLEANED, Facts, Piece, Scan, Source, error_in_path, find, pieces, rules_of, scan
 from src.data.vocabulary import Vocabulary
 from src.errors import DataError, counted, nearest
 from src.files import user_path, write_atomic
@@ -62,7 +62,7 @@ OWN_TEXT = ("text", "lines")
 NAMES = ("hello", *OWN_TEXT, "pydoc", *CORPORA, *TASKS)
 SPLITS = ("train", "val", "test")
 USED_BY: dict[str, tuple[str, ...]] = {  # key -> the corpora that use it
-    **dict.fromkeys(("path", "paths", "val_path", "test_path"), OWN_TEXT),
+    **dict.fromkeys(("path", "paths", "val_path", "test_path", "codec"), OWN_TEXT),
     "root": tuple(CORPORA),
     "split": tuple(name for name in NAMES if name not in ("hello", "ptb", *TASKS)),
     **dict.fromkeys(("sequences", "held_out", "length", "test_length"), TASKS),
@@ -148,15 +148,31 @@ def check(sources: list[Source], digests: list[str]) -> None:
 
 def errors_in_data(config: DataConfig) -> Iterator[str]:
     """Yield which keys of the `data` group do not go together, one text an error; no file is opened."""
-    name = config.name
+    name, own = config.name, config.path or config.paths
     if name not in NAMES:
-        yield f"data={name}: there is no such corpus; expected one of {', '.join(NAMES)}{nearest(name, NAMES)}"
-        return
+        if not own:
+            way = f"expected one of {', '.join(NAMES)}{nearest(name, NAMES)}; a text of your own needs data.path=FILE"
+            yield f"data={name}: there is no such corpus; {way}"
+            return
+        if not name or "/" in name or name.startswith("."):
+            yield f"data.name={name}: expected a name for a text of your own, as my_book"
+        name = "text"
     for key, names in USED_BY.items():
         if getattr(config, key) and name not in names:
             yield f"data.{key} is not used by data={name}, only by {', '.join(names)}; leave it out"
     if name in OWN_TEXT and not config.path and not config.paths:
         yield f"data={name} needs a text: set data.path to a file, a folder or a glob, or data.paths to a list of them"
+    for key, path in [*((key, getattr(config, key)) for key in ("path", "val_path", "test_path")),
+                      *(("paths", path) for path in config.paths or [])]:  # fmt: skip
+        if path and (error := error_in_path(path, f"data.{key}")):
+            yield error
+    if config.codec is not None:
+        if config.encoding == "bytes":
+            yield f"data.codec={config.codec} makes characters, which data.encoding=bytes does not read; leave one out"
+        elif not is_codec(config.codec):
+            usual = ("cp1252", "latin-1", "utf-16", "gb18030", "big5", "shift_jis", "koi8-r")
+            like = nearest(config.codec, usual) or f"; expected one such as {', '.join(usual)}"
+            yield f"data.codec={config.codec}: Python has no such codec of texts{like}"
     if config.path and config.paths:
         yield "data.path and data.paths both name the text; leave one out, or set it to null"
     if config.encoding != "bytes" and any("\ud800" <= character <= "\udfff" for character in config.separator):
@@ -181,6 +197,17 @@ def errors_in_data(config: DataConfig) -> Iterator[str]:
             yield f"data.symbols={symbols}: each symbol may occur only once"
         if missing := sorted(set(inputs + target) - set(symbols)):
             yield f"data.symbols={symbols} lacks {', '.join(missing)} of data.input and data.target; add it"
+
+
+def is_codec(name: str) -> bool:
+    """Whether Python can read texts in a codec of this name."""
+    try:
+        b"a".decode(name)  # bytes, for a codec such as hex is none of texts
+    except UnicodeError:
+        return True  # half a character
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def pair_of(config: DataConfig) -> tuple[str, str, str]:
@@ -237,7 +264,7 @@ def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Cor
 
 def _parts(config: DataConfig) -> list[Part]:
     """Return the files of a corpus and the shares that they are cut into. Raises DataError if one is missing."""
-    own = tuple(map(float, config.split)) if config.split is not None else None
+    own, unpack = tuple(map(float, config.split)) if config.split is not None else None, config.encoding != "bytes"
     if config.name in CORPORA:
         files, standard = sources(config.name, config.root), CORPORA[config.name].split
         if standard is None:
@@ -250,11 +277,11 @@ def _parts(config: DataConfig) -> list[Part]:
         files = [Source("pydoc_data.topics", content=content)]
     else:
         key, given = ("paths", config.paths) if config.paths else ("path", [str(config.path)])
-        files = [source for path in given for source in find(path, key)]
+        files = [source for path in given for source in find(path, key, unpack)]
     held_out = [(name, path) for name, path in (("val", config.val_path), ("test", config.test_path)) if path]
     usual = (1.0,) if config.val_path else (0.8, 0.1, 0.1) if is_list(config) and not held_out else (0.9, 0.1)
     first = Part(SPLITS[: len(own or usual)], files, own or usual)
-    return [first, *(Part((name,), find(path, f"{name}_path")) for name, path in held_out)]
+    return [first, *(Part((name,), find(path, f"{name}_path", unpack)) for name, path in held_out)]
 
 
 def _key(config: DataConfig, parts: list[Part], digests: list[str], vocabulary: Vocabulary | None) -> str:
@@ -299,6 +326,9 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     lacks = {code for one in text_scans for code in one.first} - set(vocabulary.codes)
     missing = _missing(symbols(), spans, vocabulary) if lacks else {}  # those in no split do not matter
     vocabulary, notes = _with_missing(config, vocabulary, missing, given)
+    if pages := sum(one.counts["web_pages"] for one in scans):
+        what = "a web page (HTML), whose tags are learned too; save it as text to have the text alone"
+        notes += [f"{counted(pages, 'files')} of the text: {what}"]
     facts = {
         "vocabulary": vocabulary.to_plain(),
         "length": sum(one.length for one in text_scans),

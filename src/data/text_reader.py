@@ -2,6 +2,7 @@
 
 A text is read in pieces, so that a file of any size needs little memory: once for its checksums and symbols (`scan`),
 once to encode it. The ids are in a memory-mapped file of the cache folder, written once for a content and its options.
+Texts in gzip files and zip archives are read as if they were unpacked; other files that hold no plain text are named.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import codecs
 import contextlib
 import dataclasses
 import glob
+import gzip
 import hashlib
 import io
 import itertools
@@ -17,6 +19,8 @@ import json
 import logging
 import mmap
 import os
+import re
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +41,18 @@ BLOCK = 1 << 20  # bytes read at once: with 8 MiB, 32 MiB as code points, readin
 REMEDIES = "data.errors=replace reads U+FFFD in its place, data.encoding=bytes reads any file as it is"
 CLEANED = ("byte_order_marks", "crlf", "nul", "invalid", "leading_blanks")  # what reading removes or replaces
 FORMAT = 2  # raised when the same text gives other ids: then old entries are not found
+GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"  # the first bytes of such files
+AS_TEXT = "save or export it as plain text (.txt, UTF-8)"
+KINDS = {  # first bytes of files that are no plain text -> what they are, and the way out
+    b"%PDF-": ("a PDF", "take its text out: pdftotext FILE.pdf FILE.txt"),
+    b"\xd0\xcf\x11\xe0": ("a document of an old Word, Excel or PowerPoint", AS_TEXT),
+    b"{\\rtf": ("a document in rich text format (RTF)", AS_TEXT),
+    **dict.fromkeys((b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"(\xb5/\xfd", b"Rar!", GZIP, ZIP), ("packed", "unpack it")),
+    **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff", b"GIF8"), ("a picture", "a text is needed")),
+    codecs.BOM_UTF16_LE: ("a text in UTF-16", "add data.codec=utf-16"),
+    codecs.BOM_UTF16_BE: ("a text in UTF-16", "add data.codec=utf-16"),
+}
+WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE)
 MARK = b"unroll ids 2\n\0\0\0"  # the end of a complete file of ids
 Piece = bytes | np.ndarray  # symbols: bytes if each is one symbol (ASCII, or encoding=bytes), else code points (uint32)
 Facts = dict[str, Any]  # what a file of ids says of itself
@@ -45,43 +61,101 @@ Facts = dict[str, Any]  # what a file of ids says of itself
 def rules_of(config: DataConfig) -> dict[str, Any]:
     """Return how bytes become symbols, for the key and the record of a corpus."""
     rules = {key: getattr(config, key) for key in ("encoding", "lowercase", "errors", "separator")}
+    rules |= {"codec": config.codec} if config.codec else {}  # a key that earlier runs do not have
     # Drop one blank at the start of each line, as in the counts of the papers on Penn Treebank
     return rules | {"leading_blank": config.name == "ptb" and config.convention == "stripped"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file, or a text in memory. `sha256`: its expected checksum, if known; `address`: where it was published."""
+    """A file, or a text in memory. `sha256`: its expected checksum, if known; `address`: where it was published.
+
+    `packed`: the path is a gzip file (`""`), or a zip archive with this file in it; its content is that of the text.
+    """
 
     name: str
     path: Path | None = None
     content: bytes = b""
     sha256: str | None = None
     address: str | None = None
+    packed: str | None = None
+
+    def open(self) -> Any:
+        """Return the bytes as a stream."""
+        if self.path is None:
+            return io.BytesIO(self.content)
+        if self.packed is None:
+            return self.path.open("rb", buffering=0)
+        return zipfile.ZipFile(self.path).open(self.packed) if self.packed else gzip.open(self.path)
 
     def blocks(self, raw: Callable[[bytes], None]) -> Iterator[bytes]:
         """Yield the bytes in blocks, after `raw(block)`. Raises DataError if the file cannot be read."""
         try:
-            with io.BytesIO(self.content) if self.path is None else self.path.open("rb", buffering=0) as stream:
+            with self.open() as stream:
                 while block := stream.read(BLOCK):
                     raw(block)
                     yield block
-        except OSError as error:
-            raise DataError(f"{self.name} cannot be read: {error.strerror}") from error
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            # RuntimeError: it has a password
+            raise DataError(f"{self.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
     def stamp(self) -> list[Any]:
         """Return path, size, times of change and inode: the content is the same as long as these are."""
         if self.path is None:
             return [self.name, hashlib.sha256(self.content).hexdigest(), 0]
         stat = self.path.stat()
-        return [str(self.path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        stamp = [str(self.path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        return stamp if self.packed is None else [*stamp, self.packed]
 
 
-def find(path: str, key: str = "path") -> list[Source]:
-    """Return a file, all files below a folder but hidden ones, or those of a glob, sorted. Raises DataError if none."""
+def error_in_path(path: str, key: str = "data.path") -> str | None:
+    """Return what is wrong with a path that can be no file: an address, or standard input."""
+    if re.match(r"(https?|ftp)://", path):
+        return f"{key}={path} is an address, and nothing is fetched; download it: curl -L -o my.txt '{path}'"
+    if path == "-":
+        return f"{key}=- would be standard input, and a text is read several times; write it to a file: ... > my.txt"
+    return None
+
+
+def find(path: str, key: str = "path", unpack: bool = True) -> list[Source]:
+    """Return a file, all files below a folder but hidden ones, or those of a glob, sorted. Raises DataError if none.
+
+    `unpack`: a gzip file is the text in it, and a zip archive all files in it but hidden ones.
+    """
+    files = _find(path, key)
+    return [one for file in files for one in _unpacked(file)] if unpack else files
+
+
+def _unpacked(file: Source) -> list[Source]:
+    """Return the texts that a file holds; itself unless it is a gzip file or a zip archive."""
+    assert file.path is not None
+    try:
+        with file.path.open("rb") as stream:
+            first = stream.read(4)
+        if first.startswith(GZIP):
+            return [dataclasses.replace(file, packed="")]
+        if first != ZIP:
+            return [file]
+        with zipfile.ZipFile(file.path) as archive:
+            names = sorted(one.filename for one in archive.infolist() if not one.is_dir())
+            kind = archive.read("mimetype").decode(errors="replace") if "mimetype" in names else ""
+    except (OSError, zipfile.BadZipFile, RuntimeError) as error:
+        raise DataError(f"{file.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    office = {"[Content_Types].xml": "a document of Word, Excel or PowerPoint", "mimetype": "an OpenDocument file"}
+    if what := next((what for name, what in office.items() if name in names), None):
+        raise DataError(f"{file.name} is {'an e-book (EPUB)' if 'epub' in kind else what}, not a plain text; {AS_TEXT}")
+    hidden = re.compile(r"(^|/)(\.|__MACOSX/)")
+    if not (texts := [name for name in names if not hidden.search(name)]):
+        raise DataError(f"{file.name} is a zip archive without a file in it; give another")
+    return [dataclasses.replace(file, name=f"{file.name}/{name}", packed=name) for name in texts]
+
+
+def _find(path: str, key: str) -> list[Source]:
     place = user_path(path)
     if os.path.isfile(place):  # False if the name is too long, where Path.is_file raises
         return [Source(path, place)]
+    if error := error_in_path(path, f"data.{key}"):
+        raise DataError(error)
     if os.path.isdir(place):
         inside = (file for file in place.rglob("*") if file.is_file())
         files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(place).parts)]
@@ -120,21 +194,28 @@ def pieces(
             blocks = _without_leading_blanks(blocks, counts)
         if config.encoding == "bytes":
             yield from (block.lower() if config.lowercase else block for block in blocks)
-        else:
-            yield from _characters(blocks, config, counts, source.name)
+            continue
+        if config.codec:
+            blocks = _as_utf_8(blocks, config, counts, source.name)
+        yield from _characters(blocks, config, counts, source.name)
 
 
 def read_text(source: Source, config: DataConfig) -> str:
     """Return a text for a trained model, read by the rules of its own text, but in the case that it has.
 
-    Files, standard input and values of the command line are all read here. Of a model of bytes, invalid ones are
-    surrogates.
+    Files, standard input and values of the command line are all read here: as UTF-8, or if they are not that, in the
+    codec of the model's own text. Of a model of bytes, invalid ones are surrogates.
     """
     config = dataclasses.replace(config, lowercase=False)
     try:
-        symbols = list(pieces([source], config))
+        try:
+            symbols = list(pieces([source], dataclasses.replace(config, codec=None)))
+        except DataError:
+            if not config.codec:
+                raise
+            symbols = list(pieces([source], config))
     except DataError as error:  # data.errors, which its advice may name, was decided when the model was trained
-        what = str(error).partition("; data.errors=")[0]
+        what = str(error).partition("; ")[0]
         raise DataError(f"{what}; the model reads texts as in training: correct this one or give another") from error
     if config.encoding == "bytes":
         return b"".join(map(bytes, symbols)).decode("utf-8", "surrogateescape")
@@ -151,12 +232,34 @@ def _without_leading_blanks(blocks: Iterable[bytes], counts: Counter[str]) -> It
         yield stripped
 
 
+def _as_utf_8(blocks: Iterable[bytes], config: DataConfig, counts: Counter[str], name: str) -> Iterator[bytes]:
+    """Yield one file in `config.codec` as UTF-8."""
+    codec, read = str(config.codec), 0
+    decoder = codecs.getincrementaldecoder(codec)(config.errors)
+    for block in itertools.chain(blocks, [b""]):
+        try:
+            text = decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            at = read + len(block) - len(error.object) + error.start
+            where = f"byte {at:,} (0x{error.object[error.start]:02x}) is not in data.codec={codec}"
+            raise DataError(f"{name}: {where}; name the file's own codec, or {REMEDIES}") from None
+        read += len(block)
+        if config.errors == "replace":
+            counts["invalid"] += text.count("\ufffd")
+        yield text.encode("utf-8", "replace")
+
+
 def _characters(blocks: Iterable[bytes], config: DataConfig, counts: Counter[str], name: str) -> Iterator[Piece]:
     """Yield one file as characters. The end of a block that the next block decides is held back."""
     symbols: Piece
     offset, rest = 0, b""
     for block in itertools.chain(blocks, [None]):
         piece, last, rest = rest + (block or b""), block is None, b""
+        if offset == 0:
+            if WEB_PAGE.match(piece):
+                counts["web_pages"] += 1
+            if config.errors == "strict":
+                _refuse_other_kinds(piece, name)
         if offset == 0 and piece.startswith(codecs.BOM_UTF8):
             piece, offset = piece[3:], 3
             counts["byte_order_marks"] += 1
@@ -181,18 +284,41 @@ def _decode(
         text, used = codecs.utf_8_decode(piece, config.errors, last)
     except UnicodeDecodeError as error:
         where = f"invalid UTF-8 (0x{piece[error.start]:02x}) at byte {offset + error.start:,}"
-        raise DataError(f"{name}: {where}; {REMEDIES}") from None
+        raise DataError(f"{name}: {where}; {_likely_codec(piece, error.start)}{REMEDIES}") from None
     if config.errors == "replace":
         counts["invalid"] += text.count("\ufffd") - piece[:used].count("\ufffd".encode())
         counts["nul"] += text.count("\0")
         text = text.replace("\0", "\ufffd")
     elif (nul := piece[:used].find(0)) >= 0:
-        raise DataError(f"{name}: a NUL byte at byte {offset + nul:,}; {REMEDIES}")
+        raise DataError(f"{name}: a NUL byte at byte {offset + nul:,}; {_likely_codec(piece, nul)}{REMEDIES}")
     if b"\r" in piece:  # searching for a byte is much faster than searching for two characters
         counts["crlf"] += text.count("\r\n")
         text = text.replace("\r\n", "\n")
     codes = codes_of(text, "characters")
     return _lower()[codes] if config.lowercase else codes, used
+
+
+def _refuse_other_kinds(piece: bytes, name: str) -> None:
+    """Raise DataError for the beginning of a file that is no plain text: what it is, and the way out."""
+    what, way = next((known for first, known in KINDS.items() if piece.startswith(first)), ("", ""))
+    if piece[257:262] == b"ustar":
+        what, way = "a tar archive", "unpack it: tar xf FILE"
+    if what:
+        raise DataError(f"{name} is {what}, not a plain text in UTF-8; {way}, or data.encoding=bytes reads it as it is")
+
+
+def _likely_codec(piece: bytes, at: int) -> str:
+    """Return `data.codec=cp1252 reads 'caf\xe9' there, `: the codec that a text is likely in if not UTF-8, or ''."""
+    zeros = [piece[start::2].count(0) / max(1, len(piece[start::2])) for start in (0, 1)]  # of UTF-16, ASCII has half
+    wide = "utf-16-be" if zeros[0] > 0.4 > zeros[1] else "utf-16-le" if zeros[1] > 0.4 > zeros[0] else None
+    for codec in [wide] if wide else ["gb18030", "cp1252"] if 0 not in piece else []:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = codecs.getincrementaldecoder(codec)().decode(piece)
+            rare = [one for one in text if one > "\x7f"]
+            if codec != "gb18030" or sum("\u3000" <= one < "\ua000" for one in rare) > len(rare) / 2:
+                begin = len(codecs.getincrementaldecoder(codec)("replace").decode(piece[:at]))
+                return f"data.codec={codec} reads {text[max(0, begin - 12) : begin + 12]!r} there, "
+    return ""
 
 
 @lru_cache(maxsize=1)

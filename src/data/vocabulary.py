@@ -8,6 +8,7 @@ symbol represents every character that is not in the vocabulary; without it such
 from __future__ import annotations
 
 import codecs
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,6 +80,13 @@ class Vocabulary:
             missing = np.flatnonzero(ids < 0)
             raise self.unknown_error(np.unique(codes[missing]).tolist(), len(missing), int(missing[0]))
         return ids.astype(self.dtype)
+
+    def known_form(self, text: str) -> str | None:
+        """Return the normal form of Unicode, NFC or NFD, in which all of a text is in the vocabulary, if it is not."""
+        for form in ("NFC", "NFD") if self.kind == "characters" else ():
+            if set(codes_of(unicodedata.normalize(form, text), self.kind).tolist()) <= set(self.codes):
+                return form
+        return None
 
     def decode_bytes(self, ids: Any) -> bytes:
         """Return the text of ids as bytes (characters: as UTF-8); the unknown symbol is U+FFFD, or `?` in bytes."""

@@ -29,7 +29,8 @@ SENTENCES = {
     "exploding": "the gradient explodes: in layer {layer} |dL_T/dz_(T-k)| is over {exploded:g} times that at lag 0 at "
     "lag k = {lag}; trainer.gradient_clip_val=1 bounds the step",
     "vanishing": "the gradient vanishes: in layer {layer} |dL_T/dz_(T-k)| stays below {vanished:g} of that at lag 0 "
-    "from lag k = {lag} on; what lies further back is not learned from this error",
+    "from lag k = {lag} on; what lies further back is not learned from this error; model.init=orthogonal, "
+    "model=lstm or model=gru carry it further",
 }
 MOST_POINTS = 128  # columns of the heat map; beyond it every other point is dropped
 

@@ -126,7 +126,10 @@ class TrainedModel:
             error.what = error.what.replace("the text", what, 1)
             known = "".join(symbol for symbol in vocabulary.symbols if len(symbol) == 1)
             first = repr(known) if len(known) <= 100 else f"{known[:100]!r} and more"
-            raise error.with_remedy(f"leave them out; the model knows {first}") from None
+            remedy = f"leave them out; the model knows {first}"
+            if form := vocabulary.known_form(text):  # \u00e9 as one character, or as e and an accent
+                remedy = f"it knows them in the form {form}: give unicodedata.normalize('{form}', text) of Python"
+            raise error.with_remedy(remedy) from None
         if vocabulary.unknown_id is not None and (unknown := ids == vocabulary.unknown_id).any():
             codes = np.unique(codes_of(text, vocabulary.kind)[unknown]).tolist()
             lacking = f"{vocabulary.occurrences(codes, int(unknown.sum()))} that the model does not know"

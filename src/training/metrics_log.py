@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from src.config.schema import CheckpointConfig, EarlyStoppingConfig
 from src.diagnostics.tensorboard import last_window, write_scalars
 from src.files import to_json
-from src.metrics import bits_per_character, four_metrics
+from src.metrics import four_metrics
 from src.training.console import say
 from src.training.machine import reduced
 from src.training.module import LanguageModule
@@ -148,10 +150,9 @@ class MetricsLog(Callback):
     def _in_words(self, trainer: pl.Trainer, metrics: dict[str, float]) -> str:
         known = [(stage, metrics.get(f"{stage}/cross_entropy")) for stage in ("train", "val")]
         nats = "  ".join(f"{stage} {value:.4f}" for stage, value in known if value is not None)
-        bits = bits_per_character([value for _, value in known if value is not None][-1])
         where = f"epoch {self.epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
         best = " best" if self.improved else ""
-        return f"{where}  {nats} nats = {bits:.4f} bits a character  {self.seconds:.0f} s{best}"
+        return f"{where}  {nats}  {self.seconds:.0f} s{best}"
 
     def state_dict(self) -> dict[str, Any]:
         known = {"best": self.best, "final": self.final, "epoch": self.epoch, "window": self.window}
@@ -161,6 +162,50 @@ class MetricsLog(Callback):
         self.best, self.final, (nats, characters) = state_dict["best"], state_dict["final"], state_dict["mark"]
         self.mark, self.started = (nats, characters), time.perf_counter() - state_dict["seconds"]
         self.epoch, self.window = state_dict.get("epoch", 0), state_dict.get("window", {})
+
+
+class ProgressBar(Callback):
+    """One bar on the terminal for the whole run of `run_steps` steps; `Console` clears it before each line.
+
+    The loss (nats per character) and the speed are those since it was drawn before.
+    """
+
+    INTERVAL = 0.25  # seconds: reading the loss at every step would cost a tenth of a small one
+
+    def __init__(self, run_steps: int) -> None:
+        self.run_steps = run_steps
+        self.bar: Any = None
+        self.mark = (0.0, 0.0, 0)  # time, nats and characters when it was drawn
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            form = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
+            known: dict[str, Any] = {"total": self.run_steps, "initial": trainer.global_step, "bar_format": form}
+            self.bar = tqdm(file=sys.stdout, leave=False, dynamic_ncols=True, desc=self._epoch(trainer), **known)
+            self.mark = (time.perf_counter(), float(pl_module.nats), int(pl_module.characters))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        now, (before, nats_before, characters_before) = time.perf_counter(), self.mark
+        if self.bar is None or now - before < self.INTERVAL:
+            return
+        nats, characters = float(pl_module.nats), int(pl_module.characters)
+        read = max(1, characters - characters_before)
+        loss, speed = (nats - nats_before) / read * trainer.world_size, read / (now - before)
+        self.bar.n, self.mark = trainer.global_step, (now, nats, characters)
+        self.bar.set_description_str(self._epoch(trainer), refresh=False)
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} characters/s", refresh=True)
+
+    def _epoch(self, trainer: pl.Trainer) -> str:
+        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+
+    def on_train_end(self, *_: Any) -> None:
+        """Remove it."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, *_: Any) -> None:
+        """Remove it from the terminal, too, if a run ends early."""
+        self.on_train_end()
 
 
 class PredictedString(Callback):

@@ -31,7 +31,6 @@ from src.diagnostics.loggers import close_loggers, logger_class, open_loggers
 from src.errors import RunFailure, UserError, typed
 from src.files import disk_full, read_yaml, remove_leftovers, write_atomic
 from src.inference.load import FORMAT, TrainedModel, check_weights, implementation_config, load
-from src.metrics import bits_per_character
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
 from src.models.language_model import LanguageModel, build_model
@@ -48,6 +47,7 @@ from src.training.trainer import Built, build_trainer
 
 KEPT_BASELINES = ("uniform", "unigram", "ngram_5", "chance", "optimum")
 SIZES = ("num_layers", "hidden_size", "nonlinearity", "readout")  # of `model`, fixed by the weights of `init_from`
+LN2 = math.log(2)  # nats of a bit
 log = logging.getLogger(__name__)
 
 
@@ -158,16 +158,9 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
             _ended_by(error, prepared, record, built)
             return record.folder
     finish(record, "done", prepared, built)
-    best = built.metrics.best
-    if best and best["monitor"] == "val/cross_entropy":
-        nats = best["value"]
-        log.info("best val %.4f nats = %.4f bits a character, at step %d", nats, bits_per_character(nats), best["step"])
-    if record.entries["worse_than_uniform"]:
-        remedy = "the run has diverged, or has hardly begun; try a smaller optimizer.lr or trainer.gradient_clip_val=1"
-        log.warning("the loss at the end is worse than a uniform guess: %s", remedy)
     if late := behind(prepared.config, record.entries["seconds"]):
         log.warning("%s", late)
-    log.info("done in %.1f s: %s", record.entries["seconds"], record.folder)
+    say_end(record, prepared.config)
     return record.folder
 
 
@@ -177,11 +170,39 @@ def say_start(record: Record, corpus: Corpus) -> None:
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in corpus.splits.items())
     data = f"{known['data']} ({known['vocab_size']} characters to tell apart; {sizes})"
     model = f"{known['parameters']:,} parameters, seed {known['seed']}, in {record.folder}"
-    baselines = ", ".join(f"{name} {bits:.3f}" for name, bits in known["baselines"].items())
+    floors = {name.replace("ngram_5", "5-gram"): bits * LN2 for name, bits in known["baselines"].items()}
+    baselines = ", ".join(f"{name} {nats:.3f}" for name, nats in floors.items())
     partial = f" ({known['baselines_basis']})" if known.get("baselines_basis") else ""
-    to_beat = f"to beat, in bits a character: {baselines}{partial}"
+    to_beat = f"to beat, in nats per character, as all losses below: {baselines}{partial}"
     for line in (f"{known['model']} on {data}: {model}", *corpus.notes, to_beat):
         log.info("%s", line)
+
+
+def say_end(record: Record, config: Config) -> None:
+    """Log how good the run is, in nats per character, and the next commands (not for a run of a sweep or a search)."""
+    known, folder = record.entries, record.folder
+    nats = {name: bits * LN2 for name, bits in known.get("baselines", {}).items()}
+    best, last = known["metrics"]["best"] or {}, known["metrics"]["final"]
+    alone, worse = not known.keys() & {"key", "trial"} and config.data.name != "hello", known["worse_than_uniform"]
+    lowest = best.get("val/cross_entropy", math.inf)
+    if math.isfinite(lowest):
+        name, rival = ("counted 5-gram", nats["ngram_5"]) if "ngram_5" in nats else ("uniform guess", nats["uniform"])
+        side = f"{abs(lowest - rival):.2f} {'above' if lowest > rival else 'below'} the {name} ({rival:.3f})"
+        way = "rerun" if config.scheduler.name == "cosine" else "resume"  # after a cosine's end the rate is 0
+        longer = "max_epochs" if config.trainer.max_steps < 0 else "max_steps"
+        again = f"{way}={folder} trainer.{longer}={2 * getattr(config.trainer, longer)}"
+        more = f"; to train longer: python -m src.train {again}" if lowest > rival and alone and not worse else ""
+        log.info("best val %.4f nats per character, at step %d: %s%s", lowest, best["step"], side, more)
+    if worse:
+        end = last.get("val/cross_entropy", last.get("train/cross_entropy", math.nan))
+        diverged = not end < 1.1 * nats["uniform"] or lowest < nats["uniform"]
+        remedy = "diverged; try a smaller optimizer.lr or trainer.gradient_clip_val=1" if diverged else "hardly begun"
+        what = f"the loss at the end, {end:.4f}, is worse than a uniform guess, {nats['uniform']:.3f}"
+        log.warning("%s: the run has %s", what, remedy)
+    elif alone:
+        run = "last" if config.runs == "runs" else folder
+        log.info("sample: python -m src.sample run=%s length=500 temperature=0.8", run)
+    log.info("%s in %.1f s: %s", "worse than a uniform guess" if worse else "done", known["seconds"], folder)
 
 
 def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: Built) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -21,7 +21,7 @@ from src.diagnostics.tensorboard import ScalarLogger
 from src.training.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from src.training.lightning_compat import run_to_the_end
 from src.training.machine import uses_cuda, world_size
-from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString
+from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString, ProgressBar
 from src.training.notebook import NotebookProgress, in_notebook
 from src.training.signals import StopOnSignal
 
@@ -62,9 +62,8 @@ def build_trainer(
     if keys.profile:
         callbacks.append(ProfilerCallback(folder / "trace.json"))
     callbacks += [one for one in (stopper, checkpoints) if one]  # checkpoints last: they store the state of the others
-    bar = keys.enable_progress_bar and sys.stdout.isatty() and not prints_predictions
-    if bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=50))  # at every step it would cost a tenth of a small step
+    if keys.enable_progress_bar and sys.stdout.isatty() and not prints_predictions:
+        callbacks.append(ProgressBar(keys.run_steps(steps_an_epoch)))
     elif keys.enable_progress_bar and in_notebook():
         callbacks.append(NotebookProgress(keys.run_steps(steps_an_epoch)))
     given = {key: value for key, value in vars(keys).items() if key not in OURS}
@@ -79,7 +78,7 @@ def build_trainer(
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         log_every_n_steps=1,  # Lightning's own cadence; ours is that of `ScalarLogger`
-        enable_progress_bar=bar,
+        enable_progress_bar=False,  # ours is a callback
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,

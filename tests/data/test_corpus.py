@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import math
 import subprocess
@@ -127,6 +128,22 @@ def test_several_texts_are_read_as_one_in_the_order_of_the_list(tmp_path):
     assert [file["path"] for file in corpus.provenance["files"]] == paths
     with pytest.raises(DataError, match=r"data\.paths=nowhere: "):
         open_corpus(DataConfig("text", paths=["nowhere"]))
+
+
+def test_a_text_of_ones_own_may_have_a_name_and_a_codec_and_be_packed(tmp_path):
+    texts = [tmp_path / name for name in ("plain.txt", "packed.txt.gz", "windows.txt")]
+    for path, content in zip(texts, (b"caf\xc3\xa9", gzip.compress(b"caf\xc3\xa9"), b"caf\xe9"), strict=True):
+        path.write_bytes(content * 20)
+    plain, packed = (open_corpus(DataConfig("my_book", path=str(path))) for path in texts[:2])
+    assert plain.name == "my_book"
+    assert text_of(plain, "train") == text_of(packed, "train") == "caf\u00e9" * 18
+    assert packed.provenance["sha256"] == plain.provenance["sha256"], "it is that of the text"
+    windows = open_corpus(DataConfig("text", path=str(texts[2]), codec="cp1252"))
+    assert text_of(windows, "val") == text_of(plain, "val")
+    assert windows.provenance["rules"]["codec"] == "cp1252"
+    assert "codec" not in plain.provenance["rules"]
+    page = write(tmp_path, "page.html", "<!DOCTYPE html><p>caf</p>" * 3)
+    assert any("web page" in note for note in open_corpus(DataConfig("text", path=page)).notes)
 
 
 @pytest.mark.parametrize("name", ["text", "lines"])

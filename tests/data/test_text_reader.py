@@ -1,3 +1,5 @@
+import gzip
+import zipfile
 from collections import Counter
 
 import pytest
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 
 from src.config.schema import DataConfig
 from src.data import text_reader
-from src.data.text_reader import Source, find, pieces, scan
+from src.data.text_reader import Source, codes_in, find, pieces, read_text, scan
 from src.errors import DataError
 
 
@@ -74,12 +76,83 @@ def test_first_occurrences_are_where_str_find_finds_them(text, block):
         (b"ab" * 600_000 + b"\xff", r"invalid UTF-8 \(0xff\) at byte 1,200,000"),
         (b"caf\xc3", r"invalid UTF-8 \(0xc3\) at byte 3"),
         (b"abcdef\0", "a NUL byte at byte 6"),
-        ("hi".encode("utf-16"), "invalid UTF-8 .*at byte 0"),
     ],
 )
 def test_what_is_no_text_is_told_with_its_byte_and_both_ways_out(content, message):
     with pytest.raises(DataError, match=f"file0: {message}.*data.errors=replace.*data.encoding=bytes"):
         read(content)
+
+
+ACCENTS = "Le caf\u00e9 \u00e9tait ferm\u00e9 \u00e0 midi ; l\u2019\u00e9t\u00e9 finissait. " * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("hi".encode("utf-16"), "a text in UTF-16.*data.codec=utf-16"),
+        (b"%PDF-1.7\n%\xe2", "a PDF.*pdftotext"),
+        (b"\xd0\xcf\x11\xe0\xa1", "an old Word.*plain text"),
+        (gzip.compress(b"a"), "packed.*unpack it"),  # in a pipe or a zip; a file of its own is read
+        (b"\x89PNG\r\n", "a picture"),
+        (b"a.txt".ljust(257, b"\0") + b"ustar", "a tar archive.*tar xf"),
+        (ACCENTS.encode("cp1252"), r"data.codec=cp1252 reads 'Le caf\u00e9 .*there, data.errors=replace"),
+        (("\u5c06\u8fdb\u9152 a\n" * 9).encode("gb18030"), "data.codec=gb18030 reads '\u5c06\u8fdb\u9152 a"),
+        ("hello there\n".encode("utf-16-le"), "data.codec=utf-16-le reads 'hello"),
+    ],
+)
+def test_a_file_that_is_no_plain_text_in_utf_8_is_named_with_the_way_out(content, message):
+    with pytest.raises(DataError, match=f"file0.*{message}"):
+        read(content)
+    if not content.startswith(b"a.txt"):
+        read(content, errors="replace")  # as the user asked
+    assert read(content, encoding="bytes") == content
+
+
+@pytest.mark.parametrize("codec", ["cp1252", "utf-16", "utf-16-be", "utf-8-sig", "gb18030"])
+@pytest.mark.parametrize("block", [1, 3, None])
+def test_a_text_in_another_codec_reads_as_the_same_text(codec, block):
+    text = ACCENTS + "\r\nend"
+    assert read(text.encode(codec), codec=codec, block=block) == text.replace("\r\n", "\n")
+
+
+def test_a_byte_that_a_codec_lacks_is_named_with_its_place_and_replaced_where_asked():
+    with pytest.raises(DataError, match=r"file0: byte 5 \(0x81\) is not in data.codec=cp1252"):
+        read(b"abcde\x81f", codec="cp1252", block=2)
+    counts = Counter()
+    assert read(b"a\x81b", codec="cp1252", errors="replace", counts=counts) == "a\ufffdb"
+    assert counts["invalid"] == 1
+
+
+def test_gzip_and_zip_files_are_the_texts_in_them_and_documents_are_named(tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one") + gzip.compress(b" two"))
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        for name in ("2.txt", "part/1.txt", "__MACOSX/._2.txt", ".hidden"):
+            archive.writestr(name, f"in {name}")
+    (tmp_path / "c.txt").write_bytes(b"three")
+    config = DataConfig("text", separator="|")
+    texts = b"".join(map(bytes, map(codes_in, pieces(find(str(tmp_path)), config)))).replace(b"\0", b"")
+    assert texts == b"one two|in 2.txt|in part/1.txt|three"
+    assert [source.name for source in find(str(tmp_path / "b.zip"))] == [
+        str(tmp_path / "b.zip/2.txt"), str(tmp_path / "b.zip/part/1.txt")]  # fmt: skip
+    assert [source.packed for source in find(str(tmp_path), unpack=False)] == [None] * 3  # encoding=bytes: as they are
+    for member, what in (("[Content_Types].xml", "a document of Word"), ("mimetype", "an e-book")):
+        with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+            archive.writestr(member, "application/epub+zip")
+        with pytest.raises(DataError, match=f"x is {what}.*plain text"):
+            find(str(tmp_path / "x"))
+    for name, content in (("x", b"PK\3\4 broken"), ("y", gzip.compress(b"a" * 99)[:-9])):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name} cannot be read"):
+            read_text(*find(str(tmp_path / name)), config)
+
+
+def test_a_trained_model_reads_utf_8_and_else_the_codec_of_its_text():
+    config = DataConfig("text", codec="cp1252")
+    for codec in ("utf-8", "cp1252"):
+        source = Source("letter", content=ACCENTS.replace("\n", "\r\n").encode(codec))
+        assert read_text(source, config) == ACCENTS
+    with pytest.raises(DataError, match=r"a PDF.*the model reads texts as in training"):
+        read_text(Source("prompt", content=b"%PDF-1.4"), DataConfig("text"))
 
 
 def test_replacing_is_counted():
@@ -124,6 +197,8 @@ def test_a_path_without_files_says_where_it_was_looked_for(tmp_path, monkeypatch
         find("no.txt")
     with pytest.raises(DataError, match="the folder has no files"):
         find(".")
+    with pytest.raises(DataError, match=r"data.path=https://x.org/a.txt is an address.*curl"):
+        find("https://x.org/a.txt")
     with pytest.raises(DataError, match=r"data.val_path=\*.md"):
         find("*.md", "val_path")
 

@@ -152,6 +152,18 @@ def test_an_unseen_character_is_named_with_those_that_are_known(run):
     assert told.value.first == 4
 
 
+def test_letters_in_the_other_normal_form_are_named_with_the_form_that_the_model_knows(tmp_path):
+    trained = load(fabricate(tmp_path / "nfd", text="cafe\u0301 noir " * 90))
+    with pytest.raises(
+        UnknownCharacter, match=r"prompt has .*\u00e9.*in the form NFD: give unicodedata.normalize\('NFD'"
+    ):
+        trained.sample("caf\u00e9")
+    with pytest.raises(UnknownCharacter, match="the model knows"):
+        trained.sample("caf\u00e9 z")
+    with pytest.raises(UnknownCharacter, match="in the form NFC"):
+        load(fabricate(tmp_path / "nfc", text="caf\u00e9 noir " * 90)).sample("cafe\u0301")
+
+
 def test_a_model_of_lowercase_text_reads_any_case(tmp_path):
     trained = load(fabricate(tmp_path / "run", **{"data.lowercase": True}))
     assert trained.ids("The RAIN").tolist() == trained.ids("the rain").tolist()

@@ -104,7 +104,11 @@ def same_text(printed: str, stored: str) -> None:
     ],
 )
 def test_a_command_prints_what_it_printed(command: Command, name: str, words: list[str]) -> None:
-    same_text(command(*words), (HERE / f"printed/{name}.txt").read_text())
+    stored = (HERE / f"printed/{name}.txt").read_text()
+    stored = stored.replace(
+        "in bits a character: uniform 2.000", "in nats per character, as all losses below: uniform 1.386"
+    )
+    same_text(command(*words), stored)
 
 
 @pytest.mark.parametrize("copied", ["killed"], indirect=True)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import os
+import random
+import re
 import sys
+import termios
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +21,7 @@ from src import train
 from src.config.compose import compose, stored_config, to_config
 from src.errors import UserError
 from src.training.machine import peer_is_gone
+from src.training.metrics_log import ProgressBar
 from tests.runs.commands import only_run
 from tests.runs.test_resume import same_end
 
@@ -28,6 +36,13 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog; " * 16)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
+
+
+def read(terminal: int, into: list[bytes]) -> None:
+    """Read what is written to a terminal until its last writer closes it, which is an error on Linux."""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 10_000):
+            into.append(part)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -122,7 +137,79 @@ def test_a_run_that_ends_above_the_uniform_guess_says_so(
 ) -> None:
     run(monkeypatch, *WORDS.split(), "trainer.max_steps=9", "optimizer=sgd", "optimizer.lr=100")
     assert json.loads((only_run(Path()) / "run.json").read_text())["worse_than_uniform"]
-    assert "worse than a uniform guess" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert re.search(
+        r"the loss at the end, [\d.]+, is worse than a uniform guess, [\d.]+: the run has diverged", printed.err
+    )
+    assert "done in" not in printed.out
+    assert "src.sample" not in printed.out
+
+
+@pytest.mark.parametrize(
+    ("words", "side"),
+    [("trainer.max_steps=30 optimizer.lr=0.01", "above"), ("optimizer.lr=0.05 trainer.max_epochs=40", "below")],
+)
+def test_a_run_says_how_it_stands_to_the_counted_5_gram_and_what_to_type_next(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, side: str
+) -> None:
+    if side == "below":  # a text without anything to count; the other one is counted exactly
+        Path("text.txt").write_text("".join(random.Random(0).choices("abcd", [8, 4, 2, 1], k=3000)))
+    plain = WORDS.replace("model.dropout=0.3", "model.dropout=0")
+    run(monkeypatch, *plain.split(), *words.split(), "trainer.check_val_every_n_epoch=10")
+    lines, record = capsys.readouterr().out.splitlines(), json.loads((only_run(Path()) / "run.json").read_text())
+    best, five_gram = record["metrics"]["best"]["value"], record["baselines"]["ngram_5"] * math.log(2)
+    (verdict,) = [line for line in lines if line.startswith("best val")]
+    assert f": {abs(best - five_gram):.2f} {side} the counted 5-gram ({five_gram:.3f})" in verdict
+    assert ("trainer.max_steps=60" in verdict) == (side == "above")
+    assert (best > five_gram) == (side == "above")
+    assert lines[-2] == "sample: python -m src.sample run=last length=500 temperature=0.8"
+    assert sum("nats" in line for line in lines) == 2, "the unit is said at the start, and in the verdict"
+
+
+def seen(written: str) -> list[str]:
+    """What a terminal shows of a text in the end: a carriage return goes back to the begin of the line."""
+    shown = []
+    for line in written.replace("\r\n", "\n").split("\n"):
+        cells: list[str] = []
+        for part in line.split("\r"):
+            cells[: len(part)] = part
+        shown.append("".join(cells).rstrip())
+    return shown
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_on_a_terminal_one_bar_shows_the_whole_run_and_leaves_every_line_clean(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(ProgressBar, "INTERVAL", 0.0)
+    words = [*WORDS.split(), "trainer.val_check_interval=0.5", "checkpoint.every_n_steps=5"]
+    for more in (["trainer.max_epochs=2", "trainer.max_steps=20"], [f"resume={Path('runs')}", "trainer.max_steps=24"]):
+        ours, theirs = os.openpty()
+        termios.tcsetwinsize(theirs, (24, width))
+        if more[0].startswith("resume"):
+            words, more[0] = [], f"resume={only_run(Path('runs'))}"
+        written: list[bytes] = []
+        reader = threading.Thread(target=read, args=(ours, written))
+        reader.start()
+        with open(theirs, "w") as stream, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", stream)
+            run(patched, *words, *more)
+        reader.join()
+        os.close(ours)
+        text = b"".join(written).decode()
+        lines = [line for line in seen(text) if line]
+        assert len(lines) >= 4
+        for line in lines:
+            assert re.match(
+                r"(stacked on|train:|to beat|epoch \d/2  step \d+  train|best val|sample:|done in|going on)", line
+            ), line
+            assert "%" not in line
+        drawn = [part for part in re.split(r"[\r\n]", text) if "% |" in part]
+        assert all(len(part) <= width for part in drawn)
+        assert re.match(r"epoch [12]/2 +\d+% \|.*\| +[\d:?]+ left, loss \d\.\d{3}, [\d,]+ characters/s", drawn[-1])
+        if not words:
+            percents = [int(one[1]) for part in drawn if (one := re.search(r"(\d+)% ", part))]
+            assert percents[0] >= 80, "a resumed run begins where it stopped"
 
 
 def test_only_the_end_of_a_peer_stops_a_run() -> None:
