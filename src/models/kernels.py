@@ -59,17 +59,22 @@ def in_main_memory(tensor: Tensor) -> bool:
     return type(tensor) is Tensor and tensor.device.type == "cpu"
 
 
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions that oneDNN's products in bfloat16 use; else they are 20 times slower."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def pays_to_pack(M: Tensor, rows: int) -> bool:
     """Whether oneDNN, with M laid out in blocks beforehand, multiplies (rows, n) by M (n, n) faster than addmm.
 
     Microseconds of a step of 64 rows on two AVX-512 cores, addmm and packed: float32, H = 256: 56, 65; 384: 130, 110;
     1024: 1,190, 680. bfloat16, H = 128: 27, 26; 1024: 428, 370. Packing itself takes 700 (float32, H = 512).
     """
-    if rows < 8 or not in_main_memory(M) or not torch.backends.mkldnn.is_available():
+    if rows < 8 or not in_main_memory(M):
         return False
     if M.dtype is torch.bfloat16:
-        return min(M.shape) >= 128 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return M.dtype is torch.float32 and min(M.shape) >= 384
+        return min(M.shape) >= 128 and multiplies_bf16()
+    return M.dtype is torch.float32 and min(M.shape) >= 384 and torch.backends.mkldnn.is_available()
 
 
 class Affine:

@@ -33,6 +33,7 @@ from src.files import disk_full, read_yaml, remove_leftovers, write_atomic
 from src.inference.load import FORMAT, TrainedModel, check_weights, implementation_config, load
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
+from src.models.kernels import multiplies_bf16
 from src.models.language_model import LanguageModel, build_model
 from src.process import threads_for, use_threads
 from src.training import machine
@@ -84,6 +85,9 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
     if checkpoint is None:
         windows, notes = fitted(config.data, corpus.splits["train"])
         config = dataclasses.replace(config, data=windows)
+        if trainer.accelerator == "cpu" and trainer.precision.startswith("bf16") and not multiplies_bf16():
+            slow = "this processor has no products in bfloat16 and imitates them, many times slower"
+            notes += (f"trainer.precision={trainer.precision}: {slow}; trainer.precision=32-true is faster here",)
         corpus = dataclasses.replace(corpus, notes=corpus.notes + notes)
     size = len(corpus.vocabulary)
     machine.check_prompt(config.callbacks.text_samples, corpus.vocabulary)
