@@ -25,6 +25,8 @@ PAGES = README + (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")  # 
 COMMAND = re.compile(r"^ *(\$ )?python -m (src\.\w+) (.*?)(?: +# .*)?$", re.MULTILINE)  # `$`: output follows
 OWN_TESTS = ("src.search", "src.benchmark", "src.export")  # they need extras, or other tests run them
 COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
+SWEPT = ("model=manual", "model.init=torch,orthogonal", "trainer.gradient_clip_val=1,null", "seed=0,1")
+SWEPT += ("model.hidden_size=8", "trainer.max_epochs=1", "callbacks=none")
 TEXT = (
     "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
 )
@@ -57,11 +59,18 @@ def test_a_command_of_a_page_runs(prompt: str, module: str, rest: str, folder: P
         arguments.append("debug=fast")
         if "-m" in arguments or "experiment=tiny_shakespeare" in arguments:
             arguments.append("callbacks=none")  # the figures of many runs or a large network take half a minute
-    if "tiny_shakespeare" in rest:
+    if module == "src.study":
+        arguments.append("smoke=true")
+    if "data=time_machine" in rest:  # a sweep of 24 jobs
+        arguments = [argument.removesuffix(",1,2").replace(",identity", "") for argument in arguments]
+    if "tiny_shakespeare" in rest or "data=time_machine" in rest:
         if not SHARED_DATA.exists():
-            pytest.skip("Tiny Shakespeare is not beside this checkout (../shared/data)")
+            pytest.skip("the corpora are not beside this checkout (../shared/data)")
         arguments.append(f"data.root={SHARED_DATA}")
-    arguments = [argument.replace("runs/...", str(only_run(folder).relative_to(folder))) for argument in arguments]
+    if "runs/sweeps/init_clip" in rest:
+        run("-m", "name=init_clip", "data=text", "data.path=my.txt", *SWEPT, cwd=folder)
+    one = next(folder.glob("runs/text_manual/*")).relative_to(folder)
+    arguments = [argument.replace("runs/...", str(one)) for argument in arguments]
     if "trainer.accelerator=gpu" in arguments and not torch.cuda.is_available():
         assert "gpu" in refused(*arguments, cwd=folder, module=module)[0]
     else:
@@ -69,19 +78,26 @@ def test_a_command_of_a_page_runs(prompt: str, module: str, rest: str, folder: P
 
 
 def test_the_readme_shows_what_make_train_prints(tmp_path: Path) -> None:
-    printed = run(cwd=tmp_path)
+    printed = run("seed=2", cwd=tmp_path)
     (shown,) = re.findall(r"^    cell on hello.*?\n\n", README, re.MULTILINE | re.DOTALL)
     for line in shown.replace("...\n", "").splitlines():
         pattern = re.escape(line.strip()).replace("<date>_<time>_<id>", r"[\w-]+")
         assert re.search(f"^{pattern}$", printed, re.MULTILINE), line
 
 
-def test_the_python_lines_of_the_readme_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_lines_of_the_readme_run(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(block.replace("runs/...", str(only_run(folder))), {})  # noqa: S102  # our own page
-    *sampled, bits = capsys.readouterr().out.splitlines()
-    assert "ROMEO:" in "\n".join(sampled)
-    assert 0 < float(bits) < 12
+    block = block.replace("runs/...", str(only_run(folder)))
+    block = block.replace('"data.path=my.txt"', '"data.path=my.txt", "trainer.max_epochs=1", "callbacks=none"')
+    monkeypatch.chdir(folder)
+    exec(block, {})  # noqa: S102  # our own page
+    out = capsys.readouterr().out
+    assert "ROMEO:" in out
+    bits, nats = map(float, re.findall(r"^\d+\.\d+$", out, re.MULTILINE))
+    assert 0 < nats < bits < 12
+    assert re.search(r"^manual +\d", out, re.MULTILINE)  # a row of the runs
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
