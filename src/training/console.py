@@ -102,3 +102,9 @@ def logging_to(folder: Path) -> Iterator[None]:
             handler.close()
         root.handlers[:] = before
         root.setLevel(level)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, which shows HTML and replaces what is displayed."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -11,12 +10,6 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 SECONDS = 0.5  # between two updates
-
-
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook, which shows HTML and replaces what is displayed."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return hasattr(shell, "kernel")
 
 
 class NotebookProgress(Callback):

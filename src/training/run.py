@@ -162,9 +162,10 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
             _ended_by(error, prepared, record, built)
             return record.folder
     finish(record, "done", prepared, built)
-    if late := behind(prepared.config, record.entries["seconds"]):
-        log.warning("%s", late)
-    say_end(record, prepared.config)
+    if rank() == 0:  # the others have no record
+        if prepared.config.budget and (late := behind(prepared.config, record.entries["seconds"])):
+            log.warning("%s", late)
+        say_end(record, prepared.config)
     return record.folder
 
 

@@ -19,10 +19,11 @@ from src.diagnostics.loggers import HParams
 from src.diagnostics.profiler_callback import ProfilerCallback
 from src.diagnostics.tensorboard import ScalarLogger
 from src.training.checkpoint import AtomicCheckpointIO, CheckpointCallback
+from src.training.console import in_notebook
 from src.training.lightning_compat import run_to_the_end
 from src.training.machine import uses_cuda, world_size
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString, ProgressBar
-from src.training.notebook import NotebookProgress, in_notebook
+from src.training.notebook import NotebookProgress
 from src.training.signals import StopOnSignal
 
 # Keys of the `trainer` group that are used here, by `prepare` and by callbacks; Lightning's Trainer gets the others
