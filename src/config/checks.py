@@ -51,12 +51,15 @@ CHOSEN_BY_BUDGET = {
 def choose_by_budget(config: Config, overrides: Sequence[str]) -> None:
     """Set, in place, which keys the budget is to choose: those that the overrides of a command do not set.
 
-    An experiment has chosen all but its epochs. The class of the model is chosen here: a run is named after it.
+    An experiment has chosen all but its epochs, a debug preset these. The class of the model is chosen here: a run is
+    named after it.
     """
     given = {override.lstrip("+~").partition("=")[0] for override in overrides}
     free = [key for group, keys in CHOSEN_BY_BUDGET.items() if group == "data" or group not in given for key in keys]
     if config.experiment:
         free = ["trainer.max_epochs"]
+    if "debug" in given:  # a preset says how long
+        given.add("trainer.max_epochs")
     config.chosen = [key for key in free if key not in given]
     if "model.name" in config.chosen and not {"model.name", "model._target_"} & given:
         config.model.name, config.model._target_ = "manual", "src.models.manual.ManualRNN"

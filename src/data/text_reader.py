@@ -95,8 +95,8 @@ class Source:
                 while block := stream.read(BLOCK):
                     raw(block)
                     yield block
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            # RuntimeError: it has a password
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+            # NotImplementedError: the archive is packed in a way that Python cannot unpack
             raise DataError(f"{self.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
     def stamp(self) -> list[Any]:
@@ -137,9 +137,11 @@ def _unpacked(file: Source) -> list[Source]:
         if first != ZIP:
             return [file]
         with zipfile.ZipFile(file.path) as archive:
+            if any(one.flag_bits & 1 for one in archive.infolist()):
+                raise DataError(f"{file.name} has a password; unpack it, and give the file in it")
             names = sorted(one.filename for one in archive.infolist() if not one.is_dir())
             kind = archive.read("mimetype").decode(errors="replace") if "mimetype" in names else ""
-    except (OSError, zipfile.BadZipFile, RuntimeError) as error:
+    except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{file.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     office = {"[Content_Types].xml": "a document of Word, Excel or PowerPoint", "mimetype": "an OpenDocument file"}
     if what := next((what for name, what in office.items() if name in names), None):

@@ -60,7 +60,10 @@ def in_main_memory(tensor: Tensor) -> bool:
 
 
 def multiplies_bf16() -> bool:
-    """Whether this processor has instructions that oneDNN's products in bfloat16 use; else they are 20 times slower."""
+    """Whether this processor has instructions that oneDNN's products in bfloat16 use.
+
+    Without them a train step of 1 x 256 units took 1,550 ms, and 69 in float32 (Zen 3, two threads).
+    """
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

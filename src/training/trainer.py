@@ -1,4 +1,4 @@
-"""Lightning's Trainer, its and callbacks, from the configuration."""
+"""Lightning's Trainer and its callbacks, from the configuration."""
 
 from __future__ import annotations
 
