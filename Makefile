@@ -48,7 +48,7 @@ bench: $(VENV)/.installed-run  ## measure the speed on this machine: python -m s
 	@$(RUN) -m src.benchmark $(ARGS)
 
 # Nothing is installed for another Python than that of .venv: it needs torch 2.11 or newer, and what src.train imports.
-gpu: $(if $(filter $(VENV)/%,$(RUN)),$(VENV)/.installed-run)  ## what only a CUDA GPU can decide, in eight minutes; make gpu RUN=python3 takes that Python
+gpu: $(if $(filter $(VENV)/%,$(RUN)),$(VENV)/.installed-run)  ## what only a CUDA GPU can decide, limited to eight minutes; make gpu RUN=python3 takes that Python
 	@$(RUN) -m tests.gpu.run $(ARGS)
 
 # Only the TensorBoard tests need a browser, and they are skipped without one, so a failure here is not an error.
