@@ -73,7 +73,8 @@ def same_end(one: Path, other: Path, files: bool = True) -> None:
     for folder in (one, other):
         paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
         names.append({str(path).partition(".tfevents")[0] for path in paths})  # each process has an event file
-        results.append({"scalars": plain(scalars(folder))})
+        # In order of steps: of two event files that one process began in one second, TensorBoard reads number 10 before 9
+        results.append({"scalars": plain({tag: sorted(points) for tag, points in scalars(folder).items()})})
         for path in paths if files else [Path("checkpoints/last.ckpt"), Path("metrics.jsonl")]:
             if path.suffix == ".ckpt":
                 content = torch.load(folder / path, weights_only=True)
