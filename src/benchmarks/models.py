@@ -19,13 +19,14 @@ from src.config.schema import BenchmarkOptions, ModelConfig, OptimizerConfig, Sa
 from src.data.vocabulary import Vocabulary
 from src.errors import counted
 from src.inference.generate import decoded, generate_ids
+from src.inference.incremental import parts_of
 from src.inference.load import IMPLEMENTATIONS
 from src.models.cuda import WARM_UP, capture, card_of, cudnn_algorithm, layer_plan, side_stream
 from src.models.language_model import LanguageModel, State, build_model, change_parts, detached
 from src.process import threads_for, use_threads
 from src.training.machine import keep_memory
 from src.training.module import build_optimizer
-from src.training.step_graph import capturable, parts_of
+from src.training.step_graph import capturable
 
 
 class Size(NamedTuple):

@@ -92,11 +92,14 @@ def direction(monitor: str) -> str:
 
 def resolve(config: Config) -> Config:
     """Set, in place, what follows from other keys; a key that has no effect is null, as in runs that lack it."""
-    checkpoint, optimizer, trainer = config.checkpoint, config.optimizer, config.trainer
+    checkpoint, optimizer, trainer, model = config.checkpoint, config.optimizer, config.trainer, config.model
     checkpoint.mode = checkpoint.mode or direction(checkpoint.monitor)
     if optimizer.decay == "all" or not optimizer.weight_decay:
         optimizer.decay = None
-    trainer.tf32 = trainer.tf32 or None
+    trainer.tf32, model.weight_drop = trainer.tf32 or None, model.weight_drop or None
+    config.data.noise, optimizer.average = config.data.noise or None, optimizer.average or None
+    if model.dropout_mask == "step" or not model.dropout:
+        model.dropout_mask = None
     if not trainer.average_last_group or trainer.accumulate_grad_batches == 1:
         trainer.average_last_group = None
     return config
@@ -151,14 +154,23 @@ def _combinations(config: Config) -> Iterator[str]:
             yield f"optimizer.{key} is not used by optimizer={optimizer.name}, which has {has}"
     if optimizer.nesterov and not optimizer.momentum:
         yield "optimizer.nesterov=true needs optimizer.momentum above 0"
-    if model.dropout > 0 and model.num_layers == 1:
-        yield f"model.dropout={model.dropout} acts between layers, and there is one layer; use 2 or dropout 0"
+    if model.dropout > 0 and model.num_layers == 1 and model.dropout_mask != "window":
+        way = "use 2, dropout 0, or model.dropout_mask=window, which acts before the readout too"
+        yield f"model.dropout={model.dropout} acts between layers, and there is one layer; {way}"
+    if model.skip and model.num_layers == 1:
+        yield f"model.skip={model.skip} goes past layers, and there is one layer; use 2 or leave it out"
+    for key, value in {"skip": model.skip, "readout_bias": model.readout_bias}.items():
+        if value not in (None, "input") and model.readout == "identity":
+            yield f"model.{key}={value} needs weights of a readout, and model.readout=identity has none; use linear"
     symbols = config.data.symbols
     if model.readout == "identity" and symbols is not None and len(symbols) != model.hidden_size:
         yield (
             f"model.readout=identity: the hidden state is the logits, so model.hidden_size={model.hidden_size} "
             f"must be the vocabulary's {len(symbols)}; set model.hidden_size={len(symbols)} or model.readout=linear"
         )
+    for key, value in {"data.noise": config.data.noise, "model.readout_bias": model.readout_bias}.items():
+        if value and (config.data.is_task or config.data.input is not None):
+            yield f"{key}={value} is for texts, and data={config.data.name} is none; leave it out"
     if config.budget and (config.data.is_task or config.data.input is not None):
         yield f"budget={config.budget}: the rule is for texts; with data={config.data.name} set the sizes yourself"
     if config.chosen and not config.budget:

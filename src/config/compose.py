@@ -403,7 +403,7 @@ def with_sizes_of_source(arguments: Sequence[str], trust: str | None = None) -> 
     own = {key.lstrip("+"): value for key, _, value in (argument.partition("=") for argument in arguments)}
     if model.get("_target_") in MODEL_CLASSES or "model" in own:
         wanted = {"model": model.get("name")}
-        network = ("num_layers", "hidden_size", "nonlinearity", "readout")
+        network = ("num_layers", "hidden_size", "nonlinearity", "skip", "readout")
         wanted |= {f"model.{key}": model[key] for key in network if model.get(key) is not None}
     else:  # a class of the user's own, without its model file: the run has all of its keys
         check_class(model.get("_target_"), trust or own.get("model._target_"), f"init_from={given[-1]}: ")

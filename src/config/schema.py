@@ -129,6 +129,7 @@ class DataConfig:
     batch_size: int | None = field(default=32, metadata=about(range=SIZE))
     offset: str = field(default="fixed", metadata=about(choices=("fixed", "random")))
     reset: str = field(default="epoch", metadata=about(choices=("never", "epoch", "window")))
+    noise: float | None = field(default=None, metadata=about(range=BELOW_1, added_later=True))
     evaluation_streams: int = field(default=20, metadata=about(range=SIZE))
     evaluation_warmup: int | None = field(default=None, metadata=about(range=FROM_0, added_later=True))
     # Of the tasks (data/tasks.py)
@@ -162,11 +163,15 @@ class ModelConfig:
     hidden_size: int = field(default=128, metadata=about(range=COUNT))
     nonlinearity: str | None = field(default=None, metadata=about(choices=("tanh", "relu")))
     dropout: float = field(default=0.0, metadata=about(range=BELOW_1))
+    dropout_mask: str | None = field(default=None, metadata=about(choices=("step", "window"), added_later=True))
+    weight_drop: float | None = field(default=None, metadata=about(range=BELOW_1, added_later=True))
     init: str = field(default="torch", metadata=about(choices=("torch", "orthogonal", "identity")))
     input_scale: float = field(default=1.0, metadata=about(range=POSITIVE))
     interlayer_scale: float | None = field(default=None, metadata=about(range=POSITIVE, added_later=True))
+    skip: str | None = field(default=None, metadata=about(choices=("input", "output", "both"), added_later=True))
     single_bias: bool = False
     readout: str = field(default="linear", metadata=about(choices=("linear", "identity")))
+    readout_bias: str | None = field(default=None, metadata=about(choices=("unigram",), added_later=True))
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -185,6 +190,7 @@ class OptimizerConfig:
     lr: float = field(default=0.001, metadata=about(range=POSITIVE))
     weight_decay: float = field(default=0.0, metadata=about(range=FROM_0))
     decay: str | None = field(default=None, metadata=about(choices=("matrices", "all"), added_later=True))
+    average: float | None = field(default=None, metadata=about(range=BELOW_1, added_later=True))
     betas: list[float] | None = field(default=None, metadata=about(range=BETAS))
     eps: float | None = field(default=None, metadata=about(range=POSITIVE))
     momentum: float | None = field(default=None, metadata=about(range=BELOW_1))

@@ -244,6 +244,7 @@ class Windows:
     rank    of world_size R processes has columns [rank B/R, (rank + 1) B/R) of the B that one process would have
     limit   windows in an epoch, if fewer than all
     warmup  of a text: each stream first reads so many transitions uncounted; None: it starts from a zero state
+    noise   the share of the inputs that is replaced (arXiv:1703.02573), drawn from (seed, epoch, window)
 
     Each `iter()` is the next epoch, from its first window, unless `load_state_dict` has set the position.
     """
@@ -261,7 +262,9 @@ class Windows:
         world_size: int = 1,
         limit: int | None = None,
         warmup: int | None = None,
+        noise: float = 0.0,
     ) -> None:
+        self.ids, self.seed, self.noise = split.ids, seed, noise
         if warmup is not None and type(split) is TextSplit:
             self.plan: Any = WarmPlan(split, seq_len, batch_size, warmup)
             batch_size = self.plan.streams
@@ -302,12 +305,20 @@ class Windows:
         import torch
 
         inputs, targets, begins, *more = self.plan.cut(epoch, index, self.columns)
+        if self.noise:
+            inputs = self.noisy(inputs, epoch, index)
         if self.idle:
             targets = np.full_like(targets, IGNORED)
         continues = self.carries and epoch > 0 and index == 0 and not self.plan.fresh
         starts = self.resets or (begins and not continues)
         allowed = torch.from_numpy(more[0]) if more else None
         return Window(torch.from_numpy(inputs), torch.from_numpy(targets), starts, allowed)
+
+    def noisy(self, inputs: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        """Replace a share of inputs (time, columns) by ids as frequent as in the split (Xie et al. 2017)."""
+        generator, shape = np.random.default_rng((self.seed, epoch, index, 0)), (len(inputs), self.streams)
+        replaced, others = generator.random(shape) < self.noise, self.ids[generator.integers(len(self.ids), size=shape)]
+        return np.where(replaced[:, self.columns], others[:, self.columns], inputs)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the next window as plain data; Lightning stores it in the checkpoint."""

@@ -31,6 +31,7 @@ class TextData(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             limit=self.limit,
+            noise=self.config.noise or 0.0,
         )
 
     def val_windows(self) -> Windows | None:

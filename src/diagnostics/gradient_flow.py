@@ -17,7 +17,7 @@ from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView
 from src.inference.incremental import nonlinearity_of
 from src.models.convert import Layer, read_layers
-from src.models.language_model import NO_TARGET, LanguageModel
+from src.models.language_model import NO_TARGET, LanguageModel, reads_all
 
 log = logging.getLogger(__name__)
 FALLEN = 0.01  # of what arrives at the last step: the usual mark of how far a gradient reaches
@@ -51,7 +51,9 @@ class PlainRecurrence:
         for layer, (U, W, b) in enumerate(self.layers):
             h_t = U.new_zeros(inputs.shape[1], len(W)) if state is None else state[layer].to(W)
             steps = []
-            for Ux_t in (h[-1] @ U.T if h else U.T[inputs]) + b:
+            below = h[-1].shape[2] if h else 0  # columns of U that read the layer below; the others read the input
+            share = b + U.T[below:][inputs] if U.shape[1] > below else b
+            for Ux_t in h[-1] @ U[:, :below].T + share if h else share:
                 z.append(torch.addmm(Ux_t, h_t, W.T))
                 h_t = self.f(z[-1])
                 steps.append(h_t)
@@ -86,7 +88,8 @@ def window_deltas(
         z, h = recurrence.run(inputs, state)
         readout = copy.deepcopy(model.readout).to("cpu", h[-1].dtype)
         first = len(inputs) - 1 if last_alone else 0
-        logits = readout(h[-1][first:]).flatten(0, 1)
+        top = torch.cat(h, dim=-1) if reads_all(model.recurrence) else h[-1]
+        logits = readout(top[first:]).flatten(0, 1)
         loss = F.cross_entropy(logits, targets[first:].flatten(), reduction="sum", ignore_index=NO_TARGET)
         return list(torch.stack(torch.autograd.grad(loss, z)).unflatten(0, (len(h), len(inputs))))
 

@@ -135,7 +135,7 @@ class InputVectors(Diagnostic):
 
     def draw(self, view: EvalView) -> dict[str, Any]:
         gated, recurrence = view.model.recurrence, plain(view)
-        U = recurrence.layers[0].U if recurrence else widened(gated.rnn.weight_ih_l0)  # type: ignore[arg-type, union-attr]
+        U = recurrence.layers[0].U if recurrence else widened(gated.all_weights[0][0])  # type: ignore[index]
         for writer in view.writers:
             writer.vectors("input_vectors", U.T.numpy(), [drawing.label(symbol) for symbol in view.symbols])
         return {}
@@ -171,7 +171,7 @@ def states_over_passage(view: EvalView, length: int) -> tuple[Tensor, dict[str, 
         else:
             with view.trainer.precision_plugin.forward_context():
                 top, state = view.model.recurrence(window.inputs.to(view.module.device), before)
-            hidden = [top.cpu()]
+            hidden = [top.cpu()[..., -int(view.model.recurrence.hidden_size) :]]  # type: ignore[arg-type]
         ids.append(window.inputs[:, 0])
         found.append([h[:, 0] for h in hidden])
     layers = [torch.cat(parts) for parts in zip(*found, strict=True)]

@@ -37,20 +37,19 @@ class CellStep(nn.Module):
 
     def __init__(self, network: Network, readout: nn.Module) -> None:
         super().__init__()
-        self.cell, self.readout = network.cell, readout
+        self.cell, self.readout, self.to_output = network.cell, readout, network.to_output
         self.f = torch.relu if network.nonlinearity == "relu" else torch.tanh
         self.layers = nn.ModuleList(nn.ParameterList(layer) for layer in network.layers)
 
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        below, ends = ids, []
+        ends: list[tuple[Tensor, ...]] = []
         for layer, weights in enumerate(self.layers):
-            U, W, b_ih, b_hh = (getattr(weights, str(i)) for i in range(4))
+            T, U, W, b_ih, b_hh = (getattr(weights, str(i)) for i in range(5))
             before = tuple(part[layer] for part in state)
-            x = (F.embedding(ids, U) if layer == 0 else below @ U) + b_ih
-            after = self.cell(x, before[0] @ W + b_hh, before, self.f, torch.sigmoid)
-            below = after[0]
-            ends.append(after)
-        return self.readout(below), *(torch.stack(parts) for parts in zip(*ends, strict=True))
+            x = (F.embedding(ids, T) if len(T) else 0) + (ends[-1][0] @ U if ends else 0) + b_ih
+            ends.append(self.cell(x, before[0] @ W + b_hh, before, self.f, torch.sigmoid))
+        top = torch.cat([parts[0] for parts in ends], dim=1) if self.to_output else ends[-1][0]
+        return self.readout(top), *(torch.stack(parts) for parts in zip(*ends, strict=True))
 
 
 class ForwardStep(nn.Module):

@@ -2,7 +2,8 @@
 
 `ForwardStepper` is the reference. `CellStepper` computes the same in numpy: 2 x 512 tanh units in 75 us, not 330.
 
-    x = U x_t + b_ih          from below; for the first layer U is a table with one row an id
+    x = T[x_t] + U h + b_ih   from below: T is a table with one row an id, h that of the layer below. The first layer
+                              has no U; the others have a T with skip connections from the input
     r = W h_{t-1} + b_hh      from before
     cell, stacked, manual     h = f(x + r)
     lstm    i, f, g, o        c = sigmoid(f) c + sigmoid(i) tanh(g)      h = sigmoid(o) tanh(c)
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from src.models.cell import CellRNN
 from src.models.convert import read_layers
 from src.models.gated import GRU, LSTM
-from src.models.language_model import LanguageModel, State, change_parts
+from src.models.language_model import LanguageModel, State, change_parts, reads_all
+from src.models.stacked import StackedRNN
 
 Array = Any  # of numpy, or a tensor: the equations below are the same for both
 Function = Callable[[Any], Any]
@@ -56,37 +58,45 @@ def _gates(z: Array, count: int) -> list[Array]:
 
 
 class Network(NamedTuple):
-    """A recurrence as its cell and copies of each layer's weights, transposed: U, W (..., gates * hidden), biases."""
+    """A recurrence as its cell and copies of each layer's weights, transposed: T, U, W (..., gates * hidden), biases.
+
+    A T or U that a layer does not have is of no rows.
+    """
 
     cell: Cell
     nonlinearity: str  # of an Elman network
     layers: list[tuple[Tensor, ...]]
+    to_output: bool  # the readout reads all layers
 
 
 def network_of(recurrence: nn.Module) -> Network | None:
     """Return the cell and the weights of one of this project's recurrences, None for a class of the user's own."""
-    layers: list[tuple[Tensor, ...]] = []
+    found: list[tuple[Tensor, ...]] = []
     cell: Cell = elman_cell
     if isinstance(recurrence, (LSTM, GRU)):
         cell, f = lstm_cell if isinstance(recurrence, LSTM) else gru_cell, "tanh"
-        for U, W, b_ih, b_hh in recurrence.rnn.all_weights:
+        for U, W, b_ih, b_hh in recurrence.all_weights:
             b_n = torch.zeros_like(b_hh)  # the part that a gate of the gru multiplies; all other biases join b_ih
             if cell is gru_cell:
                 b_n[-recurrence.hidden_size :] = b_hh[-recurrence.hidden_size :]
-            layers.append((U, W, b_ih + (b_hh - b_n), b_n))
+            found.append((U, W, b_ih + (b_hh - b_n), b_n))
     else:
         try:
-            layers = [(U, W, b, torch.zeros_like(b)) for U, W, b in read_layers(recurrence)]
+            found = [(U, W, b, torch.zeros_like(b)) for U, W, b in read_layers(recurrence)]
         except TypeError:
             return None
         f = nonlinearity_of(recurrence)
-    return Network(cell, f, [tuple(part.detach().t().contiguous().clone() for part in layer) for layer in layers])
+    below = [0, *[W.size(1) for _, W, *_ in found[1:]]]  # what U reads of the layer below; the rest of it is T
+    layers = [(U[:, n:], U[:, :n], *others) for n, (U, *others) in zip(below, found, strict=True)]
+    copies = [tuple(part.detach().t().contiguous().clone() for part in layer) for layer in layers]
+    return Network(cell, f, copies, reads_all(recurrence))
 
 
 def nonlinearity_of(recurrence: nn.Module) -> str:
     """Return `tanh` or `relu`, for a `cell`, `stacked` or `manual` recurrence or a `torch.nn.RNN`."""
-    inner = recurrence.cells[0] if isinstance(recurrence, CellRNN) else getattr(recurrence, "rnn", recurrence)
-    return str(inner.nonlinearity)
+    if isinstance(recurrence, CellRNN):
+        return recurrence.cells[0].nonlinearity
+    return str((recurrence.layers[0] if isinstance(recurrence, StackedRNN) else recurrence).nonlinearity)
 
 
 def parts_of(state: State) -> tuple[Tensor, ...]:
@@ -120,11 +130,10 @@ class CellStepper:
         self.cell = network.cell
         self.f: Function = np.tanh if network.nonlinearity == "tanh" else lambda z: np.maximum(z, 0)
         self.layers = [tuple(part.cpu().numpy() for part in layer) for layer in network.layers]
-        U, _, b_ih, _ = self.layers[0]
-        self.table = U + b_ih
+        self.layers = [(T + b_ih, *others, b_ih, b_hh) for T, *others, b_ih, b_hh in self.layers]
         self.states = np.ascontiguousarray(np.stack([part.detach().cpu().numpy() for part in parts_of(state)]))
         self.by_layer = [tuple(self.states[:, layer]) for layer in range(len(self.layers))]  # views
-        self.readout = None
+        self.to_output, self.readout = network.to_output, None
         if isinstance(readout, nn.Linear):
             weight, bias = (part.detach().cpu().numpy().copy() for part in (readout.weight, readout.bias))
             self.readout = np.ascontiguousarray(weight.T), bias
@@ -132,12 +141,15 @@ class CellStepper:
     @np.errstate(over="ignore", invalid="ignore")  # of a network that diverged: torch's forward does not warn either
     def step(self, ids: np.ndarray) -> np.ndarray:
         below: Any = None
-        for (U, W, b_ih, b_hh), state in zip(self.layers, self.by_layer, strict=True):
-            x = self.table.take(ids, 0) if below is None else below.dot(U) + b_ih
+        for (T, U, W, b_ih, b_hh), state in zip(self.layers, self.by_layer, strict=True):
+            x = T.take(ids, 0) if len(T) else b_ih  # which is in T
+            x = x if below is None else below.dot(U) + x
             after = self.cell(x, state[0].dot(W) + b_hh, state, self.f, sigmoid)
             for part, value in zip(state, after, strict=True):
                 part[:] = value
             below = state[0]
+        if self.to_output:
+            below = np.concatenate([state[0] for state in self.by_layer], axis=1)
         return below.copy() if self.readout is None else below.dot(self.readout[0]) + self.readout[1]
 
     def restart(self, streams: np.ndarray) -> None:

@@ -91,6 +91,8 @@ class TrainedModel:
 
     def to_torch_rnn(self) -> nn.RNN | nn.LSTM | nn.GRU:
         """Return the recurrence as torch's own module, if torch has one; `model.readout` after it gives the logits."""
+        if skip := self.config.model.skip:
+            raise UserError(f"model.skip={skip}: torch has no module with skip connections; use .model.recurrence")
         has_one = hasattr(self.model.recurrence, "rnn")
         model = self.model if has_one else self.in_implementation("stacked").model
         return model.recurrence.rnn  # type: ignore[return-value]  # nn.Module types it as a tensor

@@ -16,8 +16,8 @@ const weights = Float32Array.from(new Uint16Array(bytes(data.weights)), fromHalf
 let atWeight = 0, atBias = 0;
 const matrix = size => weights.subarray(atWeight, atWeight += size), bias = size => biases.subarray(atBias, atBias += size);
 const layers = Array.from({length: data.layers}, (_, l) => ({
-  U: matrix((l ? H : S) * G), W: matrix(H * G), b: bias(G), b_n: bias(G), h: new Float64Array(H), c: new Float64Array(H)}));
-const V = data.readout ? matrix(H * S) : null, c_out = data.readout ? bias(S) : null;
+  T: l && !data.from_input ? null : matrix(S * G), U: l ? matrix(H * G) : null, W: matrix(H * G), b: bias(G), b_n: bias(G), h: new Float64Array(H), c: new Float64Array(H)}));
+const V = data.readout ? matrix(H * S * (data.to_output ? data.layers : 1)) : null, c_out = data.readout ? bias(S) : null;
 
 function addProduct(out, x, M) {  // out += x M, four rows of M at a time, which is twice as fast as one
   const n = out.length;
@@ -49,14 +49,15 @@ function step(id) {  // read one symbol; return the logits of the next
   let below = null;
   for (const layer of layers) {
     const x = Float64Array.from(layer.b), r = Float64Array.from(layer.b_n);
-    if (below) addProduct(x, below, layer.U); else for (let i = 0; i < G; i++) x[i] += layer.U[id * G + i];
+    if (layer.T) for (let i = 0; i < G; i++) x[i] += layer.T[id * G + i];
+    if (below) addProduct(x, below, layer.U);
     addProduct(r, layer.h, layer.W);
     for (let i = 0; i < H; i++) cell(i, x, r, layer);
     below = layer.h;
   }
   if (!V) return below.slice();
   const logits = Float64Array.from(c_out);
-  addProduct(logits, below, V);
+  layers.slice(data.to_output ? 0 : -1).forEach(({h}, l) => addProduct(logits, h, V.subarray(l * H * S, (l + 1) * H * S)));
   return logits;
 }
 

@@ -95,8 +95,8 @@ def weights_of(model: Any) -> dict[str, Any]:
     """Return a network as JSON: sizes, the matrices as base64 of float16, layer by layer, and the biases of float32."""
     network = network_of(model.recurrence)
     assert network is not None
-    matrices = [part for U, W, _, _ in network.layers for part in (U, W)]
-    biases = [part for _, _, b_ih, b_hh in network.layers for part in (b_ih, b_hh)]
+    matrices = [part for *of_layer, _, _ in network.layers for part in of_layer]
+    biases = [part for *_, b_ih, b_hh in network.layers for part in (b_ih, b_hh)]
     if has_readout := isinstance(model.readout, nn.Linear):
         matrices.append(model.readout.weight.t())
         biases.append(model.readout.bias)
@@ -108,6 +108,7 @@ def weights_of(model: Any) -> dict[str, Any]:
     return {
         "cell": cell, "nonlinearity": network.nonlinearity, "layers": len(network.layers),
         "hidden": model.recurrence.hidden_size, "readout": has_readout, "weights": stored[0], "biases": stored[1],
+        "to_output": network.to_output, "from_input": len(network.layers) > 1 and len(network.layers[-1][0]) > 0,
     }  # fmt: skip
 
 
@@ -118,6 +119,7 @@ def facts_of(
     model, step, kind, spent = trained.config.model, trained.progress["step"], trained.vocabulary.kind, run.numbers
     count = sum(parameter.numel() for parameter in trained.model.parameters())
     units = f"{counted(model.num_layers, 'layers')} of {model.hidden_size:,} {model.nonlinearity or ''} units"
+    units += f", skip={model.skip}" if model.skip else ""
     symbols = f"{len(trained.vocabulary)} different ones"
     text = f"{size:,.0f} {kind}, {symbols}" if size is not None else symbols.replace("ones", kind)
     facts = [

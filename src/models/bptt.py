@@ -8,7 +8,8 @@
 
 `reference` and `reference_backward` compute this one equation a line. `recurrence` computes the same fast (kernels.py):
 what does not depend on the step before (U x_t + b; dU, dW, db, dx) is one product for all steps. A one-hot vector times
-U is a column of U, so ids are looked up and their gradient is scattered back. Sizes are checked by manual.py.
+U is a column of U, so ids are looked up and their gradient is scattered back; so are those of `ids`, one-hot vectors
+below the features of `inputs` (model.skip). Sizes are checked by manual.py.
 """
 
 from collections.abc import Callable
@@ -30,14 +31,16 @@ def reference(
     h_0: State | None = None,
     nonlinearity: str = "tanh",
     reverse: bool = False,
+    ids: Int[Tensor, "time batch"] | None = None,
 ) -> tuple[Hidden, State]:
     """Run the layer one step and one equation at a time, for autograd to differentiate: (hidden, h_n)."""
     U, W = split(weight)
     b = 0 if bias is None else bias
     f = torch.tanh if nonlinearity == "tanh" else torch.relu
-    x = inputs
-    if not inputs.is_floating_point():  # F.one_hot would read values, which vmap and tracing do not have
-        x = (inputs.unsqueeze(-1) == torch.arange(U.shape[1], device=inputs.device)).to(U.dtype)
+    read, features = ([inputs], inputs.shape[2]) if inputs.is_floating_point() else ([], 0)
+    if (ids := ids if read else inputs) is not None:  # F.one_hot would read values, which vmap and tracing do not have
+        read.append((ids.unsqueeze(-1) == torch.arange(U.shape[1] - features, device=ids.device)).to(U.dtype))
+    x = torch.cat(read, dim=2)
     h_t = x.new_zeros(x.shape[1], U.shape[0]) if h_0 is None else h_0
     steps = list(range(x.shape[0]))
     hidden = {}
@@ -80,6 +83,7 @@ def recurrence(
     h_0: State | None = None,
     nonlinearity: str = "tanh",
     reverse: bool = False,
+    ids: Int[Tensor, "time batch"] | None = None,
     *,
     on_deltas: Callable[[Tensor], None] | None = None,
     spend_grad: bool = False,
@@ -92,9 +96,9 @@ def recurrence(
     dtype = (weight.dtype is torch.float32 and autocast_dtype(weight)) or weight.dtype
     leaves = (inputs, weight, bias, h_0)
     if torch.is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves):
-        return Recurrence.apply(*leaves, nonlinearity, reverse, dtype, on_deltas, spend_grad)
+        return Recurrence.apply(*leaves, nonlinearity, reverse, ids, dtype, on_deltas, spend_grad)
     inputs, weight, bias, h_0 = (_cast(leaf, dtype) for leaf in leaves)
-    hidden = forward_window(inputs, weight, bias, h_0, nonlinearity, reverse)
+    hidden = forward_window(inputs, weight, bias, h_0, nonlinearity, reverse, ids)
     return hidden, hidden[0 if reverse else -1].clone()
 
 
@@ -109,30 +113,30 @@ class Recurrence(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, h_0: Tensor | None, *how: Any
     ) -> tuple[Hidden, State]:
-        """`how` is nonlinearity, reverse, dtype of the products, on_deltas, spend_grad."""
-        nonlinearity, reverse, dtype, ctx.on_deltas, ctx.spend_grad = how
+        """`how` is nonlinearity, reverse, ids, dtype of the products, on_deltas, spend_grad."""
+        nonlinearity, reverse, ids, dtype, ctx.on_deltas, ctx.spend_grad = how
         x, w, b, state = (_cast(leaf, dtype) for leaf in (inputs, weight, bias, h_0))
-        hidden = forward_window(x, w, b, state, nonlinearity, reverse)
-        ctx.save_for_backward(inputs, weight, bias, h_0, hidden)
+        hidden = forward_window(x, w, b, state, nonlinearity, reverse, ids)
+        ctx.save_for_backward(inputs, weight, bias, h_0, ids, hidden)
         ctx.nonlinearity, ctx.reverse = nonlinearity, reverse
         return hidden, hidden[0 if reverse else -1].clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        *leaves, hidden = ctx.saved_tensors
+        *leaves, ids, hidden = ctx.saved_tensors
         inputs, weight, bias, h_0 = (_cast(leaf, hidden.dtype) for leaf in leaves)
         needed = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
             if ctx.on_deltas is not None:
                 raise RuntimeError("deltas are recorded in a plain backward pass; leave out create_graph=True")
-            outputs = reference(inputs, weight, bias, h_0, ctx.nonlinearity, ctx.reverse)
+            outputs = reference(inputs, weight, bias, h_0, ctx.nonlinearity, ctx.reverse, ids)
             some = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
             found = iter(torch.autograd.grad(outputs, some, grad_outputs, create_graph=True, allow_unused=True))
-            return *[next(found) if need else None for need in needed], *[None] * 5
+            return *[next(found) if need else None for need in needed], *[None] * 6
         grad_hidden, grad_h_n = grad_outputs
         how = ctx.nonlinearity, ctx.reverse, ctx.spend_grad
         delta = backward_window(grad_hidden, grad_h_n, weight, hidden, *how)
         if ctx.on_deltas is not None:
             ctx.on_deltas(delta)
-        grads = gradients(delta, inputs, weight, h_0, hidden, ctx.reverse, needed)
-        return *[g if g is None else _cast(g, leaf.dtype) for g, leaf in zip(grads, leaves, strict=True)], *[None] * 5
+        grads = gradients(delta, inputs, weight, h_0, hidden, ctx.reverse, needed, ids)
+        return *[g if g is None else _cast(g, leaf.dtype) for g, leaf in zip(grads, leaves, strict=True)], *[None] * 6

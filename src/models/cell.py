@@ -7,9 +7,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from src.models.initialisation import initialise_layers_
+from src.models.wiring import Wiring
 
 
 class CellRNN(nn.Module):
@@ -22,6 +24,7 @@ class CellRNN(nn.Module):
         init: `torch`, `orthogonal` or `identity`; see `initialisation.py`.
         input_scale, interlayer_scale: initial factor on U of the first layer, of all other layers.
         single_bias: train one bias a layer, as the equation has it; torch's two, b = b_ih + b_hh, move twice as far.
+        skip, dropout_mask, weight_drop: see `wiring.py`.
     """
 
     def __init__(
@@ -35,18 +38,21 @@ class CellRNN(nn.Module):
         input_scale: float = 1.0,
         interlayer_scale: float = 1.0,
         single_bias: bool = False,
+        skip: str | None = None,
+        dropout_mask: str | None = None,
+        weight_drop: float = 0.0,
     ) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        sizes = [input_size] + [hidden_size] * (num_layers - 1)
+        self.wiring = Wiring(input_size, hidden_size, num_layers, skip, dropout, dropout_mask, weight_drop)
+        sizes = self.wiring.input_sizes()
         cells = nn.ModuleList(nn.RNNCell(size, hidden_size, nonlinearity=nonlinearity) for size in sizes)
         self.cells = cast("Sequence[nn.RNNCell]", cells)  # nn.ModuleList is not typed by its elements
-        self.dropout = nn.Dropout(dropout)
         layers = [(cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh) for cell in self.cells]
         initialise_layers_(layers, init, input_scale, interlayer_scale, single_bias)
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the top layer's hidden (time, batch, hidden) and the state after the last step.
+        """Return the top layer's hidden (time, batch, hidden), or all layers', and the state after the last step.
 
         Inputs are ids (time, batch) or features (time, batch, input); state (num_layers, batch, hidden), None is zeros.
         """
@@ -56,10 +62,15 @@ class CellRNN(nn.Module):
             raise ValueError(f"a state of shape {tuple(state.shape)}; expected (layers, batch, hidden) = {expected}")
         h = list((features.new_zeros(expected) if state is None else state).unbind(0))
         hidden = []
+        window = self.wiring.window([cell.weight_hh for cell in self.cells], features.size(1), self.training)
         for x_t in features.unbind(0):
             for layer, cell in enumerate(self.cells):
-                x_t = h[layer] = cell(x_t if layer == 0 else self.dropout(x_t), h[layer])
-            hidden.append(x_t)
+                read = window.below(layer, h[layer - 1], x_t) if layer else x_t
+                if self.wiring.weight_drop:
+                    h[layer] = functional_call(cell, {"weight_hh": window.recurrent[layer]}, (read, h[layer]))
+                else:
+                    h[layer] = cell(read, h[layer])
+            hidden.append(window.output(h))
         return torch.stack(hidden), torch.stack(h)
 
 

@@ -14,7 +14,10 @@ from src.models.stacked import StackedRNN
 
 
 class Layer(NamedTuple):
-    """One layer's weights in the tutorial's letters: U (hidden, input), W (hidden, hidden), b (hidden)."""
+    """One layer's weights in the tutorial's letters: U (hidden, input), W (hidden, hidden), b (hidden).
+
+    With skip connections from the input U of a layer above the first is [U S] (hidden, hidden + input).
+    """
 
     U: Tensor
     W: Tensor
@@ -58,8 +61,8 @@ def _weights(recurrence: nn.Module) -> list[list[Tensor]]:
         return [[c.weight_ih, c.weight_hh, c.bias_ih, c.bias_hh] for c in recurrence.cells]
     if isinstance(recurrence, ManualRNN) and recurrence.bias and not recurrence.bidirectional:
         return [[*split(weight), bias] for weight, bias in recurrence.directions() if bias is not None]
-    rnn = recurrence.rnn if isinstance(recurrence, StackedRNN) else recurrence
-    if isinstance(rnn, nn.RNN) and rnn.bias and not rnn.bidirectional:
-        return [list(layer) for layer in rnn.all_weights]
+    plain = isinstance(recurrence, nn.RNN) and recurrence.bias and not recurrence.bidirectional
+    if plain or isinstance(recurrence, StackedRNN):
+        return [list(layer) for layer in recurrence.all_weights]  # type: ignore[union-attr]
     expected = "cell, stacked, manual or a torch.nn.RNN, with a bias and in one direction"
     raise TypeError(f"the weights of {type(recurrence).__name__} cannot be converted: expected {expected}")

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.models.wiring import WiredWindow, Wiring
+
 WARM_UP = 3  # calls before a capture, in which libraries allocate what they keep
 SHORT = 8  # steps; a loop of fewer is not worth a graph
 MOST_GRAPHS = 16  # captured loops that are kept; later shapes run as plain loops
@@ -258,32 +260,46 @@ def kind_of(rnn: nn.RNNBase) -> str:
     return rnn.mode.partition("_")[0].lower()
 
 
-def run_apart(rnn: nn.RNNBase, x: Tensor, state: Any, input: int, dtype: torch.dtype) -> tuple[Tensor, Any]:
+def run_apart(
+    rnn: nn.RNNBase,
+    x: Tensor,
+    state: Any,
+    input: int,
+    dtype: torch.dtype,
+    layers: Sequence[Sequence[Tensor]] | None = None,
+    window: WiredWindow | None = None,
+) -> tuple[Tensor, Any]:
     """Run a torch.nn.RNN, LSTM or GRU of one direction layer by layer, in `dtype`; arguments and result as of `rnn`.
 
     x (time, batch, size) has `size` up to `input`, to which it is padded. A layer's weights are put side by side in the
-    order of cuDNN's own memory, which then takes them as they lie.
+    order of cuDNN's own memory, which then takes them as they lie. `layers`, U, W, b_ih, b_hh of each, and the wiring
+    of `window` replace those of `rnn`.
     """
+    layers = rnn.all_weights if layers is None else layers
+    if window is None:
+        own = Wiring(rnn.input_size, rnn.hidden_size, rnn.num_layers, dropout=rnn.dropout)
+        window = own.window([W for _, W, *_ in layers], x.size(1), rnn.training)
     if x.size(-1) < input:
         x = F.pad(x, (0, input - x.size(-1)))
     x, hidden, parts = x.to(dtype), rnn.hidden_size, 2 if isinstance(rnn, nn.LSTM) else 1
+    features, outputs = x, []
     given = (None,) * parts if state is None else state if isinstance(state, tuple) else (state,)
     ends: list[list[Tensor]] = [[] for _ in range(parts)]
     function: Callable[..., Any] = getattr(torch, rnn.mode.lower())  # torch.rnn_tanh, torch.lstm, ...
-    for layer, (U, *others) in enumerate(rnn.all_weights):
-        weights = [F.pad(U, (0, x.size(-1) - U.size(1))), *others]
+    for layer, ((U, _, *biases), W) in enumerate(zip(layers, window.recurrent, strict=True)):
+        x = window.below(layer, x, features) if layer else x
+        weights = [F.pad(U, (0, x.size(-1) - U.size(1))), W, *biases]
         flat = torch.cat([weight.flatten() for weight in weights]).to(dtype)
         views = [part.view(w.shape) for part, w in zip(flat.split([w.numel() for w in weights]), weights, strict=True)]
         h = [x.new_zeros(1, x.size(1), hidden) if s is None else s[layer : layer + 1].to(dtype).contiguous()
              for s in given]  # fmt: skip
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             x, *after = function(x, h if parts == 2 else h[0], views, rnn.bias, 1, 0.0, rnn.training, False, False)
         for known, end in zip(ends, after, strict=True):
             known.append(end)
-        if rnn.dropout and layer + 1 < rnn.num_layers:
-            x = F.dropout(x, rnn.dropout, rnn.training)
+        outputs.append(x)
     done = [torch.cat(known) for known in ends]
-    return x, tuple(done) if parts == 2 else done[0]
+    return window.output(outputs), tuple(done) if parts == 2 else done[0]
 
 
 def run_cudnn(rnn: nn.RNNBase, x: Tensor, state: Any, autocast: torch.dtype | None) -> tuple[Tensor, Any]:

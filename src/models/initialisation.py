@@ -1,7 +1,7 @@
 """How the weights of a recurrence start: the same two passes for every model, so that one seed gives one network.
 
 1. torch's uniform draws in +-1/sqrt(hidden_size), layer after layer: U, W, b_ih, b_hh;
-2. `initialise_` layer after layer, with `input_scale` for the first layer and `interlayer_scale` for all others.
+2. `initialise_` layer after layer, with `input_scale` on what reads the characters, else `interlayer_scale`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,11 +19,14 @@ def initialise_(
     W: Float[Tensor, "hidden hidden"],
     biases: Iterable[Tensor | None],
     init: str = "torch",
-    scale: float = 1.0,
+    input_scale: float = 1.0,
+    interlayer_scale: float = 1.0,
+    below: int = 0,
 ) -> None:
     """Initialise one layer in place, after torch's uniform draws; U and W may be views of a larger matrix.
 
-    `init` is about W and b (README.md has the reasons and sources); U keeps its uniform draw times `scale`.
+    `init` is about W and b (README.md has the reasons and sources); U keeps its uniform draw times a scale: its first
+    `below` columns, which read the layer below, times `interlayer_scale`, the others times `input_scale`.
     """
     if init not in INITIALISATIONS:
         raise ValueError(f"Unknown init '{init}'. Select from {', '.join(map(repr, INITIALISATIONS))}.")
@@ -36,8 +39,8 @@ def initialise_(
         for b in biases:
             if b is not None:
                 b.zero_()
-    if scale != 1.0:
-        U.mul_(scale)
+    U[:, :below].mul_(interlayer_scale)
+    U[:, below:].mul_(input_scale)
 
 
 @torch.no_grad()
@@ -54,7 +57,7 @@ def initialise_layers_(
     """
     for layer, (U, W, b_ih, b_hh) in enumerate(layers):
         for U_gate, W_gate, *biases in zip(*(part.split(W.size(1)) for part in (U, W, b_ih, b_hh)), strict=True):
-            initialise_(U_gate, W_gate, biases, init, input_scale if layer == 0 else interlayer_scale)
+            initialise_(U_gate, W_gate, biases, init, input_scale, interlayer_scale, W.size(1) if layer else 0)
         if single_bias:
             b_ih.add_(b_hh)
             b_hh.zero_().requires_grad_(False)

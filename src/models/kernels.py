@@ -148,8 +148,14 @@ class Activation:
             torch.tanh(z_t, out=h_t)
 
 
-def input_share(inputs: Tensor, U: Tensor, b: Tensor | None) -> Tensor:
-    """Return U x_t + b of all steps (time, batch, hidden) in new memory. IndexError for an id without a column."""
+def input_share(inputs: Tensor, U: Tensor, b: Tensor | None, ids: Tensor | None = None) -> Tensor:
+    """Return U x_t + b of all steps (time, batch, hidden) in new memory. IndexError for an id without a column.
+
+    With `ids` x_t is [inputs; one-hot id].
+    """
+    if ids is not None:
+        features = inputs.shape[2]
+        return input_share(ids, U[:, features:], b).add_(linear(inputs, U[:, :features]))
     if inputs.is_floating_point():
         return linear(inputs, U, b)
     share = U.new_empty(*inputs.shape, U.shape[0])
@@ -299,15 +305,17 @@ if hasattr(os, "register_at_fork"):
 
 @np.errstate(all="ignore")  # as in torch, a number that underflows is zero, whatever the caller's np.seterr
 def forward_window(
-    inputs: Tensor, weight: Tensor, b: Tensor | None, h_0: Tensor | None, nonlinearity: str, reverse: bool
-) -> Hidden:
+    inputs: Tensor, weight: Tensor, b: Tensor | None, h_0: Tensor | None, nonlinearity: str, reverse: bool,
+    ids: Tensor | None = None,
+) -> Hidden:  # fmt: skip
     """Return all h_t. U x_t + b is written into the memory that becomes hidden; a step turns z_t into h_t there."""
-    if len(inputs) == 1 and h_0 is not None and inputs.is_floating_point():  # a single step: one product with [x; h]
+    if len(inputs) == 1 and h_0 is not None and inputs.is_floating_point() and ids is None:
+        # a single step: one product with [x; h]
         z = linear(torch.cat([inputs[0], h_0], dim=1).unsqueeze(0), weight, b)
         Activation(nonlinearity, z)(0, None)
         return z
     U, W = split(weight)
-    hidden = input_share(inputs, U, b)
+    hidden = input_share(inputs, U, b, ids)
     if on_gpu(hidden):
         forward_walk(hidden, W, h_0, nonlinearity, reverse)
         return hidden
@@ -373,24 +381,26 @@ def backward_window(
 
 
 def gradients(
-    delta: Hidden, inputs: Tensor, weight: Tensor, h_0: Tensor | None, h: Hidden, reverse: bool, needed: Sequence[bool]
-) -> list[Tensor | None]:
+    delta: Hidden, inputs: Tensor, weight: Tensor, h_0: Tensor | None, h: Hidden, reverse: bool, needed: Sequence[bool],
+    ids: Tensor | None = None,
+) -> list[Tensor | None]:  # fmt: skip
     """Return dL/d(inputs, weight, bias, h_0) from all deltas, None where not needed; dweight, db at least float32."""
     U, W = split(weight)
+    features, ids = (inputs.shape[2], ids) if inputs.is_floating_point() else (0, inputs)  # columns of U
     rows = delta.flatten(0, 1)
     wide = torch.promote_types(delta.dtype, torch.float32)
     first, later, earlier = (delta[-1], delta[:-1], h[1:]) if reverse else (delta[0], delta[1:], h[:-1])
     dx = dweight = db = dh_0 = None
     if needed[0]:
-        dx = linear(delta, U.t())
+        dx = linear(delta, U[:, :features].t())
     if needed[1]:
         dweight = torch.empty_like(weight, dtype=wide)
         dU, dW = split(dweight)
-        if inputs.is_floating_point():
-            product(rows.t(), inputs.reshape(-1, U.shape[1]), dU)
-        else:
-            columns = scatter(delta, inputs, U.shape[1])
-            dU.copy_(columns.t())
+        if features:
+            product(rows.t(), inputs.reshape(-1, features), dU[:, :features])
+        if ids is not None:
+            columns = scatter(delta, ids, U.shape[1] - features)
+            dU[:, features:].copy_(columns.t())
             db = columns.sum(0) if needed[2] else None  # every delta is in one of the columns
         product(later.flatten(0, 1).t(), earlier.flatten(0, 1), dW)
         if h_0 is not None:

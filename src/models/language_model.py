@@ -27,12 +27,14 @@ class LanguageModel(nn.Module):
         o_t = V h_t^L + c        readout `linear`
         o_t = h_t^L              readout `identity`: the tutorial's script reads the hidden state as logits
 
-    The recurrence is a `(inputs, state) -> (hidden, state)`, time first.
+    The recurrence is a `(inputs, state) -> (hidden, state)`, time first; hidden is that of all layers if `reads_all`.
     """
 
     def __init__(self, recurrence: nn.Module, vocab_size: int, readout: str = "linear") -> None:
         super().__init__()
         hidden_size = int(recurrence.hidden_size)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
+        if reads_all(recurrence):
+            hidden_size *= int(recurrence.num_layers)  # type: ignore[arg-type]
         if readout == "identity" and hidden_size != vocab_size:
             what = f"the hidden state is the logits, so hidden_size={hidden_size} must be the vocabulary's {vocab_size}"
             raise UserError(f"readout=identity: {what}; set model.hidden_size={vocab_size} or model.readout=linear")
@@ -45,6 +47,11 @@ class LanguageModel(nn.Module):
         """Return logits (time, batch, vocab) and the state; inputs are ids (time, batch), a state of None is zeros."""
         hidden, state = self.recurrence(inputs, state)
         return self.readout(hidden), state
+
+
+def reads_all(recurrence: nn.Module) -> bool:
+    """Whether a recurrence gives h of all layers to the readout, side by side: model.skip=output."""
+    return bool(getattr(getattr(recurrence, "wiring", None), "to_output", False))
 
 
 def change_parts(state: State, change: Callable[[Tensor], Tensor]) -> State:
@@ -61,7 +68,7 @@ def detached(state: State) -> State:
 
 # Keys that not every class has, and the value at which a class may lack them: it does just that
 NEUTRAL = {"num_layers": 1, "nonlinearity": None, "dropout": 0.0, "init": "torch", "input_scale": 1.0}
-NEUTRAL |= {"interlayer_scale": 1.0}
+NEUTRAL |= {"interlayer_scale": 1.0, "skip": None, "dropout_mask": "step", "weight_drop": 0.0}
 
 
 def build_model(config: ModelConfig, vocab_size: int, trust: str | None = None) -> LanguageModel:

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from src.models.bptt import recurrence, reference
 from src.models.initialisation import initialise_
 from src.models.kernels import autocast_dtype, needs_plain_torch, split
+from src.models.wiring import Wiring
 
 ARGUMENTS = (
     "input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "batch_first", "dropout", "bidirectional"
@@ -64,17 +65,22 @@ class ManualRNN(nn.Module):
         init: str = "torch",
         input_scale: float = 1.0,
         interlayer_scale: float = 1.0,
+        skip: str | None = None,
+        dropout_mask: str | None = None,
+        weight_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        arguments = (input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional)
+        self.wiring = Wiring(input_size, hidden_size, num_layers, skip, dropout, dropout_mask, weight_drop)
+        among_layers = self.wiring.step_dropout
+        arguments = (input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, among_layers, bidirectional)
         nn.RNN(*arguments, device="meta", dtype=dtype)  # raises torch's own exceptions for wrong arguments
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.nonlinearity, self.bias, self.batch_first = nonlinearity, bias, batch_first
-        self.dropout, self.bidirectional = float(dropout), bidirectional
+        self.dropout, self.bidirectional, self.skip = float(dropout), bidirectional, skip
         self.init, self.input_scale, self.interlayer_scale = init, input_scale, interlayer_scale
         self._deltas: list[Tensor | None] | None = None
         like, directions = torch.empty(0, device=device, dtype=dtype), 2 if bidirectional else 1
-        sizes = [input_size] + [hidden_size * directions] * (num_layers - 1)
+        sizes = self.wiring.input_sizes(directions)
         self.layers = nn.ModuleList(ManualLayer(size, hidden_size, bias, directions, like) for size in sizes)
         self.register_load_state_dict_pre_hook(_from_torch_names)
         self.reset_parameters()
@@ -92,8 +98,9 @@ class ManualRNN(nn.Module):
             drawn = nn.RNNCell(*sizes, bias=self.bias, device=weight.device, dtype=weight.dtype)
             _assign(weight, bias, list(drawn.parameters()))
         for i, (weight, bias) in enumerate(self.directions()):
-            first = i < len(self.directions()) // self.num_layers
-            initialise_(*split(weight), [bias], self.init, self.input_scale if first else self.interlayer_scale)
+            directions = len(self.directions()) // self.num_layers
+            below = 0 if i < directions else directions * self.hidden_size
+            initialise_(*split(weight), [bias], self.init, self.input_scale, self.interlayer_scale, below)
 
     def flatten_parameters(self) -> None:
         """Do nothing: for programs that call it on torch's RNN."""
@@ -109,24 +116,34 @@ class ManualRNN(nn.Module):
         )
         starts = [None] * len(parameters) if h_0 is None else h_0.unbind(0)
         ends: list[Tensor] = []
-        outputs: list[Tensor] = []
+        outputs: list[Tensor] = []  # a layer each, both directions side by side
+        features, ids = x, None
+        recurrent = [split(weight)[1] for weight, _ in parameters]
+        window = self.wiring.window(recurrent, x.size(1), self.training, directions)
         for i, (weight, bias) in enumerate(parameters):
+            if self.training and self.wiring.weight_drop:
+                weight = torch.cat([split(weight)[0], window.recurrent[i]], dim=1)
             reverse = i % directions == 1
             if i and not reverse:
-                x = outputs[0] if directions == 1 else torch.cat(outputs, dim=2)
-                x = nn.functional.dropout(x, self.dropout, self.training) if self.dropout else x
-                outputs.clear()
+                layer = i // directions
+                if features.is_floating_point():
+                    x = window.below(layer, outputs[-1], features)
+                else:
+                    x, ids = window.above(layer - 1, outputs[-1]), features if self.wiring.from_input else None
             if needs_plain_torch():
-                hidden, h_n = reference(x, weight, bias, starts[i], self.nonlinearity, reverse)
+                hidden, h_n = reference(x, weight, bias, starts[i], self.nonlinearity, reverse, ids)
             else:
-                inner = i < len(parameters) - directions  # only the last layer's hidden leaves this method
+                inner = i < len(parameters) - directions and not self.wiring.to_output  # read by nothing but the next
                 on_deltas = None if self._deltas is None else partial(self._deltas.__setitem__, i)
                 hidden, h_n = recurrence(
-                    x, weight, bias, starts[i], self.nonlinearity, reverse, on_deltas=on_deltas, spend_grad=inner
+                    x, weight, bias, starts[i], self.nonlinearity, reverse, ids, on_deltas=on_deltas, spend_grad=inner
                 )
-            outputs.append(hidden)
+            if reverse:
+                outputs[-1] = torch.cat([outputs[-1], hidden], dim=2)
+            else:
+                outputs.append(hidden)
             ends.append(h_n)
-        output = outputs[0] if directions == 1 else torch.cat(outputs, dim=2)
+        output = window.output(outputs)
         if directions == 1 and output.requires_grad and not self.lends_output:
             output = output.clone()  # the caller may change it in place
         h_n = ends[0].unsqueeze(0) if len(ends) == 1 else torch.stack(ends)
@@ -138,7 +155,8 @@ class ManualRNN(nn.Module):
         """Copy the weights of a `torch.nn.RNN` of the same arguments in, b = b_ih + b_hh, and return self."""
         if not isinstance(rnn, nn.RNN):
             raise TypeError(f"load_torch_rnn takes a torch.nn.RNN, got {type(rnn).__name__}")
-        theirs, ours = ({name: getattr(one, name) for name in ARGUMENTS if name not in FREE} for one in (rnn, self))
+        compared = [name for name in (*ARGUMENTS, "skip") if name not in FREE]
+        theirs, ours = ({name: getattr(one, name, None) for name in compared} for one in (rnn, self))
         if theirs != ours:
             raise ValueError(f"this torch.nn.RNN has {theirs}, here {ours}; build a ManualRNN with the same arguments")
         with torch.no_grad():
@@ -148,6 +166,8 @@ class ManualRNN(nn.Module):
 
     def to_torch_rnn(self) -> nn.RNN:
         """Return an equal `torch.nn.RNN`: b in b_ih, zeros in b_hh; same mode, dtype, device, requires_grad."""
+        if self.skip is not None:
+            raise ValueError(f"torch.nn.RNN has no skip connections, and this network has skip={self.skip}")
         first = self.directions()[0][0]
         arguments = {name: getattr(self, name) for name in ARGUMENTS}
         meta = nn.RNN(**arguments, device="meta", dtype=first.dtype)  # draws nothing from torch's generator

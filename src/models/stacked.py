@@ -7,9 +7,10 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from src.models.cell import as_features
-from src.models.cuda import run_cudnn
+from src.models.cuda import run_apart, run_cudnn
 from src.models.initialisation import initialise_layers_
 from src.models.kernels import autocast_dtype, needs_plain_torch
+from src.models.wiring import Wiring
 
 
 class TorchRecurrence(nn.Module):
@@ -28,19 +29,42 @@ class TorchRecurrence(nn.Module):
         input_scale: float = 1.0,
         interlayer_scale: float = 1.0,
         single_bias: bool = False,
+        skip: str | None = None,
+        dropout_mask: str | None = None,
+        weight_drop: float = 0.0,
     ) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.wiring = Wiring(input_size, hidden_size, num_layers, skip, dropout, dropout_mask, weight_drop)
         own: dict[str, Any] = {} if nonlinearity is None else {"nonlinearity": nonlinearity}
-        self.rnn = cast("Any", self.kind)(input_size, hidden_size, num_layers, dropout=dropout, **own)
-        initialise_layers_(self.rnn.all_weights, init, input_scale, interlayer_scale, single_bias)
+        kind = cast("Any", self.kind)
+        if self.wiring.from_input:  # torch has no module for layers that read different things: one a layer
+            self.rnn = nn.ModuleList(kind(size, hidden_size, **own) for size in self.wiring.input_sizes())
+        else:
+            self.rnn = kind(input_size, hidden_size, num_layers, dropout=self.wiring.step_dropout, **own)
+        initialise_layers_(self.all_weights, init, input_scale, interlayer_scale, single_bias)
+
+    @property
+    def layers(self) -> list[nn.RNNBase]:
+        """torch's modules: one of all layers, or with skip connections from the input one a layer."""
+        return cast("list[nn.RNNBase]", list(self.rnn) if self.wiring.from_input else [self.rnn])
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """U, W, b_ih, b_hh of each layer."""
+        return [list(weights) for rnn in self.layers for weights in rnn.all_weights]
 
     def forward(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Run a window; shapes as in `CellRNN.forward`, the state of an LSTM is the pair (h, c)."""
-        weight = self.rnn.weight_ih_l0
+        weights = self.all_weights
+        weight = weights[0][0]
         x = as_features(inputs, self.input_size, weight.dtype)
+        if not self.wiring.is_torchs:
+            window = self.wiring.window([W for _, W, *_ in weights], x.size(1), self.training)
+            dtype = autocast_dtype(weight) or weight.dtype
+            return run_apart(self.layers[0], x, state, x.size(-1), dtype, weights, window)
         if x.is_cuda and not needs_plain_torch():
-            return run_cudnn(self.rnn, x, state, autocast_dtype(weight))
+            return run_cudnn(self.layers[0], x, state, autocast_dtype(weight))
         found: tuple[Tensor, Any] = self.rnn(x, state)
         return found
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from src.config.checks import graph_refusal
 from src.config.schema import Config, OptimizerConfig, SchedulerConfig
@@ -53,6 +54,10 @@ class LanguageModule(pl.LightningModule):
         self.over_time, self.averages_last_group = config.loss.over_time, config.trainer.average_last_group
         self.optimizer_config = config.optimizer
         self.schedule = Schedule(config.scheduler, run_steps)
+        self.averaged: AveragedModel | None = None  # what is validated and stored, if not the trained weights
+        if decay := config.optimizer.average:
+            average = get_ema_multi_avg_fn(decay)
+            self.averaged = AveragedModel(model, multi_avg_fn=average).requires_grad_(False)
         self.identity = identity
         self.random_state: Mapping[str, Any] | None = None  # of a checkpoint, until the first batch restores it
         self.states: dict[str, State] = {"train": None, "val": None}
@@ -91,6 +96,8 @@ class LanguageModule(pl.LightningModule):
                 for device, state in enumerate(self.random_state["cuda"][: torch.cuda.device_count()]):
                     torch.cuda.set_rng_state(state, device)
             self.random_state = None
+        if self.averaged is not None:  # not after the step: a checkpoint may have been written between
+            self.averaged.update_parameters(self.model)
         lr = self.optimizer_config.lr * self.schedule.factor(self.trainer.global_step)
         for group in self.trainer.optimizers[0].param_groups:
             if isinstance(group["lr"], Tensor):
@@ -205,7 +212,8 @@ class LanguageModule(pl.LightningModule):
         self.val_tally, self.val_sums = Tally(), None
 
     def validation_step(self, batch: Window, batch_idx: int) -> None:
-        logits, state = self.model(batch.inputs, None if batch.starts else self.states["val"])
+        model = self.model if self.averaged is None else self.averaged
+        logits, state = model(batch.inputs, None if batch.starts else self.states["val"])
         self.states["val"] = detached(state)
         loss = window_loss(logits, batch.targets, "mean")
         nats = exact(loss.losses).sum()
@@ -235,7 +243,18 @@ class LanguageModule(pl.LightningModule):
         for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
             group["lr"] = float(group["lr"])  # as on any other device
         progress = {"ranks": ranks, "schedule": self.schedule.state_dict(), "threads": torch.get_num_threads()}
+        checkpoint["state_dict"] = self.exchanged(checkpoint["state_dict"])
         checkpoint["unroll"] = {**self.identity, "progress": progress}
+
+    def exchanged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state dict in which averaged and trained weights, if there are two, have each other's names.
+
+        A checkpoint has the average as the model, and what was trained beside it.
+        """
+        trained = self.model.state_dict() if self.averaged is not None else ()
+        names = {f"model.{name}": f"averaged.module.{name}" for name in trained}
+        names |= {there: here for here, there in names.items()}
+        return {names.get(name, name): weight for name, weight in weights.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         progress = checkpoint["unroll"]["progress"]
@@ -243,6 +262,7 @@ class LanguageModule(pl.LightningModule):
         self.states = {stage: change_parts(state, lambda h: h.to(device)) for stage, state in own["states"].items()}
         self.characters, self.nats, self.clipped_steps = own["characters"], own["nats"], own["clipped_steps"]
         self.random_state = own["random"]
+        checkpoint["state_dict"] = self.exchanged(checkpoint["state_dict"])
         self.schedule.load_state_dict(progress["schedule"])
         for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
             group |= optimizer_form(self.optimizer_config.name, device, group["lr"])  # the run may come from another
@@ -251,7 +271,7 @@ class LanguageModule(pl.LightningModule):
 def build_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) -> Optimizer:
     """Build one of torch's optimizers with the keys of the configuration that are not None."""
     keys = dataclasses.asdict(config)
-    given = {key: value for key, value in keys.items() if key not in ("name", "decay") and value is not None}
+    given = {key: value for key, value in keys.items() if key not in ("name", "decay", "average") and value is not None}
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
     trained = [p for p in parameters if p.requires_grad]

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from torch import nn
+from torch import Tensor, nn
 
 from src.baselines import baselines, basis
 from src.config.schema import Config, from_plain, key_table, set_value, to_plain
@@ -47,7 +48,7 @@ from src.training.signals import Interrupted
 from src.training.trainer import Built, build_trainer
 
 KEPT_BASELINES = ("uniform", "unigram", "ngram_5", "chance", "optimum")
-SIZES = ("num_layers", "hidden_size", "nonlinearity", "readout")  # of `model`, fixed by the weights of `init_from`
+SIZES = ("num_layers", "hidden_size", "nonlinearity", "skip", "readout")  # of `model`, fixed by those of `init_from`
 LN2 = math.log(2)  # nats of a bit
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,9 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
     machine.keep_memory()
     torch.manual_seed(seed)
     model = build_model(config.model, size, trust)  # nothing draws from torch's generator before it
+    if config.model.readout_bias == "unigram":  # replaced by the weights of a checkpoint or of init_from
+        counts = np.bincount(corpus.splits["train"].ids, minlength=size) + 1
+        model.readout.bias.data = torch.from_numpy(np.log(counts / counts.sum())).float()
     if rank() > 0:
         torch.manual_seed(seed + rank())  # dropout must not repeat itself in another process's columns
     if source:
@@ -402,15 +406,17 @@ def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabular
 
 
 def _extend_recurrence(into: nn.Module, source: nn.Module) -> None:
-    """Copy a recurrence; U of the first layer keeps the columns drawn for the new characters."""
+    """Copy a recurrence; each U that reads characters, as its last columns, keeps those drawn for the new ones."""
+
+    def extended(known: Tensor, drawn: Tensor) -> Tensor:
+        return torch.cat([known, drawn[:, known.size(1) :]], dim=1) if known.dim() > 1 else known
+
     if isinstance(into, Gated):
-        weights, name = source.state_dict(), "rnn.weight_ih_l0"
-        weights[name] = torch.cat([weights[name], into.state_dict()[name][:, weights[name].size(1) :]], dim=1)
-        into.load_state_dict(weights)
+        drawn = into.state_dict()
+        into.load_state_dict({name: extended(known, drawn[name]) for name, known in source.state_dict().items()})
         return
     try:
-        (U, W, b), *above = read_layers(source)
-        new = read_layers(into)[0].U
+        layers = zip(read_layers(source), read_layers(into), strict=True)
     except TypeError as error:
         raise UserError(f"data.unknown=extend: {error}; use data.unknown=error") from error
-    write_layers(into, [Layer(torch.cat([U, new[:, U.size(1) :]], dim=1), W, b), *above])
+    write_layers(into, [Layer(extended(U, new.U), W, b) for (U, W, b), new in layers])

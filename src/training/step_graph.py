@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from src.data.batching import Window
+from src.inference.incremental import parts_of
 from src.models import cuda
 from src.models.language_model import State, WindowLoss, change_parts
 
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 
 MOST_SHAPES = 4  # windows that get a graph; each keeps the memory of a step
 log = logging.getLogger(__name__)
-
-
-def parts_of(state: State) -> tuple[Tensor, ...]:
-    """Return the tensors of a state."""
-    return state if isinstance(state, tuple) else (state,)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.errors import UserError
 from src.models.convert import read_layers
 from src.models.kernels import split
 from src.models.language_model import LanguageModel
@@ -95,6 +96,8 @@ class Numbers:
 
 def build_problem(model: LanguageModel, symbols: Sequence[str], ids: Sequence[int], targets: Sequence[int]) -> Problem:
     """Return the last MOST_STEPS steps of a sequence as a problem; the steps before them are read, for h_0."""
+    if skip := getattr(model.recurrence, "skip", None):
+        raise UserError(f"model.skip={skip}: the worked example has no skip connections; explain a run without them")
     model = model.double().eval().requires_grad_(True)
     first = max(0, len(ids) - MOST_STEPS)
     every = torch.tensor(ids)

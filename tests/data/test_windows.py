@@ -259,3 +259,22 @@ def test_carrying_the_state_over_windows_equals_one_pass_over_their_union():
     whole, last = network(one_hot[torch.cat([window.inputs for window in windows])], start)
     torch.testing.assert_close(torch.cat(carried), whole, rtol=0, atol=1e-10)
     torch.testing.assert_close(state, last, rtol=0, atol=1e-10)
+
+
+def test_noise_replaces_a_share_of_the_inputs_as_often_as_the_text_has_them_and_no_target():
+    split = TextSplit("train", np.repeat(np.arange(3, dtype=np.uint8), (6000, 3000, 1001)))
+    plain, noisy, other = (Windows(split, 25, 8, offset="random", seed=5, noise=noise) for noise in (0.0, 0.25, 0.25))
+    epochs = [[list(windows) for _ in range(2)] for windows in (plain, noisy)]
+    for clean, made in zip(epochs[0][0], epochs[1][0], strict=True):
+        assert torch.equal(clean.targets, made.targets)
+    clean, made = (torch.cat([window.inputs.flatten() for window in epoch[0]]) for epoch in epochs)
+    rest = torch.tensor([0.4, 0.7, 0.9])[clean]  # of the replaced ones that differ: 1 - p of what was there
+    assert float((clean != made).sum() / rest.sum()) == pytest.approx(0.25, abs=0.02)
+    changed = made[(clean == 2) & (made != 2)].bincount()
+    assert float(changed[0] / changed.sum()) == pytest.approx(2 / 3, abs=0.08)
+    assert not torch.equal(*(epoch[3].inputs for epoch in epochs[1]))
+    other.load_state_dict({**noisy.state_dict(), "epoch": 1, "position": 7})  # as a resumed run goes on
+    assert torch.equal(next(iter(other)).inputs, epochs[1][1][7].inputs)
+    halves = [Windows(split, 25, 8, offset="random", seed=5, noise=0.25, rank=rank, world_size=2) for rank in (0, 1)]
+    joined = torch.cat([half.window(1, 7).inputs for half in halves], dim=1)
+    assert torch.equal(joined, epochs[1][1][7].inputs)

@@ -10,6 +10,7 @@ from src.config.schema import ModelConfig
 from src.diagnostics.gradient_flow import PlainRecurrence, sizes, verdict, verdicts, window_deltas
 from src.models.gated import GRU
 from src.models.language_model import LanguageModel, build_model
+from src.models.manual import record_deltas
 
 TARGETS = {"cell": "src.models.cell.CellRNN", "stacked": "src.models.stacked.StackedRNN",
            "manual": "src.models.manual.ManualRNN"}  # fmt: skip
@@ -62,6 +63,17 @@ def test_the_deltas_are_those_of_the_recursion_from_a_state_that_is_not_zero(nam
     truths = by_hand(model, inputs, targets, state, last_alone)
     for layer, (mine, truth) in enumerate(zip(found, truths, strict=True)):
         torch.testing.assert_close(mine, truth, rtol=1e-10, atol=1e-12, msg=(f"layer {layer}: " + "{}").format)
+
+
+@pytest.mark.parametrize("skip", ["input", "output", "both"])
+def test_the_deltas_of_skip_connections_are_those_that_training_records(skip):
+    model, (inputs, targets) = network("manual", num_layers=3, skip=skip), window()
+    state = state_of(model)
+    with record_deltas(model.recurrence) as recorded:
+        logits = model(inputs, state)[0]
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").backward()
+    for found, delta in zip(window_deltas(model, inputs, targets, state, False), recorded, strict=True):
+        assert torch.allclose(found, delta, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("r", [0.8, 1.0, 1.1])

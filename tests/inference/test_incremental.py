@@ -24,10 +24,10 @@ KINDS = [(name, f) for name in ("cell", "stacked", "manual") for f in ("tanh", "
 KINDS += [("lstm", None), ("gru", None)]
 
 
-def build(name: str, nonlinearity: str | None) -> LanguageModel:
+def build(name: str, nonlinearity: str | None, skip: str | None = None) -> LanguageModel:
     torch.manual_seed(1)
-    target = f"src.models.{CLASSES[name]}"
-    return build_model(ModelConfig(name, target, 3, 7, nonlinearity=nonlinearity, readout="linear"), 5).double().eval()
+    config = ModelConfig(name, f"src.models.{CLASSES[name]}", 3, 7, nonlinearity=nonlinearity, skip=skip)
+    return build_model(config, 5).double().eval()
 
 
 def zero_state(model: LanguageModel, batch: int):
@@ -41,9 +41,9 @@ def random_state(model: LanguageModel, batch: int):
 
 
 @pytest.mark.parametrize(("name", "nonlinearity"), KINDS)
-@pytest.mark.parametrize("batch", [1, 3, 9])
-def test_the_fast_step_and_the_exported_one_are_the_model_s_own_forward_from_any_state(name, nonlinearity, batch):
-    model = build(name, nonlinearity)
+@pytest.mark.parametrize(("batch", "skip"), [(1, None), (3, "both"), (9, None), (1, "input"), (3, "output")])
+def test_the_fast_step_and_the_exported_one_are_the_model_s_own_forward_from_any_state(name, nonlinearity, batch, skip):
+    model = build(name, nonlinearity, skip)
     state = random_state(model, batch)
     fast, exported, parts = stepper(model, state), one_step(model), parts_of(state)
     assert not isinstance(fast, ForwardStepper)

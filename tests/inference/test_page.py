@@ -34,10 +34,13 @@ CASES = {
         "stacked", VERSE, "Day €",
         {"model.init": "orthogonal", "model.dropout": 0.4, "data.lowercase": True, "data.unknown": "map"},
     ),
-    "manual, tanh, 3 layers, Chinese": ("manual", CHINESE, "江月", {"model.num_layers": 3}),
+    "manual, tanh, 3 layers, skip, Chinese": (
+        "manual", CHINESE, "江月", {"model.num_layers": 3, "model.skip": "both"},
+    ),
     "lstm, 2 layers, bytes": ("lstm", CHINESE, "江月", {"data.encoding": "bytes"}),
-    "gru, 3 layers, a list, float64": (
-        "gru", NAMES, "", {"data": "lines", "model.num_layers": 3, "trainer.precision": "64-true"},
+    "gru, 3 layers, skip from the input, a list, float64": (
+        "gru", NAMES, "",
+        {"data": "lines", "model.num_layers": 3, "model.skip": "input", "trainer.precision": "64-true"},
     ),
     "readout=identity": ("manual", "abcdefghijklm" * 9, "abc", {"model.readout": "identity", "model.num_layers": 1}),
 }  # fmt: skip

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from src import load
 from src.config.checks import errors_in_config
@@ -117,3 +119,30 @@ def test_deterministic_training_works_for_all_three(config: Config, name: str) -
     weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in folders]
     assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
     torch.use_deterministic_algorithms(False)
+
+
+def test_a_readout_that_starts_from_counts_guesses_by_frequency(config: Config) -> None:
+    prepared = prepare(replace(config, model=replace(config.model, readout_bias="unigram")))
+    counts = np.bincount(prepared.corpus.splits["train"].ids) + 1
+    guess = prepared.module.model.readout.bias.softmax(0)  # type: ignore[union-attr, operator]
+    assert torch.allclose(guess, torch.from_numpy(counts / counts.sum()).float(), atol=1e-6)
+    assert prepared.module.model.readout.weight.std() > 0.1  # type: ignore[union-attr, operator]  # torch's draw
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_stored(config: Config) -> None:
+    trained: list[Tensor] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+            trained.append(pl_module.model.readout.weight.detach().clone())  # type: ignore[union-attr, operator]
+
+    config.optimizer.average = 0.8
+    folder = fit(config, COMMAND, also=[Watch()])
+    expected = trained[0]
+    for weight in trained[1:]:
+        expected = torch.lerp(expected, weight, 0.2)
+    stored = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.testing.assert_close(stored["state_dict"]["model.readout.weight"], expected)
+    assert 1e-3 < (stored["state_dict"]["averaged.module.readout.weight"] - expected).abs().max() < 0.1
+    known = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["val/cross_entropy"]
+    assert evaluate_run(load(folder, at="last"), "val")["cross_entropy"] == pytest.approx(known, abs=1e-5)
