@@ -66,7 +66,7 @@ MODEL_CLASSES = tuple(
     f"src.models.{name}"
     for name in ("cell.CellRNN", "stacked.StackedRNN", "manual.ManualRNN", "gated.LSTM", "gated.GRU")
 )
-OUR_LOGGERS = {"tensorboard": "src.diagnostics.tensorboard.RunTensorBoard", "csv": "src.diagnostics.loggers.RunCSV"}
+OUR_LOGGERS = {"tensorboard": "src.diagnostics.loggers.RunTensorBoard", "csv": "src.diagnostics.loggers.RunCSV"}
 # Folders that are not searched for runs: they hold none, and may be large. Nor are those that begin with a dot.
 NO_RUNS = ("checkpoints", "figures", "wandb", "mlruns", "__pycache__", "node_modules")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "32", "64")
@@ -366,9 +366,11 @@ class Config:
     sweep: SweepConfig = field(default_factory=SweepConfig, metadata=about(affects_result=False, may_change=True))
 
     def __post_init__(self) -> None:
-        # a run that was stored before there were several at once
+        # Runs that were stored before there were several at once, and while the class was in another file
         if self.logger and isinstance(name := self.logger.get("name"), str):
             self.logger = {name: {"_target_": OUR_LOGGERS[name]}} if name in OUR_LOGGERS else {}
+        if self.logger.get("tensorboard") == {"_target_": "src.diagnostics.tensorboard.RunTensorBoard"}:
+            self.logger["tensorboard"] = {"_target_": OUR_LOGGERS["tensorboard"]}
 
     @property
     def run_name(self) -> str:

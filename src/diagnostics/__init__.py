@@ -11,7 +11,7 @@ from src.config.schema import Config
 from src.data.corpus import Corpus
 
 if TYPE_CHECKING:
-    from src.diagnostics.loggers import RunMetrics
+    from src.diagnostics.tensorboard import RunMetrics
 
 
 def build_diagnostics(config: Config, folder: Path, corpus: Corpus, metrics: RunMetrics) -> list[Callback]:
@@ -19,9 +19,8 @@ def build_diagnostics(config: Config, folder: Path, corpus: Corpus, metrics: Run
     # Imported here, since a run without diagnostics needs none of them.
     from src.diagnostics.diagnostic import Diagnostic, Diagnostics
     from src.diagnostics.gradient_flow import GradientFlow
-    from src.diagnostics.loggers import HParams
     from src.diagnostics.recurrence import HiddenStates, InputVectors, RecurrentMatrix, RecurrentScalars
-    from src.diagnostics.tensorboard import Layout
+    from src.diagnostics.tensorboard import HParams, Layout
     from src.diagnostics.text import Confusions, LossByPosition, Surprisal, TextSamples
 
     callbacks = config.callbacks

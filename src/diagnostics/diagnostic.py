@@ -16,8 +16,7 @@ from torch import Tensor
 from src.config.schema import DiagnosticConfig
 from src.data.batching import Window, Windows, evaluation_windows
 from src.diagnostics.drawing import png
-from src.diagnostics.loggers import log_figure, take_figures
-from src.diagnostics.tensorboard import write_scalars, writers
+from src.diagnostics.loggers import log_figure, take_figures, write_scalars, writers
 from src.models.language_model import LanguageModel, State, WindowLoss, window_loss
 
 log = logging.getLogger(__name__)

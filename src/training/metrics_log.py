@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from src.config.schema import CheckpointConfig, EarlyStoppingConfig
-from src.diagnostics.tensorboard import last_window, write_scalars
+from src.diagnostics.loggers import last_window, write_scalars
 from src.files import to_json
 from src.metrics import four_metrics
 from src.training.console import say

@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -36,7 +36,9 @@ from src.models.language_model import (
     sequences_right,
     window_loss,
 )
-from src.training.step_graph import StepGraph, build_step_graph
+
+if TYPE_CHECKING:
+    from src.training.step_graph import StepGraph
 
 OPTIMIZERS = {kind.__name__.lower(): kind for kind in (Adam, AdamW, SGD, RMSprop)}
 
@@ -50,7 +52,7 @@ class LanguageModule(pl.LightningModule):
 
     def __init__(self, model: LanguageModel, config: Config, run_steps: int, identity: Mapping[str, Any]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.config = model, config
         self.over_time, self.averages_last_group = config.loss.over_time, config.trainer.average_last_group
         self.optimizer_config = config.optimizer
         self.schedule = Schedule(config.scheduler, run_steps)
@@ -65,7 +67,6 @@ class LanguageModule(pl.LightningModule):
         self.nats: Tensor | float = 0.0  # their cross-entropies so far, of this process
         self.val_tally = Tally()
         self.val_sums: Tensor | None = None  # nats, hits, characters of the validation so far, on the device
-        self.asks_for_graph, self.graph_refusal = config.trainer.cuda_graph, graph_refusal(config)
         self.graph: StepGraph | None = None
         self.window: Window | None = None  # of this step, if it is launched as a graph
         self.outcome: WindowLoss | None = None
@@ -76,7 +77,16 @@ class LanguageModule(pl.LightningModule):
         self.norm_wanted = False  # set by the scalar logger on the steps that it writes
 
     def on_train_start(self) -> None:
-        self.graph = build_step_graph(self, self.asks_for_graph, self.graph_refusal)
+        self.graph = self.step_graph()
+
+    def step_graph(self) -> StepGraph | None:
+        """Return the graph of the run's steps, or None: on other devices than a GPU, or if something refuses it."""
+        asked = self.config.trainer.cuda_graph
+        if self.device.type != "cuda" or asked is False or self.trainer.world_size > 1 or graph_refusal(self.config):
+            return None
+        from src.training.step_graph import StepGraph  # a reader of a run on a CPU never comes here
+
+        return StepGraph(self, demanded=asked is True)
 
     @property
     def scaler(self) -> torch.amp.GradScaler | None:

@@ -15,7 +15,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -136,10 +136,3 @@ class StepGraph:
         """Every step of the run is made on the stream of the captures."""
         with cuda.side_stream(torch.device(self.module.device)):
             yield
-
-
-def build_step_graph(module: Any, asked: bool | str, refusal: str | None) -> StepGraph | None:
-    """Return the graph of a run's steps, or None where there is none: on other devices, or if something refuses it."""
-    if asked is False or refusal is not None or module.device.type != "cuda" or module.trainer.world_size > 1:
-        return None
-    return StepGraph(module, demanded=asked is True)

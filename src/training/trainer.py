@@ -15,9 +15,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from src.config.schema import Config
 from src.data.corpus import Corpus
 from src.diagnostics import build_diagnostics
-from src.diagnostics.loggers import HParams
+from src.diagnostics.loggers import ScalarLogger
 from src.diagnostics.profiler_callback import ProfilerCallback
-from src.diagnostics.tensorboard import ScalarLogger
+from src.diagnostics.tensorboard import HParams
 from src.training.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from src.training.console import in_notebook
 from src.training.lightning_compat import run_to_the_end

@@ -11,8 +11,8 @@ import torch
 from src.config.schema import Config, DiagnosticConfig, to_plain
 from src.data.batching import LineSplit, TextSplit, Window
 from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, is_power_of_four, undisturbed
-from src.diagnostics.loggers import first_columns, hparams_of, row_name
-from src.diagnostics.tensorboard import literally, wrapped
+from src.diagnostics.loggers import literally, wrapped
+from src.diagnostics.tensorboard import first_columns, hparams_of, row_name
 
 
 def test_draws_thin_out_by_fours():

@@ -10,8 +10,8 @@ from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Reading
 from src.diagnostics.drawing import label, png, short
 from src.diagnostics.gradient_flow import gradient_by_lag
+from src.diagnostics.loggers import RunTensorBoard
 from src.diagnostics.recurrence import slowest_first, spectrum_figure, units_over_text
-from src.diagnostics.tensorboard import RunTensorBoard
 from src.diagnostics.text import confusions, count_confusions, loss_by_position, mean, sums_by_position, surprisal
 
 TEXT = "Speak, $5 & $6!\n\t你_^{} "  # dollars and braces would be mathematics, the Chinese may have no font

@@ -69,7 +69,7 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> Captures:
 
 
 def captured(monkeypatch: pytest.MonkeyPatch, on: bool) -> None:
-    monkeypatch.setattr(module, "build_step_graph", lambda own, asked, refusal: StepGraph(own, True) if on else None)
+    monkeypatch.setattr(LanguageModule, "step_graph", lambda own: StepGraph(own, True) if on else None)
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -131,14 +131,14 @@ def test_a_run_of_graphs_resumes_to_the_bit(composed, captures, monkeypatch):
 def test_a_capture_that_fails_leaves_the_run_as_it_would_be_without(composed, captures, monkeypatch):
     folders = []
     for asked in (None, False):
-        monkeypatch.setattr(module, "build_step_graph",
-                            lambda own, *_, asked=asked: None if asked is None else StepGraph(own, asked))  # fmt: skip
+        monkeypatch.setattr(LanguageModule, "step_graph",
+                            lambda own, asked=asked: None if asked is None else StepGraph(own, asked))  # fmt: skip
         folders.append(run.fit(composed("model=cell"), COMMAND))
         monkeypatch.setattr(cell, "as_features", reading(cell.as_features))
     assert_same(*folders)
     said = (folders[1] / "train.log").read_text()
     assert "a step is not captured in a CUDA graph, the run goes on without: aten._local" in said
-    monkeypatch.setattr(module, "build_step_graph", lambda own, *_: StepGraph(own, True))
+    monkeypatch.setattr(LanguageModule, "step_graph", lambda own: StepGraph(own, True))
     with pytest.raises(RuntimeError, match="reads a number on the host in a capture"):
         run.fit(composed("model=cell"), COMMAND)
 
