@@ -165,7 +165,7 @@ class MetricsLog(Callback):
 
 
 class ProgressBar(Callback):
-    """One bar on the terminal for the whole run of `run_steps` steps; `Console` clears it before each line.
+    """One bar on the terminal or in the notebook for a whole run of `run_steps`; `Console` clears it before each line.
 
     The loss (nats per character) and the speed are those since it was drawn before.
     """

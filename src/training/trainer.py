@@ -23,7 +23,6 @@ from src.training.console import in_notebook
 from src.training.lightning_compat import run_to_the_end
 from src.training.machine import uses_cuda, world_size
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString, ProgressBar
-from src.training.notebook import NotebookProgress
 from src.training.signals import StopOnSignal
 
 # Keys of the `trainer` group that are used here, by `prepare` and by callbacks; Lightning's Trainer gets the others
@@ -63,10 +62,8 @@ def build_trainer(
     if keys.profile:
         callbacks.append(ProfilerCallback(folder / "trace.json"))
     callbacks += [one for one in (stopper, checkpoints) if one]  # checkpoints last: they store the state of the others
-    if keys.enable_progress_bar and sys.stdout.isatty() and not prints_predictions:
+    if keys.enable_progress_bar and (sys.stdout.isatty() or in_notebook()) and not prints_predictions:
         callbacks.append(ProgressBar(keys.run_steps(steps_an_epoch)))
-    elif keys.enable_progress_bar and in_notebook():
-        callbacks.append(NotebookProgress(keys.run_steps(steps_an_epoch)))
     given = {key: value for key, value in vars(keys).items() if key not in OURS}
     if uses_cuda(keys) and world_size(keys) > 1:  # NCCL between the GPUs; what the processes agree on goes by gloo
         given["strategy"] = DDPStrategy(process_group_backend="cpu:gloo,cuda:nccl")
