@@ -288,23 +288,25 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
 # -- stored runs: resume=, rerun=, init_from= -------------------------------------------------------------------------
 
 
-def take(keys: Sequence[str], arguments: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Split a command line into the literal values of `keys` and all other arguments.
+def take(
+    keys: Sequence[str], arguments: Iterable[str], what: str = "stored run", expected: str = "the folder of a run"
+) -> tuple[dict[str, str], list[str]]:
+    """Split a command line into the literal values of `keys` and all other arguments; errors say `what` they are.
 
     Raises:
-        UserError: two of the keys, or one of them twice.
+        UserError: two of the keys, one of them twice, or one without a value.
     """
     taken: dict[str, str] = {}
     rest = []
     for argument in arguments:
-        key, value = split_literal(argument) or ("", "")
-        if key not in keys:
+        key, equals, value = argument.lstrip("+").partition("=")
+        if not equals or key not in keys:
             rest.append(argument)
         elif taken:
             first = "=".join(next(iter(taken.items())))
-            raise UserError(f"{argument}: one stored run at a time, and {first} is given already")
+            raise UserError(f"{argument}: one {what} at a time, and {first} is given already")
         elif not value:
-            raise UserError(f"{argument} is empty: expected the folder of a run")
+            raise UserError(f"{argument} is empty: expected {expected}")
         else:
             taken[key] = value
     return taken, rest
@@ -312,13 +314,8 @@ def take(keys: Sequence[str], arguments: Iterable[str]) -> tuple[dict[str, str],
 
 def take_trust(arguments: Iterable[str]) -> tuple[str | None, list[str]]:
     """Split a command line into the class of the user's own that `trust=` lets stored runs import, and all else."""
-    given: list[str] = []
-    rest: list[str] = []
-    for argument in arguments:
-        (given if argument.startswith("trust=") else rest).append(argument)
-    if len(given) > 1:
-        raise UserError(f"{given[1]}: one class, and {given[0]} is given already")
-    return (given[0].partition("=")[2] if given else None), rest
+    taken, rest = take(("trust",), arguments, "class", "module.Class")
+    return taken.get("trust"), rest
 
 
 def stored_config(

@@ -33,12 +33,17 @@ class Range(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-FROM_MINUS_1 = Range("at least -1", lambda x: -1 <= x < inf)
-FROM_0 = Range("at least 0", lambda x: 0 <= x < inf)
-COUNT = Range("at least 1", lambda x: 1 <= x < inf)
-SIZE = Range("1 to 1,000,000", lambda x: 1 <= x <= 10**6)
-LENGTH = Range("1 to 1,000,000,000", lambda x: 1 <= x <= 10**9)
-SAMPLES = Range("1 to 100,000", lambda x: 1 <= x <= 10**5)
+def at_least(low: int) -> Range:
+    """Return the range from a number on."""
+    return Range(f"at least {low}", lambda x: low <= x < inf)
+
+
+def up_to(high: int) -> Range:
+    """Return the range from 1 to a number."""
+    return Range(f"1 to {high:,}", lambda x: 1 <= x <= high)
+
+
+FROM_0, COUNT, SIZE = at_least(0), at_least(1), up_to(10**6)
 POSITIVE = Range("a number above 0", lambda x: 0 < x < inf)
 BELOW_1 = Range("0 <= x < 1", lambda x: 0 <= x < 1)
 UP_TO_1 = Range("0 <= x <= 1", lambda x: 0 <= x <= 1)
@@ -54,10 +59,6 @@ DURATION = Range("HH:MM:SS or DD:HH:MM:SS", lambda x: re.fullmatch(r"(\d+:)?\d{1
 BUDGET = Range("a time, as 30s, 10min or 1h", lambda x: duration(x) > 0)
 BETAS = Range("two numbers, 0 <= beta < 1", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x))
 TEMPERATURES = Range("at least one number, each 0 or above", lambda x: x != [] and all(0 <= one < inf for one in x))
-UP_TO_6 = Range("1 to 6", lambda x: 1 <= x <= 6)
-UP_TO_8 = Range("1 to 8", lambda x: 1 <= x <= 8)
-UP_TO_100 = Range("1 to 100", lambda x: 1 <= x <= 100)
-UP_TO_1000 = Range("1 to 1,000", lambda x: 1 <= x <= 1000)
 MEASURES = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
 METRICS = (*(f"{stage}/{name}" for stage in ("val", "train") for name in MEASURES), "train/loss", "val/sequences_right")
 TASKS = ("copy", "temporal_order", "brackets", "anbn", "reber")  # data that is generated (data/tasks.py)
@@ -136,9 +137,9 @@ class DataConfig:
     length: list[int] | None = field(default=None, metadata=about(added_later=True))
     test_length: list[int] | None = field(default=None, metadata=about(added_later=True))
     kinds: int | None = field(default=None, metadata=about(range=COUNT, added_later=True))
-    recall: int | None = field(default=None, metadata=about(range=UP_TO_1000, added_later=True))
-    depth: int | None = field(default=None, metadata=about(range=UP_TO_100, added_later=True))
-    test_depth: int | None = field(default=None, metadata=about(range=UP_TO_100, added_later=True))
+    recall: int | None = field(default=None, metadata=about(range=up_to(1000), added_later=True))
+    depth: int | None = field(default=None, metadata=about(range=up_to(100), added_later=True))
+    test_depth: int | None = field(default=None, metadata=about(range=up_to(100), added_later=True))
     sequences: int | None = field(default=None, metadata=about(range=SIZE, added_later=True))
     held_out: int | None = field(default=None, metadata=about(range=SIZE, added_later=True))
 
@@ -225,7 +226,7 @@ class TrainerConfig:
     precision: str = field(default="32-true", metadata=about(choices=PRECISIONS))
     threads: str = field(default="auto", metadata=about(range=THREADS, may_change=True))
     max_epochs: int = field(default=10, metadata=about(range=COUNT, may_change=True))
-    max_steps: int = field(default=-1, metadata=about(range=FROM_MINUS_1, may_change=True))
+    max_steps: int = field(default=-1, metadata=about(range=at_least(-1), may_change=True))
     max_time: str | None = field(default=None, metadata=about(range=DURATION, may_change=True))
     min_epochs: int | None = field(default=None, metadata=about(range=COUNT, may_change=True))
     gradient_clip_val: float | None = field(default=None, metadata=about(range=POSITIVE))
@@ -286,7 +287,7 @@ class TextSamplesConfig(DiagnosticConfig):
     """A text at each of several temperatures."""
 
     temperatures: list[float] = field(default_factory=lambda: [0.5, 0.8, 1.0], metadata=about(range=TEMPERATURES))
-    length: int = field(default=200, metadata=about(range=LENGTH))
+    length: int = field(default=200, metadata=about(range=up_to(10**9)))
     prompt: str | None = None
 
 
@@ -487,21 +488,27 @@ MODEL_PRECISIONS = ("32-true", "64-true")  # float32 and float64, as trainer.pre
 
 
 @dataclass
-class InferenceConfig:
-    """Which trained model, and how it is run; `model` is a group: another implementation of the same network."""
+class StoredModel:
+    """Which trained model."""
 
     run: str | None = None
     checkpoint: str | None = None
     at: str | None = field(default=None, metadata=about(choices=AT))
+
+    @property
+    def path(self) -> str | None:
+        """The folder of a run, or the file of a checkpoint; None: neither is given."""
+        return self.checkpoint if self.run is None else self.run
+
+
+@dataclass
+class InferenceConfig(StoredModel):
+    """A trained model, and how it is run; `model` is a group: another implementation of the same network."""
+
     precision: str | None = field(default=None, metadata=about(choices=MODEL_PRECISIONS))
     threads: str = field(default="auto", metadata=about(range=THREADS))
     trust: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def path(self) -> str | None:
-        """The folder of a run, or the file of a checkpoint."""
-        return self.checkpoint if self.run is None else self.run
 
     @property
     def trusted(self) -> str | None:
@@ -522,8 +529,8 @@ class SamplingConfig:
     top_k: int | None = field(default=None, metadata=about(range=COUNT))
     top_p: float | None = field(default=None, metadata=about(range=FRACTION))
     min_p: float | None = field(default=None, metadata=about(range=UP_TO_1))
-    length: int = field(default=200, metadata=about(range=LENGTH))
-    num_samples: int = field(default=1, metadata=about(range=SAMPLES))
+    length: int = field(default=200, metadata=about(range=up_to(10**9)))
+    num_samples: int = field(default=1, metadata=about(range=up_to(10**5)))
     seed: int | None = field(default=0, metadata=about(range=FROM_0))
     stop: str | None = None
 
@@ -557,7 +564,7 @@ class EvaluationDataConfig:
     test_path: str | None = None
     root: str | None = None
     test_length: list[int] | None = None
-    test_depth: int | None = field(default=None, metadata=about(range=UP_TO_100))
+    test_depth: int | None = field(default=None, metadata=about(range=up_to(100)))
     seq_len: int | None = field(default=None, metadata=about(range=SIZE))
     batch_size: int | None = field(default=None, metadata=about(range=SIZE))
 
@@ -697,8 +704,8 @@ class ExplainOptions:
 
     input: str | None = None
     target: str | None = None
-    hidden_size: int = field(default=MISSING, metadata=about(range=UP_TO_8))
-    num_layers: int = field(default=MISSING, metadata=about(range=UP_TO_6))
+    hidden_size: int = field(default=MISSING, metadata=about(range=up_to(8)))
+    num_layers: int = field(default=MISSING, metadata=about(range=up_to(6)))
     nonlinearity: str = field(default=MISSING, metadata=about(choices=("tanh", "relu")))
     seed: int = field(default=MISSING, metadata=about(range=SEED))
     level: str = field(default=MISSING, metadata=about(choices=("short", "full")))
@@ -706,19 +713,11 @@ class ExplainOptions:
 
 
 @dataclass
-class ExplainConfig:
-    """The whole of conf/explain.yaml."""
+class ExplainConfig(StoredModel):
+    """The whole of conf/explain.yaml; without a trained model an untrained one."""
 
-    run: str | None = None
-    checkpoint: str | None = None
-    at: str | None = field(default=None, metadata=about(choices=AT))
     explain: ExplainOptions = field(default_factory=ExplainOptions)
     output: str | None = None
-
-    @property
-    def path(self) -> str | None:
-        """The folder of a run, or the file of a checkpoint; None: an untrained network."""
-        return self.checkpoint if self.run is None else self.run
 
 
 @dataclass
