@@ -11,12 +11,12 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from src.config.compose import compose_and_run, exit_with, in_a_sweep
+from src.config.compose import compose_and_run, in_a_sweep
 from src.config.overrides import flags_and_overrides
 from src.config.schema import BenchmarkConfig, BenchmarkOptions, errors_in_values, to_plain
 from src.errors import UserError, nearest
 from src.files import to_json, user_path
-from src.process import heavy_imports, pipe_may_close, say, write_file
+from src.process import exit_with, heavy_imports, say, write_file
 
 # Which keys each benchmark uses, beside `name` and `out`
 BENCHMARK_KEYS = {
@@ -69,11 +69,10 @@ def benchmark(config: BenchmarkConfig, overrides: Sequence[str]) -> None:
         torch.cuda.init()
         machine["gpu"] = gpu_description()
     results = []
-    with pipe_may_close():
-        say(f"{(machine.get('gpu') or {'name': machine['processor']})['name']}, torch {torch.__version__}\n")
-        for found, lines in measured(options, overrides):
-            results.append(found)
-            say("\n" + "\n".join(lines) + "\n")
+    say(f"{(machine.get('gpu') or {'name': machine['processor']})['name']}, torch {torch.__version__}\n")
+    for found, lines in measured(options, overrides):
+        results.append(found)
+        say("\n" + "\n".join(lines) + "\n")
     if options.out:
         about = {"format": 1, "benchmark": options.name, "when": now(), "machine": machine, "words": to_plain(options)}
         named = Path(options.out)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from src.config.commands import load_model, run_inference
-from src.config.compose import exit_with
 from src.config.schema import EvaluateConfig
 from src.errors import UserError
 from src.files import read_json
 from src.inference.options import errors_in_evaluate, locate, runs_of
 from src.metrics import perplexity
-from src.process import complain, in_json, pipe_may_close, say
+from src.process import complain, exit_with, in_json, say
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -28,16 +27,14 @@ def evaluate(config: EvaluateConfig) -> None:
     from src.inference.evaluate import evaluate_run, keep
 
     result = evaluate_run(trained, config.split, config.data, config.implementation)
-    with pipe_may_close():
-        say(in_json(result, indent=2) if config.format == "json" else table(result, trained.config.data.name))
+    written = None
     try:
         written = keep(trained, result)
-    except OSError as error:  # a folder of somebody else, a full disk: the numbers above are right all the same
+    except OSError as error:  # a folder of somebody else, a full disk: the numbers are right all the same
         complain(f"note: evaluation_{result['split']}.json was not written ({error.strerror})")
-        return
+    say(in_json(result, indent=2) if config.format == "json" else table(result, trained.config.data.name))
     if written and config.format == "text":
-        with pipe_may_close():
-            say(f"written: {written}\n")
+        say(f"written: {written}\n")
 
 
 def evaluate_all(config: EvaluateConfig, folders: Sequence[Path]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from src.config.compose import compose_and_run, exit_with
+from src.config.compose import compose_and_run
 from src.config.schema import ExplainConfig, errors_in_values
 from src.errors import UserError
 from src.inference.options import locate, with_named_runs
-from src.process import heavy_imports, pipe_may_close, say, write_file
+from src.process import exit_with, heavy_imports, say, write_file
 
 OF_A_RUN = ("hidden_size", "num_layers", "nonlinearity", "seed")  # what a trained network has already
 
@@ -39,11 +39,10 @@ def explain(config: ExplainConfig) -> None:
     with heavy_imports():
         from src.worked_example.lesson import lesson_of, render
     text = render(lesson_of(config), config.explain)
-    with pipe_may_close():
-        if config.output is None:
-            return say(text)
-        write_file(config.output, text)
-        say(f"written: {config.output}\n")
+    if config.output is None:
+        return say(text)
+    write_file(config.output, text)
+    say(f"written: {config.output}\n")
 
 
 def main() -> None:

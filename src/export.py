@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 
 from src.config.commands import load_in_implementation, run_inference
-from src.config.compose import exit_with
 from src.config.schema import ExportConfig
 from src.data.text_reader import Source, read_text
 from src.inference.options import errors_in_export
-from src.process import bytes_of, pipe_may_close, say
+from src.process import bytes_of, exit_with, say
 
 
 def export(config: ExportConfig) -> None:
@@ -26,8 +25,7 @@ def export(config: ExportConfig) -> None:
         checked = "read back, every weight is the same to the bit"
     elif config.format == "html":
         checked = f"rounding the weights to 16 bits: {difference:+.1e} bits per character of a text that it wrote"
-    with pipe_may_close():
-        say(f"{checked}\n" + "".join(f"{file}\n" for file in files))
+    say(f"{checked}\n" + "".join(f"{file}\n" for file in files))
 
 
 def main() -> None:

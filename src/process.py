@@ -8,14 +8,16 @@ import gc
 import importlib
 import logging
 import os
+import platform
 import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, TextIO
 
-from src.errors import UserError
+from src.errors import RunFailure, UserError
 from src.files import to_json, user_path, write_atomic
 
 # Up to this hidden size one thread. Alone on two cores a step of two threads is 0.95 to 1.1 times as fast up to 96
@@ -23,10 +25,11 @@ from src.files import to_json, user_path, write_atomic
 SMALL = 128
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 UNUSED = ("matplotlib", "scipy")
-# SIGHUP: the terminal was closed; nohup has it ignored. Windows, where only `compose.exit_with` runs, has none
+# SIGHUP: the terminal was closed; nohup has it ignored. Windows, where only `exit_with` runs, has none
 HANGUP = getattr(signal, "SIGHUP", None)
 NOHUP = HANGUP is None or signal.getsignal(HANGUP) == signal.SIG_IGN
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if NOHUP else (HANGUP,)))
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; Hydra gets it always (compose)
 RECEIVED: list[int] = []  # the signals that asked this process to stop, in a run or between the runs of a sweep
 
 
@@ -93,16 +96,42 @@ def use_threads(count: int) -> None:
     threadpool_limits(count, user_api="blas")  # for the rest of the process
 
 
-@contextlib.contextmanager
-def pipe_may_close() -> Iterator[None]:
-    """End without an error if the reader of standard output has closed the pipe (`| head`)."""
-    if reconfigure := getattr(sys.stdout, "reconfigure", None):
-        reconfigure(errors="backslashreplace")  # a terminal without Chinese still gets its text
+def exit_with(run: Callable[[], None]) -> NoReturn:
+    """Run an entry and exit with its code: 0, 2 with the user's errors on stderr, 1 for a failure, 130 for Ctrl-C."""
+    if platform.system() == "Windows":  # signals and process groups differ there
+        sys.exit("Windows is not supported: run Unroll in the Windows Subsystem for Linux (WSL)")
+    # None where the shell has closed it (`>&-`)
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # for as long as the process lives
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the text
+    if logging.lastResort:  # the handler of commands that keep no log
+        logging.lastResort.setFormatter(OnStandardError())
     try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+        run()
+        sys.stdout.flush()  # so that a full disk is reported here, and not by Python at its exit
+    except UserError as error:
+        if TRACEBACKS:
+            raise
+        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+            complain(*error.messages)
+        else:
+            time.sleep(5)  # torchrun ends all processes when one has failed; the first one reports the error
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (RunFailure, OSError) as error:  # OSError: a full or read-only disk, a file that vanished
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was standard output that failed; Python would report it once more at its exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):  # `--help | head`: the reader has closed the pipe
+                sys.exit(0)
+        if TRACEBACKS:
+            raise
+        complain(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}")
+        sys.exit(1)
+    sys.exit(0)
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from src.errors import UserError
 from src.files import user_path, write_atomic
-from src.process import complain, pipe_may_close, say
+from src.process import complain, exit_with, say
 
 FORMATS = {
     "csv": "the table as CSV",
@@ -64,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         complain(*error.messages)
         return 2
-    with pipe_may_close():
-        say(printed)
+    say(printed)
     return 0
 
 
@@ -111,4 +110,4 @@ def report(arguments: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(lambda: sys.exit(main()))

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from src.config.commands import load_in_implementation, run_inference
-from src.config.compose import exit_with
 from src.config.schema import SampleConfig, SamplingConfig
 from src.data.text_reader import Source, read_text
 from src.errors import UserError
 from src.inference.options import errors_in_sample
-from src.process import bytes_of, complain, in_json, pipe_may_close, say
+from src.process import bytes_of, complain, exit_with, in_json, say
 
 if TYPE_CHECKING:
     from src.inference.generate import Conversation
@@ -27,14 +26,13 @@ def sample(config: SampleConfig) -> None:
     prompt = None if content is None else as_prompt(content, trained)
     from src.inference.generate import Conversation, generate, with_seed
 
-    with pipe_may_close():
-        if config.interactive:
-            return converse(Conversation(trained, config), prompt)
-        prompt, sampling = trained.start if prompt is None else prompt, with_seed(config)
-        pieces = generate(trained, prompt, sampling)  # raises before the first character is printed
-        if config.format == "json":
-            return say(as_json(trained, prompt, sampling, pieces))
-        return stream(prompt, sampling, pieces)
+    if config.interactive:
+        return converse(Conversation(trained, config), prompt)
+    prompt, sampling = trained.start if prompt is None else prompt, with_seed(config)
+    pieces = generate(trained, prompt, sampling)  # raises before the first character is printed
+    if config.format == "json":
+        return say(as_json(trained, prompt, sampling, pieces))
+    return stream(prompt, sampling, pieces)
 
 
 def as_prompt(content: bytes, trained: TrainedModel) -> str:

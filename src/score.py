@@ -7,12 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from src.config.commands import load_in_implementation, run_inference
-from src.config.compose import exit_with
 from src.config.schema import ScoreConfig
 from src.data.text_reader import Source, find, read_text
 from src.errors import UserError
 from src.inference.options import errors_in_score
-from src.process import bytes_of, in_json, pipe_may_close, say, write_file
+from src.process import bytes_of, exit_with, in_json, say, write_file
 
 if TYPE_CHECKING:
     from src.inference.evaluate import Score
@@ -30,18 +29,17 @@ def score(config: ScoreConfig, files: list[str]) -> None:
         scores = [trained.score(read_text(given, trained.config.data))]
     else:
         scores = sorted(score_files(trained, files, given), key=lambda score: score.bits_per_character)
-    with pipe_may_close():
-        if config.format == "json":
-            plain = [score.to_plain() for score in scores]
-            text = in_json(plain[0] if len(plain) == 1 else plain)
-        elif config.format == "html":
-            text = render(scores, f"{trained.config.model.name} on {trained.config.data.name}, {trained.path}")
-        else:
-            text = table(scores) if len(scores) > 1 else by_character(scores[0])
-        if config.output is None:
-            return say(text)
-        write_file(config.output, text)
-        say(f"written: {config.output}\n")
+    if config.format == "json":
+        plain = [score.to_plain() for score in scores]
+        text = in_json(plain[0] if len(plain) == 1 else plain)
+    elif config.format == "html":
+        text = render(scores, f"{trained.config.model.name} on {trained.config.data.name}, {trained.path}")
+    else:
+        text = table(scores) if len(scores) > 1 else by_character(scores[0])
+    if config.output is None:
+        return say(text)
+    write_file(config.output, text)
+    say(f"written: {config.output}\n")
 
 
 def score_files(trained: TrainedModel, files: list[str], given: Source) -> list[Score]:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.config.compose import compose, compose_and_run, exit_with, to_config
+from src.config.compose import compose, compose_and_run, to_config
 from src.config.hydra_compat import is_installed
 from src.config.overrides import errors_in_repeats, flags_and_overrides, groups
 from src.config.schema import SearchRoot, to_plain
 from src.errors import UserError
-from src.process import RECEIVED, complain, heavy_imports, say
+from src.process import RECEIVED, complain, exit_with, heavy_imports, say
 from src.sweeps.job import stop_on_signal
 from src.sweeps.search.space import check_trials, errors_in_search, known_of, settings_of
 from src.sweeps.sweep import errors_here

@@ -22,13 +22,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.checks import errors_in_config
-from src.config.compose import compose_and_run, exit_with
+from src.config.compose import compose_and_run
 from src.config.hydra_compat import CONF, ComposedJob, Launcher, expand
 from src.config.overrides import in_file, keys, quote, quote_literals
 from src.config.schema import TASKS, Config, Study, flatten, key_table, to_plain
 from src.errors import UserError, nearest
 from src.files import read_yaml
-from src.process import heavy_imports, say, threads_for, use_threads
+from src.process import exit_with, heavy_imports, say, threads_for, use_threads
 from src.sweeps.plan import Job, make_plan
 from src.sweeps.sweep import run_sweep
 

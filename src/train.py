@@ -18,7 +18,6 @@ from src.config.checks import errors_in_config
 from src.config.compose import (
     checked_config,
     compose_and_run,
-    exit_with,
     stored_config,
     take,
     take_trust,
@@ -28,7 +27,7 @@ from src.config.schema import Config
 from src.errors import UserError
 from src.files import read_json, read_yaml
 from src.inference.options import with_named_runs
-from src.process import heavy_imports
+from src.process import exit_with, heavy_imports
 from src.sweeps.sweep import run_sweep
 from src.training.run_record import run_before
 

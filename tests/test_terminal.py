@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from src.config.compose import exit_with
 from src.errors import RunFailure, UserError
-from src.process import complain, say
+from src.process import complain, exit_with, say
 from src.training.console import logging_to
 
 ROOT = Path(__file__).resolve().parents[1]

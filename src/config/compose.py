@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
-import platform
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -49,12 +46,11 @@ from src.config.overrides import (
     without_null_groups,
 )
 from src.config.schema import MODEL_CLASSES, Config, check_class, flatten, set_value
-from src.errors import RunFailure, UserError
+from src.errors import UserError
 from src.files import read_yaml
 from src.inference.options import locate, newest_below, run_of
-from src.process import OnStandardError, complain, heavy_imports, say
+from src.process import TRACEBACKS, heavy_imports, say
 
-TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's choice; below it is set for Hydra
 Check = Callable[[Any], list[str]]
 
 
@@ -245,44 +241,6 @@ def _first_lines(error: Exception) -> str:
         key = several[1].partition("=")[0]
         return f"{several[1]}: several values make a sweep: add -m; one value with commas in it: '{key}=\"...\"'"
     return " ".join(line for line in lines[:2] if "append" not in line and "+" not in line) or lines[0]
-
-
-def exit_with(run: Callable[[], None]) -> NoReturn:
-    """Run an entry and exit with its code: 0, 2 with the user's errors on stderr, 1 for a failure, 130 for Ctrl-C."""
-    if platform.system() == "Windows":  # signals and process groups differ there
-        sys.exit("Windows is not supported: run Unroll in the Windows Subsystem for Linux (WSL)")
-    # None where the shell has closed it (`>&-`)
-    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # for as long as the process lives
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the text
-    if logging.lastResort:  # the handler of commands that keep no log
-        logging.lastResort.setFormatter(OnStandardError())
-    try:
-        run()
-        sys.stdout.flush()  # so that a full disk is reported here, and not by Python at its exit
-    except UserError as error:
-        if TRACEBACKS:
-            raise
-        if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
-            complain(*error.messages)
-        else:
-            time.sleep(5)  # torchrun ends all processes when one has failed; the first one reports the error
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (RunFailure, OSError) as error:  # OSError: a full or read-only disk, a file that vanished
-        try:
-            sys.stdout.flush()
-        except OSError:  # it was standard output that failed; Python would report it once more at its exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):  # `--help | head`: the reader has closed the pipe
-                sys.exit(0)
-        if TRACEBACKS:
-            raise
-        complain(error if isinstance(error, RunFailure) else f"{type(error).__name__}: {error}")
-        sys.exit(1)
-    sys.exit(0)
 
 
 # -- stored runs: resume=, rerun=, init_from= -------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from src import train
-from src.config.compose import exit_with
+from src.process import exit_with
 from tests.runs.commands import environment
 
 # Each entry is one command line, {override: what the line about it must contain}: all errors are reported at once.
@@ -226,7 +226,7 @@ def test_an_error_is_reported_without_importing_torch(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['train', 'model.hiden_size=3', 'trainer.max_epochs=0']\n"
         "from src import train\n"
-        "from src.config.compose import exit_with\n"
+        "from src.process import exit_with\n"
         "try: exit_with(train.main)\n"
         "except SystemExit as ended: assert ended.code == 2\n"
         "heavy = {'torch', 'lightning', 'matplotlib', 'tensorboard'} & set(sys.modules)\n"

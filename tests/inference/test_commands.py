@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from src import load
-from src.config.compose import exit_with
 from src.errors import UserError
 from src.inference.options import with_named_runs
+from src.process import exit_with
 from tests.fabricated_run import VERSE, fabricate
 from tests.runs.commands import environment, run
 
@@ -271,7 +271,7 @@ def test_a_mistake_is_answered_with_the_reason_and_the_remedy(
 def test_what_shows_without_the_model_is_answered_without_torch(folder, tmp_path):
     program = (
         "import sys; sys.argv = ['sample', 'run=' + sys.argv[1], 'length=0', 'top_p=7', 'prompt=']\n"
-        "from src import sample\nfrom src.config.compose import exit_with\n"
+        "from src import sample\nfrom src.process import exit_with\n"
         "try: exit_with(sample.main)\nexcept SystemExit as ended: assert ended.code == 2\n"
         "assert 'torch' not in sys.modules"
     )

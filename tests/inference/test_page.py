@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from src import load
-from src.config.compose import exit_with
 from src.errors import UserError
 from src.export import main
 from src.files import to_json
 from src.inference import page as page_module
 from src.inference.load import TrainedModel
 from src.inference.page import html_page, rounded_to_float16
+from src.process import exit_with
 from tests.fabricated_run import VERSE, fabricate
 
 NAMES = "anna\nbob\nclara\n\ndora\n" * 20

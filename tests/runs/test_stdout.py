@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from src.config import compose as entry
+from src import process as entry
 from tests.runs.commands import environment, only_run
 
 TRAIN = f"{sys.executable} -u -m src.train"
