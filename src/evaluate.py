@@ -14,7 +14,7 @@ from src.config.commands import load_model, run_inference
 from src.config.schema import EvaluateConfig
 from src.errors import UserError
 from src.files import read_json
-from src.inference.options import errors_in_evaluate, locate, runs_of
+from src.inference.options import errors_in_inference, locate, runs_of
 from src.metrics import perplexity
 from src.process import complain, exit_with, in_json, say
 
@@ -23,7 +23,7 @@ def evaluate(config: EvaluateConfig) -> None:
     """Evaluate, print the result, and write evaluation_<split>.json into the run's folder."""
     if folders := runs_of(config):
         return evaluate_all(config, folders)
-    trained = load_model(config)
+    trained = load_model(config, as_trained=True)
     from src.inference.evaluate import evaluate_run, keep
 
     result = evaluate_run(trained, config.split, config.data, config.implementation)
@@ -55,7 +55,7 @@ def evaluate_all(config: EvaluateConfig, folders: Sequence[Path]) -> None:
         how = "" if result is None else "  (evaluated before)"
         try:
             if result is None:
-                trained = load_model(dataclasses.replace(config, run=str(folder)))
+                trained = load_model(dataclasses.replace(config, run=str(folder)), as_trained=True)
                 from src.inference.evaluate import evaluate_run, keep
 
                 result = evaluate_run(trained, config.split, config.data, config.implementation)
@@ -111,7 +111,7 @@ def table(result: dict[str, Any], data: str) -> str:
 
 def main() -> None:
     """Run the command line."""
-    run_inference("evaluate", EvaluateConfig, evaluate, errors_in_evaluate, sys.argv[1:])
+    run_inference("evaluate", EvaluateConfig, evaluate, errors_in_inference, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from src.config.commands import load_in_implementation, run_inference
+from src.config.commands import load_model, run_inference
 from src.config.schema import ExportConfig
 from src.data.text_reader import Source, read_text
 from src.inference.options import errors_in_export
@@ -14,7 +14,7 @@ from src.process import bytes_of, exit_with, say
 def export(config: ExportConfig) -> None:
     """Export, and print what was checked and the files."""
     content = None if config.example is None else bytes_of(config.example, "example")
-    trained = load_in_implementation(config)
+    trained = load_model(config)
     from src.inference.export import STEPS, export_to
 
     example = None if content is None else read_text(Source("example", content=content), trained.config.data)

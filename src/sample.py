@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from src.config.commands import load_in_implementation, run_inference
+from src.config.commands import load_model, run_inference
 from src.config.schema import SampleConfig, SamplingConfig
 from src.data.text_reader import Source, read_text
 from src.errors import UserError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def sample(config: SampleConfig) -> None:
     """Generate text and print it."""
     content = None if config.prompt is None else bytes_of(config.prompt, "prompt")
-    trained = load_in_implementation(config)
+    trained = load_model(config)
     prompt = None if content is None else as_prompt(content, trained)
     from src.inference.generate import Conversation, generate, with_seed
 

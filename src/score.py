@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from src.config.commands import load_in_implementation, run_inference
+from src.config.commands import load_model, run_inference
 from src.config.schema import ScoreConfig
 from src.data.text_reader import Source, find, read_text
 from src.errors import UserError
@@ -22,7 +22,7 @@ def score(config: ScoreConfig, files: list[str]) -> None:
     """Score a text, or all files; `files` has every file= of the command line."""
     key, value = ("file", "-" if "-" in files else "") if config.text is None else ("text", config.text)
     given = Source("-" if key == "file" else key, content=bytes_of(value, key))
-    trained = load_in_implementation(config)
+    trained = load_model(config)
     from src.inference.evaluate import render
 
     if config.text is not None:

@@ -154,7 +154,9 @@ def main() -> None:
     if given.get("check") == "true" or given.get("table") == "true":
         return results.check(study, folder, rewrite=given.get("table") == "true")
     runs = Path(next((word.partition("=")[2] for word in words if word.startswith("runs=")), "runs"))
-    target = runs / "studies" / folder.name if size == "quick" and results.size_in(folder) == "full" else folder
+    written = results.frame_in(folder)
+    keep = size == "quick" and len(written) and written["size"].iloc[0] == "full"  # which quick must not replace
+    target = runs / "studies" / folder.name if keep else folder
     if given.get("smoke") == "true":
         size, target = "smoke", runs / ".smoke" / folder.name  # which reports do not search
         words = [*(word for word in words if not word.startswith("runs=")), f"runs={target / 'runs'}"]

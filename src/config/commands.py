@@ -33,24 +33,16 @@ def run_inference(
     compose_and_run(name, schema, task, with_named_runs(arguments), check)
 
 
-def load_model(config: InferenceConfig) -> TrainedModel:
-    """Load the model that a checked configuration names; torch is imported here, and uses `threads` threads.
+def load_model(config: InferenceConfig, as_trained: bool = False) -> TrainedModel:
+    """Load the model of a checked configuration, in the implementation that `model=` names unless `as_trained`.
+
+    torch is imported here, and uses `threads` threads.
 
     Raises:
-        UserError: no checkpoint that can be read.
+        UserError: no checkpoint that can be read, or weights that do not fit that implementation.
     """
     with heavy_imports():
         from src.inference.load import load
     trained = load(config.path or "", at=config.at, precision=config.precision, trust=config.trusted)
     use_threads(threads_for(config.threads, trained.config.model.hidden_size))
-    return trained
-
-
-def load_in_implementation(config: InferenceConfig) -> TrainedModel:
-    """As `load_model`, with the weights in the implementation that `model=` names.
-
-    Raises:
-        UserError: no checkpoint that can be read, or weights that do not fit that implementation.
-    """
-    trained = load_model(config)
-    return trained.in_implementation(config.implementation or trained.config.model.name)
+    return trained if as_trained or not config.implementation else trained.in_implementation(config.implementation)

@@ -61,6 +61,8 @@ BETAS = Range("two numbers, 0 <= beta < 1", lambda x: len(x) == 2 and all(0 <= b
 TEMPERATURES = Range("at least one number, each 0 or above", lambda x: x != [] and all(0 <= one < inf for one in x))
 MEASURES = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
 METRICS = (*(f"{stage}/{name}" for stage in ("val", "train") for name in MEASURES), "train/loss", "val/sequences_right")
+# How a text is cut into windows; all other keys of `data` define the text itself
+WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams", "evaluation_warmup")
 TASKS = ("copy", "temporal_order", "brackets", "anbn", "reber")  # data that is generated (data/tasks.py)
 # The classes that a stored file may name: importing any other module would run its code.
 MODEL_CLASSES = tuple(

@@ -27,7 +27,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,18 +56,12 @@ class Drawn(NamedTuple):
     allowed: np.ndarray
 
 
-class Task(Protocol):
-    """How the sequences of a split are drawn."""
-
-    symbols: str  # of the vocabulary, after the boundary
-    targets: float  # of a sequence, on average
-    levels: dict[str, float]  # chance and optimum, nats per target
-
-    def draw(self, generator: np.random.Generator, count: int) -> Drawn: ...
-
-
 def _drawn_lengths(generator: np.random.Generator, count: int, lengths: Sequence[int]) -> np.ndarray:
     return generator.integers(lengths[0], lengths[-1] + 1, count)
+
+
+# A task has `symbols` of the vocabulary, after the boundary; `targets` of a sequence, on average; `levels`, chance and
+# optimum in nats per target; and `draw`, how the sequences of a split are drawn.
 
 
 class Copy:
@@ -262,7 +256,7 @@ class Words:
         return ids, allowed
 
 
-def task_of(config: DataConfig, split: str = "train") -> Task:
+def task_of(config: DataConfig, split: str = "train") -> Copy | TemporalOrder | Words:
     """Return the task that a split is drawn from; `test` may have other lengths and another depth."""
     test = split == "test"
     length = (test and config.test_length) or config.length or [1]
@@ -301,7 +295,7 @@ def errors_in_task(config: DataConfig) -> list[str]:
 class TaskSplit(LineSplit):
     """Sequences of a task; `ids` is empty, for they are drawn: of `val` and `test` once, from `seed`, then fixed."""
 
-    task: Task
+    task: Copy | TemporalOrder | Words
     count: int
     seed: int
 

@@ -67,13 +67,6 @@ def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     return (total <= (uniform * total[:, -1])[:, None]).sum(1)
 
 
-def uniform_numbers(seeds: Sequence[int]) -> Iterator[np.ndarray]:
-    """Yield (batch,) numbers in [0, 1) without end, number i from the generator of seed i."""
-    generators = [np.random.default_rng(seed) for seed in seeds]
-    while True:
-        yield np.minimum([generator.random() for generator in generators], BELOW_ONE)
-
-
 def generate_ids(
     model: LanguageModel,
     prompt: np.ndarray,
@@ -81,14 +74,16 @@ def generate_ids(
     seeds: Sequence[int],
     boundary: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield ids (batch,) without end, a stream a seed, after a prompt (length,) of one or more ids.
+    """Yield ids (batch,) without end, a stream a seed and its generator, after a prompt (length,) of one or more ids.
 
     After the id `boundary` a stream starts again from a zero state, as each item of a list does in training.
     """
     last, state = read_prompt(model, prompt)
     logits = np.repeat(last[None], len(seeds), axis=0)
     decoder = stepper(model, change_parts(state, lambda part: part.expand(-1, len(seeds), -1)))
-    for uniform in uniform_numbers(seeds):
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    while True:
+        uniform = np.minimum([generator.random() for generator in generators], BELOW_ONE)
         ids = draw(weights_of(logits, sampling), uniform)
         yield ids
         if boundary is not None and (ended := ids == boundary).any():

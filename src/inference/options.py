@@ -37,7 +37,8 @@ def locate(path: str | Path, at: str | None = None) -> Path:
         if os.path.exists(place):
             raise UserError(f"{path} is a pipe or a device, not a run or a checkpoint")
         above = next((parent for parent in place.parents if os.path.isdir(parent)), Path())
-        near = newest_below(above) if above != Path() else f"{nearest(str(path), names_of_runs())}"
+        names = [folder.name for runs in ("runs", "runs/sweeps") for folder in Path(runs).glob("[!.]*/")]
+        near = newest_below(above) if above != Path() else nearest(str(path), [LAST, *names] if names else [])
         near = near or f", and no run of that name below runs (relative paths start at {Path.cwd()})"
         raise UserError(f"{path}: there is no such file or folder{near}")
     folder = place / "checkpoints"
@@ -83,12 +84,6 @@ def newest_run(name: str, runs: str = "runs") -> Path | None:
     return max(records, key=lambda record: (record.stat().st_mtime_ns, str(record))).parent if records else None
 
 
-def names_of_runs(runs: str = "runs") -> list[str]:
-    """Return the names of the runs below a folder, and `last`, if there are any."""
-    folders = [folder for place in (runs, f"{runs}/sweeps") for folder in Path(place).glob("[!.]*/")]
-    return [LAST, *(folder.name for folder in folders)] if folders else []
-
-
 def run_of(checkpoint: Path) -> Path | None:
     """Return the folder of the run that a checkpoint is in, or None if it was copied elsewhere."""
     folder = checkpoint.resolve().parent
@@ -111,6 +106,8 @@ def errors_in_inference(config: InferenceConfig) -> list[str]:
     errors = list(errors_in_values(config, type(config)))
     if (config.run is None) == (config.checkpoint is None):
         return ["which model? give run=... (the folder of a run) or checkpoint=... (a file), one of them", *errors]
+    if isinstance(config, EvaluateConfig) and runs_of(config):
+        return errors  # a folder of runs; those without a checkpoint are named and left out
     try:
         locate(config.path or "", config.at if config.at in AT else None)
     except UserError as error:
@@ -124,12 +121,6 @@ def runs_of(config: EvaluateConfig) -> list[Path]:
     if not config.run or (place / "run.json").is_file() or (place / "checkpoints").is_dir():
         return []
     return sorted(run_folders(place))
-
-
-def errors_in_evaluate(config: EvaluateConfig) -> list[str]:
-    """Return what is wrong with the options of `python -m src.evaluate`."""
-    several = config.checkpoint is None and runs_of(config)
-    return list(errors_in_values(config, EvaluateConfig)) if several else errors_in_inference(config)
 
 
 def errors_in_sample(config: SampleConfig) -> list[str]:

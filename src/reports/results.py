@@ -71,12 +71,6 @@ def frame_in(folder: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame()
 
 
-def size_in(folder: Path) -> str | None:
-    """Return the size of the grid whose results a folder has; None without any."""
-    frame = frame_in(folder)
-    return str(frame["size"].iloc[0]) if len(frame) else None
-
-
 def csv_of(study: Study, size: str, runs: Sequence[Run]) -> str:
     """Return one line a run: settings, seed, status, metrics, costs, baselines, and what produced it.
 

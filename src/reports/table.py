@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pandas import DataFrame
 
-from src.config.schema import key_table
+from src.config.schema import WINDOW_KEYS, key_table
 from src.errors import UserError, nearest, typed
 from src.metrics import four_metrics
 from src.reports.runs import COSTS, RUN_NUMBERS, Run, Settings, Value, mapping, number
@@ -33,10 +33,6 @@ UNITS = {
 HIGHER_IS_BETTER = ("accuracy", "sequences_right", "characters_per_second")
 # Names of whole choices: what they bring along (an experiment's sizes, a model's options) follows from them.
 CHOICES = ("experiment", "data", "model", "optimizer", "scheduler")
-# How a text is cut into windows. All other keys of `data` define the text itself.
-WINDOWS = tuple(
-    f"data.{key}" for key in ("seq_len", "batch_size", "offset", "reset", "evaluation_streams", "evaluation_warmup")
-)
 # What `model` and `data` stand for; shown only where nothing else differs.
 DETAILS = ("model._target_", "data.sha256")
 # Why a run is in no mean. Failures first: somebody has to act on them.
@@ -139,7 +135,7 @@ def affects_result(key: str, ignored: tuple[str, ...] = (), kept: tuple[str, ...
 
 def text_of(settings: Settings) -> Settings:
     """Return the settings that define which text the numbers are about."""
-    return {k: v for k, v in settings.items() if k.partition(".")[0] == "data" and k not in WINDOWS}
+    return {k: v for k, v in settings.items() if k.split(".")[0] == "data" and k[5:] not in WINDOW_KEYS}
 
 
 def differing(rows: Sequence[Settings]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from src.config.hydra_compat import ComposedJob, Launcher, failure_of
 from src.config.run_key import folder_of_key
-from src.config.schema import Config, to_plain
+from src.config.schema import WINDOW_KEYS, Config, to_plain
 from src.data.batching import fitted
 from src.data.batching import plan as plan_windows
 from src.data.corpus import Corpus, open_corpus
@@ -33,7 +33,6 @@ from src.training.console import say
 from src.training.machine import check_machine, check_monitor, check_prompt, check_validation_comes
 from src.training.run_record import now
 
-WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams", "evaluation_warmup")  # not of the text
 OTHER_MACHINES = ("submitit_slurm", "ray")  # launchers whose jobs may run on machines with other files
 ENDED = ("done", "failed", "stopped")
 HEADER = ("status", "job", "best", "seconds", "folder")

@@ -34,19 +34,13 @@ class Console(logging.Handler):
     """The terminal: whatever `sys.stdout` is at the moment of a line (a progress bar and tests replace it)."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError, ValueError), without_bar():
+        bars = sys.modules.get("tqdm")  # a progress bar is cleared for the line, and drawn again below it
+        cleared = bars.tqdm.external_write_mode() if bars else contextlib.nullcontext()
+        with contextlib.suppress(OSError, ValueError), cleared:
             if record.levelno < logging.WARNING:
                 say(self.format(record))
             elif not hasattr(record, "only_in_the_file"):  # else the console shows it by other means
                 complain(self.format(record))
-
-
-@contextlib.contextmanager
-def without_bar() -> Iterator[None]:
-    """Inside, a progress bar is cleared, so that lines may be written; it is drawn again below them."""
-    bars = sys.modules.get("tqdm")
-    with bars.tqdm.external_write_mode() if bars else contextlib.nullcontext():
-        yield
 
 
 class LogFile(logging.FileHandler):

@@ -34,11 +34,6 @@ class Lesson:
     averaged: bool = False  # the network was trained on the mean over the steps, not on their sum
 
 
-def symbols_of(texts: str) -> str:
-    """Return the vocabulary in the order of its ids: the tutorial's own, e h l o, where that is enough."""
-    return "ehlo" if set(texts) <= set("ehlo") else "".join(sorted(set(texts)))
-
-
 def lesson_of(config: ExplainConfig) -> Lesson:
     """Return what a checked configuration describes.
 
@@ -60,7 +55,8 @@ def lesson_of(config: ExplainConfig) -> Lesson:
     word = options.input or pair[0] or "hello"
     target = options.target or (pair[1] if word == pair[0] else None)
     if path is None:
-        symbols = symbols_of(word + (target or ""))
+        texts = set(word + (target or ""))
+        symbols = "ehlo" if texts <= set("ehlo") else "".join(sorted(texts))  # the tutorial's, where it is enough
         vocabulary = Vocabulary.of(symbols)
         model = untrained(symbols, options.hidden_size, options.num_layers, options.nonlinearity, options.seed)
         command = training_command(options, symbols, word, target or word[1:])
