@@ -74,6 +74,20 @@ def set_handlers(handlers: Mapping[signal.Signals, Any]) -> None:
             signal.signal(number, handler)
 
 
+def exit_when(gone: Callable[[], bool], grace: float = 0.0) -> None:
+    """In a thread, wait until the process that this one works for is `gone`; save for `grace` seconds, and exit."""
+
+    def watch() -> None:
+        while not gone():
+            time.sleep(0.5)
+        if grace:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(grace)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="exit when it is gone").start()
+
+
 def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:
     """Return how many threads this process uses; `auto` divides the cores by `share` processes and the sweep's runs."""
     if threads != "auto":

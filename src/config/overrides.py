@@ -266,7 +266,7 @@ def _error(text: str, options: dict[str, list[str]], known: list[str], schema: t
         values = list(_values(override))
         if several:
             values = [one for value in values for one in (value if isinstance(value, list) else [value])]
-        return _first(_error_in_option(key, value, options[key], may_be_null) for value in values)
+        return next(filter(None, (_error_in_option(key, value, options[key], may_be_null) for value in values)), None)
     group = key.partition(".")[0]
     if group in options and group in _free(schema) and key.count(".") == 1:  # logger.name=csv, of older versions
         return f"{text}: expected {group}=NAME, NAME one of {', '.join(options[group])}, or {group}.NAME.KEY=..."
@@ -274,11 +274,7 @@ def _error(text: str, options: dict[str, list[str]], known: list[str], schema: t
         return f"{text}: the key exists already; set it without the plus: {text.lstrip('+')}"
     if key not in known and not any(key.startswith(f"{free}.") for free in _free(schema)):
         return f"{key}: there is no such key{_nearest_key(key, known, options)}"
-    return _first(_error_in_value(key, value, schema) for value in _values(override))
-
-
-def _first(errors: Iterable[str | None]) -> str | None:
-    return next((error for error in errors if error), None)
+    return next(filter(None, (_error_in_value(key, value, schema) for value in _values(override))), None)
 
 
 def several(text: str) -> bool:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,14 +155,7 @@ def _read(file: Path, parse: Callable[[str], Any]) -> tuple[dict[str, Any], str]
 
 
 def _parse_config(text: str) -> Settings:
-    """Return a configuration as flat `key -> value`, keys as on the command line: `model`, `model.hidden_size`."""
-    sections = re.split(r"^(?=[^\s-])", text, flags=re.MULTILINE)
-    return {key: value for section in sections for key, value in _parse_section(section).items()}
-
-
-@lru_cache(maxsize=4096)
-def _parse_section(text: str) -> Settings:
-    """Return a top-level key with all below it: runs share most of theirs, and each is parsed once.
+    """Return a configuration as flat `key -> value`, keys as on the command line: `model`, `model.hidden_size`.
 
     `model: {name: gru}` gives `model = gru`. Lists and booleans are JSON; {} equals a missing key.
     """

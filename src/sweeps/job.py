@@ -11,8 +11,6 @@ import functools
 import os
 import shlex
 import signal
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from src.config.run_key import folder_of_key, run_key
 from src.config.schema import Config
 from src.errors import UserError
 from src.files import process_ended, this_process
-from src.process import RECEIVED, STOP_SIGNALS, heavy_imports, signal_handlers
+from src.process import RECEIVED, STOP_SIGNALS, exit_when, heavy_imports, signal_handlers
 from src.sweeps.plan import ACTIONS, TO_DO, archive, claim, is_stopping, record_of, status_of, stop_further_jobs
 from src.training.console import say
 from src.training.run_record import Record, now, provenance
@@ -137,15 +135,7 @@ class JobRunner:
 @functools.cache  # one thread a worker
 def end_with(sweep: tuple[tuple[str, Any], ...]) -> None:
     """When the sweep's process on this machine has ended, save and exit within seconds: joblib's workers stay."""
-
-    def watch() -> None:
-        while not process_ended(dict(sweep)):
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)  # a run saves
-        time.sleep(5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="end with the sweep").start()
+    exit_when(lambda: process_ended(dict(sweep)), grace=5)
 
 
 def in_slurm() -> bool:

@@ -12,14 +12,13 @@ import math
 import os
 import secrets
 import sys
-import threading
-import time
 from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from src.config.schema import Config, TextSamplesConfig, TrainerConfig
 from src.data.vocabulary import Vocabulary
 from src.errors import UnknownCharacter, UserError
+from src.process import exit_when
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -164,7 +163,9 @@ def join(trainer: TrainerConfig) -> TrainerConfig:
     """Watch the parent process; return the configuration with the number of processes that torchrun has started."""
     trainer = with_devices(trainer)
     if rank() > 0:
-        exit_with_parent()
+        # Processes that wait to meet would notice only after half an hour that the one which started them has died
+        parent = os.getppid() if under_torchrun() else int(os.environ.get(PARENT, os.getppid()))
+        exit_when(lambda: os.getppid() != parent)
     else:
         os.environ[PARENT] = str(os.getpid())
     if not under_torchrun():
@@ -174,18 +175,6 @@ def join(trainer: TrainerConfig) -> TrainerConfig:
         asked = f"trainer.devices={trainer.devices} trainer.num_nodes={trainer.num_nodes} asks for"
         raise UserError(f"torchrun has started {started} processes, and {asked} {world_size(trainer)}; leave both out")
     return dataclasses.replace(trainer, devices=here, num_nodes=started // here)
-
-
-def exit_with_parent() -> None:
-    """Exit if the process that started this one dies, which processes that wait to meet notice after half an hour."""
-    parent = os.getppid() if under_torchrun() else int(os.environ.get(PARENT, os.getppid()))
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="exit with parent").start()
 
 
 def drawn_seed() -> int:

@@ -20,12 +20,6 @@ from src.files import DISK_FULL, lock, read_json, this_process, to_json, write_j
 
 FORMAT = 1
 VERSIONS_OF = ("torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
-# What entries that are read again must be, where they are there
-TYPES: dict[str, Any] = {
-    **dict.fromkeys(("process", "metrics", "error", "git", "baselines"), dict),
-    **dict.fromkeys(("steps", "parameters", "vocab_size"), int),
-    **{"status": str, "started": str, "resumed": list, "seconds": int | float},
-}
 NO_FOLDER = Path(os.devnull)  # of a process with rank > 0, which writes nothing
 
 
@@ -68,9 +62,6 @@ class Record:
         entries = read_json(folder / "run.json")
         if not isinstance(entries, dict) or "status" not in entries:
             raise ValueError("run.json is not the record of a run: it has no status")
-        for key, kind in TYPES.items():
-            if not isinstance(entries.get(key), kind | None):
-                raise ValueError(f"run.json is damaged: {key}={str(entries[key])[:50]}")
         return cls(folder, entries)
 
     def update(self, **entries: Any) -> None:
