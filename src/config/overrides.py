@@ -139,9 +139,6 @@ def in_file(
 
     `params` are written as on the command line (`seed: 0,1,2`) or as a list (`seed: [0, 1, 2]`); each job of `jobs`,
     {key: value}, is crossed with them. A job's value comes before that of `params`, one of the command before both.
-
-    Raises:
-        UserError: everything that is wrong with them, at once.
     """
     params: Any = settings.get("params") or {}
     jobs: Any = settings.get("jobs") or [{}]

@@ -98,7 +98,7 @@ class HParams(Callback):
             self._close(trainer, success=False)
 
     def _close(self, trainer: pl.Trainer, success: bool) -> None:
-        from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
+        from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG  # type: ignore[import-untyped]
 
         end = {"status": "STATUS_SUCCESS" if success else "STATUS_FAILURE", "end_time_secs": time.time()}
         for writer in writers(trainer) if trainer.is_global_zero else []:
@@ -144,10 +144,7 @@ def open_row(folder: Path, name: str, values: Mapping[str, str], shown: Sequence
     the same columns: all keys of the schema, and METRICS. Without it, baselines would come before val.
     """
     from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-    from tensorboard.plugins.hparams.metadata import (  # type: ignore[import-untyped]
-        EXPERIMENT_TAG,
-        SESSION_START_INFO_TAG,
-    )
+    from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_START_INFO_TAG
     from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
     start = {"group_name": name, "start_time_secs": time.time(), "hparams": dict(values)}
