@@ -28,23 +28,10 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
+from src.config import overrides as command_line
 from src.config.checks import GATED, GOES_WITH, choose_by_budget, errors_if_new, errors_in_config, resolve
 from src.config.help import help_text
-from src.config.hydra_compat import RunJobs, Sweep, register
-from src.config.overrides import (
-    CONF,
-    errors_in_flags,
-    errors_in_overrides,
-    errors_in_repeats,
-    first_of_several,
-    flags_and_overrides,
-    groups,
-    in_file,
-    quote,
-    quote_literals,
-    split_literal,
-    without_null_groups,
-)
+from src.config.hydra_compat import CONF, RunJobs, Sweep, register
 from src.config.schema import MODEL_CLASSES, Config, check_class, flatten, set_value
 from src.errors import UserError
 from src.files import read_yaml
@@ -70,11 +57,11 @@ def compose_and_run(
 
     SystemExit after a sweep in which something was not done.
     """
-    flags, overrides = flags_and_overrides(arguments)
+    flags, overrides = command_line.flags_and_overrides(arguments)
     if {"--help", "-h"}.intersection(flags):
         return say(help_text(config_name, schema))
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
-    in_sweep = partial(in_file, schema=schema, folders=config_folders(flags))
+    in_sweep = partial(command_line.in_file, schema=schema, folders=config_folders(flags))
     register(sweep := Sweep(to_config, check, run_jobs, in_sweep if jobs is None else lambda *_: jobs))
     overrides = _checked_overrides(config_name, schema, flags, overrides, check)
     composed: list[Any] = []
@@ -90,7 +77,7 @@ def compose_and_run(
         return None
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra would print and exit by itself
-    before, sys.argv = sys.argv, [sys.argv[0], *flags, *without_null_groups(overrides)]
+    before, sys.argv = sys.argv, [sys.argv[0], *flags, *command_line.without_null_groups(overrides)]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
         if unresolved:
@@ -113,9 +100,9 @@ def _checked_overrides(
     config_name: str, schema: type, flags: list[str], overrides: list[str], check: Check
 ) -> list[str]:
     """Return the overrides of a command with their literal values quoted, or raise all that is wrong with it."""
-    wrong_flags = [*errors_in_flags(flags), *errors_in_repeats(overrides)]
-    overrides = quote_literals(overrides, schema, sweep=bool({"-m", "--multirun"}.intersection(flags)))
-    wrong = errors_in_overrides(overrides, schema, config_folders(flags))
+    wrong_flags = [*command_line.errors_in_flags(flags), *command_line.errors_in_repeats(overrides)]
+    overrides = command_line.quote_literals(overrides, schema, sweep=bool({"-m", "--multirun"}.intersection(flags)))
+    wrong = command_line.errors_in_overrides(overrides, schema, config_folders(flags))
     if wrong or wrong_flags:
         right = [override for override in overrides if override not in wrong]
         raise UserError(*wrong_flags, *wrong.values(), *_further_errors(config_name, right, check))
@@ -124,7 +111,7 @@ def _checked_overrides(
 
 def compose(overrides: Iterable[str]) -> DictConfig:
     """Return what src.train composes from these overrides, Hydra's node included."""
-    overrides = quote_literals(overrides)
+    overrides = command_line.quote_literals(overrides)
     try:
         return _composed_for_train(overrides)
     except (HydraException, OmegaConfBaseException) as error:
@@ -139,7 +126,7 @@ def checked_config(arguments: Iterable[str]) -> Config:
     Raises:
         UserError: everything that is wrong, at once; a sweep, or a flag other than --config-dir.
     """
-    flags, overrides = flags_and_overrides(arguments)
+    flags, overrides = command_line.flags_and_overrides(arguments)
     folders = config_folders(flags)[1:]
     others = [flag for flag in flags if flag.startswith("-") and not flag.startswith(("--config-dir", "-cd"))]
     if others:
@@ -148,9 +135,9 @@ def checked_config(arguments: Iterable[str]) -> Config:
         raise UserError(f"--config-dir {missing[0]}: there is no such folder")
     _register_train()
     overrides = _checked_overrides("train", Config, flags, overrides, errors_in_config)
-    own = [quote(folder.resolve().as_uri()) for folder in folders]
+    own = [command_line.quote(folder.resolve().as_uri()) for folder in folders]
     try:
-        cfg = _composed_for_train(without_null_groups(overrides), own)
+        cfg = _composed_for_train(command_line.without_null_groups(overrides), own)
         config: Config = to_config(cfg)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_lines(error)) from error
@@ -220,7 +207,7 @@ def _further_errors(config_name: str, overrides: list[str], check: Check) -> lis
     """Return what is wrong with the configuration that the right overrides alone would make."""
     try:
         with _hydra_for_a_moment():
-            cfg = hydra.compose(config_name, [first_of_several(override) for override in overrides])
+            cfg = hydra.compose(config_name, [command_line.first_of_several(override) for override in overrides])
             return check(OmegaConf.to_object(cfg))
     except (HydraException, OmegaConfBaseException):
         return []  # it does not compose, because of what is in the list already
@@ -291,10 +278,10 @@ def stored_config(
         raise UserError(f"{folder} is no run: there is no {path.name} in it{below}") from error
     except (ValueError, TypeError, AssertionError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not the configuration of a run: {str(error).partition(chr(10))[0]}") from error
-    flags, overrides = flags_and_overrides(arguments)
-    wrong = errors_in_repeats(overrides)
-    overrides = quote_literals(overrides)
-    accepted, errors = errors_if_new(config), errors_in_overrides(overrides, Config)
+    flags, overrides = command_line.flags_and_overrides(arguments)
+    wrong = command_line.errors_in_repeats(overrides)
+    overrides = command_line.quote_literals(overrides)
+    accepted, errors = errors_if_new(config), command_line.errors_in_overrides(overrides, Config)
     wrong += errors.values()
     wrong += [f"{flag}: a stored run is used as it is; sweeps and Hydra's flags are for new runs" for flag in flags]
     typed: Any = OmegaConf.structured(Config)
@@ -306,7 +293,7 @@ def stored_config(
             options = value if isinstance(value, list) else [value]
             nodes = [read_yaml(CONF / "logger" / f"{option}.yaml") for option in options]
             config.logger = changes[key] = {name: node for several in nodes for name, node in several.items()}
-        elif key in groups() or override.is_sweep_override():
+        elif key in command_line.groups() or override.is_sweep_override():
             wrong.append(f"{override.input_line}: a stored run is changed key by key ({key}.KEY=value)")
         else:
             OmegaConf.update(typed, key, override.value())
@@ -342,7 +329,7 @@ def with_sizes_of_source(arguments: Sequence[str], trust: str | None = None) -> 
     Raises:
         UserError: `init_from` names neither a run nor a checkpoint, or one with a class that the command does not name.
     """
-    given = [found[1] for one in arguments if (found := split_literal(one)) and found[0] == "init_from"]
+    given = [found[1] for one in arguments if (found := command_line.split_literal(one)) and found[0] == "init_from"]
     if not given or given == ["null"]:
         if trust is not None:
             raise UserError(f"trust={trust}: this command reads no stored run; leave it out")
@@ -358,7 +345,7 @@ def with_sizes_of_source(arguments: Sequence[str], trust: str | None = None) -> 
         check_class(model.get("_target_"), trust or own.get("model._target_"), f"init_from={given[-1]}: ")
         known = [(f"model.{key}", value) for key, value in flatten(model) if value != {}]
         wanted = {key: value if isinstance(value, str) else json.dumps(value) for key, value in known}
-        wanted |= {key: quote(value) for key, value in known if isinstance(value, str) and ".options." in key}
+        wanted |= {k: command_line.quote(v) for k, v in known if isinstance(v, str) and ".options." in k}
     if data.get("encoding") == "bytes":
         wanted["data.encoding"] = "bytes"
     if data.get("lowercase"):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
 from src.config.schema import Config
 from src.data.corpus import Corpus
 
-if TYPE_CHECKING:
-    from src.diagnostics.tensorboard import RunMetrics
 
-
-def build_diagnostics(config: Config, folder: Path, corpus: Corpus, metrics: RunMetrics) -> list[Callback]:
+def build_diagnostics(config: Config, folder: Path, corpus: Corpus, metrics: Any) -> list[Callback]:
     """Return the diagnostics that are switched on for the run in `folder`; without a logger those that measure."""
     # Imported here, since a run without diagnostics needs none of them.
     from src.diagnostics.diagnostic import Diagnostic, Diagnostics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -56,21 +56,15 @@ class Layout(Callback):
             writer.experiment.add_custom_scalars(layout)
 
 
-class RunMetrics(Protocol):
-    """What is known of a run's metrics: the last ones, and those of the best validation."""
-
-    final: dict[str, float]
-    best: dict[str, Any] | None
-
-
 class HParams(Callback):
     """Write the configuration at the start, and `best/...` and `final/...` of the metrics at the end.
 
     In TensorBoard this opens the run's row of the page HParams, and closes it.
     """
 
-    def __init__(self, config: Config, folder: Path, metrics: RunMetrics) -> None:
-        self.config, self.folder, self.metrics = config, folder, metrics
+    def __init__(self, config: Config, folder: Path, metrics: Any) -> None:
+        self.config, self.folder = config, folder
+        self.metrics = metrics  # src.training.metrics_log.MetricsLog
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the keys of the configuration; a resumed run, whose keys may have changed, writes them again."""

@@ -10,18 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from src.worked_example.bptt_example import (
-    RATE,
-    by_autograd,
-    compute,
-    differences,
-    moved,
-    reach,
-    shown_symbols,
-    shown_units,
-    sums_from_the_last,
-    updated,
-)
+from src.worked_example import bptt_example as bptt
 
 if TYPE_CHECKING:
     from src.worked_example.lesson import Lesson
@@ -207,9 +196,9 @@ class Page:
 
     def __init__(self, lesson: Lesson, full: bool) -> None:
         self.lesson, self.p, self.full = lesson, lesson.problem, full
-        self.n = compute(self.p)
+        self.n = bptt.compute(self.p)
         self.steps, self.layers, self.top = range(len(self.p.x)), range(len(self.p.W)), len(self.p.W) - 1
-        self.units, self.symbols = shown_units(self.n), shown_symbols(self.p, self.n)
+        self.units, self.symbols = bptt.shown_units(self.n), bptt.shown_symbols(self.p, self.n)
 
     def of(self, letter: str, layer: int) -> str:
         """Return `U^2` for layer 1; `U` where there is only one layer, `x_t` for the input."""
@@ -400,7 +389,7 @@ class Page:
 
     def partial_sums(self, factors: dict[str, tuple[Tensor, ...]]) -> Table:
         """Return the sums from step T down to step t, for t = T, ..., 1, with a gap between; or the complete ones."""
-        sums = {name: sums_from_the_last(*both) for name, both in factors.items()}
+        sums = {name: bptt.sums_from_the_last(*both) for name, both in factors.items()}
         rows: list[list[str]] = []
         for t in reversed(self.steps if self.full else (0,)):
             cells = zip(*(matrix(partial[t]) for partial in sums.values()), strict=True)
@@ -423,16 +412,16 @@ class Page:
 
     def check(self) -> list[Block]:
         p, n = self.p, self.n
-        found = differences(p, n)
+        found = bptt.differences(p, n)
         worst = max(max(d.from_autograd, d.from_fast_path or 0.0) for d in found)
         dW, u = n.gradients["dW^1"], self.units[0]
         i, j = (int(u[k]) for k in divmod(int(dW[u][:, u].abs().argmax()), len(u)))
         weight, e = f"{self.of('W', 0)}[{i + 1},{j + 1}]", 1e-5
-        up, down = (moved(p, "dW^1", (i, j), by) for by in (e, -e))
+        up, down = (bptt.moved(p, "dW^1", (i, j), by) for by in (e, -e))
         measured: list[tuple[str, float | Tensor]] = [
             (f"L with {weight} + e", up), (f"L with {weight} - e", down),
             ("(the first - the second) / 2e", (up - down) / (2 * e)),
-            (f"ours, d{weight} of section 4", dW[i, j]), ("autograd's", by_autograd(p)["dW^1"][i, j]),
+            (f"ours, d{weight} of section 4", dW[i, j]), ("autograd's", bptt.by_autograd(p)["dW^1"][i, j]),
         ]  # fmt: skip
         blocks: list[Block] = [
             Heading("5. Is it right?"),
@@ -452,11 +441,11 @@ class Page:
         return [*blocks, f"{what} (src/models/bptt.py): The largest difference of all is {verdict}"]
 
     def update(self) -> list[Block]:
-        n, (rate, after) = self.n, updated(self.p, self.n.gradients)
-        new = compute(after)
+        n, (rate, after) = self.n, bptt.updated(self.p, self.n.gradients)
+        new = bptt.compute(after)
         L, new_L = float(n.losses.sum()), float(new.losses.sum())
         square = sum(float((gradient**2).sum()) for gradient in n.gradients.values())
-        halved = "" if rate == RATE else f" (from {RATE} on, the learning rate is halved until L falls)"
+        halved = "" if rate == bptt.RATE else f" (from {bptt.RATE} on, the learning rate is halved until L falls)"
         said = ["".join(self.p.symbols[int(i)] for i in o.argmax(1)) for o in (n.o, new.o)]
         rows = [["L", number(L, 4), number(new_L, 4), number(new_L - L, 4)], ["predicted", *said, ""]]
         return [
@@ -469,7 +458,7 @@ class Page:
         ]
 
     def reach(self) -> list[Block]:
-        layers = reach(self.p)
+        layers = bptt.reach(self.p)
         radii = ", ".join(f"rho({self.of('W', l)}) = {one.radius:.3f}" for l, one in enumerate(layers))  # noqa: E741
         lower = " In a lower layer it also comes back through the W of the layers above it." * bool(self.top)
         header, rows = ["k"], [[f"{k}"] for k in self.steps]
