@@ -23,7 +23,7 @@ def sample(config: SampleConfig) -> None:
     """Generate text and print it."""
     content = None if config.prompt is None else bytes_of(config.prompt, "prompt")
     trained = load_model(config)
-    prompt = None if content is None else as_prompt(content, trained)
+    prompt = None if content is None else read_text(Source("prompt", content=content), trained.config.data)
     from src.inference.generate import Conversation, generate, with_seed
 
     if config.interactive:
@@ -33,11 +33,6 @@ def sample(config: SampleConfig) -> None:
     if config.format == "json":
         return say(as_json(trained, prompt, sampling, pieces))
     return stream(prompt, sampling, pieces)
-
-
-def as_prompt(content: bytes, trained: TrainedModel) -> str:
-    """Return the text of a prompt, read like the model's own text."""
-    return read_text(Source("prompt", content=content), trained.config.data)
 
 
 def stream(prompt: str, config: SamplingConfig, pieces: Iterator[list[str]]) -> None:
@@ -74,7 +69,9 @@ def converse(conversation: Conversation, prompt: str | None) -> None:
             if not (line := sys.stdin.buffer.readline()):
                 return say("\n" if terminal else "")
         try:
-            prompt = as_prompt(line.rstrip(b"\r\n"), conversation.trained) if prompt is None else prompt
+            if prompt is None:
+                given = Source("prompt", content=line.rstrip(b"\r\n"))
+                prompt = read_text(given, conversation.trained.config.data)
             pieces = conversation.turn(prompt)
             for piece in itertools.chain([prompt], pieces, ["\n"]):
                 say(piece)

@@ -15,14 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config.checks import errors_in_config
-from src.config.compose import (
-    checked_config,
-    compose_and_run,
-    stored_config,
-    take,
-    take_trust,
-    with_sizes_of_source,
-)
+from src.config.compose import checked_config, compose_and_run, stored_config, take, take_trust, with_sizes_of_source
 from src.config.schema import Config
 from src.errors import UserError
 from src.files import read_json, read_yaml

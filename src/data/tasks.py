@@ -56,10 +56,6 @@ class Drawn(NamedTuple):
     allowed: np.ndarray
 
 
-def _drawn_lengths(generator: np.random.Generator, count: int, lengths: Sequence[int]) -> np.ndarray:
-    return generator.integers(lengths[0], lengths[-1] + 1, count)
-
-
 # A task has `symbols` of the vocabulary, after the boundary; `targets` of a sequence, on average; `levels`, chance and
 # optimum in nats per target; and `draw`, how the sequences of a split are drawn.
 
@@ -74,7 +70,7 @@ class Copy:
 
     def draw(self, generator: np.random.Generator, count: int) -> Drawn:
         """Draw K characters and T of each sequence."""
-        K, blanks = self.recall, _drawn_lengths(generator, count, self.lengths)
+        K, blanks = self.recall, generator.integers(self.lengths[0], self.lengths[-1] + 1, count)
         content = generator.integers(3, 3 + self.kinds, (K, count))  # ids 0, 1, 2: boundary, blank, recall
         times = np.arange(2 * K + int(blanks.max()) + 2)[:, None]
         ids = np.where(times <= K + blanks, 1, np.where(times == K + blanks + 1, 2, 0))
@@ -95,7 +91,7 @@ class TemporalOrder:
 
     def draw(self, generator: np.random.Generator, count: int) -> Drawn:
         """Draw T, the distractors, the two places and what is there."""
-        T = _drawn_lengths(generator, count, self.lengths)
+        T = generator.integers(self.lengths[0], self.lengths[-1] + 1, count)
         times = np.arange(int(T.max()) + 2)[:, None]
         ids = generator.integers(1, 5, (len(times), count))
         relevant = generator.integers(0, 2, (2, count))

@@ -86,15 +86,9 @@ def provenance() -> dict[str, Any]:
         "process": this_process(),
         "slurm_job": slurm_job(),
         "git": git_state(),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS_OF}},
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS_OF}},
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
     }
-
-
-def _version(name: str) -> str | None:
-    with contextlib.suppress(metadata.PackageNotFoundError):  # on PYTHONPATH alone, it has no metadata
-        return metadata.version(name)
-    return None
 
 
 def now() -> str:
