@@ -16,7 +16,6 @@ import hashlib
 import io
 import itertools
 import json
-import logging
 import mmap
 import os
 import re
@@ -25,7 +24,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial, reduce
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,7 +35,6 @@ from src.data.vocabulary import Vocabulary, codes_of
 from src.errors import DataError
 from src.files import atomic_file, lock, read_json, remove_leftovers, to_json, user_path, write_json
 
-log = logging.getLogger(__name__)
 BLOCK = 1 << 20  # bytes read at once: with 8 MiB, 32 MiB as code points, reading took half as long again
 REMEDIES = "data.errors=replace reads U+FFFD in its place, data.encoding=bytes reads any file as it is"
 CLEANED = ("byte_order_marks", "crlf", "nul", "invalid", "leading_blanks")  # what reading removes or replaces
@@ -53,7 +51,7 @@ KINDS = {  # first bytes of files that are no plain text -> what they are, and t
     codecs.BOM_UTF16_BE: ("a text in UTF-16", "add data.codec=utf-16"),
 }
 WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE)
-MARK = b"unroll ids 2\n\0\0\0"  # the end of a complete file of ids
+MARK = b"unroll ids 3\n\0\0\0"  # the end of a complete file of ids
 Piece = bytes | np.ndarray  # symbols: bytes if each is one symbol (ASCII, or encoding=bytes), else code points (uint32)
 Facts = dict[str, Any]  # what a file of ids says of itself
 
@@ -408,33 +406,21 @@ def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary)
 
 
 def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
-    """Return ids (length,), memory-mapped and read-only, and facts; None if the cache has no sound file of them.
+    """Return ids (length,), memory-mapped and read-only, and facts; None if the cache has no whole file of them.
 
-    The file is ids, facts as JSON, length of the facts (8 bytes), CRC-32 of all that (4 bytes), MARK.
+    The file is ids, facts as JSON, length of the facts (8 bytes), MARK.
     """
-    path, tail = ids_file(key), 12 + len(MARK)
+    tail = 8 + len(MARK)
     try:
-        with path.open("rb") as stream:
+        with ids_file(key).open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            if not mapped[-tail:].endswith(MARK):
-                return None
-            crc = crc_of(stream, len(mapped) - tail + 8)  # 0.2 s for 100 MB
     except (OSError, ValueError):  # there is none, or it is empty
         return None
-    size, checksum = (int.from_bytes(part, "little") for part in (mapped[-tail:][:8], mapped[-tail:][8:12]))
-    if crc != checksum:
-        log.warning("%s: this cached text is damaged (its checksum is wrong); the text is encoded again", path)
-        with contextlib.suppress(OSError):
-            path.unlink()
+    if not mapped[-tail:].endswith(MARK):
         return None
+    size = int.from_bytes(mapped[-tail:][:8], "little")
     facts: Facts = json.loads(mapped[-tail - size : -tail])
     return np.frombuffer(mapped, Vocabulary.from_plain(facts["vocabulary"]).dtype, facts["length"]), facts
-
-
-def crc_of(stream: BinaryIO, size: int) -> int:
-    """Return the CRC-32 of the first bytes of a file; read in blocks, since mapped pages would stay in memory."""
-    stream.seek(0)
-    return reduce(lambda crc, at: zlib.crc32(stream.read(min(BLOCK, size - at)), crc), range(0, size, BLOCK), 0)
 
 
 def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
@@ -445,10 +431,9 @@ def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -
         with lock(path.with_name("lock"), wait=True):
             if (found := find_ids(key)) is None:
                 remove_leftovers(path.parent)
-                with atomic_file(path) as temporary, temporary.open("w+b") as stream:
+                with atomic_file(path) as temporary, temporary.open("wb") as stream:
                     write(stream)
-                    stream.write(content + len(content).to_bytes(8, "little"))
-                    stream.write(crc_of(stream, stream.tell()).to_bytes(4, "little") + MARK)
+                    stream.write(content + len(content).to_bytes(8, "little") + MARK)
                 found = find_ids(key)
         assert found is not None
         return found

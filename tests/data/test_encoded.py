@@ -88,16 +88,9 @@ def test_an_entry_that_something_else_has_written_to_is_not_trusted_but_made_aga
     assert entry.read_bytes() == content
 
 
-@pytest.mark.parametrize("place", [5, -100, -10])  # an id, the facts, the mark
-def test_a_flipped_byte_in_the_cache_is_noticed_and_the_text_is_encoded_again(text, cache, caplog, place):
+def test_checksums_of_a_text_that_were_changed_in_the_cache_are_computed_again(text, cache):
     age(text)
-    good = open_corpus(DataConfig("text", path=str(text))).splits["train"].ids.copy()
-    (entry,) = files(cache)
-    content = bytearray(entry.read_bytes())
-    content[place] ^= 1
-    entry.write_bytes(content)
-    np.testing.assert_array_equal(open_corpus(DataConfig("text", path=str(text))).splits["train"].ids, good)
-    assert [str(entry) in message for message in caplog.messages] == ([True] if place != -10 else [])
+    open_corpus(DataConfig("text", path=str(text)))
     (remembered,) = (cache / "remembered").iterdir()
     remembered.write_text(remembered.read_text().replace("1", "2"))
     assert open_corpus(DataConfig("text", path=str(text))).provenance["sha256"] == sha256(text.read_bytes()).hexdigest()
