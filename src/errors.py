@@ -33,7 +33,6 @@ class UnknownCharacter(DataError):
         self.count, self.distinct, self.first = count, distinct, first
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle, as above."""
         rest = partial(UnknownCharacter, count=self.count, distinct=self.distinct, first=self.first)
         return rest, (self.what, self.remedy)
 

@@ -37,7 +37,6 @@ class Tally:
     sequences_right: int = 0
 
     def add(self, nats: float, correct: float, characters: int) -> None:
-        """Add a window's sums."""
         self.nats += nats
         self.correct += correct
         self.characters += characters

@@ -79,7 +79,6 @@ class Source:
     packed: str | None = None
 
     def open(self) -> Any:
-        """Return the bytes as a stream."""
         if self.path is None:
             return io.BytesIO(self.content)
         if self.packed is None:

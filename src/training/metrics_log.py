@@ -199,13 +199,10 @@ class ProgressBar(Callback):
         return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
     def on_train_end(self, *_: Any) -> None:
-        """Remove it."""
         if self.bar is not None:
             self.bar.close()
 
-    def on_exception(self, *_: Any) -> None:
-        """Remove it from the terminal, too, if a run ends early."""
-        self.on_train_end()
+    on_exception = on_train_end  # a run that ends early leaves no bar behind
 
 
 class PredictedString(Callback):

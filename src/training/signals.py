@@ -48,7 +48,6 @@ class StopOnSignal(Callback):
         self.preempted = False
 
     def listening(self) -> AbstractContextManager[None]:
-        """Handle the signals inside."""
         return signal_handlers(dict.fromkeys(SIGNALS, self._handle))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -153,7 +153,6 @@ class Pruning(Callback):
         self.seen: dict[str, float] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look for a new point."""
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         line = next(callback for callback in callbacks if isinstance(callback, MetricsLog)).final
         if line is self.seen:
