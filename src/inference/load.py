@@ -235,6 +235,9 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise UserError(f"{path}: no such checkpoint, or a folder or a pipe in its place")
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > Path(path).stat().st_size:
+                raise UserError(f"{path} would unpack to {unpacked:,} bytes; a checkpoint of ours is never packed")
             if damaged := archive.testzip():  # torch.load accepts a file with a flipped byte
                 raise UserError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
         content: Any = torch.load(path, map_location=map_location, weights_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,13 @@ def test_a_pipe_or_a_folder_in_place_of_a_file_is_reported_and_not_waited_for(tm
     for path, reason in ((folder, "is a folder, a pipe"), (folder / "config.yaml", "a pipe or a device|is no run")):
         with pytest.raises(UserError, match=reason):
             load(path)
+
+
+def test_a_checkpoint_that_would_unpack_to_more_than_its_size_is_refused_before(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(20_000_000))
+    with pytest.raises(UserError, match="would unpack to 20,000,000 bytes"):
+        load(tmp_path / "bomb.ckpt")
 
 
 def test_weights_that_are_nan_or_of_another_shape_are_refused_in_words(tmp_path):
