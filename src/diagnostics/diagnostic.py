@@ -15,7 +15,7 @@ from torch import Tensor
 
 from src.config.schema import DiagnosticConfig
 from src.data.batching import Window, Windows, evaluation_windows
-from src.diagnostics.drawing import png
+from src.diagnostics.drawing import png, styled
 from src.diagnostics.loggers import log_figure, take_figures, write_scalars, writers
 from src.models.language_model import LanguageModel, State, WindowLoss, window_loss
 
@@ -187,7 +187,9 @@ class Diagnostics(Callback):
                 pl_module.measures |= numbers  # type: ignore[operator]  # of LanguageModule
             if draws and (take_figures(trainer) or self.save_figures):
                 part.drawn_at = view.step
-                for tag, picture in ((tag, png(figure)) for tag, figure in part.draw(view).items()):
+                with styled():
+                    pictures = {tag: png(figure) for tag, figure in part.draw(view).items()}
+                for tag, picture in pictures.items():
                     log_figure(trainer, tag, picture, view.step)
                     if self.save_figures:
                         folder = Path(trainer.default_root_dir) / "figures"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
-from functools import cache, wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-P = ParamSpec("P")
-T = TypeVar("T")
 BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#b5b5b5"
 COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", ORANGE, "#56B4E9")
 NAT = 1 / math.log(2)  # bits in a nat
@@ -38,17 +37,11 @@ FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", 
          "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "SimHei", "Arial Unicode MS")  # fmt: skip
 
 
-def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """Return a function that draws in our style, and leaves matplotlib's settings as a user has them."""
+def styled() -> AbstractContextManager[None]:
+    """Return a context in which figures are drawn in our style; afterwards matplotlib's settings are a user's again."""
+    from matplotlib import rc_context
 
-    @wraps(draw)
-    def drawn(*args: P.args, **options: P.kwargs) -> T:
-        from matplotlib import rc_context
-
-        with rc_context(STYLE | {"font.family": fonts()}):  # type: ignore[arg-type]  # its keys are literals
-            return draw(*args, **options)
-
-    return drawn
+    return rc_context(STYLE | {"font.family": fonts()})  # type: ignore[arg-type]  # its keys are literals
 
 
 def page(
@@ -82,7 +75,6 @@ def in_rows(count: int) -> list[int]:
     return [min(ACROSS, count - first) for first in range(0, count, ACROSS)]
 
 
-@styled
 def png(figure: Figure) -> bytes:
     """Return the figure as PNG and release it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -177,7 +177,6 @@ def measured(view: EvalView, last_alone: bool) -> Tensor:
     return sizes(window_deltas(view.model, window.inputs[:, columns], window.targets[:, columns], state, last_alone))
 
 
-@drawing.styled
 def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, footnote: str = "") -> Any:
     """Draw how far back an error reaches; the last of the steps is now.
 

@@ -98,7 +98,6 @@ class RecurrentMatrix(Diagnostic):
         return {"recurrent/eigenvalues": spectrum_figure(view.step, now, self.first)}
 
 
-@drawing.styled
 def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[Sequence[Tensor]]) -> Any:
     """Draw the `spectrum` of each layer's W, in grey that at the start: eigenvalues, unit circle, singular values."""
     rows = drawing.in_rows(len(now))
@@ -178,7 +177,6 @@ def states_over_passage(view: EvalView, length: int) -> tuple[Tensor, dict[str, 
     return torch.cat(ids), {f"layer {i}" if recurrence else "top layer": layer for i, layer in enumerate(layers)}
 
 
-@drawing.styled
 def units_over_text(step: int, hidden: dict[str, Tensor], text: Sequence[str]) -> Any:
     """Draw hidden states (time, hidden) by layer above the text (time,) that they read, the slowest unit at the top."""
     title = f"Hidden states over a passage, after {step:,} steps"

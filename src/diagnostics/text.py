@@ -50,7 +50,6 @@ class Surprisal(Diagnostic):
         return {"text/surprisal": surprisal(view.step, text, torch.cat(nats), f"the beginning of {view.split}")}
 
 
-@drawing.styled
 def surprisal(step: int, text: Sequence[str], nats: Tensor, source: str) -> Any:
     """Draw the symbols of a text (time,) from `source`, each on the colour of what it cost, nats (time,)."""
     bits = nats.double() * drawing.NAT
@@ -93,7 +92,6 @@ def count_confusions(readings: Sequence[Reading], vocab_size: int) -> tuple[Tens
     return pairs[order], times[order], torch.bincount(true, nats.double(), vocab_size), occurrences
 
 
-@drawing.styled
 def confusions(step: int, readings: Sequence[Reading], symbols: Sequence[str]) -> Any:
     """Draw the most frequent errors, and what each character costs, the most frequent characters first."""
     pairs, times, nats, occurrences = count_confusions(readings, len(symbols))
@@ -149,7 +147,6 @@ def mean(nats: Tensor, characters: Tensor) -> float:
     return float(nats.sum() / characters.sum().clamp(min=1))
 
 
-@drawing.styled
 def loss_by_position(step: int, carried: tuple[Tensor, Tensor], fresh: tuple[Tensor, Tensor]) -> Any:
     """Draw what a character costs by its position, for two `sums_by_position`."""
     figure, [[axes]] = drawing.page(f"Loss by position in the window, after {step:,} steps", 4.2, [1])

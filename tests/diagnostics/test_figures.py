@@ -17,6 +17,12 @@ from src.diagnostics.text import confusions, count_confusions, loss_by_position,
 TEXT = "Speak, $5 & $6!\n\t你_^{} "  # dollars and braces would be mathematics, the Chinese may have no font
 
 
+@pytest.fixture(autouse=True)
+def style():
+    with drawing.styled():
+        yield
+
+
 def lag_map() -> torch.Tensor:
     curve = 0.5 ** torch.arange(12.0)
     return torch.stack([torch.stack([curve, 2 * curve, curve * 0]) for _ in range(4)])
