@@ -202,7 +202,8 @@ class ProgressBar(Callback):
         if self.bar is not None:
             self.bar.close()
 
-    on_exception = on_train_end  # a run that ends early leaves no bar behind
+    def on_exception(self, *_: Any) -> None:
+        self.on_train_end()
 
 
 class PredictedString(Callback):
