@@ -1,1 +1,1 @@
-"""Texts, vocabularies, splits and windows; knows nothing of models or training. Only datamodule imports Lightning."""
+"""Texts, vocabularies, splits and windows; knows nothing of models, training or Lightning."""

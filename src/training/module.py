@@ -1,4 +1,4 @@
-"""The Lightning module: one window is one batch, the state is carried from one window to the next; the optimizer.
+"""What Lightning trains: the module, with the state carried from window to window, its windows, and the optimizer.
 
 On a GPU nothing between two written steps waits for it: windows are copied from pinned memory while it works, sums stay
 on it, and a nan is looked for where numbers are read anyway.
@@ -22,8 +22,9 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from src.config.checks import graph_refusal
-from src.config.schema import Config, OptimizerConfig, SchedulerConfig
-from src.data.batching import Window
+from src.config.schema import Config, DataConfig, OptimizerConfig, SchedulerConfig
+from src.data.batching import Window, Windows, evaluation_windows
+from src.data.corpus import Corpus
 from src.errors import RunFailure
 from src.metrics import Tally
 from src.models.language_model import (
@@ -276,6 +277,67 @@ class LanguageModule(pl.LightningModule):
         self.schedule.load_state_dict(progress["schedule"])
         for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
             group |= optimizer_form(self.optimizer_config.name, device, group["lr"])  # the run may come from another
+
+
+class TextData(pl.LightningDataModule):
+    """The windows of `train` as the configuration says, of `val` in streams; `limit`: windows an epoch, if not all."""
+
+    def __init__(self, corpus: Corpus, config: DataConfig, seed: int, limit: int | None = None) -> None:
+        super().__init__()
+        self.corpus, self.config, self.seed, self.limit = corpus, config, seed, limit
+        self.loader: Windows | None = None
+        self.position: dict[str, Any] | None = None  # the state of a loader that a checkpoint has stored
+
+    def windows(self, rank: int = 0, world_size: int = 1) -> Windows:
+        return Windows(
+            self.corpus.splits["train"],
+            *self.config.window,
+            offset=self.config.offset,
+            reset=self.config.reset,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            limit=self.limit,
+            noise=self.config.noise or 0.0,
+        )
+
+    def val_windows(self) -> Windows | None:
+        """Return the windows of a validation, the same in every process, or None if the corpus has no val."""
+        val, config = self.corpus.splits.get("val"), self.config
+        streams, warmup = config.evaluation_streams, config.evaluation_warmup
+        return None if val is None else evaluation_windows(val, config.window[0], streams, warmup)
+
+    def described(self) -> dict[str, dict[str, int]]:
+        """Return for the run's record the streams of all processes, and what an epoch without a limit scores."""
+        splits = {"train": self.windows(), "val": self.val_windows()}
+        keys = ("streams", "scored", "dropped")
+        return {name: {key: getattr(part, key) for key in keys} for name, part in splits.items() if part is not None}
+
+    def train_dataloader(self) -> Windows:
+        assert self.trainer is not None
+        self.loader = self.windows(self.trainer.global_rank, self.trainer.world_size)
+        if self.position is not None:
+            self.loader.load_state_dict(self.position)
+        return self.loader
+
+    def val_dataloader(self) -> Windows | list[Windows]:
+        return self.val_windows() or []
+
+    def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
+        """Copy a window; to a GPU from pinned memory, without waiting for what the GPU does."""
+
+        def moved(ids: torch.Tensor) -> torch.Tensor:
+            return ids.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else ids.to(device)
+
+        allowed = None if batch.allowed is None else moved(batch.allowed)
+        return batch._replace(inputs=moved(batch.inputs), targets=moved(batch.targets), allowed=allowed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the loader's position. Lightning restores it in mid-epoch only, and would lose the epoch's number."""
+        return self.loader.state_dict() if self.loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.position = state_dict or None
 
 
 def build_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) -> Optimizer:

@@ -26,7 +26,6 @@ from src.baselines import baselines, basis
 from src.config.schema import Config, from_plain, key_table, set_value, to_plain
 from src.data.batching import fitted
 from src.data.corpus import Corpus, open_corpus
-from src.data.datamodule import TextData
 from src.data.vocabulary import Vocabulary
 from src.diagnostics.loggers import close_loggers, logger_class, open_loggers
 from src.errors import RunFailure, UserError, typed
@@ -42,7 +41,7 @@ from src.training.budget import behind, choose
 from src.training.checkpoint import Checkpoint, newest_checkpoint, repair_best, restore_best, truncate_logs
 from src.training.console import logging_to
 from src.training.machine import peer_is_gone, rank, world_size
-from src.training.module import LanguageModule
+from src.training.module import LanguageModule, TextData
 from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, provenance
 from src.training.signals import Interrupted
 from src.training.trainer import Built, build_trainer
