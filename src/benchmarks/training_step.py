@@ -41,8 +41,7 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
 
         from src.diagnostics.loggers import open_loggers
         from src.training.console import logging_to
-        from src.training.run import prepare
-        from src.training.trainer import build_trainer
+        from src.training.run import build_trainer, prepare
 
     prepared = prepare(config)
     config.trainer.max_epochs = -(-(steps + 2 * BLOCK) // prepared.steps_an_epoch)

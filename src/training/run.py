@@ -15,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from src.baselines import baselines, basis
@@ -27,7 +29,9 @@ from src.config.schema import Config, from_plain, key_table, set_value, to_plain
 from src.data.batching import fitted
 from src.data.corpus import Corpus, open_corpus
 from src.data.vocabulary import Vocabulary
-from src.diagnostics.loggers import close_loggers, logger_class, open_loggers
+from src.diagnostics import build_diagnostics
+from src.diagnostics.loggers import ScalarLogger, close_loggers, logger_class, open_loggers
+from src.diagnostics.tensorboard import HParams
 from src.errors import RunFailure, UserError, typed
 from src.files import disk_full, read_yaml, remove_leftovers, write_atomic
 from src.inference.load import FORMAT, TrainedModel, check_weights, implementation_config, load
@@ -38,15 +42,27 @@ from src.models.language_model import LanguageModel, build_model
 from src.process import threads_for, use_threads
 from src.training import machine
 from src.training.budget import behind, choose
-from src.training.checkpoint import Checkpoint, newest_checkpoint, repair_best, restore_best, truncate_logs
-from src.training.console import logging_to
-from src.training.machine import peer_is_gone, rank, world_size
+from src.training.checkpoint import (
+    AtomicCheckpointIO,
+    Checkpoint,
+    CheckpointCallback,
+    newest_checkpoint,
+    repair_best,
+    restore_best,
+    truncate_logs,
+)
+from src.training.console import in_notebook, logging_to
+from src.training.lightning_compat import run_to_the_end
+from src.training.machine import peer_is_gone, rank, uses_cuda, world_size
+from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString, ProgressBar
 from src.training.module import LanguageModule, TextData
 from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, provenance
-from src.training.signals import Interrupted
-from src.training.trainer import Built, build_trainer
+from src.training.signals import Interrupted, StopOnSignal
 
 KEPT_BASELINES = ("uniform", "unigram", "ngram_5", "chance", "optimum")
+# Keys of the `trainer` group that are used here, by `prepare` and by callbacks; Lightning's Trainer gets the others
+OURS = {"threads", "profile", "max_time", "log_every_n_steps", "limit_train_batches", "overfit_batches",
+        "average_last_group", "enable_progress_bar", "tf32", "cuda_graph"}  # fmt: skip
 SIZES = ("num_layers", "hidden_size", "nonlinearity", "skip", "readout")  # of `model`, fixed by those of `init_from`
 LN2 = math.log(2)  # nats of a bit
 log = logging.getLogger(__name__)
@@ -170,6 +186,64 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
             log.warning("%s", late)
         say_end(record, prepared.config)
     return record.folder
+
+
+@dataclasses.dataclass
+class Built:
+    """A trainer, and those of its callbacks that a run itself uses."""
+
+    trainer: pl.Trainer
+    metrics: MetricsLog
+    scalars: ScalarLogger
+    signals: StopOnSignal
+
+
+def build_trainer(
+    config: Config, folder: Path, corpus: Corpus, steps_an_epoch: int, loggers: Sequence[Logger] = ()
+) -> Built:
+    """Build the trainer of a run in `folder`; `steps_an_epoch` counts optimizer steps."""
+    keys, checkpoint = config.trainer, config.checkpoint
+    prints_predictions = config.callbacks.predicted_string.enabled
+    stopper = EarlyStopping(config.early_stopping, checkpoint.monitor) if config.early_stopping.enabled else None
+    metrics = MetricsLog(folder / "metrics.jsonl", checkpoint, prints_predictions, stopper)
+    scalars = ScalarLogger(min(keys.log_every_n_steps, steps_an_epoch))  # a short epoch too has a point
+    checkpoints = CheckpointCallback(folder / "checkpoints", checkpoint, metrics) if checkpoint.enabled else None
+    signals = StopOnSignal(checkpoints, keys.max_time)
+    callbacks: list[Callback] = [signals, scalars, metrics]
+    if prints_predictions:
+        callbacks.append(PredictedString(corpus.vocabulary.decode))
+    others = vars(config.callbacks).keys() - {"save_figures", "predicted_string"}
+    if any(getattr(config.callbacks, name).enabled for name in others):
+        callbacks += build_diagnostics(config, folder, corpus, metrics)
+        # A line of metrics.jsonl has what the diagnostics have measured, and the row of HParams what the last line has
+        callbacks.sort(key=lambda one: isinstance(one, MetricsLog) + 2 * isinstance(one, HParams))
+    if keys.profile:
+        from src.diagnostics.diagnostic import ProfilerCallback
+
+        callbacks.append(ProfilerCallback(folder / "trace.json"))
+    callbacks += [one for one in (stopper, checkpoints) if one]  # checkpoints last: they store the state of the others
+    if keys.enable_progress_bar and (sys.stdout.isatty() or in_notebook()) and not prints_predictions:
+        callbacks.append(ProgressBar(keys.run_steps(steps_an_epoch)))
+    given = {key: value for key, value in vars(keys).items() if key not in OURS}
+    if uses_cuda(keys) and world_size(keys) > 1:  # NCCL between the GPUs; what the processes agree on goes by gloo
+        given["strategy"] = DDPStrategy(process_group_backend="cpu:gloo,cuda:nccl")
+    if "val" not in corpus.splits:
+        given["limit_val_batches"] = 0
+    trainer = pl.Trainer(
+        **given,
+        callbacks=callbacks,
+        logger=list(loggers),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+        log_every_n_steps=1,  # Lightning's own cadence; ours is that of `ScalarLogger`
+        enable_progress_bar=False,  # ours is a callback
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+    run_to_the_end(trainer, lambda: metrics.close(trainer), checkpoints.save if checkpoints else None)
+    return Built(trainer, metrics, scalars, signals)
 
 
 def say_start(record: Record, corpus: Corpus) -> None:

@@ -22,8 +22,7 @@ from src.config.schema import Config, to_plain
 from src.inference.evaluate import evaluate_run
 from src.models.language_model import build_model
 from src.training.module import LanguageModule
-from src.training.run import fit, prepare
-from src.training.trainer import build_trainer
+from src.training.run import build_trainer, fit, prepare
 
 COMMAND: dict[str, Any] = {"command": "test", "overrides": []}
 
