@@ -110,6 +110,10 @@ def use_threads(count: int) -> None:
     threadpool_limits(count, user_api="blas")  # for the rest of the process
 
 
+class ReaderHasLeft(BrokenPipeError):
+    """The reader of standard output has closed the pipe, as `| head` does: the end of a command, and no failure."""
+
+
 def exit_with(run: Callable[[], None]) -> NoReturn:
     """Run an entry and exit with its code: 0, 2 with the user's errors on stderr, 1 for a failure, 130 for Ctrl-C."""
     if platform.system() == "Windows":  # signals and process groups differ there
@@ -134,6 +138,9 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ReaderHasLeft:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+        sys.exit(0)
     except (RunFailure, OSError) as error:  # OSError: a full or read-only disk, a file that vanished
         try:
             sys.stdout.flush()
@@ -154,7 +161,10 @@ def say(text: str, stream: TextIO | None = None) -> None:
     It is written as `as_shown` returns it.
     """
     stream = sys.stdout if stream is None else stream
-    print(as_shown(text, stream), end="", file=stream, flush=True)
+    try:
+        print(as_shown(text, stream), end="", file=stream, flush=True)
+    except BrokenPipeError as error:
+        raise ReaderHasLeft(*error.args) if stream is sys.stdout else error from None
 
 
 def as_shown(text: str, stream: TextIO | None) -> str:

@@ -370,10 +370,11 @@ class Config:
 
     def __post_init__(self) -> None:
         # Runs that were stored before there were several at once, and while the class was in another file
-        if self.logger and isinstance(name := self.logger.get("name"), str):
+        known = self.logger or {}
+        if isinstance(name := known.get("name"), str):
             self.logger = {name: {"_target_": OUR_LOGGERS[name]}} if name in OUR_LOGGERS else {}
-        if self.logger.get("tensorboard") == {"_target_": "src.diagnostics.tensorboard.RunTensorBoard"}:
-            self.logger["tensorboard"] = {"_target_": OUR_LOGGERS["tensorboard"]}
+        elif known.get("tensorboard") == {"_target_": "src.diagnostics.tensorboard.RunTensorBoard"}:
+            known["tensorboard"] = {"_target_": OUR_LOGGERS["tensorboard"]}
 
     @property
     def run_name(self) -> str:

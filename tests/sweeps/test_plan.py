@@ -130,10 +130,7 @@ def test_a_run_of_another_machine_is_believed_until_it_has_been_silent_for_a_qua
     assert status_of(folder, mine) == "interrupted"
 
 
-DAMAGED = [f'{{"status": "done", "{key}": "text"}}' for key in ("process", "metrics", "seconds")]
-
-
-@pytest.mark.parametrize("torn", ["", "{", "[]", "[" * 100_000, *DAMAGED])
+@pytest.mark.parametrize("torn", ["", "{", "[]", "[" * 100_000])
 def test_a_folder_whose_record_is_torn_is_not_taken_for_a_run(tmp_path: Path, torn: str) -> None:
     mine = config(tmp_path)
     folder = leave(sweep_folder(mine), "done", mine)
