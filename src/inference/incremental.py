@@ -58,14 +58,11 @@ def _gates(z: Array, count: int) -> list[Array]:
 
 
 class Network(NamedTuple):
-    """A recurrence as its cell and copies of each layer's weights, transposed: T, U, W (..., gates * hidden), biases.
-
-    A T or U that a layer does not have is of no rows.
-    """
+    """A recurrence as its cell and copies of the weights, transposed: T, U, W (..., gates * hidden), biases."""
 
     cell: Cell
     nonlinearity: str  # of an Elman network
-    layers: list[tuple[Tensor, ...]]
+    layers: list[tuple[Tensor, ...]]  # a T or U that a layer does not have is of no rows
     to_output: bool  # the readout reads all layers
 
 

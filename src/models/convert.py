@@ -14,10 +14,7 @@ from src.models.stacked import StackedRNN
 
 
 class Layer(NamedTuple):
-    """One layer's weights in the tutorial's letters: U (hidden, input), W (hidden, hidden), b (hidden).
-
-    With skip connections from the input U of a layer above the first is [U S] (hidden, hidden + input).
-    """
+    """One layer's weights in the tutorial's letters: U, or [U S], (hidden, input), W (hidden, hidden), b (hidden)."""
 
     U: Tensor
     W: Tensor

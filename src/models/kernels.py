@@ -149,11 +149,8 @@ class Activation:
 
 
 def input_share(inputs: Tensor, U: Tensor, b: Tensor | None, ids: Tensor | None = None) -> Tensor:
-    """Return U x_t + b of all steps (time, batch, hidden) in new memory. IndexError for an id without a column.
-
-    With `ids` x_t is [inputs; one-hot id].
-    """
-    if ids is not None:
+    """Return U x_t + b of all steps (time, batch, hidden) in new memory. IndexError for an id without a column."""
+    if ids is not None:  # x_t is [inputs; one-hot id]
         features = inputs.shape[2]
         return input_share(ids, U[:, features:], b).add_(linear(inputs, U[:, :features]))
     if inputs.is_floating_point():
