@@ -187,6 +187,11 @@ def test_equal_seeds_drop_the_same_once_a_window_in_all_three_and_nothing_in_eva
     assert 0.05 < dropped.double().mean() < 0.75
     assert "weight_drop" in keys or torch.equal(dropped, (truth["hidden"] == 0).any(0))
     assert not torch.allclose(truth["hidden"], other["hidden"])
+    if "skip" in keys:  # a mask for each layer, and for each stream
+        first, second, third = (truth["hidden"][0] == 0).split(HIDDEN, dim=1)
+        assert not torch.equal(first, second)
+        assert not torch.equal(second, third)
+        assert not (first == first[:1]).all()
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
