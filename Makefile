@@ -25,8 +25,9 @@ ifndef ARGS
 	  "  make tensorboard                                   # curves, figures and samples in the browser"
 endif
 
-test: lint types  ## lint, types and every test
-	@$(PYTEST) -m "not soak" $(ARGS)
+# mypy beside the tests: alone it leaves a core idle
+test: lint  ## lint, types and every test
+	@$(RUN) -m mypy & types=$$!; code=0; $(PYTEST) -m "not soak" $(ARGS) || code=$$?; wait $$types || code=$$?; exit $$code
 
 check: lint types  ## lint, types and the fast tests: run this before each commit
 	@$(PYTEST) -m "not slow and not soak" $(ARGS)

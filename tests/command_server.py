@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -22,6 +23,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+# What commands import, but for the entries themselves; tests of what is not imported start a Python of their own
+PRELOADED = ("src.training.run", "src.sweeps.sweep", "src.inference.evaluate", "src.inference.export",
+             "src.diagnostics.text", "src.diagnostics.recurrence", "src.diagnostics.gradient_flow",
+             "matplotlib.backends.backend_agg", "matplotlib.figure", "torch.utils.tensorboard",
+             "tensorboard.compat.proto.event_pb2")  # fmt: skip
 
 
 class Ended(NamedTuple):
@@ -126,14 +132,13 @@ class CommandServer:
 def serve() -> None:
     """Read requests, a line each, and answer them: `run` with the exit code, `start` with the process's number."""
     gc.disable()
-    import hydra
-    import lightning.pytorch
-    import tensorboard.compat.proto.event_pb2
-    import torch.utils.tensorboard
-    import torchmetrics
-    import yaml
+    sys.path.insert(1, str(ROOT))
+    from src.process import heavy_imports
 
-    del hydra, lightning, tensorboard, torch, torchmetrics, yaml
+    with heavy_imports():
+        for module in PRELOADED:
+            importlib.import_module(module)
+    importlib.import_module("hydra.core.plugins").Plugins.instance()  # which looks for plugins
     gc.enable()
     gc.freeze()  # the collector need not look at millions of objects that stay
     for line in sys.stdin:
