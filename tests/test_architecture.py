@@ -147,17 +147,6 @@ def test_private_interfaces_of_libraries_are_used_in_the_compat_files_alone():
     assert found == [], "private interfaces belong in a compat file, with the version, the reason and a test"
 
 
-def test_a_private_use_is_found():
-    lines = [
-        "from hydra._internal.utils import x",
-        "from torch import _C",
-        "import lightning.pytorch._graveyard",
-        "trainer.fit_loop._data_source",
-        "getattr(optimizer, '_foreach')",
-    ]
-    assert [line for line, _ in private_uses(ast.parse("\n".join(lines)), set())] == [1, 2, 3, 4, 5]
-
-
 def test_a_configuration_is_typed_in_every_public_function():
     found = []
     for file, tree in sources(ROOT):

@@ -124,15 +124,6 @@ def install(folder: Path, *stamps: str) -> None:
 
 
 @needs_make
-def test_make_alone_lists_every_target(clone):
-    answer = make(clone)
-    listed = dict(re.findall(r"^make (\w+) +(\S.*)$", answer.stdout, flags=re.MULTILINE))
-    phony = re.search(r"^\.PHONY: (.*)$", (clone / "Makefile").read_text(), flags=re.MULTILINE)
-    assert answer.returncode == 0
-    assert listed.keys() == set(phony[1].split()) >= {"train", "test", "check", "tensorboard", "soak", "clean"}
-
-
-@needs_make
 def test_a_target_installs_its_lock_once_and_fails_with_its_command(clone):
     def installed_by(target: str) -> list[str]:
         (clone / "calls").write_text("")
@@ -185,37 +176,6 @@ def test_an_environment_without_its_python_or_without_pip_is_made_again(clone):
 
 
 @needs_make
-def test_another_python_than_the_environment_s_makes_it_again(clone):
-    install(clone, ".installed-run")
-    script(clone / ".venv/bin/python", "echo 3.11")
-    same, other = script(clone / "same", "echo 3.11"), script(clone / "other", "echo 3.12")
-    assert "venv --clear" not in make(clone, "-n", "train").stdout
-    assert "venv --clear" not in make(clone, "-n", "train", PYTHON=same).stdout
-    plan = make(clone, "-n", "train", f"PYTHON={other}").stdout
-    assert plan.index("venv --clear") < plan.index("pip install") < plan.index("-m src.train")
-
-
-def test_the_makefile_looks_for_the_versions_of_python_that_the_project_supports():
-    found = re.search(r"\((\d+), (\d+)\) <= sys.version_info < \((\d+), (\d+)\)", (ROOT / "Makefile").read_text())
-    assert PROJECT["requires-python"] == ">={}.{},<{}.{}".format(*found.groups())
-
-
-@needs_make
-@pytest.mark.parametrize(
-    ("python", "message"),
-    [
-        ("exit 1", "apt-get install python3 python3-venv"),  # too old
-        ('case "$2" in *ensurepip*) exit 1;; esac', "fakepython has no venv module: install it"),
-    ],
-)
-def test_without_a_suitable_python_make_prints_what_to_install(clone, python, message):
-    answer = make(clone, "train", PYTHON=script(clone / "fakepython", python))
-    assert answer.returncode != 0
-    assert message in answer.stderr
-    assert not (clone / ".venv").exists()
-
-
-@needs_make
 def test_clean_removes_generated_files_and_no_run(clone):
     kept = ["runs/hello/run.json", "runs/hello/__pycache__/kept", "runs/build/kept", "src/train.py"]
     gone = [".venv/bin/python", "src/models/__pycache__/a.pyc", ".mypy_cache/a", "build/a", "unroll_rnn.egg-info/a"]
@@ -224,31 +184,3 @@ def test_clean_removes_generated_files_and_no_run(clone):
         (clone / file).touch()
     assert make(clone, "clean").returncode == 0
     assert [file for file in kept + gone if (clone / file).exists()] == kept
-
-
-@needs_make
-@pytest.mark.parametrize(
-    ("tools", "message"),
-    [
-        ({}, "no apt-get here"),
-        ({"apt-get": "exit 100", "id": "echo 1000"}, "sudo apt-get install chromium"),
-        ({"apt-get": "exit 100", "id": "echo 0"}, "could not install chromium"),
-        ({"chromium": "exit 0", "apt-get": "touch called"}, "/chromium"),
-    ],
-)
-def test_make_browser_never_fails(clone, tools, message):
-    (clone / "bin").mkdir()
-    for name, line in tools.items():
-        script(clone / "bin" / name, line)
-    (clone / "bin/make").symlink_to(shutil.which("make"))
-    answer = make(clone, "browser", PATH=str(clone / "bin"))
-    assert answer.returncode == 0
-    assert message in answer.stdout
-    assert not (clone / "called").exists()
-
-
-def test_continuous_integration_runs_make_test():
-    lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
-    assert os.access(ROOT / ".ci/run", os.X_OK)
-    assert "set -euo pipefail" in lines
-    assert lines[-1] == "make test"

@@ -16,7 +16,6 @@ from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
@@ -32,11 +31,10 @@ from src.config.hydra_compat import (
     RememberingLoader,
     Sweep,
     error_in_launcher,
-    expand,
     register,
     run_each,
 )
-from src.config.overrides import CONF, errors_in_overrides
+from src.config.overrides import CONF
 from src.config.schema import Config
 from src.errors import UserError
 
@@ -129,17 +127,6 @@ def test_our_launcher_presets_raise_no_warning(hydra_here: Any) -> None:
         hydra_here.compose_config("train", ["hydra/launcher=joblib"], run_mode=RunMode.MULTIRUN)
 
 
-def test_every_combination_is_a_job_and_of_one_key_the_last_values_count() -> None:
-    overrides = OverridesParser.create().parse_overrides(["a=1,2", "b=x", "+c=range(0,2)", "b='y,z'"])
-    jobs = [
-        ["a=1", "b='y,z'", "+c=0"],
-        ["a=1", "b='y,z'", "+c=1"],
-        ["a=2", "b='y,z'", "+c=0"],
-        ["a=2", "b='y,z'", "+c=1"],
-    ]
-    assert expand(overrides) == jobs
-
-
 def launcher(*outcomes: Any) -> Launcher:
     """A launcher whose jobs end with the given values or exceptions."""
 
@@ -169,7 +156,3 @@ def test_a_launcher_that_is_not_installed_is_reported_with_its_extra(monkeypatch
     assert error_in_launcher("basic") is None
     assert str(error_in_launcher("submitit_slurm")).endswith("pip install -e '.[slurm]'")
     assert str(error_in_launcher("joblip")).endswith("did you mean joblib?")
-
-
-def test_a_glob_of_options_is_accepted() -> None:
-    assert errors_in_overrides(["model=glob(*)"], Config) == {}

@@ -43,8 +43,13 @@ def through_hydra(value: str, folder: Path) -> str:
         return OmegaConf.to_container(cfg, resolve=True)["data"]["path"]  # type: ignore[index,call-overload,return-value]
 
 
-@settings(deadline=None, max_examples=30)
-@given(value=st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"), max_size=12))
+TYPED = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"), max_size=12).filter(
+    lambda value: value != "null"  # which is no value
+)
+
+
+@settings(deadline=None, max_examples=10)
+@given(value=TYPED)
 @given_hard_values
 def test_any_value_stays_as_it_was_typed(value: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert through_hydra(value, tmp_path_factory.mktemp("conf")) == value
@@ -83,6 +88,6 @@ def test_every_key_of_the_list_is_literal() -> None:
 def test_a_file_with_an_awful_name_is_trained_on_in_a_sweep_too(tmp_path: Path) -> None:
     name = "it's {a},b=${c} 中文.txt"
     (tmp_path / name).write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    small = ["trainer.max_epochs=1", "data.batch_size=2", "model.hidden_size=4"]
+    small = ["trainer.max_epochs=1", "data.batch_size=2", "model.hidden_size=4", "callbacks=none"]
     run("-m", "data=text", f"data.path={name}", "seed=0,1", *small, cwd=tmp_path)
     assert len(list(tmp_path.rglob("run.json"))) == 2

@@ -13,7 +13,6 @@ from src.config.compose import compose, to_config
 from src.config.overrides import CONF
 from src.config.run_key import run_key, what_matters
 from src.config.schema import OUR_LOGGERS, CallbacksConfig, Config, flatten, from_plain, key_table, set_value, to_plain
-from src.files import absolute_path
 
 
 def composed(*overrides: str) -> Config:
@@ -99,24 +98,3 @@ def test_every_key_of_conf_has_a_default_with_its_reason_in_the_file():
         assert {key.partition(".")[0] for key in keys} == {field.name for field in dataclasses.fields(CallbacksConfig)}
     trainer = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text())
     assert [f"trainer.{key}" for key in trainer] == [key for key in key_table() if key.startswith("trainer.")]
-
-
-def test_a_relative_path_counts_as_the_file_that_it_names(tmp_path, monkeypatch):
-    config = composed("data=text", "data.path=my.txt")
-    monkeypatch.chdir(tmp_path)
-    mine = run_key(config)
-    assert run_key(config.with_absolute_paths()) == mine
-    monkeypatch.chdir("/")
-    assert run_key(config) != mine  # another file of the same name
-    assert run_key(composed("data=text", f"data.path={tmp_path / 'my.txt'}")) == mine
-    assert config.data.path == "my.txt", "the configuration itself is not changed"
-
-
-def test_a_glob_stays_a_glob_whatever_the_working_directory_is_called(tmp_path, monkeypatch):
-    folder = tmp_path / "odd [1] *"
-    folder.mkdir()
-    (folder / "c [2].txt").touch()
-    monkeypatch.chdir(folder)
-    assert absolute_path("c [2].txt") == str(folder / "c [2].txt")
-    assert absolute_path("*.txt") == str(tmp_path / "odd [[]1] [*]" / "*.txt")
-    assert absolute_path("~nosuchuser/a.txt") == str(folder / "~nosuchuser/a.txt")

@@ -5,10 +5,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import yaml
 
-from src.config.schema import TASKS, DataConfig, errors_in_values, key_table
-from src.data.corpus import CORPORA, NAMES, REGISTRY, File, Named, errors_in_data, open_corpus
+from src.config.schema import DataConfig
+from src.data.corpus import CORPORA, REGISTRY, File, Named, errors_in_data, open_corpus
 from src.errors import DataError
 
 # urllib3 leaves the socket of a refused connection to the garbage collector
@@ -45,30 +44,6 @@ def test_all_errors_are_reported_at_once_before_any_file_is_opened():
     with pytest.raises(DataError) as caught:
         open_corpus(DataConfig("text", split=[2.0], input="x", unknown="extend"))
     assert len(str(caught.value).splitlines()) == 4
-
-
-def composed(name):
-    """The data group of one corpus: the base and what differs."""
-    base, task, own = (yaml.safe_load((CONF / f"{one}.yaml").read_text())["data"] for one in ("_text", "_task", name))
-    return own if name == "hello" else base | (task if name in TASKS else {}) | own
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_data_config_has_known_keys_and_right_values(name):
-    assert set(composed(name)) <= set(key_table(DataConfig))
-    config = DataConfig(**composed(name) | ({"path": "x"} if name in ("text", "lines") else {}))
-    assert config.name == name
-    assert [*errors_in_values(config, DataConfig), *errors_in_data(config)] == []
-
-
-@pytest.mark.parametrize(
-    ("name", "symbols"),
-    [("tiny_shakespeare", 65), ("time_machine", 70), ("war_and_peace", 87), ("names", 27), ("hello", 4)],
-)
-def test_the_corpora_at_hand_open_with_the_keys_of_their_config(name, symbols, shared):
-    config = DataConfig(**composed(name) | ({"root": shared} if name != "hello" else {}))
-    corpus = open_corpus(config)
-    assert (corpus.name, len(corpus.vocabulary)) == (name, symbols)
 
 
 # -- files: data.root, then the cache, then the network

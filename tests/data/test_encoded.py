@@ -66,18 +66,6 @@ def test_a_text_put_in_another_s_place_with_its_size_and_time_is_read_again(text
     assert open_corpus(DataConfig("text", path=str(text))).key != before
 
 
-def test_a_file_written_a_moment_ago_is_not_remembered(text, cache):
-    os.utime(text, ns=(0, time.time_ns() + 10**11))  # however slow this machine is
-    open_corpus(DataConfig("text", path=str(text)))
-    assert not (cache / "remembered").exists()
-
-
-def test_each_set_of_options_has_its_own_entry(text, cache):
-    for options in ({}, {"lowercase": True}, {"encoding": "bytes"}, {"split": [0.5, 0.5]}, {}):
-        open_corpus(DataConfig("text", path=str(text), **options))
-    assert len(files(cache)) == 4
-
-
 @pytest.mark.parametrize("harm", [lambda content: content[:-100], lambda content: content + b"x", lambda content: b""])
 def test_an_entry_that_something_else_has_written_to_is_not_trusted_but_made_again(text, cache, harm):
     good = open_corpus(DataConfig("text", path=str(text))).splits["train"].ids.copy()

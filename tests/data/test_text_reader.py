@@ -160,12 +160,6 @@ def test_a_trained_model_reads_utf_8_and_else_the_codec_of_its_text():
         read_text(Source("prompt", content=b"%PDF-1.4"), DataConfig("text"))
 
 
-def test_replacing_is_counted():
-    counts = Counter()
-    assert read(b"\xef\xbb\xbfa\r\nb\0\xff\xef\xbf\xbd", errors="replace", counts=counts) == "a\nb\ufffd\ufffd\ufffd"
-    assert counts == {"byte_order_marks": 1, "crlf": 1, "nul": 1, "invalid": 1}
-
-
 def test_files_are_joined_by_the_separator_and_never_inside_a_character():
     assert read(b"one", "zw\u00f6lf".encode(), separator="\u00a7") == "one\u00a7zw\u00f6lf"
     assert read(b"one", b"two", separator="") == "onetwo"

@@ -1,7 +1,6 @@
 import json
 import pickle
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,15 +64,6 @@ def test_symbols_stand_in_order_of_their_code_points_whatever_the_order_of_the_t
     assert Vocabulary.of("ehlo").encode("hello").tolist() == [1, 0, 2, 2, 3]
 
 
-def test_ids_are_of_the_smallest_type_that_holds_them():
-    sizes = {256: np.uint8, 257: np.uint16, 65536: np.uint16, 65537: np.uint32}
-    for size, dtype in sizes.items():
-        vocabulary = Vocabulary(tuple(range(0x10000, 0x10000 + size)))
-        ids = vocabulary.encode(chr(0x10000 + size - 1))
-        assert ids.dtype == dtype
-        assert ids.tolist() == [size - 1]
-
-
 @pytest.mark.parametrize(
     "vocabulary",
     [
@@ -85,15 +75,6 @@ def test_ids_are_of_the_smallest_type_that_holds_them():
 def test_a_vocabulary_survives_plain_json_and_other_processes(vocabulary):
     assert Vocabulary.from_plain(json.loads(json.dumps(vocabulary.to_plain()))) == vocabulary
     assert pickle.loads(pickle.dumps(vocabulary)) == vocabulary
-
-
-def test_occurrences_are_not_called_characters():
-    with pytest.raises(
-        UnknownCharacter, match=r"the text has 104 occurrences of 2 characters that the .* of 3 lacks: "
-    ):
-        of_text("abc").encode("axy" * 52)
-    with pytest.raises(UnknownCharacter, match="the text has 2 characters that"):
-        of_text("abc").encode("axy")
 
 
 def test_the_unknown_symbol_keeps_its_place_when_the_vocabulary_grows():
@@ -118,10 +99,6 @@ def test_bytes_joined_are_what_decode_gives(ids):
     assert "".join(read(TextStream(EVERY_BYTE), ids)) == EVERY_BYTE.decode(ids)
 
 
-def test_a_character_of_several_bytes_comes_when_it_is_whole():
-    assert read(TextStream(EVERY_BYTE), list("a€b".encode())) == ["a", "", "", "€", "b", ""]
-
-
 @given(st.text("ab", max_size=30), st.text("ab", min_size=1, max_size=4))
 def test_a_stop_text_ends_the_text_wherever_it_stands(text, stop):
     vocabulary = Vocabulary.of("ab")
@@ -129,13 +106,6 @@ def test_a_stop_text_ends_the_text_wherever_it_stands(text, stop):
     pieces = read(stream, vocabulary.encode(text).tolist())
     assert "".join(pieces) == text.partition(stop)[0]
     assert stream.stopped == (stop in text)
-
-
-def test_what_may_begin_a_stop_text_is_held_back_and_no_more():
-    vocabulary = Vocabulary.of("abc")
-    stream = TextStream(vocabulary, "aab")
-    assert read(stream, vocabulary.encode("caaab").tolist()) == ["c", "", "", "a", "", ""]
-    assert stream.stopped
 
 
 @pytest.mark.parametrize("kind", ["characters", "bytes"])

@@ -10,13 +10,9 @@ import torch
 
 from src.config.schema import Config, DiagnosticConfig, to_plain
 from src.data.batching import LineSplit, TextSplit, Window
-from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, is_power_of_four, undisturbed
+from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, undisturbed
 from src.diagnostics.loggers import literally, wrapped
 from src.diagnostics.tensorboard import first_columns, hparams_of, row_name
-
-
-def test_draws_thin_out_by_fours():
-    assert [n for n in range(100) if is_power_of_four(n)] == [1, 4, 16, 64]
 
 
 def test_a_look_leaves_modes_and_generators_as_they_were():
@@ -73,11 +69,6 @@ def test_a_value_is_short_text_in_all_runs():
     full, empty = dict(hparams_of(plain)), dict(hparams_of(bare))
     assert full == {"seed": "3", "optimizer.lr": "0.1", "optimizer.eps": "1e-08", "optimizer.betas": "[0.9, 0.99]"}
     assert empty == {"seed": "null", "optimizer.lr": "1", "optimizer.eps": "null", "optimizer.betas": "null"}
-
-
-def test_a_value_without_ink_is_written_as_it_would_be_typed_and_all_options_of_a_cell_of_ones_own_as_text():
-    shown = dict(hparams_of({"data": {"separator": "\n", "symbols": "a b"}, "model": {"options": {"k": 3}}}))
-    assert shown == {"data.separator": "'\\n'", "data.symbols": "a b", "model.options.k": "3"}
 
 
 def test_a_row_is_named_by_what_is_mostly_compared_its_overrides_and_its_folder(tmp_path):

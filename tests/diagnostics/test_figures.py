@@ -10,8 +10,7 @@ from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Reading
 from src.diagnostics.drawing import label, png, short
 from src.diagnostics.gradient_flow import gradient_by_lag
-from src.diagnostics.loggers import RunTensorBoard
-from src.diagnostics.recurrence import slowest_first, spectrum_figure, units_over_text
+from src.diagnostics.recurrence import spectrum_figure, units_over_text
 from src.diagnostics.text import confusions, count_confusions, loss_by_position, mean, sums_by_position, surprisal
 
 TEXT = "Speak, $5 & $6!\n\t你_^{} "  # dollars and braces would be mathematics, the Chinese may have no font
@@ -96,25 +95,10 @@ def test_a_network_that_has_diverged_is_drawn_and_nothing_raised(bad):
         assert png(figure)
 
 
-def test_every_layer_has_its_eigenvalues_and_its_map():
-    five = layers(torch.ones(3), 5)
-    figures = (spectrum_figure(3, five, five), gradient_by_lag([0, 3], torch.rand(2, 5, 4), torch.rand(5, 4)))
-    titles = [axes.get_title(loc="left") for figure in figures for axes in figure.axes]
-    for layer in range(5):
-        assert f"Layer {layer}: radius 1.000" in titles
-        assert f"Layer {layer} over training" in titles
-
-
 def test_a_logarithmic_scale_leaves_out_zeros_and_what_is_not_finite_or_far_below():
     values = drawing.positive([1.0, 0.0, 100.0, float("inf"), 1e-30])
     assert values[[0, 2]].tolist() == [1.0, 100.0]
     assert np.isnan(values[[1, 3, 4]]).all()
-
-
-def test_the_slowest_unit_stands_at_the_top():
-    time = torch.arange(50.0)
-    slow, fast = torch.sin(time / 20), torch.cos(time * 3)
-    assert slowest_first(torch.stack([fast, slow], 1)).tolist() == [1, 0]
 
 
 def test_confusions_are_counted_by_true_and_predicted_character():
@@ -124,10 +108,6 @@ def test_confusions_are_counted_by_true_and_predicted_character():
     pairs, times, costs, occurrences = count_confusions([Reading(targets, guesses, nats)], 3)
     assert (pairs.tolist(), times.tolist()) == ([[1, 0], [0, 0]], [3, 2])
     assert (costs.tolist(), occurrences.tolist()) == ([2.0, 8.0, 0.0], [2, 3, 0])
-
-
-def test_confusions_of_a_large_vocabulary_take_no_square_of_it():
-    assert len(count_confusions(shifted(90_000), 90_000)[0]) == 90_000
 
 
 def test_losses_by_position_are_summed_first_and_divided_once_also_over_a_short_window():
@@ -151,9 +131,3 @@ def test_every_label_has_ink():
 def test_a_character_that_no_font_has_is_written_as_its_number():
     assert short("\U0001f9ff") == "1F9FF"  # a newer sign than matplotlib's own fonts
     assert short("你") in ("你", "4F60")
-
-
-def test_values_a_few_roundings_apart_have_a_histogram(tmp_path):
-    values = np.nextafter(np.ones(50, np.float32), np.float32(2))
-    values[::2] = 1
-    RunTensorBoard(tmp_path).histogram("hidden/layer_0", values, 0)

@@ -18,7 +18,7 @@ from src.config.checks import errors_in_config
 from src.config.compose import compose, to_config
 from src.errors import UserError
 from tests.diagnostics.test_watched_runs import SMALL, TEXT
-from tests.runs.commands import environment, only_run, refused, run, scalars
+from tests.runs.commands import environment, only_run, refused, refused_here, run, scalars
 
 pytestmark = pytest.mark.slow
 FIGURES, SAMPLES = ("gradient/by_lag", "text/surprisal"), "samples/temperature_0.8"
@@ -127,7 +127,7 @@ def test_what_is_wrong_with_a_logger_is_refused_before_there_is_a_folder(
         (["logger=csv", "logger.csv._target_=os.system"], "logger.csv._target_=os.system: expected lightning"),
         (["logger=csv", "logger.csv._target_=lightning.pytorch.loggers.NoLogger"], "there is no such logger"),
     ):
-        (line,) = refused(*words, cwd=tmp_path)
+        (line,) = refused_here(*words, cwd=tmp_path)
         assert right in line
     assert not (tmp_path / "runs").exists()
     config = to_config(compose(["logger=[csv,mlflow]"]))

@@ -39,13 +39,6 @@ def test_a_batch_samples_what_its_members_sample_one_by_one(trained):
     assert len(set(together)) == 9
 
 
-def test_greedy_text_is_the_likeliest_character_after_every_prefix(trained):
-    text = trained.sample("hey", length=25, temperature=0)
-    ids = torch.from_numpy(trained.vocabulary.encode(text).astype("int64"))[:, None]
-    logits, _ = trained.model(ids, None)  # the slow truth: the whole prefix read again
-    assert logits[2:-1, 0].argmax(-1).tolist() == ids[3:, 0].tolist()
-
-
 def test_what_is_drawn_is_what_a_loop_over_the_whole_prefix_draws(trained):
     """The reference: no carried state, no stepper; one uniform number a character, inverted by hand."""
     text = "rain"

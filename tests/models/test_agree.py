@@ -227,18 +227,6 @@ def config(name: str, **more: object) -> ModelConfig:
 
 
 @pytest.mark.parametrize("name", ["cell", "stacked", "manual", "lstm", "gru"])
-@pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_every_language_model_has_one_call_on_every_device(name: str, device: str) -> None:
-    model = build_model(config(name, dropout=0.5, init="orthogonal", skip="both"), VOCAB).to(device)
-    ids = torch.randint(VOCAB, (6, 3)).to(device)
-    logits, state = model(ids)
-    again, state = model(ids[:1], state)
-    assert (logits.shape, again.shape) == ((6, 3, VOCAB), (1, 3, VOCAB))
-    assert (state[0].shape if name == "lstm" else state.shape) == (2, 3, HIDDEN)
-    assert logits.device.type == again.device.type == device
-
-
-@pytest.mark.parametrize("name", ["cell", "stacked", "manual", "lstm", "gru"])
 def test_the_state_goes_in_and_comes_out(name: str) -> None:
     """A window in one pass equals its two halves with the state carried, and differs when the state is dropped."""
     model = build_model(config(name, skip="both"), VOCAB).double()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import io
 import itertools
 
 import pytest
@@ -197,15 +195,6 @@ def test_one_seed_draws_torchs_weights_and_leaves_the_generator_where_torch_does
         assert torch.equal(bias, b_ih + b_hh)
 
 
-def test_the_parameters_have_the_promised_names():
-    names = [name for name, _ in ManualRNN(INPUT, HIDDEN, 2).named_parameters()]
-    assert names == ["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"]
-    two_ways = dict(ManualRNN(INPUT, HIDDEN, 1, bidirectional=True, bias=False).named_parameters())
-    assert {n: tuple(p.shape) for n, p in two_ways.items()} == dict.fromkeys(
-        ["layers.0.weight", "layers.0.weight_reverse"], (HIDDEN, INPUT + HIDDEN)
-    )
-
-
 def test_init_and_both_scales_start_the_weights_as_they_say():
     torch.manual_seed(0)
     plain = ManualRNN(INPUT, HIDDEN, 2)
@@ -219,33 +208,6 @@ def test_init_and_both_scales_start_the_weights_as_they_say():
     identity = ManualRNN(INPUT, HIDDEN, init="identity")
     assert torch.equal(identity.layers[0].weight[:, -HIDDEN:], torch.eye(HIDDEN))
     assert not identity.layers[0].bias.any()
-
-
-def test_a_copy_a_saved_and_a_converted_model_compute_the_same():
-    _, ours = pair()
-    x = x_of(4, 2, INPUT)
-    truth = ours(x)[0]
-    file = io.BytesIO()
-    torch.save(ours.state_dict(), file)
-    file.seek(0)
-    loaded = ManualRNN(INPUT, HIDDEN, 2, dtype=F64)
-    loaded.load_state_dict(torch.load(file, weights_only=True))
-    for same in (copy.deepcopy(ours), loaded):
-        assert torch.equal(same(x)[0], truth)
-    assert off(ours.float()(x.float())[0], truth) < 1e-6
-
-
-def test_one_step_at_a_time_is_the_window():
-    _, ours = pair()
-    ids = torch.randint(INPUT, (7, 4))
-    window, h_n = ours(ids)
-    state, steps = None, []
-    with torch.no_grad():
-        for t in range(7):
-            output, state = ours(ids[t : t + 1], state)
-            steps.append(output)
-    assert off(torch.cat(steps), window) < 1e-12
-    assert off(state, h_n) < 1e-12
 
 
 def autograds_deltas(ours: ManualRNN, ids: Tensor, h_0: Tensor, pull: Tensor) -> list[Tensor]:
@@ -275,19 +237,6 @@ def test_recorded_deltas_are_autograds_gradients_of_z():
         output.backward(pull)
     assert max(off(mine, true) for mine, true in zip(deltas, truth, strict=True)) < 1e-12
     assert deltas[0][0].norm() < deltas[0][-1].norm()
-
-
-def test_deltas_of_windows_outside_the_block_are_not_kept():
-    _, ours = pair()
-    ids = torch.randint(INPUT, (7, 4))
-    outside = ours(ids)[0].sum()
-    with record_deltas(ours) as deltas:
-        outside.backward()
-        late = ours(ids)[0].sum()
-    assert deltas == [None, None]
-    late.backward()  # a window of the block, differentiated after it
-    assert [tuple(d.shape) for d in deltas] == [(7, 4, HIDDEN)] * 2
-    assert ours._deltas is None
 
 
 def test_recording_changes_no_gradient():

@@ -91,15 +91,6 @@ def test_a_curve_is_the_mean_of_the_seeds_where_all_of_them_are(tmp_path):
     assert list(frame.std(axis=1)) == [0.0, pytest.approx(math.sqrt(0.125)), pytest.approx(math.sqrt(0.5))]
 
 
-def test_a_figure_says_how_many_rows_it_leaves_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "LINES", figures.LINES[:2])
-    for hidden in (32, 64, 128):
-        fabricate(tmp_path / str(hidden), hidden_size=hidden)
-    (table,) = build(find_runs(tmp_path), NATS).tables
-    titles = [figure.get_suptitle() for figure in figures.draw(table, NATS).values()]
-    assert titles == ["the best 2 of 3 rows, without 3"] * 4
-
-
 @pytest.mark.parametrize("curve", [[], [(0, 2.0)], [(5, 2.0), (5, 2.5)], [(0, 2.0), (100, 2.0)], [(0, float("nan"))]])
 def test_a_curve_of_few_or_equal_points_is_drawn_without_an_error(tmp_path, curve):
     fabricate(tmp_path / "a", curve=curve, baselines={})

@@ -67,15 +67,6 @@ def test_the_same_settings_and_seed_twice_count_once_and_the_newest(tmp_path):
     assert "9 here, 1.5 there" in report.left_out[0].why
 
 
-def test_runs_that_differ_in_when_they_validate_are_neither_merged_nor_dropped(tmp_path):
-    for every in (1.0, 0.1):
-        fabricate(tmp_path / str(every), every, val_check_interval=every, **{"scheduler.name": "plateau"})
-    report = report_of(tmp_path)
-    assert [row.summary.mean for row in runs_of(*report.tables)] == [0.1, 1.0]
-    assert not report.left_out
-    assert report.tables[0].columns == ["trainer.val_check_interval"]
-
-
 def test_a_run_whose_process_is_gone_is_interrupted(tmp_path):
     gone = {"pid": 2**22 + 7, "boot": None, "host": platform.node()}
     rebooted = {"pid": 1, "boot": "another boot", "host": platform.node()}

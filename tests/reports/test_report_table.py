@@ -9,8 +9,7 @@ import pytest
 from fabricated import fabricate, report_of, runs_of
 
 from src.reports.formatting import sections, to_csv, to_latex, to_text
-from src.reports.runs import find_runs
-from src.reports.table import Metric, build, resolve_metric, unequal_costs
+from src.reports.table import Metric, unequal_costs
 
 # Student's 95 % quantiles of one and two degrees of freedom, which can be solved by hand
 T_OF_1 = math.tan(0.95 * math.pi / 2)
@@ -121,14 +120,6 @@ def test_the_latex_table_escapes_what_latex_reads(tmp_path):
     assert "50\\%\\_\\$x\\$" in latex
 
 
-def test_higher_is_better_for_accuracy(tmp_path):
-    for name, accuracy in (("low", 0.3), ("high", 0.6)):
-        fabricate(tmp_path / name, model=name, record={"metrics": {"final": {"val/accuracy": accuracy}}})
-    runs = find_runs([str(tmp_path)])
-    (table,) = build(runs, resolve_metric("accuracy", None, None, runs)).tables
-    assert [row.settings["model"] for row in runs_of(table)] == ["high", "low"]
-
-
 def test_a_sweep_of_two_keys_has_two_columns_and_the_csv_their_full_names(tmp_path):
     for hidden in (64, 128):
         for rate in (0.1, 0.01):
@@ -155,14 +146,3 @@ def test_many_settings_that_follow_from_one_are_one_column(tmp_path):
     assert table.columns == ["experiment"]
     others = "model, model.num_layers, model.hidden_size"
     assert f"also different, each with a setting above: {others}" in to_text(sections(report_of(tmp_path)))
-
-
-def test_independent_settings_stay_columns_however_many_they_are(tmp_path):
-    for i in range(12):  # as a random search leaves them: every rate its own
-        fabricate(
-            tmp_path / str(i), 1.5 + i / 10, model=("cell", "manual")[i % 2], optimizer=("adam", "sgd")[i // 6],
-            hidden_size=10 + i, lr=0.1 / (i + 1), nonlinearity=("tanh", "relu")[i % 3 % 2],
-            record={"experiment": "ab"[i % 5 % 2]},
-        )  # fmt: skip
-    table = table_of(tmp_path)
-    assert {"model", "optimizer", "model.hidden_size", "optimizer.lr", "model.nonlinearity"} <= set(table.columns)

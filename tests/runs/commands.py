@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from src.errors import UserError
 from tests.command_server import CommandServer, Started
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,9 +42,9 @@ def run(*words: str, cwd: Path, module: str = "src.train", code: int = 0, timeou
     return ended.out
 
 
-def refused(*words: str, cwd: Path, module: str = "src.train", code: int = 2) -> list[str]:
+def refused(*words: str, cwd: Path, module: str = "src.train", code: int = 2, **more: str) -> list[str]:
     """Run a command that must be refused, and return the lines it printed on stderr: no traceback among them."""
-    ended = server().run(module, last_of_each(words), cwd, environment())
+    ended = server().run(module, last_of_each(words), cwd, environment(**more))
     assert ended.code == code, f"exit code {ended.code}, expected {code}\n{ended.err}"
     assert "Traceback" not in ended.err
     return ended.err.splitlines()
@@ -51,6 +56,15 @@ def server() -> CommandServer:
     started = CommandServer()
     atexit.register(started.close)
     return started
+
+
+def refused_here(*words: str, cwd: Path, module: str = "src.train") -> list[str]:
+    """Run a command that must be refused in this process, and return the lines about it."""
+    with pytest.MonkeyPatch.context() as given, pytest.raises(UserError) as refusal:
+        given.chdir(cwd)
+        given.setattr(sys, "argv", [module, *last_of_each(words)])
+        importlib.import_module(module).main()
+    return list(refusal.value.messages)
 
 
 def only_run(folder: Path) -> Path:

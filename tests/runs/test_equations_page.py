@@ -30,7 +30,7 @@ def test_every_code_block_of_the_page_runs(
             module, *arguments = shlex.split(line.replace("$RUN", run_folder))[2:]
             if module == "src.train":
                 arguments = [argument for argument in arguments if not argument.startswith("trainer.max_epochs=")]
-                arguments += ["debug=fast", "trainer.threads=1"]
+                arguments += ["debug=fast", "trainer.threads=1", "callbacks=none"]
             printed += run(*arguments, module=module, cwd=tmp_path, timeout=500)
         else:  # it sets RUN, writes a file or pipes
             script = (

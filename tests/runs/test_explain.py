@@ -17,7 +17,7 @@ from src.models.language_model import build_model
 from src.worked_example.bptt_example import MOST_STEPS, compute, differences, loss, reach, sums_from_the_last, updated
 from src.worked_example.document import Table, as_markdown, as_text, columns, vector
 from src.worked_example.lesson import Lesson, lesson_of, render
-from tests.runs.commands import ROOT, refused, run
+from tests.runs.commands import ROOT, refused_here, run
 
 STORED = ROOT / "tests/stored/models"
 
@@ -73,7 +73,7 @@ def test_a_trained_network_is_explained_on_any_text_from_the_state_that_its_begi
 
 
 def test_a_run_without_a_readout_is_explained_on_its_own_pair_and_a_large_one_is_cut_as_said(tmp_path):
-    run("trainer.max_epochs=2", "callbacks=none", "logger=none", "name=pair", cwd=tmp_path)
+    run("trainer.max_epochs=1", "callbacks=none", "logger=none", "name=pair", cwd=tmp_path)
     (folder,) = (tmp_path / "runs/pair").iterdir()
     page = printed(folder)
     assert page.startswith('Backpropagation through time: "hello" -> "ohlol"')
@@ -87,9 +87,9 @@ def test_a_run_without_a_readout_is_explained_on_its_own_pair_and_a_large_one_is
     assert re.search(r"Of 20 units per layer those with .* shown, in this order: (\d+, ){2}\d+ of layer 1; ", page)
     assert re.search(r"Of \d\d symbols 8 are shown", page)
     assert "(the other 17)" in page
-    wrong = refused(f"run={folder}", "explain.num_layers=1", cwd=tmp_path, module="src.explain")
+    wrong = refused_here(f"run={folder}", "explain.num_layers=1", cwd=tmp_path, module="src.explain")
     assert wrong == ["explain.num_layers=1: a trained network has its own; leave one of the two out"]
-    wrong = refused(f"run={STORED / 'lstm.ckpt'}", cwd=tmp_path, module="src.explain")
+    wrong = refused_here(f"run={STORED / 'lstm.ckpt'}", cwd=tmp_path, module="src.explain")
     assert "its equations are those of lstm; explain knows the networks of cell, stacked, manual" in wrong[0]
 
 
@@ -153,16 +153,6 @@ def test_the_weights_are_those_that_training_starts_from():
     assert all(torch.equal(weight, trained[name]) for name, weight in problem.model.state_dict().items())
     assert torch.equal(problem.U[1], trained["recurrence.layers.1.weight"][:, :3])
     assert torch.equal(problem.c, trained["readout.bias"])
-
-
-def test_the_sums_begin_at_the_last_step_and_end_as_the_gradient():
-    problem, ours = explained()
-    sums = sums_from_the_last(ours.delta[0], problem.x)
-    last = torch.outer(ours.delta[0][4], problem.x[4])
-    assert torch.equal(sums[4], last)
-    assert torch.equal(sums[3], last + torch.outer(ours.delta[0][3], problem.x[3]))
-    assert torch.allclose(sums[0], ours.gradients["dU^1"], atol=1e-15)
-    assert torch.allclose(ours.gradients["dW^1"], ours.delta[0][1:].T @ ours.h[0][:-1], atol=1e-15)
 
 
 @pytest.mark.slow
@@ -238,13 +228,6 @@ def test_three_layers_show_both_paths_of_the_pages_formula_and_name_its_errors()
     assert (as_printed - both).abs().max() > 0.01
     assert len(re.findall(r"^Error in the page: ", text, re.MULTILINE)) == 3
     assert "Error in the page: the path" in printed(num_layers=3)
-
-
-def test_markdown_has_equations_as_code_and_another_input_is_explained_too():
-    page = printed(format="markdown", input="naïve, ", nonlinearity="relu", seed=3, level="full")
-    assert page.startswith('# Backpropagation through time: "naïve," -> "aïve,␣"')
-    assert "```text\ndelta_t = f'(z_t) * (above + later)\n" in page
-    assert "hlllo" not in page  # an error of the page with another input
 
 
 def test_the_figure_of_the_two_paths_is_the_one_in_the_docs_and_its_parts_add_up(tmp_path):

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs.commands import ROOT, SHARED_DATA, environment, only_run, refused, run
+from tests.runs.commands import ROOT, SHARED_DATA, environment, refused, run
 
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = README + (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")  # the other pages have tests of their own
 COMMAND = re.compile(r"^ *(\$ )?python -m (src\.\w+) (.*?)(?: +# .*)?$", re.MULTILINE)  # `$`: output follows
-OWN_TESTS = ("src.search", "src.benchmark", "src.export")  # they need extras, or other tests run them
+OWN_TESTS = ("src.search", "src.benchmark", "src.export", "src.study")  # they need extras, or other tests run them
 COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
 SWEPT = ("model=manual", "model.init=torch,orthogonal", "trainer.gradient_clip_val=1,null", "seed=0,1")
 SWEPT += ("model.hidden_size=8", "trainer.max_epochs=1", "callbacks=none")
@@ -34,12 +34,14 @@ TEXT = (
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small run on a text; each command gets a copy of it."""
+    """A folder with a sweep and a small run on a text; each command gets a copy of it."""
     folder = tmp_path_factory.mktemp("trained")
     for name in ("my.txt", "letter.txt", "other.txt"):
         (folder / name).write_text(TEXT)
     (folder / "docs/pictures").mkdir(parents=True)
-    run("data=text", "data.path=my.txt", "model.hidden_size=8", "trainer.max_epochs=1", "model=manual", cwd=folder)
+    text = ("data=text", "data.path=my.txt")
+    run("-m", "name=init_clip", *text, *SWEPT, cwd=folder)
+    run(*text, "model.hidden_size=8", "trainer.max_epochs=1", "model=manual", "callbacks=none", cwd=folder)
     return folder
 
 
@@ -56,19 +58,14 @@ def test_a_command_of_a_page_runs(prompt: str, module: str, rest: str, folder: P
         assert refused(*arguments, cwd=folder, module=module) == [line.strip() for line in printed.splitlines()]
         return
     if module == "src.train" and not arguments[0].startswith(("resume=", "rerun=")):
-        arguments.append("debug=fast")
-        if "-m" in arguments or "experiment=tiny_shakespeare" in arguments:
-            arguments.append("callbacks=none")  # the figures of many runs or a large network take half a minute
-    if module == "src.study":
-        arguments.append("smoke=true")
+        figures = [] if "callbacks.save_figures=true" in arguments else ["callbacks=none"]  # seconds of each run
+        arguments = [*(argument.replace("budget=30s", "budget=20s") for argument in arguments), "debug=fast", *figures]
     if "data=time_machine" in rest:  # a sweep of 24 jobs
         arguments = [argument.removesuffix(",1,2").replace(",identity", "") for argument in arguments]
     if "tiny_shakespeare" in rest or "data=time_machine" in rest:
         if not SHARED_DATA.exists():
             pytest.skip("the corpora are not beside this checkout (../shared/data)")
         arguments.append(f"data.root={SHARED_DATA}")
-    if "runs/sweeps/init_clip" in rest:
-        run("-m", "name=init_clip", "data=text", "data.path=my.txt", *SWEPT, cwd=folder)
     one = next(folder.glob("runs/text_manual/*")).relative_to(folder)
     arguments = [argument.replace("runs/...", str(one)) for argument in arguments]
     if "trainer.accelerator=gpu" in arguments and not torch.cuda.is_available():
@@ -89,7 +86,7 @@ def test_the_python_lines_of_the_readme_run(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    block = block.replace("runs/...", str(only_run(folder)))
+    block = block.replace("runs/...", str(next(folder.glob("runs/text_manual/*"))))
     block = block.replace('"data.path=my.txt"', '"data.path=my.txt", "trainer.max_epochs=1", "callbacks=none"')
     monkeypatch.chdir(folder)
     exec(block, {})  # noqa: S102  # our own page

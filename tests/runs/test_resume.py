@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.runs.commands import environment, only_run, refused, run, scalars, start
+from tests.runs.commands import environment, only_run, refused_here, run, scalars, start
 
 # Everything that a resume could get wrong: dropout, masks of W, noise, random offsets, a schedule, validations in mid-epoch, a carried
 # state, checkpoints between two steps of an epoch.
@@ -104,7 +104,7 @@ def test_killed_before_or_after_any_write_and_resumed_a_run_leaves_the_same_file
     text = [f"data.path={tmp_path / 'text.txt'}"] * ("data=text" in words)
     writes = int(run(*words, *text, cwd=straight, module="tests.runs.killed", UNROLL_KILL="0 before").split()[-1])
     kills = [(number, when) for number in range(1, writes + 1) for when in ("before", "after")]
-    for number, when in kills if SOAK else kills[7 :: len(kills) // 4]:
+    for number, when in kills if SOAK else kills[7 :: len(kills) // 3]:
         folder = tmp_path / f"{number}_{when}"
         folder.mkdir()
         kill = f"{number} {when}"
@@ -190,7 +190,7 @@ def test_a_word_that_is_wrong_for_a_stored_run_changes_nothing_of_it(uninterrupt
         ("trainer.max_time=soon", "HH:MM:SS"),
         ("logger.name=tensorbord", "tensorboard"),
     ):
-        (message,) = refused(f"resume={folder}", word, f"data.path={uninterrupted / 'text.txt'}", cwd=tmp_path)
+        (message,) = refused_here(f"resume={folder}", word, f"data.path={uninterrupted / 'text.txt'}", cwd=tmp_path)
         assert right in message
     assert {file: (folder / file).read_bytes() for file in before} == before
 

@@ -16,7 +16,7 @@ import yaml
 
 from src.config.run_key import what_matters
 from src.config.schema import from_plain
-from tests.runs.commands import refused, run, start
+from tests.runs.commands import refused_here, run, start
 
 pytestmark = [
     pytest.mark.slow,
@@ -93,13 +93,13 @@ def test_twelve_trials_survive_a_kill_and_are_finished_by_two_processes(folder: 
 
 
 def test_the_way_to_a_search_is_told(folder: Path) -> None:
-    (line,) = refused(cwd=folder, module="src.search")
+    (line,) = refused_here(cwd=folder, module="src.search")
     assert "small_text, tiny_shakespeare" in line
-    (line,) = refused("search=smalltext", cwd=folder, module="src.search")
+    (line,) = refused_here("search=smalltext", cwd=folder, module="src.search")
     assert line.endswith("did you mean small_text?")
-    lines = refused(*WORDS, "optimizer.lrr=1", "model.hidden_size=0", cwd=folder, module="src.search")
+    lines = refused_here(*WORDS, "optimizer.lrr=1", "model.hidden_size=0", cwd=folder, module="src.search")
     assert "this search varies model.hidden_size" in lines[0]
     assert "did you mean optimizer.lr?" in lines[1]
-    (line,) = refused(*WORDS, "-m", cwd=folder, module="src.search")
+    (line,) = refused_here(*WORDS, "-m", cwd=folder, module="src.search")
     assert line.endswith("leave -m out")
     assert not (folder / "runs").exists()

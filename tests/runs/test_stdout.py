@@ -13,6 +13,7 @@ from src import process as entry
 from tests.runs.commands import environment, only_run
 
 TRAIN = f"{sys.executable} -u -m src.train"
+SHORT = "callbacks=none logger=none trainer.max_epochs=2"
 
 
 def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -25,7 +26,7 @@ def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_without_a_console_a_run_trains_to_its_end_and_a_command_ends_in_one_line_at_most(
     to: str, code: int, tmp_path: Path
 ) -> None:
-    done = shell(f"{TRAIN} {to}", tmp_path)
+    done = shell(f"{TRAIN} {SHORT} {to}", tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((only_run(tmp_path) / "run.json").read_text())["status"] == "done"
     assert len(done.stderr.splitlines()) == code

@@ -45,9 +45,9 @@ def script_lines(seed: int, word: str) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("words", "word"), [(("experiment=tutorial",), "hlllo"), ((), "hello")])
-def test_every_seed_prints_what_the_page_s_script_prints(words: tuple[str, ...], word: str, tmp_path: Path) -> None:
-    printed = lines_of(run("-m", *words, "seed=0,1,2,7,123,99991", cwd=tmp_path))
-    assert printed == [script_lines(seed, word) for seed in (0, 1, 2, 7, 123, 99991)]
+def test_a_seed_prints_what_the_page_s_script_prints(words: tuple[str, ...], word: str, tmp_path: Path) -> None:
+    printed = lines_of(run("-m", *words, "seed=0,1,2,99991", cwd=tmp_path))
+    assert printed == [script_lines(seed, word) for seed in (0, 1, 2, 99991)]
 
 
 @pytest.mark.skipif(not EXPECTED.exists(), reason="the tutorial's printed lines are not beside this checkout")

@@ -1,22 +1,14 @@
-"""How the files beside this one were made, once, by commit 3282607: PYTHONPATH=. python tests/stored/make.py
+"""What the files beside this one were made from, by commit 3282607; the program is in the history of this file.
 
 The tests compare later code with them, so they are not made again.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
-import time
 from pathlib import Path
 
-import yaml
-
 from src import load
-from tests.runs.commands import run, start
 
-HERE = Path(__file__).resolve().parent
 FOLDER = Path("/tmp/stored")  # in the checkpoints this stays; in text files it becomes ROOT
 QUIET = "callbacks=none", "trainer.threads=1"
 TEXT = "data=text", f"data.path={FOLDER}/text.txt", "data.seq_len=16", "data.batch_size=4", "optimizer.lr=0.02"
@@ -51,68 +43,6 @@ TEXTS = (".yaml", ".json", ".log")
 ROOT, HOST = "@ROOT@", "@HOST@"
 
 
-def command(module: str, *arguments: str) -> str:
-    """Run a command in FOLDER, and return what it prints."""
-    return run(*arguments, module=f"src.{module}", cwd=FOLDER)
-
-
-def main() -> None:
-    """Make everything in FOLDER, then copy it here."""
-    (FOLDER / "conf/search").mkdir(parents=True)
-    for name in ("text.txt", "conf/search/stored.yaml"):
-        shutil.copy(HERE / name, FOLDER / name)
-    printed = {
-        "train": command("train", *QUIET, "runs=elsewhere"),
-    }
-    command("train", *LONG)
-    (finished,) = FOLDER.glob("runs/text_manual/*")
-    finished.rename(FOLDER / "runs/finished")
-    make_killed_run()
-    command("train", *SWEEP)
-    command("search", *SEARCH)
-    (FOLDER / "models").mkdir()
-    for kind in KINDS:
-        command("train", *TEXT, *QUIET, f"model={kind}", "model.hidden_size=4", "trainer.max_epochs=1", f"runs={kind}")
-        (last,) = FOLDER.glob(f"{kind}/*/*/checkpoints/last.ckpt")
-        last.rename(FOLDER / f"models/{kind}.ckpt")
-    for form in ("safetensors", "torch"):
-        command("export", "run=runs/finished", f"format={form}")
-    (FOLDER / "runs/finished/export").rename(FOLDER / "exports")
-    for part in ("runs", "models", "exports"):
-        shutil.copytree(FOLDER / part, HERE / part, ignore=shutil.ignore_patterns(".*", "events.*", "plots", "*.png"))
-        without_machine(HERE / part)
-    # What follows may change FOLDER
-    printed |= {"report": command("report", "runs"), "report_sweep": command("report", *REPORT)}
-    expected = {
-        "evaluate": json.loads(command("evaluate", "run=runs/finished", "format=json")),
-        "models": {name: used(FOLDER / name) for name in MODELS},
-        "keys": {line: folders(command("train", "-m", *line.split(), "sweep.dry_run=true")) for line in KEYS},
-        "configs": {line: yaml.safe_load(command("train", *line.split(), "--cfg", "job")) for line in CONFIGS},
-    }
-    command("train", "resume=runs/finished", EXTENDED)
-    expected["extended"] = json.loads((FOLDER / "runs/finished/run.json").read_text())["metrics"]
-    (HERE / "expected.json").write_text(json.dumps(expected, indent=1).replace(str(FOLDER), ROOT) + "\n")
-    for name, text in printed.items():
-        (HERE / f"printed/{name}.txt").write_text(text)
-
-
-def make_killed_run() -> None:
-    """Train runs/killed like runs/finished, and kill it in the middle of an epoch, after its last checkpoint."""
-    with start(*LONG, cwd=FOLDER) as process:
-        while sum(len(file.read_text().splitlines()) for file in FOLDER.glob("runs/text_manual/*/metrics.jsonl")) < 4:
-            time.sleep(0.01)
-        process.kill()
-    (run_folder,) = FOLDER.glob("runs/text_manual/*")
-    run_folder.rename(FOLDER / "runs/killed")
-
-
-def without_machine(folder: Path) -> None:
-    """Replace the names of this machine in the text files; checkpoints record the lengths of theirs."""
-    for file in (path for path in folder.rglob("*") if path.suffix in TEXTS):
-        text = file.read_text().replace(str(FOLDER), ROOT).replace(f'"{socket.gethostname()}"', f'"{HOST}"')
-        file.write_text(text.replace(Path("/proc/sys/kernel/random/boot_id").read_text().strip(), "another-start"))
-
-
 def folders(printed: str) -> list[str]:
     """Return the folders of a sweep's jobs from the plan that sweep.dry_run=true prints."""
     return [line.split()[-1] for line in printed.splitlines() if line.startswith("  ")]
@@ -122,7 +52,3 @@ def used(path: Path) -> dict[str, object]:
     """Return what a model samples and how it scores a text."""
     model = load(path)
     return {"sample": model.sample("the ", length=60, temperature=0.0), "bits": model.score(SCORED).bits_per_character}
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,7 @@ from src.config.run_key import run_key
 from src.config.schema import Config, duration, from_plain
 from src.errors import UserError
 from src.training import budget
-from tests.runs.commands import only_run, refused, run
+from tests.runs.commands import only_run, refused_here, run
 from tests.runs.test_resume import final_state
 
 LETTERS = random.Random(0)
@@ -101,18 +101,18 @@ def test_the_key_of_a_sweep_is_made_from_the_words_and_the_budget(machine):
 @pytest.mark.slow
 def test_a_run_within_a_budget_is_repeated_to_the_bit_and_what_cannot_have_one_is_refused(tmp_path):
     (tmp_path / "my.txt").write_text(TEXT)
-    words = ("data=text", "data.path=my.txt", "callbacks=none", "budget=30s")
+    words = ("data=text", "data.path=my.txt", "callbacks=none", "budget=20s")
     printed = run(*words, "name=first", cwd=tmp_path)
-    assert "budget=30s: manual, 2 layers of" in printed
+    assert "budget=20s: manual, 2 layers of" in printed
     first = only_run(tmp_path)
     stored = from_plain(yaml.safe_load((first / "config.yaml").read_text()))
     assert f"of {stored.model.hidden_size} units" in printed
     assert "model.hidden_size" in (stored.chosen or ())
     again = run(f"rerun={first}", "runs=again", cwd=tmp_path)
-    assert "budget=30s:" not in again
+    assert "budget=20s:" not in again
     ends = [final_state(folder) for folder in (first, only_run(tmp_path / "again"))]
     assert all(a.equal(b) for a, b in zip(ends[0].values(), ends[1].values(), strict=True))
-    (line,) = refused("budget=10min", cwd=tmp_path)
+    (line,) = refused_here("budget=10min", cwd=tmp_path)
     assert line.startswith("budget=10min: the rule is for texts")
-    (line,) = refused(*words[:2], "budget=soon", cwd=tmp_path)
+    (line,) = refused_here(*words[:2], "budget=soon", cwd=tmp_path)
     assert "expected a time, as 30s, 10min or 1h" in line

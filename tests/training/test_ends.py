@@ -147,7 +147,7 @@ def test_a_run_that_ends_above_the_uniform_guess_says_so(
 
 @pytest.mark.parametrize(
     ("words", "side"),
-    [("trainer.max_steps=30 optimizer.lr=0.01", "above"), ("optimizer.lr=0.05 trainer.max_epochs=40", "below")],
+    [("trainer.max_steps=30 optimizer.lr=0.01", "above"), ("trainer.max_steps=400 optimizer.lr=0.02", "below")],
 )
 def test_a_run_says_how_it_stands_to_the_counted_5_gram_and_what_to_type_next(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, side: str

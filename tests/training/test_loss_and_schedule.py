@@ -94,16 +94,6 @@ def test_weight_decay_acts_on_the_matrices_alone_in_new_runs() -> None:
         assert [found[id(p)] for p in parameters] == expected
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop"])
-def test_an_optimizer_is_torch_s_with_the_keys_that_were_given(name: str) -> None:
-    weight = torch.nn.Parameter(torch.ones(2))
-    frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
-    optimizer = build_optimizer([weight, frozen], OptimizerConfig(name, lr=0.5, weight_decay=0.25))
-    assert type(optimizer).__name__.lower() == name
-    (group,) = optimizer.param_groups
-    assert (group["lr"], group["weight_decay"], len(group["params"])) == (0.5, 0.25, 1)
-
-
 def test_windows_and_steps_are_counted_as_lightning_counts_them() -> None:
     for limits, windows in (
         ({}, 10),

@@ -15,7 +15,7 @@ from src.data.text_reader import find
 from src.files import absolute_path
 from src.process import use_threads
 from tests.fabricated_run import VERSE, configuration
-from tests.runs.commands import only_run, refused, run
+from tests.runs.commands import only_run, refused_here, run
 
 
 def test_a_path_is_stored_from_the_root_on_and_a_glob_stays_one(tmp_path, monkeypatch):
@@ -72,7 +72,7 @@ def test_a_run_on_a_relative_path_is_evaluated_resumed_and_repeated_from_elsewhe
     assert again["metrics"]["final"]["val/cross_entropy"] == first["metrics"]["final"]["val/cross_entropy"]
     moved = (here / "verse.txt").rename(tmp_path / "moved.txt")
     for module, words in (("src.evaluate", ["run="]), ("src.train", ["resume=", "trainer.max_epochs=2"])):
-        (said,) = refused(f"{words[0]}{folder}", *words[1:], cwd=there, module=module)
+        (said,) = refused_here(f"{words[0]}{folder}", *words[1:], cwd=there, module=module)
         assert f"data.path={here / 'verse.txt'}: there is no such file" in said
     run(f"resume={folder}", "trainer.max_epochs=2", f"data.path=../{moved.name}", cwd=there)
     assert json.loads((folder / "run.json").read_text())["epochs"] == 2

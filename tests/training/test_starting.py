@@ -16,7 +16,7 @@ from src.errors import UserError
 from src.models.language_model import build_model
 from src.training.run import source_of, start_from
 from tests.fabricated_run import MODELS, configuration, fabricate
-from tests.runs.commands import refused, run
+from tests.runs.commands import refused_here, run
 
 SAME = [(name, name) for name in MODELS] + [("manual", "stacked"), ("cell", "manual"), ("stacked", "cell")]
 
@@ -69,8 +69,9 @@ def test_the_command_line_gets_the_sizes_of_the_source_where_it_gives_none(tmp_p
 def test_a_run_goes_on_from_another_on_other_text_and_its_record_says_so(tmp_path):
     old = fabricate(tmp_path / "old")
     (tmp_path / "other.txt").write_text("Ωmega it rains\n" * 200)
-    words = (f"init_from={old}", "data=text", "data.path=other.txt", "model=stacked", "trainer.max_epochs=1")
-    said = refused(*words, "name=new", cwd=tmp_path)
+    words = (f"init_from={old}", "data=text", "data.path=other.txt", "model=stacked", "callbacks=none")
+    words += ("trainer.max_epochs=1",)
+    said = refused_here(*words, "name=new", cwd=tmp_path)
     assert "data.unknown=extend" in " ".join(said)
     assert not (tmp_path / "runs").exists()
     run(*words, "name=new", "data.unknown=extend", cwd=tmp_path, timeout=240)

@@ -15,7 +15,6 @@ from src.sweeps.search.space import (
     corners,
     errors_in_search,
     known_of,
-    override,
     suggest,
 )
 
@@ -57,13 +56,6 @@ def test_each_kind_is_proposed_on_its_own_scale_and_a_conditional_one_only_where
         ("model", ["cell", "manual"]),
         ("model.dropout", 0.0, 0.5, None, False),
     ]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(1e-05, "k=1e-05"), (3, "k=3"), ("relu", "k=relu"), (True, "k=true"), (None, "k=null")]
-)
-def test_a_value_becomes_the_word_that_a_user_would_type(value: Any, text: str) -> None:
-    assert override("k", value) == text
 
 
 def test_the_corners_hold_every_end_and_every_choice() -> None:

@@ -16,16 +16,14 @@ import pytest
 optuna = pytest.importorskip("optuna", reason="the extra search is not installed")
 
 from src.config.compose import compose, to_config  # noqa: E402
-from src.config.schema import Parameter, PrunerConfig, SamplerConfig, SearchConfig  # noqa: E402
+from src.config.schema import Parameter, SamplerConfig, SearchConfig  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.sweeps.search.space import settings_of  # noqa: E402
 from src.sweeps.search.study import (  # noqa: E402
     conclude,
     describe,
-    importances,
     next_trial,
     open_study,
-    pruner,
     release,
     run_trial,
 )
@@ -153,44 +151,6 @@ def test_a_study_whose_folder_was_renamed_goes_on(tmp_path: Path) -> None:
     next_trial(study_in(tmp_path / "study"), tmp_path / "study", SEARCH)
     (tmp_path / "study").rename(tmp_path / "renamed")
     assert len(open_study(tmp_path / "renamed", "renamed", "min", {"space": {"optimizer.lr": "a range"}}).trials) == 1
-
-
-@pytest.mark.parametrize("name", ["tpe", "random"])
-def test_every_sampler_proposes(tmp_path: Path, name: str) -> None:
-    study = study_in(tmp_path)
-    for _ in range(3):  # the third by a model of the first two
-        trial = next_trial(study, tmp_path, SearchConfig(trials=3, sampler=SamplerConfig(name, startup_trials=2)))
-        study.tell(trial, trial.suggest_float("optimizer.lr", 0.01, 0.02, log=True))
-    assert len({trial.value for trial in study.trials}) == 3
-
-
-@pytest.mark.parametrize("name", ["median", "halving", "hyperband", "none"])
-def test_every_pruner_looks_at_a_curve(tmp_path: Path, name: str) -> None:
-    study = study_in(tmp_path)
-    study.pruner = pruner(PrunerConfig(name, startup_trials=1, warmup=0))
-    for worse in range(3):
-        trial = next_trial(study, tmp_path, SEARCH)
-        for point in range(4):
-            trial.report(worse + 1 / (point + 1), point)
-            pruned = trial.should_prune()
-        study.tell(trial, worse)
-    assert pruned == (name == "median") or name in ("halving", "hyperband")
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_parameter_that_decides_is_the_important_one_and_a_conditional_one_has_its_share() -> None:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for i in range(60):
-        trial = study.ask()
-        decides, idle = trial.suggest_float("decides", 0, 1), trial.suggest_float("idle", 0, 1)
-        if i % 2:
-            trial.suggest_float("sometimes", 0, 1)
-        study.tell(trial, decides**2 + 0.001 * idle)
-    shares = importances(study)
-    assert next(iter(shares)) == "decides"
-    assert shares["decides"] > 0.8
-    assert set(shares) == {"decides", "idle", "sometimes"}
-    assert sum(shares.values()) == pytest.approx(1.0)
 
 
 def test_a_trial_that_a_full_disk_has_ended_is_failed_and_not_the_worst(
