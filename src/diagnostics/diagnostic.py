@@ -187,7 +187,8 @@ class Diagnostics(Callback):
                 pl_module.measures |= numbers  # type: ignore[operator]  # of LanguageModule
             if draws and (take_figures(trainer) or self.save_figures):
                 part.drawn_at = view.step
-                with styled():
+                drawing = type(part).draw is not Diagnostic.draw  # else matplotlib is not imported for it
+                with styled() if drawing else contextlib.nullcontext():
                     pictures = {tag: png(figure) for tag, figure in part.draw(view).items()}
                 for tag, picture in pictures.items():
                     log_figure(trainer, tag, picture, view.step)
