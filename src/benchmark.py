@@ -24,11 +24,15 @@ BENCHMARK_KEYS = {
         "models", "hidden_size", "num_layers", "seq_len", "batch_size", "vocab_size", "seconds", "repeats", "threads",
         "memory", "exactness", "rate_size", "accelerator",
     ),
+    "peers": (
+        "models", "hidden_size", "num_layers", "seq_len", "batch_size", "vocab_size", "seconds", "repeats", "threads",
+    ),
     "data": ("size_mb", "folder", "seq_len", "batch_size"),
     "step": ("steps",),
     "sampling": ("hidden_size", "num_layers", "vocab_size", "seconds", "threads"),
 }  # fmt: skip
 MODELS = ("cell", "stacked", "manual", "stacked_bf16", "manual_bf16", "lstm", "gru")
+PEERS = ("manual", "stacked", "cell", "jax", "keras", "numpy")
 ON_A_GPU = tuple(
     f"{model}_{precision}" for model in MODELS if "_" not in model for precision in ("tf32", "bf16", "fp16")
 )
@@ -42,7 +46,7 @@ def errors_in_benchmark(config: BenchmarkConfig, overrides: Sequence[str] = ()) 
     given += overrides if options.name != "step" else []
     found = [f"{one}: {keys}" for one in given if one.removeprefix("benchmark.") not in used]
     found += errors_in_values(config, BenchmarkConfig)
-    known = (*MODELS, *(ON_A_GPU if options.accelerator == "gpu" else ()))
+    known = PEERS if options.name == "peers" else (*MODELS, *(ON_A_GPU if options.accelerator == "gpu" else ()))
     for name in sorted(set(options.models or []) - set(known)):
         found.append(f"benchmark.models: {name}: expected some of {', '.join(known)}{nearest(name, known)}")
     if options.out is not None:
@@ -83,10 +87,12 @@ def benchmark(config: BenchmarkConfig, overrides: Sequence[str]) -> None:
 
 def measured(options: BenchmarkOptions, overrides: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """Yield each result, as plain data and as the lines of a table."""
-    from src.benchmarks import data, models, training_step
+    from src.benchmarks import data, models, peers, training_step
 
     if options.name == "models":
         yield from ((found, models.models_table(found)) for found in models.run_models(options))
+    elif options.name == "peers":
+        yield from ((found, peers.peers_table(found)) for found in peers.run_peers(options, models.sizes_of(options)))
     elif options.name == "sampling":
         yield (found := models.run_sampling(options)), models.sampling_table(found)
     elif options.name == "data":

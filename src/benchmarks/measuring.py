@@ -1,4 +1,4 @@
-"""Calls timed in turns, the peak memory of this process, measurements in a process of their own, and tables."""
+"""Sizes, calls timed in turns, the peak memory of this process, measurements in a process of their own, and tables."""
 
 from __future__ import annotations
 
@@ -11,14 +11,30 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tabulate  # type: ignore[import-untyped]
+
+from src.errors import counted
 
 tabulate.MIN_PADDING = 0  # a table of nine columns fits into 100
 MB = 1e6
 TURN = 0.05  # seconds of a turn of something quick, so that its data stays in the caches
 AT_LEAST = 5  # rounds, however long they take
+
+
+class Size(NamedTuple):
+    """A network and its windows."""
+
+    hidden_size: int
+    num_layers: int
+    seq_len: int
+    batch_size: int
+    vocab_size: int = 65  # Tiny Shakespeare's
+
+    def __str__(self) -> str:
+        layers = f"{counted(self.num_layers, 'layers')} of {self.hidden_size} units"
+        return f"{layers}, windows of {self.seq_len} steps x {self.batch_size} streams, {self.vocab_size} characters"
 
 
 def take_turns(

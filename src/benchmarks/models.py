@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.benchmarks.measuring import MB, in_own_process, peak_memory, table_lines, take_turns, timed
+from src.benchmarks.measuring import MB, Size, in_own_process, peak_memory, table_lines, take_turns, timed
 from src.config.schema import BenchmarkOptions, ModelConfig, OptimizerConfig, SamplingConfig
 from src.data.vocabulary import Vocabulary
 from src.errors import counted
@@ -22,26 +22,12 @@ from src.inference.generate import decoded, generate_ids
 from src.inference.incremental import parts_of
 from src.inference.load import IMPLEMENTATIONS
 from src.models.cuda import WARM_UP, capture, card_of, cudnn_algorithm, layer_plan, side_stream
+from src.models.kernels import Affine
 from src.models.language_model import LanguageModel, State, build_model, change_parts, detached
 from src.process import threads_for, use_threads
 from src.training.machine import keep_memory
 from src.training.module import build_optimizer
 from src.training.step_graph import capturable
-
-
-class Size(NamedTuple):
-    """A network and its windows."""
-
-    hidden_size: int
-    num_layers: int
-    seq_len: int
-    batch_size: int
-    vocab_size: int = 65  # Tiny Shakespeare's
-
-    def __str__(self) -> str:
-        layers = f"{counted(self.num_layers, 'layers')} of {self.hidden_size} units"
-        return f"{layers}, windows of {self.seq_len} steps x {self.batch_size} streams, {self.vocab_size} characters"
-
 
 SIZES = [Size(128, 1, 64, 32), Size(128, 2, 50, 50), Size(256, 1, 100, 64), Size(512, 2, 100, 64)]
 SIZES += [Size(1024, 2, 128, 64)]
@@ -54,6 +40,7 @@ def build(name: str, size: Size) -> LanguageModel:
     """Return a new model, always from the same seed."""
     torch.manual_seed(0)
     config = ModelConfig(_target_=CLASSES[name], hidden_size=size.hidden_size, num_layers=size.num_layers)
+    config.single_bias = name in ("cell", "stacked")  # as on a text: one bias, as manual has
     return build_model(config, size.vocab_size)
 
 
@@ -68,8 +55,11 @@ def operations(name: str, size: Size) -> float:
 
 
 @cache
-def product_rate(precision: str, size: int, threads: int, device: str = "cpu") -> float:
-    """Return the operations per second of torch, with so many threads, in the product of two matrices (size, size)."""
+def product_rates(precision: str, size: int, threads: int, device: str = "cpu") -> dict[str, float]:
+    """Return each library's operations per second, with so many threads, in the product of two matrices (size, size).
+
+    torch, and in float32 on a CPU also oneDNN with a matrix laid out beforehand, as `manual` calls it, and numpy.
+    """
     use_tf32(device, precision)
     A, B = torch.randn(2, size, size, device=device).to(HALF.get(precision, torch.float32))
     out = torch.mm(A, B)
@@ -78,7 +68,13 @@ def product_rate(precision: str, size: int, threads: int, device: str = "cpu") -
         torch.mm(A, B, out=out)
         wait_for(device)
 
-    return 2 * size**3 / min(timed(multiply) for _ in range(4))
+    calls: dict[str, Callable[[], object]] = {"torch": multiply}
+    if device == "cpu" and A.dtype is torch.float32:
+        affine = Affine(B, rows=size, steps=size)
+        if affine.packed:
+            calls["oneDNN"] = lambda: affine(out, A, out)
+        calls["numpy"] = lambda: np.matmul(A.numpy(), B.numpy(), out.numpy())
+    return {library: 2 * size**3 / min(timed(call) for _ in range(4)) for library, call in calls.items()}
 
 
 def use_tf32(device: str, precision: str) -> None:
@@ -109,6 +105,7 @@ class Step:
         shape = (2, size.seq_len, size.batch_size)
         self.inputs, self.targets = torch.randint(size.vocab_size, shape, generator=generator).to(device)
         self.state: State = None
+        self.loss = torch.zeros(())  # of the last step
         self.launch: Callable[[], object] = self.step
         if self.captured:
             with side_stream(torch.device(device)):
@@ -126,7 +123,7 @@ class Step:
         with torch.autocast(self.device, half, enabled=half is not None, cache_enabled=False):
             logits, state = self.model(self.inputs, self.state)
             loss = F.cross_entropy(logits.flatten(0, 1), self.targets.flatten())
-        self.state = detached(state)
+        self.state, self.loss = detached(state), loss.detach()
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -199,6 +196,7 @@ def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
         times = take_turns(steps, options.seconds or 0, options.repeats)
         medians = {name: statistics.median(seconds) for name, seconds in times.items()}
         models: dict[str, dict[str, Any]] = {}
+        rates: dict[str, dict[str, float]] = {}
         for name, median in medians.items():
             found: dict[str, Any] = {"min_ms": min(times[name]) * 1e3, "median_ms": median * 1e3}
             found["steps"] = len(times[name])
@@ -206,8 +204,10 @@ def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
             if "stacked" in medians:
                 found["times_as_fast_as_stacked"] = medians["stacked"] / median
             found["gflops"] = operations(name, size) / median / 1e9
-            rate = product_rate(steps[name].precision, options.rate_size or 1, threads, device)
-            found["share_of_rate"] = 1e9 * found["gflops"] / rate
+            precision = steps[name].precision or "float32"
+            in_products = product_rates(precision, options.rate_size or 1, threads, device)
+            rates[precision] = {library: rate / 1e9 for library, rate in in_products.items()}
+            found["share_of_rate"] = found["gflops"] / max(rates[precision].values())
             if algorithm := cudnn_of(name, size, device):
                 found["cudnn"] = algorithm
             if options.exactness:
@@ -215,7 +215,7 @@ def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
             if options.memory and device == "cpu":  # on a GPU the models share it with what torch has loaded
                 found |= in_own_process(measure_memory, name, size, threads)
             models[name] = found
-        yield {**size._asdict(), "threads": threads, "models": models}
+        yield {**size._asdict(), "threads": threads, "models": models, "rates": rates}
 
 
 def measure_memory(name: str, size: Size, threads: int) -> dict[str, float]:
@@ -243,6 +243,9 @@ def models_table(found: dict[str, Any]) -> list[str]:
         del columns["cudnn"]
     rows = [[name, *map(measured.get, columns)] for name, measured in found["models"].items()]
     lines = table_lines({"model": "", **dict(columns.values())}, rows)
+    for precision, rates in found["rates"].items():
+        each = ", ".join(f"{library} {rate:,.0f}" for library, rate in rates.items())
+        lines.append(f"  rate in {precision} products: {each} GFLOP/s")
     return [f"{size}; {counted(found['threads'], 'threads')}", *lines]
 
 

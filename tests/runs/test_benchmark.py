@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
-from src.benchmark import MODELS, errors_in_benchmark
-from src.benchmarks import measuring
+from src.benchmark import MODELS, PEERS, errors_in_benchmark
+from src.benchmarks import measuring, peers
 from src.benchmarks.models import CLASSES, SIZES, Size, Step
 from src.config.schema import BenchmarkConfig, BenchmarkOptions
 from tests.runs.commands import SHARED_DATA, run
@@ -32,10 +34,11 @@ def test_all_train_and_the_three_start_from_the_same_weights():
     for name in MODELS:
         step = Step(name, SMALL)
         losses[name] = float(torch.logsumexp(step.model(step.inputs)[0].detach().double(), -1).sum())
-        before = [p.detach().clone() for p in step.model.parameters()]
+        trained = [p for p in step.model.parameters() if p.requires_grad]  # b_hh is frozen: one bias in all three
+        before = [p.detach().clone() for p in trained]
         step()
         step()
-        assert all((p != q).any() for p, q in zip(step.model.parameters(), before, strict=True))
+        assert all((p != q).any() for p, q in zip(trained, before, strict=True))
         assert not (step.state[0] if name == "lstm" else step.state).requires_grad
     assert losses["cell"] == pytest.approx(losses["stacked"], rel=1e-5) == losses["manual"]
 
@@ -101,9 +104,12 @@ def test_the_table_of_models_has_the_numbers_of_the_json(tmp_path):
         assert float(row[5]) == pytest.approx(ratio, abs=0.006)
         assert found["peak_mb"] > 100
         assert float(row[7]) == round(found["peak_mb"])
-        assert 0 < found["share_of_rate"] < 1
+        rates = result["rates"]["bf16" if name.endswith("bf16") else "float32"]
+        assert found["share_of_rate"] == pytest.approx(found["gflops"] / max(rates.values()))
         assert float(row[8]) == pytest.approx(found["gradient_error"], rel=0.1)
         assert found["gradient_error"] < (0.1 if name.endswith("bf16") else 1e-5)
+    assert {"torch", "numpy"} <= result["rates"]["float32"].keys()
+    assert f"torch {result['rates']['float32']['torch']:,.0f}" in text
     assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
 
 
@@ -152,3 +158,40 @@ def test_sampling_measures_one_stream_and_many_and_a_late_character(tmp_path):
     assert f"{alone:,.0f}" in text
     assert f"{many:,.0f}" in text
     assert min(alone, many, found["microseconds"]["10"], found["microseconds"]["10000"]) > 0
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_trains_as_torch_does_from_the_same_weights(name, monkeypatch):
+    if not all(map(find_spec, peers.NEEDED.get(name, ()))):
+        pytest.skip("the extra `peers` is not installed")
+    for variable in ("NPROC", "JAX_PLATFORMS", "KERAS_BACKEND"):  # which the peer sets
+        monkeypatch.setenv(variable, os.environ.get(variable, ""))
+    peers.prepare(name, 1)
+    problem = peers.problem_of(SMALL)
+    stacked, losses = (peers.start(one, problem)["losses"] for one in ("stacked", name))
+    assert losses == pytest.approx(stacked, abs=1e-5)
+    assert len(set(losses)) == peers.STEPS == 5
+    assert abs(stacked[-1] - stacked[0]) > 1e-3
+
+
+@pytest.mark.slow
+def test_peers_take_turns_in_processes_of_their_own_and_a_missing_one_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(peers, "NEEDED", {**peers.NEEDED, "jax": ("no_such_library",)})
+    options = BenchmarkOptions("peers", models=["jax", "numpy"], repeats=2, threads="1")
+    (found,) = peers.run_peers(options, [SMALL])
+    assert capsys.readouterr().err == "jax: not installed, so not measured; to install: pip install -e '.[peers]'\n"
+    assert (found["missing"], list(found["peers"])) == (["jax"], ["manual", "numpy"])
+    numpy = found["peers"]["numpy"]
+    assert numpy["difference"] < 1e-5
+    assert numpy["ratio"] == numpy["median_ms"] / found["peers"]["manual"]["median_ms"]
+    (row,) = [line.split() for line in peers.peers_table(found) if line.startswith("  numpy")]
+    assert (row[2], row[3]) == (f"{numpy['median_ms']:.2f}", f"{numpy['ratio']:.2f}")
+
+
+def test_the_table_names_what_is_faster_and_does_not_time_unequal_losses():
+    same = {"versions": {}, "difference": 0.0, "min_ms": 1.0, "compile_s": None}
+    one = {"manual": {**same, "median_ms": 2.0, "ratio": 1.0}, "jax": {**same, "median_ms": 1.0, "ratio": 0.5}}
+    one["keras"] = {"versions": {}, "difference": 2e-4, "compile_s": 1.0}
+    *_, unequal, faster = peers.peers_table({**SMALL._asdict(), "threads": 1, "peers": one})
+    assert unequal == "  keras: its losses differ by more than 0.0001, so it was not timed"
+    assert faster == "  faster than manual: jax (0.50)"
