@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from src.config.schema import CheckpointConfig
 from src.errors import UserError
-from src.files import atomic_file, sync, write_atomic
+from src.files import atomic_file, remove_leftovers, sync, write_atomic
 from src.inference.load import newest_sound, read_checkpoint
 from src.training.metrics_log import MetricsLog, validates_this_epoch
 
@@ -182,12 +182,20 @@ def can_resume_after(trainer: pl.Trainer, batch_idx: int) -> bool:
     return not (validates and (batch_idx + 1) % int(every or 1) == 0)
 
 
-def restore_best(folder: Path, checkpoint: Checkpoint | None) -> None:
-    """Make `best.ckpt` what it was before the line at the end of the run."""
-    if (folder / EARLIER_BEST).exists():
-        (folder / EARLIER_BEST).replace(folder / "best.ckpt")
+def restore_files(folder: Path, checkpoint: Checkpoint | None) -> None:
+    """Set the files of a run back to what they were at a checkpoint (None: before the first step)."""
+    checkpoints, last = folder / "checkpoints", folder / "checkpoints" / "last.ckpt"
+    if checkpoint and checkpoint.path != last and last.exists():
+        last.rename(last.with_name("damaged.ckpt"))  # the next save must not make it previous.ckpt
+    remove_leftovers(folder)
+    remove_leftovers(checkpoints)
+    truncate_logs(folder, checkpoint.state("checkpoint").get("lengths", {}) if checkpoint else {})
+    if (checkpoints / EARLIER_BEST).exists():
+        (checkpoints / EARLIER_BEST).replace(checkpoints / "best.ckpt")
     elif checkpoint is None or checkpoint.state("metrics").get("best") is None:
-        (folder / "best.ckpt").unlink(missing_ok=True)
+        (checkpoints / "best.ckpt").unlink(missing_ok=True)
+    if checkpoint:
+        repair_best(checkpoint)
 
 
 def lengths(folder: Path) -> dict[str, int]:

@@ -33,7 +33,7 @@ from src.diagnostics import build_diagnostics
 from src.diagnostics.loggers import ScalarLogger, close_loggers, logger_class, open_loggers
 from src.diagnostics.tensorboard import HParams
 from src.errors import RunFailure, UserError, typed
-from src.files import disk_full, read_yaml, remove_leftovers, write_atomic
+from src.files import disk_full, read_yaml, write_atomic
 from src.inference.load import FORMAT, TrainedModel, check_weights, implementation_config, load
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
@@ -42,15 +42,7 @@ from src.models.language_model import LanguageModel, build_model
 from src.process import threads_for, use_threads
 from src.training import machine
 from src.training.budget import behind, choose
-from src.training.checkpoint import (
-    AtomicCheckpointIO,
-    Checkpoint,
-    CheckpointCallback,
-    newest_checkpoint,
-    repair_best,
-    restore_best,
-    truncate_logs,
-)
+from src.training.checkpoint import AtomicCheckpointIO, Checkpoint, CheckpointCallback, newest_checkpoint, restore_files
 from src.training.console import in_notebook, logging_to
 from src.training.lightning_compat import run_to_the_end
 from src.training.machine import peer_is_gone, rank, uses_cuda, world_size
@@ -418,16 +410,8 @@ def check_goes_on(prepared: Prepared, checkpoint: Checkpoint) -> None:
 
 def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, changes: Mapping[str, Any]) -> None:
     """Set the files of a run back to its checkpoint, and write into the record that it goes on."""
-    folder, last = record.folder, record.folder / "checkpoints" / "last.ckpt"
-    if checkpoint and checkpoint.path != last and last.exists():
-        last.rename(last.with_name("damaged.ckpt"))  # the next save must not make it previous.ckpt
-    remove_leftovers(folder)
-    remove_leftovers(last.parent)
-    truncate_logs(folder, checkpoint.state("checkpoint").get("lengths", {}) if checkpoint else {})
-    restore_best(last.parent, checkpoint)
-    if checkpoint:
-        repair_best(checkpoint)
-    write_config(folder, prepared.config)
+    restore_files(record.folder, checkpoint)
+    write_config(record.folder, prepared.config)
     step, changed = 0, "".join(f"; {key} is now {typed(value)}" for key, value in changes.items())
     if checkpoint:
         step, config, horizon = checkpoint.step, prepared.config, checkpoint.progress["schedule"]["total_steps"]
