@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from src.config.schema import NO_RUNS, OUR_LOGGERS, Config, errors_in_values
@@ -35,33 +35,35 @@ GOES_WITH: dict[str, tuple[str, Any]] = {
 }
 
 
-# What `budget` may choose; the keys of a group stay as they are if the command names an option of the group.
-CHOSEN_BY_BUDGET = {
-    "model": ("model.name", "model._target_"),
-    "optimizer": tuple(f"optimizer.{key}" for key in ("name", "lr", "weight_decay", "decay", "betas", "eps")),
-    "scheduler": ("scheduler.name", "scheduler.warmup_steps"),
-    "data": ("data.seq_len", "data.batch_size", "data.offset"),
-    "trainer": ("trainer.max_epochs", "trainer.gradient_clip_val", "trainer.precision"),
-    "": tuple(
-        f"model.{key}" for key in ("num_layers", "hidden_size", "dropout", "init", "input_scale", "interlayer_scale")
-    ),
-}
+BY_SIZE = ("model.hidden_size", "model.dropout", "optimizer.lr", "trainer.max_epochs")  # what budget=auto may choose
+BY_TIME = BY_SIZE + tuple(
+    f"{group}.{key}"
+    for group, keys in {
+        "model": ("name", "_target_", "num_layers", "init", "input_scale", "interlayer_scale"),
+        "data": ("seq_len", "batch_size", "offset"),
+        "optimizer": ("name", "weight_decay", "decay", "betas", "eps"),
+        "scheduler": ("name", "warmup_steps"),
+        "trainer": ("gradient_clip_val", "precision"),
+    }.items()
+    for key in keys
+)
 
 
-def choose_by_budget(config: Config, overrides: Sequence[str]) -> None:
-    """Set, in place, which keys the budget is to choose: those that the overrides of a command do not set.
+def choose_by_budget(config: Config, given: set[str], by_files: set[str]) -> None:
+    """Set, in place, which keys the budget is to choose: those that neither the command nor the files it names set.
 
-    An experiment has chosen all but its epochs, a debug preset these. The class of the model is chosen here: a run is
-    named after it.
+    Epochs that an experiment sets are not those for a time. The class of the model is chosen here: a run is named after
+    it.
     """
-    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
-    free = [key for group, keys in CHOSEN_BY_BUDGET.items() if group == "data" or group not in given for key in keys]
-    if config.experiment:
-        free = ["trainer.max_epochs"]
-    if "debug" in given:  # a preset says how long
-        given.add("trainer.max_epochs")
-    config.chosen = [key for key in free if key not in given]
-    if "model.name" in config.chosen and not {"model.name", "model._target_"} & given:
+    keys = BY_SIZE if config.budget == "auto" else BY_TIME
+    if config.experiment and config.budget != "auto":
+        by_files = by_files - {"trainer.max_epochs"}
+    if "debug" in given:  # a preset says how long; a text to overfit needs no dropout
+        by_files = by_files | {"trainer.max_epochs", "model.dropout"}
+    if "optimizer" in given:  # another one has other keys
+        keys = tuple(key for key in keys if not key.startswith("optimizer."))
+    config.chosen = [key for key in keys if key not in given | by_files]
+    if {"model.name", "model._target_"} <= set(config.chosen):
         config.model.name, config.model._target_ = "manual", "src.models.manual.ManualRNN"
 
 

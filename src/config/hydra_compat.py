@@ -107,7 +107,7 @@ PLACES = {"data": 1, "experiment": 3, "debug": 5}  # files that set keys of any 
 def _rank(default: Any, metadata: Mapping[str, Any]) -> int:
     """Return where a file is merged: defaults, data, options of the experiment, experiment, named options, debug.
 
-    Of our own options, `default` and what several share (`_rnn`) are defaults, however they are chosen.
+    Of our own options, `default`, what several share (`_rnn`) and those that a text suggests are defaults.
     """
     group, _, option = (default.config_path or "").partition("/")
     if group in PLACES:
@@ -115,7 +115,10 @@ def _rank(default: Any, metadata: Mapping[str, Any]) -> int:
     shared = (option == "default" or option.startswith("_")) and (CONF / group / f"{option}.yaml").is_file()
     if group not in metadata or shared:
         return DEFAULTS
-    return NAMED if metadata[group].external_override else BY_EXPERIMENT
+    by = metadata[group]
+    if by.external_override:
+        return NAMED
+    return DEFAULTS if (by.containing_config_path or "").startswith("data/") else BY_EXPERIMENT
 
 
 def _ordered_defaults_list(create: Callable[..., Any] = config_loader_impl.create_defaults_list, **given: Any) -> Any:

@@ -56,7 +56,7 @@ THREADS = Range("auto or a number from 1 to 1024", lambda x: x == "auto" or x in
 DEVICES = Range("auto or at least 1", lambda x: x == "auto" or (not isinstance(x, str) and 1 <= x < inf))
 ON_OFF_AUTO = Range("auto, true or false", lambda x: x in ("auto", True, False))
 DURATION = Range("HH:MM:SS or DD:HH:MM:SS", lambda x: re.fullmatch(r"(\d+:)?\d{1,2}:\d{2}:\d{2}", x) is not None)
-BUDGET = Range("a time, as 30s, 10min or 1h", lambda x: duration(x) > 0)
+BUDGET = Range("a time, as 30s, 10min or 1h, or auto", lambda x: x == "auto" or duration(x) > 0)
 BETAS = Range("two numbers, 0 <= beta < 1", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x))
 TEMPERATURES = Range("at least one number, each 0 or above", lambda x: x != [] and all(0 <= one < inf for one in x))
 MEASURES = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
@@ -152,8 +152,8 @@ class DataConfig:
 
     @property
     def window(self) -> tuple[int, int]:
-        """Steps and streams of a window; null is 64 and 32, or less where the text is short (batching.fitted)."""
-        return self.seq_len or 64, self.batch_size or 32
+        """Steps and streams of a window; null is 32 and 32, or less where the text is short (batching.fitted)."""
+        return self.seq_len or 32, self.batch_size or 32
 
 
 @dataclass

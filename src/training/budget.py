@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from src.config.schema import Config, duration, set_value
+from src.config.schema import Config, duration, flatten, set_value, to_plain
 from src.data.corpus import Corpus
 from src.errors import UserError, counted
 from src.models.kernels import multiplies_bf16
@@ -43,6 +43,7 @@ SHARE = 0.93  # of the time that is planned for: the rest is for what varies
 # Estimates in seconds, not fitted: imports, counting the baselines and the end; the diagnostics at a validation of 256
 # units, and where they draw
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
+AUTO = 190  # seconds of training that budget=auto plans, at the speed of `seconds_a_character`
 
 
 def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
@@ -51,6 +52,8 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     Raises:
         UserError: the time is too short for one epoch of the smallest network; the run has several processes.
     """
+    if config.budget == "auto":
+        return choose_by_size(config, corpus)
     if int(config.trainer.devices) * config.trainer.num_nodes > 1:
         raise UserError(f"budget={config.budget}: steps are timed in one process; use trainer.devices=1")
     started, available = time.perf_counter(), duration(config.budget or "")
@@ -66,7 +69,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
 
     suggest("model.num_layers", 2)
     suggest("data.seq_len", 32)
-    suggest("data.batch_size", 64 if n >= 400_000 else 32)
+    suggest("data.batch_size", 32)
     suggest("data.offset", "random")
     suggest("trainer.gradient_clip_val", 0.2)
     for key, value in {"name": "adamw", "weight_decay": 0.1, "decay": "matrices", "betas": [0.9, 0.99]}.items():
@@ -80,10 +83,12 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
     if "trainer.precision" in free and config.trainer.precision == "32-true" and speed.bf16_is_faster():
         config.trainer.precision = "bf16-mixed"
+        if n >= 400_000:  # products of 64 rows are what makes bfloat16 fast
+            suggest("data.batch_size", 64)
         speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
     left = SHARE * available - (time.perf_counter() - started)
     fitting = []
-    widths = [width for width in WIDTHS if 3 * width**2 <= MOST_PARAMETERS * n] or WIDTHS[:1]
+    widths = [width for width in WIDTHS if fits(width, n)] or WIDTHS[:1]
     for width in widths if "model.hidden_size" in free else (config.model.hidden_size,):
         epochs = affordable(config, corpus, speed, width, left) if "trainer.max_epochs" in free else None
         taken = seconds_of(config, corpus, speed, width, epochs or config.trainer.max_epochs)
@@ -96,16 +101,32 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     width, epochs, taken = wanted[-1] if wanted else possible[0]
     suggest("model.hidden_size", width)
     suggest("trainer.max_epochs", epochs)
-    suggest("optimizer.lr", round(0.0027 * min(1.0, (448 / width) ** 1.5), 5))
+    suggest("optimizer.lr", learning_rate(width))
     steps = math.ceil(n / math.prod(config.data.window)) * epochs
     suggest("scheduler.warmup_steps", min(100, steps // 10))
     use_threads(threads_for(config.trainer.threads, width))
-    parameters = sum(
-        p.numel() for p in build_model(config.model, len(corpus.vocabulary), config.model._target_).parameters()
-    )
-    if config.model.num_layers > 1:
-        suggest("model.dropout", dropout(parameters / n))
+    suggest("model.dropout", dropout(config, len(corpus.vocabulary), n))
     return config, described(config, n, speed(width), taken + time.perf_counter() - started)
+
+
+def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
+    """Return what `budget=auto` chooses: by the size of the text, without a clock, so that equal runs are equal."""
+    config, free, n = copy.deepcopy(config), set(config.chosen or ()), corpus.splits["train"].transitions
+    possible = {w: int(AUTO / (n * seconds_a_character(w, len(corpus.vocabulary)))) for w in WIDTHS if w >= 128}
+    wanted = [w for w in possible if fits(w, n) and possible[w] >= max(1, wanted_epochs(w, n))]
+    width = max(wanted, default=128)
+    epochs = max(1, possible[width])
+    if "model.hidden_size" in free:
+        config.model.hidden_size = width
+    if "trainer.max_epochs" in free:  # of the width that belongs to this text: a sweep over widths has equal steps
+        config.trainer.max_epochs = min(MOST_EPOCHS, epochs)
+    if "optimizer.lr" in free:
+        config.optimizer.lr = learning_rate(config.model.hidden_size)
+    if "model.dropout" in free:
+        config.model.dropout = dropout(config, len(corpus.vocabulary), n)
+    values = dict(flatten(to_plain(config)))
+    set_here = ", ".join(f"{key}={values[key]}" for key in config.chosen or ())
+    return config, (f"by the size of the text (budget=auto): {set_here}",) if set_here else ()
 
 
 def described(config: Config, n: int, step: float, taken: float) -> tuple[str, ...]:
@@ -125,7 +146,7 @@ def described(config: Config, n: int, step: float, taken: float) -> tuple[str, .
 
 def behind(config: Config, seconds: float) -> str | None:
     """Return a line about a run that took over a tenth longer than its budget."""
-    if config.budget is None or seconds <= 1.1 * duration(config.budget):
+    if config.budget in (None, "auto") or seconds <= 1.1 * duration(config.budget):
         return None
     return f"budget={config.budget}, and it took {seconds:.0f} s: the machine was slower than when its steps were timed"
 
@@ -135,9 +156,32 @@ def wanted_epochs(width: int, n: int) -> float:
     return min(MOST_EPOCHS / 2, 8 * (width / 448) ** 1.4 * (1e6 / max(n, 1)) ** 0.6)
 
 
-def dropout(parameters_a_character: float) -> float:
-    """Return the dropout against overfitting a text."""
-    return 0.0 if parameters_a_character < 0.8 else round(min(0.4, 0.15 * parameters_a_character), 2)
+def seconds_a_character(width: int, vocab_size: int) -> float:
+    """Return what two layers take in float32: fitted to times on two cores of an AMD EPYC of Zen 3.
+
+    With AVX-512 (Zen 5) it was 0.55 times as much. So the same machine type chooses the same.
+    """
+    seconds = 4e-6 + 8.2e-11 * (3 * width**2 + width * vocab_size) + 4e-9 * vocab_size
+    return seconds * (0.55 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 1)
+
+
+def fits(width: int, n: int) -> bool:
+    """Whether a network of two layers of this width would not learn n characters by heart."""
+    return 3 * width**2 <= MOST_PARAMETERS * n
+
+
+def learning_rate(width: int) -> float:
+    """Return the highest rate of a cosine schedule, for adamw."""
+    return round(0.0027 * min(1.0, (448 / width) ** 1.5), 5)
+
+
+def dropout(config: Config, vocab_size: int, n: int) -> float:
+    """Return the dropout between layers against learning n characters by heart."""
+    if config.model.num_layers == 1:
+        return 0.0
+    model = build_model(config.model, vocab_size, config.model._target_)
+    weights = sum(p.numel() for p in model.parameters()) / n
+    return 0.0 if weights < 0.8 else round(min(0.4, 0.15 * weights), 2)
 
 
 def affordable(config: Config, corpus: Corpus, speed: Speed, width: int, left: float) -> int:

@@ -30,7 +30,15 @@ CASES: dict[str, dict[str, Any]] = {
     "callbacks=none": {"callbacks.predicted_string.enabled": False, "callbacks.layout.enabled": False},
     # what is suggested, where nothing was chosen
     "": {"optimizer.lr": 0.1, "model.hidden_size": 4, "callbacks.predicted_string.enabled": True},
-    TEXT: {"optimizer.lr": 0.002, "model.hidden_size": 128, "trainer.gradient_clip_val": 1.0},
+    TEXT: {"optimizer.lr": 0.0027, "model.name": "manual", "trainer.gradient_clip_val": 0.2, "scheduler.name": "cosine"},
+    "data=time_machine": {"chosen": None, "optimizer.lr": 0.002, "model.hidden_size": 128, "trainer.gradient_clip_val": 1.0},
+    # what the size of the text chooses: nothing that the command or a file of its choice sets
+    f"{TEXT} model=cell": {"chosen": ["model.hidden_size", "model.dropout", "optimizer.lr", "trainer.max_epochs"]},
+    f"{TEXT} experiment=tiny_shakespeare": {"chosen": ["model.dropout"]},
+    f"{TEXT} experiment=chosen": {"chosen": ["model.dropout", "trainer.max_epochs"]},
+    f"{TEXT} model=mine": {"chosen": ["model.dropout", "optimizer.lr", "trainer.max_epochs"]},
+    f"{TEXT} model=like_ours optimizer=adam": {"chosen": ["model.dropout", "trainer.max_epochs"]},
+    f"{TEXT} model.dropout=0.1 debug=fast": {"chosen": ["model.hidden_size", "optimizer.lr"]},
     "experiment=tiny_shakespeare": {"optimizer.lr": 0.0027, "optimizer.betas": [0.9, 0.99], "trainer.max_epochs": 8},
     # options called default, and what our options share, are defaults, typed or not
     "callbacks=default trainer=default": {"callbacks.predicted_string.enabled": True, "trainer.max_epochs": 15},
@@ -48,7 +56,7 @@ CASES: dict[str, dict[str, Any]] = {
     # files of the user's own
     "model=mine": {"model.hidden_size": 300, "model.num_layers": 3, "model.options": {"leak": 0.5}},
     f"{TEXT} model=mine model.hidden_size=5": {"model.hidden_size": 5, "model.num_layers": 3},
-    f"{TEXT} model=like_ours": {"model.hidden_size": 300, "model.num_layers": 1},
+    f"{TEXT} model=like_ours": {"model.hidden_size": 300, "model.num_layers": 2},
     "experiment=tiny_shakespeare model=mine": {"model.hidden_size": 300, "model.input_scale": 3.0},
     f"{TEXT} optimizer=mine trainer=mine": {"optimizer.lr": 0.3, "trainer.max_epochs": 77},
     "experiment=tiny_shakespeare trainer=mine": {"trainer.gradient_clip_val": 9.0, "trainer.precision": "bf16-mixed"},

@@ -197,10 +197,10 @@ def sized(**sizes):
 @pytest.mark.parametrize(
     ("length", "given", "expected"),
     [
-        (90, {}, (64, 1)),  # 89 characters to predict
-        (40, {}, (39, 1)),
-        (2_000, {}, (64, 3)),
-        (2_049, {}, (64, 32)),
+        (90, {}, (32, 1)),  # 89 characters to predict
+        (20, {}, (19, 1)),
+        (1_000, {}, (32, 3)),
+        (1_025, {}, (32, 32)),
         (90, {"seq_len": 4}, (4, 2)),
         (90, {"batch_size": 4}, (22, 4)),
         (90, {"seq_len": 22, "batch_size": 4}, (22, 4)),
@@ -210,7 +210,7 @@ def test_sizes_of_a_window_that_were_left_open_fit_a_short_text(length, given, e
     config, notes = fitted(sized(**{"seq_len": None, "batch_size": None} | given), text(length))
     assert (config.seq_len, config.batch_size) == config.window == expected
     assert len(Windows(text(length), *config.window)) >= 1
-    assert len(notes) == (length < 2_049 and len(given) < 2)
+    assert len(notes) == (length < 1_025 and len(given) < 2)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import random
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 from src.config.checks import choose_by_budget
@@ -80,6 +81,27 @@ def test_what_the_command_sets_stays_and_the_rest_is_chosen_around_it(machine):
     assert (preset.model.hidden_size, preset.optimizer.lr) == (448, 0.0027)
 
 
+def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(budget.Speed, "timed", None)
+    chosen = {}
+    for n in (500, 60_000, 1_000_000, 3_000_000, 10**9):
+        config, (line,) = budget.choose(composed(), corpus(n))
+        model, trainer = config.model, config.trainer
+        chosen[n] = model.hidden_size, trainer.max_epochs, model.dropout > 0
+        assert f"model.hidden_size={model.hidden_size}, model.dropout={model.dropout}" in line
+        assert budget.behind(config, 1e6) is None
+    assert chosen == {
+        500: (128, 60, True),
+        60_000: (320, 60, True),
+        1_000_000: (320, 6, False),
+        3_000_000: (256, 2, False),
+        10**9: (128, 1, False),
+    }
+    own, _ = budget.choose(composed("model.hidden_size=64", "optimizer.lr=0.1"), corpus(1_000_000))
+    assert (own.model.hidden_size, own.optimizer.lr, own.trainer.max_epochs) == (64, 0.1, 6)
+
+
 def test_a_time_too_short_for_one_epoch_is_refused_with_one_that_is_not(machine):
     with pytest.raises(UserError, match="one epoch of this text takes about"):
         budget.choose(composed("budget=5s"), corpus(10**8))
@@ -93,8 +115,8 @@ def test_the_key_of_a_sweep_is_made_from_the_words_and_the_budget(machine):
     assert run_key(one) == run_key(other) == run_key(config)
     assert run_key(config) != run_key(composed("budget=20min", "seed=3"))
     assert run_key(config) != run_key(composed("budget=10min", "seed=3", "model.hidden_size=128"))
-    assert composed().chosen is None
-    choose_by_budget(config, ["model.hidden_size=9", "optimizer=sgd"])
+    assert composed("budget=null").chosen is None
+    choose_by_budget(config, {"model.hidden_size"}, {"optimizer.lr"})
     assert not {"model.hidden_size", "optimizer.lr"} & set(config.chosen or ())
 
 
