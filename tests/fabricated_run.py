@@ -36,7 +36,7 @@ def configuration(model: str, data: str = "text", **keys: Any) -> Config:
 def _files(group: str, name: str) -> list[Any]:
     """Return the files of a group's option, its base first if it has one."""
     own: Any = OmegaConf.load(ROOT / "conf" / group / f"{name}.yaml")
-    bases = [base for base in own.pop("defaults", []) if base != "_self_"]
+    bases = [base for base in own.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
     parts = [*(OmegaConf.load(ROOT / "conf" / group / f"{base}.yaml") for base in bases), own]
     return [{"model": part} if group == "model" else part for part in parts]
 
