@@ -26,7 +26,13 @@ def configuration(model: str, data: str = "text", **keys: Any) -> Config:
     *defaults, option = _files("model", model)
     parts = [*defaults, *_files("data", data), option]
     cfg = OmegaConf.merge(OmegaConf.structured(Config), *parts)
-    for key, value in {"model.num_layers": 2, "model.hidden_size": 13, "model.readout": "linear", **keys}.items():
+    small = {"model.num_layers": 2, "model.hidden_size": 13, "model.readout": "linear"}
+    plain_start = {
+        "model.init": "torch",
+        "model.input_scale": 1.0,
+        "model.interlayer_scale": None,
+    }  # louder ones: chaos
+    for key, value in (small | plain_start | keys).items():
         OmegaConf.update(cfg, key, value)
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)

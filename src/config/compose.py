@@ -186,9 +186,10 @@ def to_config(cfg: DictConfig) -> Any:
         if config.trainer.overfit_batches:
             config.data.offset = "fixed"  # nothing can be overfitted in windows that are drawn anew
         if config.budget:
+            others = groups().keys() - {"data"}
             words = dict(word.lstrip("+~").partition("=")[::2] for word in hydra_node.overrides.task)
             folders = [Path(source.path) for source in hydra_node.runtime.config_sources if source.schema == "file"]
-            files = [_keys_of_file(folders, group, option) for group, option in words.items() if group != "data"]
+            files = [_keys_of_file(folders, group, option) for group, option in words.items() if group in others]
             choose_by_budget(config, set(words), set().union(*files))
         resolve(config)
     return config
@@ -197,7 +198,7 @@ def to_config(cfg: DictConfig) -> Any:
 def _keys_of_file(folders: Sequence[Path], group: str, option: str) -> set[str]:
     """Return the keys that an option of a group sets, with the options that it chooses or builds on; not our defaults.
 
-    `folders` are those with config groups. A group that is none has no file, and no keys.
+    `folders` are those with config groups.
     """
     file = next((file for folder in folders if (file := folder / group / f"{option}.yaml").is_file()), None)
     if file is None or (file.parent.parent == CONF and (option == "default" or option.startswith("_"))):

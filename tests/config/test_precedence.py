@@ -30,8 +30,18 @@ CASES: dict[str, dict[str, Any]] = {
     "callbacks=none": {"callbacks.predicted_string.enabled": False, "callbacks.layout.enabled": False},
     # what is suggested, where nothing was chosen
     "": {"optimizer.lr": 0.1, "model.hidden_size": 4, "callbacks.predicted_string.enabled": True},
-    TEXT: {"optimizer.lr": 0.0027, "model.name": "manual", "trainer.gradient_clip_val": 0.2, "scheduler.name": "cosine"},
-    "data=time_machine": {"chosen": None, "optimizer.lr": 0.002, "model.hidden_size": 128, "trainer.gradient_clip_val": 1.0},
+    TEXT: {
+        "optimizer.lr": 0.0027,
+        "model.name": "manual",
+        "trainer.gradient_clip_val": 0.2,
+        "scheduler.name": "cosine",
+    },
+    "data=time_machine": {
+        "chosen": None,
+        "optimizer.lr": 0.002,
+        "model.hidden_size": 128,
+        "trainer.gradient_clip_val": 1.0,
+    },
     # what the size of the text chooses: nothing that the command or a file of its choice sets
     f"{TEXT} model=cell": {"chosen": ["model.hidden_size", "model.dropout", "optimizer.lr", "trainer.max_epochs"]},
     f"{TEXT} experiment=tiny_shakespeare": {"chosen": ["model.dropout"]},
