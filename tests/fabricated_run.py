@@ -31,7 +31,7 @@ def configuration(model: str, data: str = "text", **keys: Any) -> Config:
         "model.init": "torch",
         "model.input_scale": 1.0,
         "model.interlayer_scale": None,
-    }  # louder ones: chaos
+    }  # no chaos
     for key, value in (small | plain_start | keys).items():
         OmegaConf.update(cfg, key, value)
     plain = OmegaConf.to_container(cfg, resolve=True)

@@ -186,7 +186,7 @@ def to_config(cfg: DictConfig) -> Any:
         if config.trainer.overfit_batches:
             config.data.offset = "fixed"  # nothing can be overfitted in windows that are drawn anew
         if config.budget:
-            others = groups().keys() - {"data"}
+            others = command_line.groups().keys() - {"data"}
             words = dict(word.lstrip("+~").partition("=")[::2] for word in hydra_node.overrides.task)
             folders = [Path(source.path) for source in hydra_node.runtime.config_sources if source.schema == "file"]
             files = [_keys_of_file(folders, group, option) for group, option in words.items() if group in others]

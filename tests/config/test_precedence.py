@@ -73,7 +73,7 @@ CASES: dict[str, dict[str, Any]] = {
     "trainer=mine debug=fast": {"trainer.max_epochs": 1},
     # an experiment's own keys, then the options that it chooses, then what the text suggests
     "experiment=chosen": {"model.hidden_size": 64, "model.num_layers": 3, "optimizer.lr": 0.1},
-    f"{TEXT} experiment=chosen": {"model.hidden_size": 64, "optimizer.lr": 0.1, "trainer.max_epochs": 10},
+    f"{TEXT} experiment=chosen model=cell": {"model.hidden_size": 64, "optimizer.lr": 0.1, "trainer.max_epochs": 10},
 }
 
 
