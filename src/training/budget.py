@@ -43,7 +43,7 @@ SHARE = 0.93  # of the time that is planned for: the rest is for what varies
 # Estimates in seconds, not fitted: imports, counting the baselines and the end; the diagnostics at a validation of 256
 # units, and where they draw
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
-AUTO = 190  # seconds of training that budget=auto plans, at the speed of `seconds_a_character`
+AUTO = 200  # seconds of training that budget=auto plans, at the speed of `seconds_a_character`
 
 
 def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
