@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from src.config.schema import NO_RUNS, OUR_LOGGERS, Config, errors_in_values
+from src.config.schema import MODEL_CLASSES, NO_RUNS, OUR_LOGGERS, Config, errors_in_values
 from src.data.corpus import EXTEND, errors_in_data
 
 GATED = ("lstm", "gru")
@@ -35,11 +35,14 @@ GOES_WITH: dict[str, tuple[str, Any]] = {
 }
 
 
-BY_SIZE = ("model.hidden_size", "model.dropout", "optimizer.lr", "trainer.max_epochs")  # what budget=auto may choose
+# What budget=auto may choose, and what a time may choose beside it. A model of the user's own has some width alone
+BY_SIZE = tuple(f"model.{key}" for key in ("hidden_size", "num_layers", "dropout"))
+BY_SIZE += tuple(f"model.{key}" for key in ("init", "input_scale", "interlayer_scale"))
+BY_SIZE += ("optimizer.lr", "trainer.max_epochs")
 BY_TIME = BY_SIZE + tuple(
     f"{group}.{key}"
     for group, keys in {
-        "model": ("name", "_target_", "num_layers", "init", "input_scale", "interlayer_scale"),
+        "model": ("name", "_target_"),
         "data": ("seq_len", "batch_size", "offset"),
         "optimizer": ("name", "weight_decay", "decay", "betas", "eps"),
         "scheduler": ("name", "warmup_steps"),
@@ -62,9 +65,12 @@ def choose_by_budget(config: Config, given: set[str], by_files: set[str]) -> Non
         by_files = by_files | {"trainer.max_epochs", "model.dropout"}
     if "optimizer" in given:  # another one has other keys
         keys = tuple(key for key in keys if not key.startswith("optimizer."))
-    config.chosen = [key for key in keys if key not in given | by_files]
-    if {"model.name", "model._target_"} <= set(config.chosen):
+    free = [key for key in keys if key not in given | by_files]
+    if {"model.name", "model._target_"} <= set(free):
         config.model.name, config.model._target_ = "manual", "src.models.manual.ManualRNN"
+    if config.model._target_ not in MODEL_CLASSES:
+        free = [key for key in free if not key.startswith("model.") or key == "model.hidden_size"]
+    config.chosen = free
 
 
 def errors_in_config(config: Config) -> list[str]:

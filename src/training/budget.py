@@ -33,6 +33,9 @@ from src.models.language_model import State, build_model, detached
 from src.process import threads_for, use_threads
 from src.training.module import build_optimizer
 
+RECIPE = {"data.seq_len": 32, "data.batch_size": 32, "data.offset": "random", "scheduler.name": "cosine"}
+RECIPE |= {"trainer.gradient_clip_val": 0.2, "optimizer.name": "adamw", "optimizer.weight_decay": 0.1}
+RECIPE |= {"optimizer.decay": "matrices", "optimizer.betas": [0.9, 0.99]}
 WIDTHS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
 TIMED = (128, 256, 512, 1024)  # a step is timed at these widths, until one takes longer than SLOW seconds
 SLOW = 0.5
@@ -64,21 +67,9 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
         if key in free:
             set_value(config, key, value)
 
-    def is_plain() -> bool:
-        return config.model.name in ("cell", "stacked", "manual")
-
-    suggest("model.num_layers", 2)
-    suggest("data.seq_len", 32)
-    suggest("data.batch_size", 32)
-    suggest("data.offset", "random")
-    suggest("trainer.gradient_clip_val", 0.2)
-    for key, value in {"name": "adamw", "weight_decay": 0.1, "decay": "matrices", "betas": [0.9, 0.99]}.items():
-        suggest(f"optimizer.{key}", value)
-    suggest("scheduler.name", "cosine")
-    if is_plain():
-        suggest("model.init", "orthogonal")
-        suggest("model.input_scale", 3.0)
-        suggest("model.interlayer_scale", 1.73 if config.model.num_layers > 1 else None)
+    set_up_layers(config, free)
+    for key, value in RECIPE.items():
+        suggest(key, value)
 
     speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
     if "trainer.precision" in free and config.trainer.precision == "32-true" and speed.bf16_is_faster():
@@ -112,6 +103,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
 def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     """Return what `budget=auto` chooses: by the size of the text, without a clock, so that equal runs are equal."""
     config, free, n = copy.deepcopy(config), set(config.chosen or ()), corpus.splits["train"].transitions
+    set_up_layers(config, free)
     possible = {w: int(AUTO / (n * seconds_a_character(w, len(corpus.vocabulary)))) for w in WIDTHS if w >= 128}
     wanted = [w for w in possible if fits(w, n) and possible[w] >= max(1, wanted_epochs(w, n))]
     width = max(wanted, default=128)
@@ -127,6 +119,17 @@ def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, .
     values = dict(flatten(to_plain(config)))
     set_here = ", ".join(f"{key}={values[key]}" for key in config.chosen or ())
     return config, (f"by the size of the text (budget=auto): {set_here}",) if set_here else ()
+
+
+def set_up_layers(config: Config, free: set[str]) -> None:
+    """Set, in place, the keys of the layers that are free."""
+    values = {"model.num_layers": 2}
+    if config.model.name in ("cell", "stacked", "manual"):
+        values |= {"model.init": "orthogonal", "model.input_scale": 3.0, "model.interlayer_scale": 1.73}
+    for key in values.keys() & free:
+        set_value(config, key, values[key])
+    if config.model.num_layers == 1 and "model.interlayer_scale" in free:
+        config.model.interlayer_scale = None
 
 
 def described(config: Config, n: int, step: float, taken: float) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from src.config.checks import BY_SIZE
 from src.config.compose import compose, to_config
 
 OWN = {
@@ -43,12 +44,14 @@ CASES: dict[str, dict[str, Any]] = {
         "trainer.gradient_clip_val": 1.0,
     },
     # what the size of the text chooses: nothing that the command or a file of its choice sets
-    f"{TEXT} model=cell": {"chosen": ["model.hidden_size", "model.dropout", "optimizer.lr", "trainer.max_epochs"]},
-    f"{TEXT} experiment=tiny_shakespeare": {"chosen": ["model.dropout"]},
-    f"{TEXT} experiment=chosen": {"chosen": ["model.dropout", "trainer.max_epochs"]},
-    f"{TEXT} model=mine": {"chosen": ["model.dropout", "optimizer.lr", "trainer.max_epochs"]},
-    f"{TEXT} model=like_ours optimizer=adam": {"chosen": ["model.dropout", "trainer.max_epochs"]},
-    f"{TEXT} model.dropout=0.1 debug=fast": {"chosen": ["model.hidden_size", "optimizer.lr"]},
+    f"{TEXT} model=cell": {"chosen": list(BY_SIZE)},
+    f"{TEXT} experiment=tiny_shakespeare": {"chosen": ["model.dropout"], "model.num_layers": 2},
+    f"{TEXT} experiment=chosen": {"chosen": ["trainer.max_epochs"]},
+    f"{TEXT} model=mine": {"chosen": ["optimizer.lr", "trainer.max_epochs"]},
+    f"{TEXT} model=like_ours optimizer=adam": {"chosen": ["trainer.max_epochs"]},
+    f"{TEXT} model=gru model.dropout=0.1 model.num_layers=1 model.init=torch debug=fast": {
+        "chosen": ["model.hidden_size", "model.input_scale", "model.interlayer_scale", "optimizer.lr"]
+    },
     "experiment=tiny_shakespeare": {"optimizer.lr": 0.0027, "optimizer.betas": [0.9, 0.99], "trainer.max_epochs": 8},
     # options called default, and what our options share, are defaults, typed or not
     "callbacks=default trainer=default": {"callbacks.predicted_string.enabled": True, "trainer.max_epochs": 15},
@@ -66,7 +69,7 @@ CASES: dict[str, dict[str, Any]] = {
     # files of the user's own
     "model=mine": {"model.hidden_size": 300, "model.num_layers": 3, "model.options": {"leak": 0.5}},
     f"{TEXT} model=mine model.hidden_size=5": {"model.hidden_size": 5, "model.num_layers": 3},
-    f"{TEXT} model=like_ours": {"model.hidden_size": 300, "model.num_layers": 2},
+    f"{TEXT} model=like_ours": {"model.hidden_size": 300, "model.num_layers": 1},
     "experiment=tiny_shakespeare model=mine": {"model.hidden_size": 300, "model.input_scale": 3.0},
     f"{TEXT} optimizer=mine trainer=mine": {"optimizer.lr": 0.3, "trainer.max_epochs": 77},
     "experiment=tiny_shakespeare trainer=mine": {"trainer.gradient_clip_val": 9.0, "trainer.precision": "bf16-mixed"},

@@ -89,13 +89,14 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
         config, (line,) = budget.choose(composed(), corpus(n))
         model, trainer = config.model, config.trainer
         chosen[n] = model.hidden_size, trainer.max_epochs, model.dropout > 0
-        assert f"model.hidden_size={model.hidden_size}, model.dropout={model.dropout}" in line
+        assert f"model.hidden_size={model.hidden_size}, model.num_layers=2, model.dropout={model.dropout}" in line
+        assert (model.init, model.input_scale, model.interlayer_scale) == ("orthogonal", 3.0, 1.73)
         assert budget.behind(config, 1e6) is None
     assert chosen == {
         500: (128, 60, True),
         60_000: (320, 60, True),
         1_000_000: (320, 6, False),
-        3_000_000: (256, 2, False),
+        3_000_000: (256, 3, False),
         10**9: (128, 1, False),
     }
     own, _ = budget.choose(composed("model.hidden_size=64", "optimizer.lr=0.1"), corpus(1_000_000))
