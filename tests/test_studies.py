@@ -38,11 +38,11 @@ def command(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys
     return run
 
 
-def test_the_eight_studies_are_listed_with_their_questions(command) -> None:  # type: ignore[no-untyped-def]
+def test_the_studies_are_listed_with_their_questions(command) -> None:  # type: ignore[no-untyped-def]
     printed = command()
-    assert len(STUDIES) == 8
+    assert len(STUDIES) == 9
     assert [line.split()[0] for line in printed.splitlines()] == STUDIES
-    assert printed.count("?\n") == 8
+    assert printed.count("?\n") == 9
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -79,7 +79,10 @@ def compose_and_run(
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra would print and exit by itself
     before, sys.argv = sys.argv, [sys.argv[0], *flags, *command_line.without_null_groups(overrides)]
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
+        if (single := _single_run(config_name, flags, sys.argv[1:])) is not None:
+            composed.append(single)
+        else:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
         if unresolved:
             raise unresolved[0]
     except (HydraException, OmegaConfBaseException) as error:
@@ -94,6 +97,24 @@ def compose_and_run(
         if errors := check(config):
             raise UserError(*errors)
         task(config)
+
+
+def _single_run(config_name: str, flags: list[str], overrides: list[str]) -> Any:
+    """Return the configuration of a single run, composed once; None where it takes Hydra's main, which does it twice.
+
+    That is a sweep, a flag, or a setting of Hydra's own.
+    """
+    if flags or any("hydra" in override for override in overrides):
+        return None
+    with _hydra_for_a_moment():
+        cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
+    if cfg.hydra.mode == RunMode.MULTIRUN or cfg.hydra.job.env_set or cfg.hydra.callbacks:
+        return None
+    before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, cfg  # for `${hydra:...}` in a file of the user's
+    try:
+        return to_config(cfg)
+    finally:  # else Lightning would start further processes in Hydra's way
+        HydraConfig.instance().cfg = before
 
 
 def _checked_overrides(

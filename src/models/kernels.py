@@ -313,7 +313,7 @@ def forward_window(
         return z
     U, W = split(weight)
     hidden = input_share(inputs, U, b, ids)
-    if on_gpu(hidden):
+    if hidden.is_cuda and on_gpu(hidden):
         forward_walk(hidden, W, h_0, nonlinearity, reverse)
         return hidden
     order = range(len(hidden))[:: -1 if reverse else 1]
@@ -342,7 +342,7 @@ def backward_window(
 ) -> Hidden:
     """Return all delta_t = dL/dz_t, in grad_hidden's memory if `spend`. f' is read off h: 1 - h^2, or h > 0."""
     _, W = split(weight)
-    if on_gpu(hidden):
+    if hidden.is_cuda and on_gpu(hidden):
         delta = grad_hidden.to(hidden.dtype).contiguous() if spend else torch.empty_like(hidden).copy_(grad_hidden)
         backward_walk(delta, W, hidden, grad_h_n.to(hidden.dtype), nonlinearity, reverse)
         return delta

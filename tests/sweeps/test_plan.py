@@ -74,7 +74,7 @@ def test_a_run_is_taken_for_done_only_with_the_configuration_of_the_job(tmp_path
     assert status_of(sweep_folder(mine), mine) == "other"
     assert status_of(leave(sweep_folder(drawn), "done", config(tmp_path, seed=12345)), drawn) == "done"
     fitted, chosen = (config(tmp_path, data__name="text", data__seq_len=length) for length in (None, 7))
-    assert run_key(fitted) == run_key(config(tmp_path, data__name="text", data__seq_len=64))
+    assert run_key(fitted) == run_key(config(tmp_path, data__name="text", data__seq_len=32))
     assert status_of(leave(sweep_folder(fitted), "done", chosen), fitted) == "done"  # the run chose what fits its text
     accented = config(tmp_path, data__path="/caf\udce9.txt")  # a name that is not UTF-8
     assert status_of(leave(sweep_folder(accented), "done", accented), accented) == "done"
