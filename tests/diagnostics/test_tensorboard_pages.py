@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(
         "-m", "model=manual,lstm", "data=text", "data.path=text.txt", "data.seq_len=9", "data.batch_size=4",
         "model.num_layers=2", "model.hidden_size=8", "trainer.max_epochs=1", "trainer.limit_train_batches=12",
-        "trainer.log_every_n_steps=3", "callbacks.text_samples.length=120", "callbacks.confusions.enabled=false",
+        "trainer.log_every_n_steps=3", "budget=null", "callbacks.text_samples.length=120", "callbacks.confusions.enabled=false",
         cwd=folder, timeout=400,
     )  # fmt: skip
     return folder / "runs"

@@ -16,6 +16,8 @@ from src.errors import UserError
 from tests.command_server import CommandServer, Started
 
 ROOT = Path(__file__).resolve().parents[2]
+# With data=text: the plain training that other texts have, for what its recipe would hide
+PLAIN = ["budget=null", "data.offset=fixed", "optimizer=adam", "scheduler=none", "trainer.gradient_clip_val=1.0"]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 

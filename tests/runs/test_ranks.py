@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from tests.command_server import Started
-from tests.runs.commands import environment, last_of_each, only_run, refused, run, scalars, start
+from tests.runs.commands import PLAIN, environment, last_of_each, only_run, refused, run, scalars, start
 from tests.runs.test_resume import final_state
 
 pytestmark = pytest.mark.slow
 
 TEXT = ["data=text", "data.path=text.txt", "data.seq_len=8", "data.batch_size=4"]
 SMALL = ["model=manual", "model.hidden_size=8", "trainer.log_every_n_steps=1", "trainer.max_epochs=2", "callbacks=none"]
-WORDS = TEXT + SMALL
+WORDS = [*TEXT, *PLAIN, "optimizer.lr=0.002", *SMALL]
 TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 
 

@@ -191,6 +191,9 @@ def test_a_sweep_gives_its_runs_the_keys_it_gave(command: Command, words: str) -
     old = ["data.evaluation_warmup=null"]
     if "adamw" in words or "experiment" in words:
         old += ["optimizer.decay=all", "trainer.average_last_group=false"]
+    if "data=text" in words:
+        old += ["budget=null", "data.seq_len=64", "data.batch_size=32", "data.offset=fixed", "optimizer=adam"]
+        old += ["optimizer.lr=0.002", "trainer.gradient_clip_val=1.0"]
     printed = command("train", "-m", *words.split(), *old, "sweep.dry_run=true")
     found = [re.sub(r"/[^/]+-(?=\w{12}$)", "/", folder) for folder in make.folders(printed)]  # they had no other name
     assert found == EXPECTED["keys"][words]

@@ -26,6 +26,7 @@ from src.training import machine, module, run
 from src.training.module import LanguageModule
 from src.training.step_graph import StepGraph, parts_of
 from tests.fake_graph import READS, Captures
+from tests.runs.commands import PLAIN
 
 COMMAND: dict[str, Any] = {"command": "test", "overrides": []}
 SMALL = ("model.hidden_size=6", "data.seq_len=5", "data.batch_size=3", "data.offset=random", "trainer.max_epochs=1",
@@ -41,7 +42,8 @@ def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def make(*overrides: str) -> Config:
         words = {
-            w.partition("=")[0]: w for w in ("data=text", f"data.path={text}", "model=stacked", *SMALL, *overrides)
+            w.partition("=")[0]: w
+            for w in ("data=text", f"data.path={text}", "model=stacked", *PLAIN, *SMALL, *overrides)
         }
         config: Config = to_config(compose(list(words.values())))
         assert errors_in_config(config) == []

@@ -22,11 +22,12 @@ from src.config.compose import compose, stored_config, to_config
 from src.errors import UserError
 from src.training.machine import peer_is_gone
 from src.training.metrics_log import ProgressBar
-from tests.runs.commands import only_run
+from tests.runs.commands import PLAIN, only_run
 from tests.runs.test_resume import same_end
 
 WORDS = "data=text data.path=text.txt data.seq_len=7 data.batch_size=8 data.offset=random data.reset=never "
-WORDS += "model=stacked model.num_layers=2 model.hidden_size=4 model.dropout=0.3 callbacks=none trainer.threads=1"
+WORDS += "model=stacked model.num_layers=2 model.hidden_size=4 model.dropout=0.3 callbacks=none trainer.threads=1 "
+WORDS += " ".join(one for one in PLAIN if "offset" not in one)
 PLATEAU = "scheduler=plateau scheduler.patience=0 scheduler.total_steps=99 trainer.log_every_n_steps=1"
 CLOCK = ("lengths", "seconds", "train/characters_per_second")
 

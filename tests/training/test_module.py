@@ -23,6 +23,7 @@ from src.inference.evaluate import evaluate_run
 from src.models.language_model import build_model
 from src.training.module import LanguageModule
 from src.training.run import build_trainer, fit, prepare
+from tests.runs.commands import PLAIN
 
 COMMAND: dict[str, Any] = {"command": "test", "overrides": []}
 
@@ -36,7 +37,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     text.write_text("the quick brown fox jumps over the lazy dog; " * 20)
     overrides = f"data=text data.path={text} model=stacked model.hidden_size=6 data.seq_len=5 data.batch_size=3 "
     overrides += "callbacks=none logger=none name=small trainer.max_epochs=1"
-    config: Config = to_config(compose(overrides.split()))
+    config: Config = to_config(compose([*overrides.split(), *PLAIN, "optimizer.lr=0.002"]))
     assert errors_in_config(config) == []
     return config
 
