@@ -34,7 +34,6 @@ from src.sweeps.sweep import run_sweep
 
 CURVES = ("step", "characters", "seconds")  # what a figure's x may be beside a key
 OPTIONS = {"size": ("full", "quick"), **dict.fromkeys(("smoke", "check", "table"), ("true", "false"))}
-SMOKE_JOBS = 2
 # Of a smoke run: two steps and one window of validation, on the texts of conf/, which need no download
 SMOKE = {"logger": "none", "trainer.max_steps": 2, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 1.0}
 SMOKE |= {"trainer.check_val_every_n_epoch": 1, "trainer.threads": 1, "trainer.precision": "32-true"}
@@ -88,7 +87,7 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
     if size == "smoke":  # a few of the whole grid, chosen before all of it is composed, which takes a minute
         parser = OverridesParser.create()
         every = [shrunk(one) for job in jobs for one in expand(parser.parse_overrides(job))]
-        jobs = every[:: -(-len(every) // SMOKE_JOBS)]
+        jobs = every[:: max(1, len(every) - 1)]  # the first and the last, which differ in most keys
     chosen: list[ComposedJob] = []
 
     def run_part(composed: list[ComposedJob], launcher: Launcher) -> int:

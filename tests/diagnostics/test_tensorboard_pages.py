@@ -29,7 +29,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(
         "-m", "model=manual,lstm", "data=text", "data.path=text.txt", "data.seq_len=9", "data.batch_size=4",
         "model.num_layers=2", "model.hidden_size=8", "trainer.max_epochs=1", "trainer.limit_train_batches=12",
-        "trainer.log_every_n_steps=3", "budget=null", "callbacks.text_samples.length=120", "callbacks.confusions.enabled=false",
+        "trainer.log_every_n_steps=3", "budget=null",
+        "callbacks.text_samples.length=120", "callbacks.confusions.enabled=false",
         cwd=folder, timeout=400,
     )  # fmt: skip
     return folder / "runs"
@@ -133,7 +134,7 @@ def test_hparams_begin_with_what_differs_and_the_results_on_val_in_short_numbers
         "val/accuracy", "train/bits_per_character",
     ]  # fmt: skip
     assert sorted(table["model.name"]) == ["lstm", "manual"]
-    assert [table[key][0] for key in ("model.hidden_size", "seed", "optimizer.lr")] == ["8", "0", "0.002"]
+    assert [table[key][0] for key in ("model.hidden_size", "seed", "optimizer.lr")] == ["8", "0", "0.0027"]
     names = sorted(table["Trial ID"])
     assert [name.split()[0] for name in names] == ["lstm", "manual"]
     assert [re.search(r" (\w+)-\w{12}$", name)[1] for name in names] == ["lstm", "manual"]  # the folders' names

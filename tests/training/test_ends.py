@@ -80,7 +80,8 @@ def test_a_run_ends_with_a_line_of_its_last_weights_and_extended_it_is_one_that_
     monkeypatch: pytest.MonkeyPatch, both: str, first: str, more: str
 ) -> None:
     for end, runs in ((more, "whole"), (first, "parts")):
-        run(monkeypatch, *WORDS.split(), *PLATEAU.split(), *both.split(), end, f"runs={runs}")
+        words = WORDS.replace("scheduler=none", PLATEAU).split()
+        run(monkeypatch, *words, *both.split(), end, f"runs={runs}")
     whole, parts = only_run(Path("whole")), only_run(Path("parts"))
     record = json.loads((parts / "run.json").read_text())
     assert (record["status"], last_line(parts)["step"]) == ("done", record["steps"])
@@ -97,8 +98,9 @@ def test_a_run_ends_with_a_line_of_its_last_weights_and_extended_it_is_one_that_
 def test_plateau_and_early_stopping_without_a_validation_are_refused(
     monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
+    plain = WORDS.replace("scheduler=none", "") if "scheduler" in words else WORDS
     with pytest.raises(UserError, match="no validation comes in"):
-        run(monkeypatch, *WORDS.split(), *words.split(), "trainer.check_val_every_n_epoch=10", "trainer.max_epochs=3")
+        run(monkeypatch, *plain.split(), *words.split(), "trainer.check_val_every_n_epoch=10", "trainer.max_epochs=3")
     assert not Path("runs").exists()
 
 
@@ -136,7 +138,8 @@ def test_words_that_contradict_one_another_are_refused(
 def test_a_run_that_ends_above_the_uniform_guess_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(monkeypatch, *WORDS.split(), "trainer.max_steps=9", "optimizer=sgd", "optimizer.lr=100")
+    words = WORDS.replace("optimizer=adam", "optimizer=sgd").split()
+    run(monkeypatch, *words, "trainer.max_steps=9", "optimizer.lr=100")
     assert json.loads((only_run(Path()) / "run.json").read_text())["worse_than_uniform"]
     printed = capsys.readouterr()
     assert re.search(
@@ -183,7 +186,7 @@ def test_on_a_terminal_one_bar_shows_the_whole_run_and_leaves_every_line_clean(
     monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setattr(ProgressBar, "INTERVAL", 0.0)
-    words = [*WORDS.split(), "trainer.val_check_interval=0.5", "checkpoint.every_n_steps=5"]
+    words = [*WORDS.split(), "optimizer.lr=0.002", "trainer.val_check_interval=0.5", "checkpoint.every_n_steps=5"]
     for more in (["trainer.max_epochs=2", "trainer.max_steps=20"], [f"resume={Path('runs')}", "trainer.max_steps=24"]):
         ours, theirs = os.openpty()
         termios.tcsetwinsize(theirs, (24, width))
