@@ -4,8 +4,8 @@ One network, one window of random characters, mean cross-entropy, Adam; the stat
 
     h_t^l = tanh(U^l h_t^{l-1} + W^l h_{t-1}^l + b^l)        o_t = V h_t^L + c
 
-Each library is in a process of its own: XLA takes its number of threads once, when it starts, and the threads of one
-library still spin when the next one begins. The processes take turns, so that other load on the machine affects all.
+Each library is in a process of its own, as XLA takes its number of threads once, when it starts. The processes take
+turns, so that other load on the machine affects all.
 """
 
 from __future__ import annotations

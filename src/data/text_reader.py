@@ -40,6 +40,7 @@ REMEDIES = "data.errors=replace reads U+FFFD in its place, data.encoding=bytes r
 CLEANED = ("byte_order_marks", "crlf", "nul", "invalid", "leading_blanks")  # what reading removes or replaces
 FORMAT = 2  # raised when the same text gives other ids: then old entries are not found
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"  # the first bytes of such files
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)  # that Python can unpack
 AS_TEXT = "save or export it as plain text (.txt, UTF-8)"
 KINDS = {  # first bytes of files that are no plain text -> what they are, and the way out
     b"%PDF-": ("a PDF", "take its text out: pdftotext FILE.pdf FILE.txt"),
@@ -92,8 +93,7 @@ class Source:
                 while block := stream.read(BLOCK):
                     raw(block)
                     yield block
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
-            # NotImplementedError: the archive is packed in a way that Python cannot unpack
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(f"{self.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
     def stamp(self) -> list[Any]:
@@ -136,6 +136,8 @@ def _unpacked(file: Source) -> list[Source]:
         with zipfile.ZipFile(file.path) as archive:
             if any(one.flag_bits & 1 for one in archive.infolist()):
                 raise DataError(f"{file.name} has a password; unpack it, and give the file in it")
+            if any(one.compress_type not in METHODS for one in archive.infolist()):
+                raise DataError(f"{file.name} is packed in a way that Python cannot read; unpack it first")
             names = sorted(one.filename for one in archive.infolist() if not one.is_dir())
             kind = archive.read("mimetype").decode(errors="replace") if "mimetype" in names else ""
     except (OSError, zipfile.BadZipFile) as error:
