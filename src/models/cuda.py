@@ -108,14 +108,9 @@ def captured_loops() -> list[Loop | None]:
     return list(_loops.values())
 
 
-def on_gpu(tensor: Tensor) -> bool:
-    """Whether a tensor has its numbers on a CUDA GPU, and is no subclass."""
-    return type(tensor) is Tensor and tensor.is_cuda
-
-
 def takes_graph(hidden: Tensor) -> bool:
     """Whether the loop over hidden (time, batch, hidden) is run as a CUDA graph of its own."""
-    return on_gpu(hidden) and len(hidden) >= SHORT and not is_capturing()
+    return hidden.is_cuda and len(hidden) >= SHORT and not is_capturing()
 
 
 def run_loop(body: Callable[..., object], key: Any, *buffers: Tensor | None) -> None:

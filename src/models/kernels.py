@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.models.cuda import backward_walk, forward_walk, on_gpu, sums_by_id
+from src.models.cuda import backward_walk, forward_walk, sums_by_id
 
 Hidden = Float[Tensor, "time batch hidden"]
 State = Float[Tensor, "batch hidden"]
@@ -146,6 +146,11 @@ class Activation:
             h_t.copy_(self.wide)
         else:
             torch.tanh(z_t, out=h_t)
+
+
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether a tensor has its numbers on a CUDA GPU, and is no subclass."""
+    return type(tensor) is Tensor and tensor.is_cuda
 
 
 def input_share(inputs: Tensor, U: Tensor, b: Tensor | None, ids: Tensor | None = None) -> Tensor:
@@ -313,7 +318,7 @@ def forward_window(
         return z
     U, W = split(weight)
     hidden = input_share(inputs, U, b, ids)
-    if hidden.is_cuda and on_gpu(hidden):
+    if on_gpu(hidden):
         forward_walk(hidden, W, h_0, nonlinearity, reverse)
         return hidden
     order = range(len(hidden))[:: -1 if reverse else 1]
@@ -342,7 +347,7 @@ def backward_window(
 ) -> Hidden:
     """Return all delta_t = dL/dz_t, in grad_hidden's memory if `spend`. f' is read off h: 1 - h^2, or h > 0."""
     _, W = split(weight)
-    if hidden.is_cuda and on_gpu(hidden):
+    if on_gpu(hidden):
         delta = grad_hidden.to(hidden.dtype).contiguous() if spend else torch.empty_like(hidden).copy_(grad_hidden)
         backward_walk(delta, W, hidden, grad_h_n.to(hidden.dtype), nonlinearity, reverse)
         return delta

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 KINDS = ("log_uniform", "uniform", "int", "log_int", "categorical")
 # These do not make a trial good, so the best configuration leaves them out.
-NOT_IN_BEST = ("runs", "name", "experiment", "sweep", "search", "callbacks", "logger")
+NOT_IN_BEST = ("runs", "name", "experiment", "sweep", "search", "callbacks", "logger", "chosen")
 
 Space = Mapping[str, Parameter]
 
@@ -77,9 +77,10 @@ def as_experiment(words: Sequence[str]) -> dict[str, Any]:
     defaults = dict(flatten(to_plain(to_config(compose(f"{group}={option}" for group, option in chosen.items())))))
     experiment: dict[str, Any] = {"defaults": [{f"override /{group}": option} for group, option in chosen.items()]}
     experiment["defaults"].append("_self_")
+    given = {word.partition("=")[0] for word in words}  # a budget chooses what an experiment does not set
     for key, value in flatten(to_plain(to_config(cfg))):
         *parents, leaf = key.split(".")
-        if key.split(".")[0] not in NOT_IN_BEST and defaults.get(key) != value:
+        if key.split(".")[0] not in NOT_IN_BEST and (key in given or defaults.get(key) != value):
             functools.reduce(lambda node, parent: node.setdefault(parent, {}), parents, experiment)[leaf] = value
     return experiment
 
