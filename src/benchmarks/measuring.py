@@ -13,11 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tabulate  # type: ignore[import-untyped]
+from tabulate import tabulate  # type: ignore[import-untyped]
 
 from src.errors import counted
 
-tabulate.MIN_PADDING = 0  # a table of nine columns fits into 100
 MB = 1e6
 TURN = 0.05  # seconds of a turn of something quick, so that its data stays in the caches
 AT_LEAST = 5  # rounds, however long they take
@@ -73,7 +72,14 @@ def timed(call: Callable[[], object]) -> float:
 
 def table_lines(formats: Mapping[str, str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Return the lines of an indented table; `formats` has the number format of each column by its title."""
-    text = tabulate.tabulate(rows, list(formats), "plain", floatfmt=tuple(formats.values()), missingval="-")
+
+    def shown(cell: object, spec: str) -> str:
+        return "-" if cell is None else f"{cell:{spec}}" if isinstance(cell, float) else str(cell)
+
+    # The titles are a row like the others: a header is two characters wider, and nine columns fit into 100
+    cells = [list(formats), *(map(shown, row, formats.values()) for row in rows)]
+    align = ["right" if spec else "left" for spec in formats.values()]
+    text = tabulate(cells, tablefmt="plain", disable_numparse=True, colalign=align)
     return textwrap.indent(str(text), "  ").splitlines()
 
 
