@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -110,11 +110,12 @@ def _single_run(config_name: str, flags: list[str], overrides: list[str]) -> Any
         cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
     if cfg.hydra.mode == RunMode.MULTIRUN or cfg.hydra.job.env_set or cfg.hydra.callbacks:
         return None
-    before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, cfg  # for `${hydra:...}` in a file of the user's
+    known = HydraConfig.instance()
+    before, known.cfg = known.cfg, cast(Any, cfg)  # for `${hydra:...}` in a file of the user's
     try:
         return to_config(cfg)
     finally:  # else Lightning would start further processes in Hydra's way
-        HydraConfig.instance().cfg = before
+        known.cfg = before
 
 
 def _checked_overrides(

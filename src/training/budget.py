@@ -123,7 +123,7 @@ def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, .
 
 def set_up_layers(config: Config, free: set[str]) -> None:
     """Set, in place, the keys of the layers that are free."""
-    values = {"model.num_layers": 2}
+    values: dict[str, Any] = {"model.num_layers": 2}
     if config.model.name in ("cell", "stacked", "manual"):
         values |= {"model.init": "orthogonal", "model.input_scale": 3.0, "model.interlayer_scale": 1.73}
     for key in values.keys() & free:
