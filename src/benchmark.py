@@ -12,25 +12,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from src.config.compose import compose_and_run, in_a_sweep
+from src.config.hydra_compat import CONF
 from src.config.overrides import flags_and_overrides
 from src.config.schema import BenchmarkConfig, BenchmarkOptions, errors_in_values, to_plain
 from src.errors import UserError, nearest
-from src.files import to_json, user_path
+from src.files import read_yaml, to_json, user_path
 from src.process import exit_with, heavy_imports, say, write_file
 
-# Which keys each benchmark uses, beside `name` and `out`
-BENCHMARK_KEYS = {
-    "models": (
-        "models", "hidden_size", "num_layers", "seq_len", "batch_size", "vocab_size", "seconds", "repeats", "threads",
-        "memory", "exactness", "rate_size", "accelerator",
-    ),
-    "peers": (
-        "models", "hidden_size", "num_layers", "seq_len", "batch_size", "vocab_size", "seconds", "repeats", "threads",
-    ),
-    "data": ("size_mb", "folder", "seq_len", "batch_size"),
-    "step": ("steps",),
-    "sampling": ("hidden_size", "num_layers", "vocab_size", "seconds", "threads"),
-}  # fmt: skip
 MODELS = ("cell", "stacked", "manual", "stacked_bf16", "manual_bf16", "lstm", "gru")
 PEERS = ("manual", "stacked", "cell", "jax", "keras", "numpy")
 ON_A_GPU = tuple(
@@ -40,7 +28,8 @@ ON_A_GPU = tuple(
 
 def errors_in_benchmark(config: BenchmarkConfig, overrides: Sequence[str] = ()) -> list[str]:
     """Return all errors, one text each; `overrides` of src.train are for benchmark=step alone, which trains a run."""
-    options, used = config.benchmark, ("out", *BENCHMARK_KEYS[config.benchmark.name])
+    options = config.benchmark
+    used = [key for key in read_yaml(CONF / "benchmark" / f"{options.name}.yaml") if key != "name"]
     keys = f"benchmark={options.name} takes benchmark.KEY, where KEY is one of {', '.join(used)}"
     given = [f"benchmark.{key}" for key, value in vars(options).items() if value is not None and key != "name"]
     given += overrides if options.name != "step" else []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 
@@ -25,20 +24,17 @@ class DataError(UserError):
 
 
 class UnknownCharacter(DataError):
-    """Characters that a vocabulary lacks: how many, which ones, and the offset of the first, in symbols."""
+    """Characters that a vocabulary lacks: how many, which ones, and the offset of the first; the remedy may change."""
 
-    def __init__(self, what: str, remedy: str, *, count: int, distinct: tuple[str, ...], first: int) -> None:
+    def __init__(self, what: str, remedy: str) -> None:
         super().__init__(f"{what}; {remedy}")
         self.what, self.remedy = what, remedy
-        self.count, self.distinct, self.first = count, distinct, first
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rest = partial(UnknownCharacter, count=self.count, distinct=self.distinct, first=self.first)
-        return rest, (self.what, self.remedy)
+        return type(self), (self.what, self.remedy)
 
     def with_remedy(self, remedy: str) -> UnknownCharacter:
-        """Return the same error with another remedy."""
-        return UnknownCharacter(self.what, remedy, count=self.count, distinct=self.distinct, first=self.first)
+        return UnknownCharacter(self.what, remedy)
 
 
 class RunFailure(RuntimeError):
@@ -66,3 +62,8 @@ def typed(value: object) -> str:
 def counted(count: int, things: str) -> str:
     """Return `1 character`, `2 characters`."""
     return f"{count:,} {things if count != 1 else things.removesuffix('s')}"
+
+
+def first_line(error: object) -> str:
+    """Return the first line of a message; others of CUDA or Hydra are advice on how to debug them."""
+    return str(error).strip().partition("\n")[0]

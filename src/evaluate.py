@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.config.commands import load_model, run_inference
+from src.config.compose import load_model, run_inference
 from src.config.schema import EvaluateConfig
 from src.errors import UserError
 from src.files import read_json
@@ -38,10 +38,7 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def evaluate_all(config: EvaluateConfig, folders: Sequence[Path]) -> None:
-    """Evaluate all runs of a folder in this process, one line each; those that were evaluated already are read.
-
-    A run without a checkpoint is named and left out. Exit code 1 if another one could not be evaluated.
-    """
+    """Evaluate all runs of a folder that were not yet, one line each; exit code 1 if one could not be evaluated."""
     heads = ("nats", "bits", "perplexity", "accuracy")
     say("{:>10}{:>10}{:>12}{:>10}  split  checkpoint\n".format(*heads) if config.format == "text" else "")
     results, failed = [], False

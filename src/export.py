@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from src.config.commands import load_model, run_inference
+from src.config.compose import load_model, run_inference
 from src.config.schema import ExportConfig
 from src.data.text_reader import Source, read_text
 from src.inference.options import errors_in_export

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+NO_FOLDER = Path(os.devnull)  # of a run's process with rank > 0, which writes nothing
 DEPTH = 32  # the most levels of a stored file; ours have six
 TOO_DEEP = f"it is nested deeper than {DEPTH} levels"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -212,12 +213,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the plain data in a YAML text that Unroll wrote.
-
-    Raises:
-        ValueError: it is not YAML, is nested deeper than anything of ours, or has an alias, which can unpack to
-            gigabytes; none of ours has one.
-    """
+    """Return the data in a YAML text of ours; ValueError for no YAML, deep nesting, or an alias (may be gigabytes)."""
     import yaml
 
     # libyaml is ten times as fast, but refuses the escape of a lone surrogate: a file name that is not UTF-8

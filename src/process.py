@@ -1,4 +1,4 @@
-"""The process around a command: fast imports, threads, and standard input and output in a pipe or on a terminal."""
+"""The process around a command: fast imports, threads, standard input and output, and where the lines of a run go."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from src.errors import RunFailure, UserError
-from src.files import to_json, user_path, write_atomic
+from src.files import NO_FOLDER, disk_full, to_json, user_path, write_atomic
 
 # Up to this hidden size one thread. Alone on two cores a step of two threads is 0.95 to 1.1 times as fast up to 96
 # units and 1.25 to 1.55 at 128, but two such runs side by side slow one another tenfold, and small runs are many.
@@ -156,10 +158,7 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Write a text to standard output, or to `stream`, at once. All that commands print goes through here.
-
-    It is written as `as_shown` returns it.
-    """
+    """Write a text as `as_shown` returns it, to standard output or `stream`: all that commands print goes this way."""
     stream = sys.stdout if stream is None else stream
     try:
         print(as_shown(text, stream), end="", file=stream, flush=True)
@@ -168,11 +167,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def as_shown(text: str, stream: TextIO | None) -> str:
-    """Return a text for a stream: on a terminal, control characters other than tab and newline are escapes.
-
-    A text, a file's name or a value of a configuration must not move the cursor or change the title. A file or a pipe
-    gets the text as it is.
-    """
+    """Return a text for a stream: on a terminal control characters are escapes, which must not move its cursor."""
     if not (stream and stream.isatty()):  # None where the shell has closed it
         return text
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
@@ -210,3 +205,93 @@ def write_file(path: str, text: str, key: str = "output") -> None:
         write_atomic(user_path(path), text)
     except OSError as error:
         raise UserError(f"{key}={path} cannot be written: {error.strerror}") from error
+
+
+# -- the lines of a run -----------------------------------------------------------------------------------------------
+
+# Beginnings of Lightning's lines that a user can do nothing about, or that our own lines say.
+DROPPED = (
+    "Tip", "GPU available", "TPU available", "IPU available", "HPU available", "You are using the plain", "💡",
+    "`Trainer.fit` stopped", "`Trainer(", "Initializing distributed", "-----", "distributed_backend",
+    "All distributed processes", "Restoring states from", "Restored all states", "Detected ", "Starting with v2",
+    "SLURM auto-requeueing",
+)  # fmt: skip
+IGNORED_WARNINGS = (
+    ".*(treespec|LeafSpec|isinstance\\(treespec).*",
+    ".*does not have many workers.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",  # the user has switched one off
+)
+
+
+def say_line(line: str) -> None:
+    """Write a line to the present stdout in one piece; if stdout is closed or full, the work goes on without it."""
+    try:
+        say(line + "\n")
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        if not isinstance(error, BrokenPipeError):
+            complain(f"standard output takes no more lines ({error.strerror}); the work goes on")
+
+
+class Console(logging.Handler):
+    """The terminal: whatever `sys.stdout` is at the moment of a line (a progress bar and tests replace it)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        bars = sys.modules.get("tqdm")  # a progress bar is cleared for the line, and drawn again below it
+        cleared = bars.tqdm.external_write_mode() if bars else contextlib.nullcontext()
+        with contextlib.suppress(OSError, ValueError), cleared:
+            if record.levelno < logging.WARNING:
+                say_line(self.format(record))
+            elif not hasattr(record, "only_in_the_file"):  # else the console shows it by other means
+                complain(self.format(record))
+
+
+class LogFile(logging.FileHandler):
+    """train.log; on a full disk the run goes on, or ends, without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do not print the traceback of each line that could not be written."""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+@contextlib.contextmanager
+def logging_to(folder: Path) -> Iterator[None]:
+    """Inside, send all lines to the console and to train.log in a folder; to neither for NO_FOLDER."""
+    root = logging.getLogger()
+    before, level, hook_before = root.handlers[:], root.level, threading.excepthook
+    handlers: list[logging.Handler] = [logging.NullHandler()]
+    if folder != NO_FOLDER:
+        file = LogFile(folder / "train.log", encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers = [Console(), file]
+    for handler in handlers:
+        handler.addFilter(lambda record: not record.getMessage().lstrip().startswith(DROPPED))
+    root.handlers[:] = handlers
+    root.setLevel(logging.INFO)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("lightning", "pytorch_lightning")):
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).propagate = True
+    logging.captureWarnings(True)
+    # That of TensorBoard's thread is raised in the main thread, too
+    threading.excepthook = lambda hook: None if disk_full(hook.exc_value, folder) else threading.__excepthook__(hook)
+    for message in IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    try:
+        yield
+    finally:
+        threading.excepthook = hook_before
+        logging.captureWarnings(False)
+        for handler in handlers:
+            handler.close()
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, where a line can be replaced as on a terminal."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from src.config.commands import load_model, run_inference
+from src.config.compose import load_model, run_inference
 from src.config.schema import SampleConfig, SamplingConfig
 from src.data.text_reader import Source, read_text
 from src.errors import UserError

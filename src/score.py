@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from src.config.commands import load_model, run_inference
+from src.config.compose import load_model, run_inference
 from src.config.schema import ScoreConfig
 from src.data.text_reader import Source, find, read_text
 from src.errors import UserError

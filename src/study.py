@@ -26,7 +26,7 @@ from src.config.compose import compose_and_run
 from src.config.hydra_compat import CONF, ComposedJob, Launcher, expand
 from src.config.overrides import in_file, keys, quote, quote_literals
 from src.config.schema import TASKS, Config, Study, flatten, key_table, to_plain
-from src.errors import UserError, nearest
+from src.errors import UserError, first_line, nearest
 from src.files import read_yaml
 from src.process import exit_with, heavy_imports, say, threads_for, use_threads
 from src.sweeps.plan import Job, make_plan
@@ -56,7 +56,7 @@ def read_study(folder: Path) -> Study:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: {str(error).partition(chr(10))[0]}; experiments/README.md lists the keys") from error
+        raise UserError(f"{path}: {first_line(error)}; experiments/README.md lists the keys") from error
     if not study.sweeps or not study.metric:
         raise UserError(f"{path}: a study needs sweeps and a metric")
     figure, known = study.figure, (*keys(Config), *CURVES)

@@ -110,8 +110,7 @@ def fit(overrides: Sequence[str]) -> Run:
             if folder is None:
                 trust, rest = take_trust(arguments)
                 config = checked_config(with_sizes_of_source(rest, trust))
-                trainer = config.trainer
-                if trainer.devices == "auto" or int(trainer.devices) * trainer.num_nodes > 1:
+                if config.trainer.processes != 1:
                     raise UserError("trainer.devices: fit trains in this one process; use python -m src.train")
                 folder = train(config, arguments)
         except SystemExit as stopped:

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from src.errors import RunFailure, UserError
-from src.process import complain, exit_with, say
-from src.training.console import logging_to
+from src.process import complain, exit_with, logging_to, say
 
 ROOT = Path(__file__).resolve().parents[1]
 WILD = "a\x1b]0;title\x07\x1b[2J\x9b1m\rb\tc 中\u00e9\n"

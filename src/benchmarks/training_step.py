@@ -16,7 +16,7 @@ from src.config.compose import compose, to_config
 from src.config.overrides import errors_in_overrides, quote_literals
 from src.config.schema import Config
 from src.errors import UserError, counted
-from src.process import heavy_imports
+from src.process import heavy_imports, logging_to
 
 OVERRIDES = (
     "data=tiny_shakespeare", "model=manual", "model.hidden_size=128", "model.num_layers=2", "data.seq_len=50",
@@ -40,7 +40,6 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
         from lightning.pytorch.callbacks import Callback
 
         from src.diagnostics.loggers import open_loggers
-        from src.training.console import logging_to
         from src.training.run import build_trainer, prepare
 
     prepared = prepare(config)

@@ -116,17 +116,14 @@ def resolve(config: Config) -> Config:
 def graph_refusal(config: Config) -> str | None:
     """Return why a training step cannot be one CUDA graph, or None; that there is a GPU is not asked here."""
     trainer = config.trainer
-    if trainer.accelerator in ("cpu", "mps"):
-        return f"trainer.accelerator={trainer.accelerator} has no CUDA graphs"
-    if trainer.devices != "auto" and int(trainer.devices) * trainer.num_nodes > 1:
-        return "several processes exchange gradients within a step"
-    if trainer.accumulate_grad_batches > 1:
-        return "trainer.accumulate_grad_batches makes a step of several windows"
-    if trainer.detect_anomaly:
-        return "trainer.detect_anomaly reads every result"
-    if config.optimizer.name == "rmsprop":
-        return "optimizer=rmsprop reads the learning rate on the host"
-    return None
+    refusals = {
+        f"trainer.accelerator={trainer.accelerator} has no CUDA graphs": trainer.accelerator in ("cpu", "mps"),
+        "several processes exchange gradients within a step": trainer.processes > 1,
+        "trainer.accumulate_grad_batches makes a step of several windows": trainer.accumulate_grad_batches > 1,
+        "trainer.detect_anomaly reads every result": trainer.detect_anomaly,
+        "optimizer=rmsprop reads the learning rate on the host": config.optimizer.name == "rmsprop",
+    }
+    return next((why for why, holds in refusals.items() if holds), None)
 
 
 def _errors_in_name(name: str | None) -> Iterator[str]:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -32,13 +32,17 @@ from src.config import overrides as command_line
 from src.config.checks import GATED, GOES_WITH, choose_by_budget, errors_if_new, errors_in_config, resolve
 from src.config.help import help_text
 from src.config.hydra_compat import CONF, RunJobs, Sweep, register
-from src.config.schema import MODEL_CLASSES, Config, check_class, flatten, set_value
-from src.errors import UserError
+from src.config.schema import MODEL_CLASSES, Config, InferenceConfig, check_class, flatten, set_value
+from src.errors import UserError, first_line
 from src.files import read_yaml
-from src.inference.options import locate, newest_below, run_of
-from src.process import TRACEBACKS, heavy_imports, say
+from src.inference.options import locate, newest_below, run_of, with_named_runs
+from src.process import TRACEBACKS, heavy_imports, say, threads_for, use_threads
+
+if TYPE_CHECKING:
+    from src.inference.load import TrainedModel
 
 Check = Callable[[Any], list[str]]
+Inference = TypeVar("Inference", bound=InferenceConfig)
 
 
 def compose_and_run(
@@ -53,9 +57,8 @@ def compose_and_run(
     """Compose `conf/<config_name>.yaml` with a command line, and run the task on the checked result.
 
     `schema` is the dataclass of the whole configuration, which the task and `check` get; `run_jobs` runs the jobs of a
-    sweep (None: each of them); `jobs` are overrides of each, in place of those that the command line makes.
-
-    SystemExit after a sweep in which something was not done.
+    sweep (None: each of them); `jobs` are overrides of each, in place of those that the command line makes. SystemExit
+    after a sweep in which something was not done.
     """
     flags, overrides = command_line.flags_and_overrides(arguments)
     if {"--help", "-h"}.intersection(flags):
@@ -100,10 +103,7 @@ def compose_and_run(
 
 
 def _single_run(config_name: str, flags: list[str], overrides: list[str]) -> Any:
-    """Return the configuration of a single run, composed once; None where it takes Hydra's main, which does it twice.
-
-    That is a sweep, a flag, or a setting of Hydra's own.
-    """
+    """Return the configuration of a single run, composed once; None for what takes Hydra's main, which needs two."""
     if flags or any("hydra" in override for override in overrides):
         return None
     with _hydra_for_a_moment():
@@ -141,12 +141,9 @@ def compose(overrides: Iterable[str]) -> DictConfig:
 
 
 def checked_config(arguments: Iterable[str]) -> Config:
-    """Return the checked configuration that `python -m src.train` makes of these arguments, without running Hydra.
+    """Return the checked configuration that `python -m src.train` makes of these arguments; UserError for a sweep, too.
 
-    Hydra's main would close the log files of the program that calls this, and keep state between two calls.
-
-    Raises:
-        UserError: everything that is wrong, at once; a sweep, or a flag other than --config-dir.
+    Without Hydra's main, which would close the log files of the calling program, and keep state between two calls.
     """
     flags, overrides = command_line.flags_and_overrides(arguments)
     folders = config_folders(flags)[1:]
@@ -218,10 +215,7 @@ def to_config(cfg: DictConfig) -> Any:
 
 
 def _keys_of_file(folders: Sequence[Path], group: str, option: str) -> set[str]:
-    """Return the keys that an option of a group sets, with the options that it chooses or builds on; not our defaults.
-
-    `folders` are those with config groups.
-    """
+    """Return the keys that an option of a group sets, with those of options that it builds on; not our defaults."""
     file = next((file for folder in folders if (file := folder / group / f"{option}.yaml").is_file()), None)
     if file is None or (file.parent.parent == CONF and (option == "default" or option.startswith("_"))):
         return set()
@@ -272,11 +266,7 @@ def _first_lines(error: Exception) -> str:
 def take(
     keys: Sequence[str], arguments: Iterable[str], what: str = "stored run", expected: str = "the folder of a run"
 ) -> tuple[dict[str, str], list[str]]:
-    """Split a command line into the literal values of `keys` and all other arguments; errors say `what` they are.
-
-    Raises:
-        UserError: two of the keys, one of them twice, or one without a value.
-    """
+    """Split a command line into the literal values of `keys` and the rest; UserError for two of them, or no value."""
     taken: dict[str, str] = {}
     rest = []
     for argument in arguments:
@@ -304,9 +294,7 @@ def stored_config(
 ) -> tuple[Config, dict[str, Any]]:
     """Return the configuration of a run, changed by the overrides and checked as a whole, and {dotted key: new value}.
 
-    Raises:
-        UserError: the folder is no run, or an override is wrong; a group, whose other keys are stored already; a model
-            class that is neither ours nor `trust`.
+    UserError: no run; a wrong override, or a group, whose other keys are stored; a class neither ours nor `trust`.
     """
     path = folder / "config.yaml"
     try:
@@ -319,7 +307,7 @@ def stored_config(
         below = newest_below(folder) if folder.is_dir() else ""
         raise UserError(f"{folder} is no run: there is no {path.name} in it{below}") from error
     except (ValueError, TypeError, AssertionError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} is not the configuration of a run: {str(error).partition(chr(10))[0]}") from error
+        raise UserError(f"{path} is not the configuration of a run: {first_line(error)}") from error
     flags, overrides = command_line.flags_and_overrides(arguments)
     wrong = command_line.errors_in_repeats(overrides)
     overrides = command_line.quote_literals(overrides)
@@ -366,10 +354,7 @@ def _escaped(value: Any) -> Any:
 def with_sizes_of_source(arguments: Sequence[str], trust: str | None = None) -> list[str]:
     """Return the command line with the model and the sizes that come with the weights of `init_from=`.
 
-    An override of the user's stays. Whether it fits the weights is found when they are read.
-
-    Raises:
-        UserError: `init_from` names neither a run nor a checkpoint, or one with a class that the command does not name.
+    The user's overrides stay. UserError: no run or checkpoint, or one with a class that the command does not name.
     """
     given = [found[1] for one in arguments if (found := command_line.split_literal(one)) and found[0] == "init_from"]
     if not given or given == ["null"]:
@@ -414,3 +399,33 @@ def _config_of_checkpoint(checkpoint: Path) -> Mapping[str, Any]:
     if not is_config(config):
         raise UserError(f"{checkpoint} has no configuration of a model and its data in it; name another run")
     return config
+
+
+# -- a trained model: sample, score, evaluate, export -----------------------------------------------------------------
+
+
+def run_inference(
+    name: str,
+    schema: type[Inference],
+    task: Callable[[Inference], None],
+    check: Callable[[Inference], list[str]],
+    arguments: list[str],
+) -> None:
+    """Compose conf/<name>.yaml with a command line, check it, and run the task; UserError with all that is wrong."""
+    decided = [word for word in arguments if word.partition("=")[0] in command_line.groups().keys() - {"model"}]
+    if decided:
+        other = "another text is scored by python -m src.score file=..."
+        raise UserError(*(f"{word}: that was decided when the run was trained; {other}" for word in decided))
+    compose_and_run(name, schema, task, with_named_runs(arguments), check)
+
+
+def load_model(config: InferenceConfig, as_trained: bool = False) -> TrainedModel:
+    """Load the model of a checked configuration, in the implementation that `model=` names unless `as_trained`.
+
+    torch is imported here. UserError: no readable checkpoint, or weights that do not fit that implementation.
+    """
+    with heavy_imports():
+        from src.inference.load import load
+    trained = load(config.path or "", at=config.at, precision=config.precision, trust=config.trusted)
+    use_threads(threads_for(config.threads, trained.config.model.hidden_size))
+    return trained if as_trained or not config.implementation else trained.in_implementation(config.implementation)

@@ -73,10 +73,7 @@ def errors_in_flags(flags: list[str]) -> list[str]:
 
 
 def split_literal(argument: str, schema: type = Config) -> tuple[str, str] | None:
-    """Return key and value of an override whose value is literal, else None; a leading + is not part of the key.
-
-    A literal value is everything after the first `=`, which Hydra's grammar would change or refuse (`1e3`, commas).
-    """
+    """Return key (without +) and value of an override whose value is literal, all after the first `=`; else None."""
     key, equals, value = argument.partition("=")
     key = key.lstrip("+")
     return (key, value) if equals and key in literal_keys(schema) else None
@@ -146,9 +143,8 @@ def in_file(
         raise UserError("hydra.sweeper.params: expected KEY: VALUES, as seed: 0,1,2")
     if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
         raise UserError("hydra.sweeper.jobs: expected a list of {KEY: VALUE, KEY: VALUE}")
-    grid = quote_literals(
-        [f"{key}={_values_as_typed(key, value, schema)}" for key, value in params.items()], schema, True
-    )
+    several = [f"{key}={_values_as_typed(key, value, schema)}" for key, value in params.items()]
+    grid = quote_literals(several, schema, sweep=True)
     pairs = [quote_literals([f"{key}={_as_typed(key, job[key], True)}" for key in job], schema) for job in jobs]
     wrong: dict[str, None] = {}
     for where, some in (("params", grid), ("jobs", [word for pair in pairs for word in pair])):

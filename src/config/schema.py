@@ -2,7 +2,7 @@
 
 Hydra merges the files of conf/ into these classes, so a wrong key or type is refused while composing. Defaults and
 their reasons are in conf/; `MISSING` marks a value that conf/ always gives. What else is known about a key is the
-metadata of its field (`about`): its choices or range, whether it can change the result, and whether a resumed run may
+metadata of its field (`setting`): its choices or range, whether it can change the result, and whether a resumed run may
 change it. The key of a sweep's run, the grouping of a report, HParams, the check of a resume and the search all read
 this table (`key_table`).
 
@@ -101,9 +101,12 @@ class Key:
         return self.type is str and self.choices is None and self.range is None
 
 
-def about(**known: Any) -> Mapping[str, Any]:
-    """Return the metadata of a field: entries of `Key`. Those of a nested class hold for every key in it."""
-    return known
+def setting(default: Any, **known: Any) -> Any:
+    """Return a field with a default and metadata, entries of `Key`; of a nested class they hold for every key in it."""
+    return field(default=default, metadata=known)
+
+
+NO_EFFECT = {"affects_result": False, "may_change": True}
 
 
 @dataclass
@@ -111,43 +114,42 @@ class DataConfig:
     """A text, how it is cut into splits, and how the splits are cut into windows."""
 
     name: str = MISSING
-    path: str | None = field(default=None, metadata=about(may_change=True))
-    paths: list[str] | None = field(default=None, metadata=about(may_change=True, added_later=True))
-    val_path: str | None = field(default=None, metadata=about(may_change=True))
-    test_path: str | None = field(default=None, metadata=about(may_change=True))
-    root: str | None = field(default=None, metadata=about(may_change=True, affects_result=False))
-    encoding: str = field(default="characters", metadata=about(choices=("characters", "bytes")))
-    codec: str | None = field(default=None, metadata=about(added_later=True))
+    path: str | None = setting(None, may_change=True)
+    paths: list[str] | None = field(default=None, metadata={"may_change": True, "added_later": True})
+    val_path: str | None = setting(None, may_change=True)
+    test_path: str | None = setting(None, may_change=True)
+    root: str | None = setting(None, may_change=True, affects_result=False)
+    encoding: str = setting("characters", choices=("characters", "bytes"))
+    codec: str | None = setting(None, added_later=True)
     lowercase: bool = False
-    errors: str = field(default="strict", metadata=about(choices=("strict", "replace")))
+    errors: str = setting("strict", choices=("strict", "replace"))
     separator: str = "\n"
     split: list[float] | None = None
-    split_seed: int = field(default=0, metadata=about(range=FROM_0))
-    unknown: str | None = field(default=None, metadata=about(choices=("error", "map", "extend")))
-    convention: str = field(default="stripped", metadata=about(choices=("stripped", "raw")))
+    split_seed: int = setting(0, range=FROM_0)
+    unknown: str | None = setting(None, choices=("error", "map", "extend"))
+    convention: str = setting("stripped", choices=("stripped", "raw"))
     input: str | None = None
     target: str | None = None
     symbols: str | None = None
-    seq_len: int | None = field(default=64, metadata=about(range=SIZE))
-    batch_size: int | None = field(default=32, metadata=about(range=SIZE))
-    offset: str = field(default="fixed", metadata=about(choices=("fixed", "random")))
-    reset: str = field(default="epoch", metadata=about(choices=("never", "epoch", "window")))
-    noise: float | None = field(default=None, metadata=about(range=BELOW_1, added_later=True))
-    evaluation_streams: int = field(default=20, metadata=about(range=SIZE))
-    evaluation_warmup: int | None = field(default=None, metadata=about(range=FROM_0, added_later=True))
+    seq_len: int | None = setting(64, range=SIZE)
+    batch_size: int | None = setting(32, range=SIZE)
+    offset: str = setting("fixed", choices=("fixed", "random"))
+    reset: str = setting("epoch", choices=("never", "epoch", "window"))
+    noise: float | None = setting(None, range=BELOW_1, added_later=True)
+    evaluation_streams: int = setting(20, range=SIZE)
+    evaluation_warmup: int | None = setting(None, range=FROM_0, added_later=True)
     # Of the tasks (data/tasks.py)
-    length: list[int] | None = field(default=None, metadata=about(added_later=True))
-    test_length: list[int] | None = field(default=None, metadata=about(added_later=True))
-    kinds: int | None = field(default=None, metadata=about(range=COUNT, added_later=True))
-    recall: int | None = field(default=None, metadata=about(range=up_to(1000), added_later=True))
-    depth: int | None = field(default=None, metadata=about(range=up_to(100), added_later=True))
-    test_depth: int | None = field(default=None, metadata=about(range=up_to(100), added_later=True))
-    sequences: int | None = field(default=None, metadata=about(range=SIZE, added_later=True))
-    held_out: int | None = field(default=None, metadata=about(range=SIZE, added_later=True))
+    length: list[int] | None = field(default=None, metadata={"added_later": True})
+    test_length: list[int] | None = field(default=None, metadata={"added_later": True})
+    kinds: int | None = setting(None, range=COUNT, added_later=True)
+    recall: int | None = setting(None, range=up_to(1000), added_later=True)
+    depth: int | None = setting(None, range=up_to(100), added_later=True)
+    test_depth: int | None = setting(None, range=up_to(100), added_later=True)
+    sequences: int | None = setting(None, range=SIZE, added_later=True)
+    held_out: int | None = setting(None, range=SIZE, added_later=True)
 
     @property
     def is_task(self) -> bool:
-        """Whether the data is generated, in whole sequences."""
         return self.name in TASKS
 
     @property
@@ -162,19 +164,19 @@ class ModelConfig:
 
     name: str = MISSING
     _target_: str = MISSING
-    num_layers: int = field(default=1, metadata=about(range=COUNT))
-    hidden_size: int = field(default=128, metadata=about(range=COUNT))
-    nonlinearity: str | None = field(default=None, metadata=about(choices=("tanh", "relu")))
-    dropout: float = field(default=0.0, metadata=about(range=BELOW_1))
-    dropout_mask: str | None = field(default=None, metadata=about(choices=("step", "window"), added_later=True))
-    weight_drop: float | None = field(default=None, metadata=about(range=BELOW_1, added_later=True))
-    init: str = field(default="torch", metadata=about(choices=("torch", "orthogonal", "identity")))
-    input_scale: float = field(default=1.0, metadata=about(range=POSITIVE))
-    interlayer_scale: float | None = field(default=None, metadata=about(range=POSITIVE, added_later=True))
-    skip: str | None = field(default=None, metadata=about(choices=("input", "output", "both"), added_later=True))
+    num_layers: int = setting(1, range=COUNT)
+    hidden_size: int = setting(128, range=COUNT)
+    nonlinearity: str | None = setting(None, choices=("tanh", "relu"))
+    dropout: float = setting(0.0, range=BELOW_1)
+    dropout_mask: str | None = setting(None, choices=("step", "window"), added_later=True)
+    weight_drop: float | None = setting(None, range=BELOW_1, added_later=True)
+    init: str = setting("torch", choices=("torch", "orthogonal", "identity"))
+    input_scale: float = setting(1.0, range=POSITIVE)
+    interlayer_scale: float | None = setting(None, range=POSITIVE, added_later=True)
+    skip: str | None = setting(None, choices=("input", "output", "both"), added_later=True)
     single_bias: bool = False
-    readout: str = field(default="linear", metadata=about(choices=("linear", "identity")))
-    readout_bias: str | None = field(default=None, metadata=about(choices=("unigram",), added_later=True))
+    readout: str = setting("linear", choices=("linear", "identity"))
+    readout_bias: str | None = setting(None, choices=("unigram",), added_later=True)
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -182,80 +184,77 @@ class ModelConfig:
 class LossConfig:
     """How the losses L_t of a window become the one number that is minimised."""
 
-    over_time: str = field(default="mean", metadata=about(choices=("sum", "mean")))
+    over_time: str = setting("mean", choices=("sum", "mean"))
 
 
 @dataclass
 class OptimizerConfig:
     """One of torch's optimizers; keys that it does not have are None."""
 
-    name: str = field(default=MISSING, metadata=about(choices=("adam", "adamw", "sgd", "rmsprop")))
-    lr: float = field(default=0.001, metadata=about(range=POSITIVE))
-    weight_decay: float = field(default=0.0, metadata=about(range=FROM_0))
-    decay: str | None = field(default=None, metadata=about(choices=("matrices", "all"), added_later=True))
-    average: float | None = field(default=None, metadata=about(range=BELOW_1, added_later=True))
-    betas: list[float] | None = field(default=None, metadata=about(range=BETAS))
-    eps: float | None = field(default=None, metadata=about(range=POSITIVE))
-    momentum: float | None = field(default=None, metadata=about(range=BELOW_1))
+    name: str = setting(MISSING, choices=("adam", "adamw", "sgd", "rmsprop"))
+    lr: float = setting(0.001, range=POSITIVE)
+    weight_decay: float = setting(0.0, range=FROM_0)
+    decay: str | None = setting(None, choices=("matrices", "all"), added_later=True)
+    average: float | None = setting(None, range=BELOW_1, added_later=True)
+    betas: list[float] | None = field(default=None, metadata={"range": BETAS})
+    eps: float | None = setting(None, range=POSITIVE)
+    momentum: float | None = setting(None, range=BELOW_1)
     nesterov: bool | None = None
-    alpha: float | None = field(default=None, metadata=about(range=BELOW_1))
+    alpha: float | None = setting(None, range=BELOW_1)
 
 
 @dataclass
 class SchedulerConfig:
     """How the learning rate moves, counted in optimizer steps (plateau: in validations)."""
 
-    name: str = field(default=MISSING, metadata=about(choices=("none", "cosine", "step", "plateau")))
-    warmup_steps: int = field(default=0, metadata=about(range=FROM_0))
-    total_steps: int | None = field(default=None, metadata=about(range=COUNT))
-    final_fraction: float = field(default=0.0, metadata=about(range=UP_TO_1))
-    step_size: int = field(default=1000, metadata=about(range=COUNT))
-    gamma: float = field(default=0.1, metadata=about(range=FRACTION))
-    factor: float = field(default=0.5, metadata=about(range=FRACTION))
-    patience: int = field(default=2, metadata=about(range=FROM_0))
+    name: str = setting(MISSING, choices=("none", "cosine", "step", "plateau"))
+    warmup_steps: int = setting(0, range=FROM_0)
+    total_steps: int | None = setting(None, range=COUNT)
+    final_fraction: float = setting(0.0, range=UP_TO_1)
+    step_size: int = setting(1000, range=COUNT)
+    gamma: float = setting(0.1, range=FRACTION)
+    factor: float = setting(0.5, range=FRACTION)
+    patience: int = setting(2, range=FROM_0)
 
 
 @dataclass
 class TrainerConfig:
     """Arguments of Lightning's Trainer that apply here, and ours: `threads`, `profile`."""
 
-    accelerator: str = field(
-        default="cpu", metadata=about(choices=("cpu", "gpu", "cuda", "mps", "auto"), may_change=True)
-    )
-    devices: int | str = field(default=1, metadata=about(range=DEVICES))
-    num_nodes: int = field(default=1, metadata=about(range=COUNT))
-    strategy: str = field(default="auto", metadata=about(choices=("auto", "ddp")))
-    precision: str = field(default="32-true", metadata=about(choices=PRECISIONS))
-    threads: str = field(default="auto", metadata=about(range=THREADS, may_change=True))
-    max_epochs: int = field(default=10, metadata=about(range=COUNT, may_change=True))
-    max_steps: int = field(default=-1, metadata=about(range=at_least(-1), may_change=True))
-    max_time: str | None = field(default=None, metadata=about(range=DURATION, may_change=True))
-    min_epochs: int | None = field(default=None, metadata=about(range=COUNT, may_change=True))
-    gradient_clip_val: float | None = field(default=None, metadata=about(range=POSITIVE))
-    gradient_clip_algorithm: str = field(default="norm", metadata=about(choices=("norm", "value")))
-    accumulate_grad_batches: int = field(default=1, metadata=about(range=COUNT))
-    average_last_group: bool | None = field(default=None, metadata=about(added_later=True))
-    val_check_interval: int | float = field(default=1.0, metadata=about(range=WINDOWS))
-    check_val_every_n_epoch: int = field(default=1, metadata=about(range=COUNT))
-    limit_train_batches: int | float = field(default=1.0, metadata=about(range=WINDOWS))
-    limit_val_batches: int | float = field(default=1.0, metadata=about(range=WINDOWS))
-    overfit_batches: int | float = field(default=0.0, metadata=about(range=WINDOWS_OR_OFF))
-    log_every_n_steps: int = field(default=50, metadata=about(range=COUNT, affects_result=False))
+    accelerator: str = setting("cpu", choices=("cpu", "gpu", "cuda", "mps", "auto"), may_change=True)
+    devices: int | str = setting(1, range=DEVICES)
+    num_nodes: int = setting(1, range=COUNT)
+    strategy: str = setting("auto", choices=("auto", "ddp"))
+    precision: str = setting("32-true", choices=PRECISIONS)
+    threads: str = setting("auto", range=THREADS, may_change=True)
+    max_epochs: int = setting(10, range=COUNT, may_change=True)
+    max_steps: int = setting(-1, range=at_least(-1), may_change=True)
+    max_time: str | None = setting(None, range=DURATION, may_change=True)
+    min_epochs: int | None = setting(None, range=COUNT, may_change=True)
+    gradient_clip_val: float | None = setting(None, range=POSITIVE)
+    gradient_clip_algorithm: str = setting("norm", choices=("norm", "value"))
+    accumulate_grad_batches: int = setting(1, range=COUNT)
+    average_last_group: bool | None = setting(None, added_later=True)
+    val_check_interval: int | float = setting(1.0, range=WINDOWS)
+    check_val_every_n_epoch: int = setting(1, range=COUNT)
+    limit_train_batches: int | float = setting(1.0, range=WINDOWS)
+    limit_val_batches: int | float = setting(1.0, range=WINDOWS)
+    overfit_batches: int | float = setting(0.0, range=WINDOWS_OR_OFF)
+    log_every_n_steps: int = setting(50, range=COUNT, affects_result=False)
     deterministic: bool = False
-    tf32: bool | None = field(default=None, metadata=about(added_later=True))
-    cuda_graph: bool | str = field(
-        default="auto", metadata=about(range=ON_OFF_AUTO, affects_result=False, may_change=True)
-    )
-    detect_anomaly: bool = field(default=False, metadata=about(affects_result=False))
-    profile: bool = field(default=False, metadata=about(affects_result=False))
-    enable_progress_bar: bool = field(default=True, metadata=about(affects_result=False, may_change=True))
+    tf32: bool | None = setting(None, added_later=True)
+    cuda_graph: bool | str = setting("auto", range=ON_OFF_AUTO, affects_result=False, may_change=True)
+    detect_anomaly: bool = setting(False, affects_result=False)
+    profile: bool = setting(False, affects_result=False)
+    enable_progress_bar: bool = setting(True, affects_result=False, may_change=True)
+
+    @property
+    def processes(self) -> int:
+        """How many processes a run asks for; 0 for devices=auto, where the machine decides."""
+        return 0 if self.devices == "auto" else int(self.devices) * self.num_nodes
 
     def windows_an_epoch(self, windows: int) -> int:
-        """Return how many windows an epoch has under Lightning's limits: a whole number counts, a fraction is a share.
-
-        Raises:
-            UserError: a validation is due only after more windows than that: it would never come.
-        """
+        """Return how many windows an epoch has under Lightning's limits; UserError if no validation would ever come."""
         for limit in (self.limit_train_batches, self.overfit_batches or 1.0):
             share = int(limit) if limit > 1 or isinstance(limit, int) else int(windows * limit)
             windows = max(1, min(windows, share))
@@ -265,7 +264,6 @@ class TrainerConfig:
         return windows
 
     def run_steps(self, steps_an_epoch: int) -> int:
-        """Return how many optimizer steps the run will make."""
         steps = self.max_epochs * steps_an_epoch
         return steps if self.max_steps < 0 else min(steps, self.max_steps)
 
@@ -281,15 +279,15 @@ class SwitchConfig:
 class DiagnosticConfig(SwitchConfig):
     """A diagnostic that looks at a run now and then; None: at moments of its own (src/diagnostics/diagnostic.py)."""
 
-    every_n_steps: int | None = field(default=None, metadata=about(range=COUNT))
+    every_n_steps: int | None = setting(None, range=COUNT)
 
 
 @dataclass
 class TextSamplesConfig(DiagnosticConfig):
     """A text at each of several temperatures."""
 
-    temperatures: list[float] = field(default_factory=lambda: [0.5, 0.8, 1.0], metadata=about(range=TEMPERATURES))
-    length: int = field(default=200, metadata=about(range=up_to(10**9)))
+    temperatures: list[float] = field(default_factory=lambda: [0.5, 0.8, 1.0], metadata={"range": TEMPERATURES})
+    length: int = setting(200, range=up_to(10**9))
     prompt: str | None = None
 
 
@@ -316,13 +314,11 @@ class CallbacksConfig:
 class CheckpointConfig:
     """What is kept, when, and by which metric the best is chosen."""
 
-    enabled: bool = field(default=True, metadata=about(affects_result=False))
-    every_n_steps: int | None = field(default=None, metadata=about(range=COUNT, affects_result=False, may_change=True))
-    every_n_minutes: float | None = field(
-        default=None, metadata=about(range=POSITIVE, affects_result=False, may_change=True)
-    )
-    monitor: str = field(default="val/cross_entropy", metadata=about(choices=METRICS))
-    mode: str | None = field(default=None, metadata=about(choices=("min", "max")))
+    enabled: bool = setting(True, affects_result=False)
+    every_n_steps: int | None = setting(None, range=COUNT, affects_result=False, may_change=True)
+    every_n_minutes: float | None = setting(None, range=POSITIVE, affects_result=False, may_change=True)
+    monitor: str = setting("val/cross_entropy", choices=METRICS)
+    mode: str | None = setting(None, choices=("min", "max"))
 
 
 @dataclass
@@ -330,8 +326,8 @@ class EarlyStoppingConfig:
     """Stop when the monitored metric of `checkpoint` has not improved for `patience` validations."""
 
     enabled: bool = False
-    patience: int = field(default=5, metadata=about(range=COUNT))
-    min_delta: float = field(default=0.0, metadata=about(range=FROM_0))
+    patience: int = setting(5, range=COUNT)
+    min_delta: float = setting(0.0, range=FROM_0)
 
 
 @dataclass
@@ -339,34 +335,32 @@ class SweepConfig:
     """Options of a sweep as a whole; they change no run's result."""
 
     dry_run: bool = False
-    on_failure: str = field(default="continue", metadata=about(choices=("continue", "stop")))
+    on_failure: str = setting("continue", choices=("continue", "stop"))
 
 
 @dataclass
 class Config:
     """The whole of a training run."""
 
-    name: str | None = field(default=None, metadata=about(affects_result=False))
-    experiment: str | None = field(default=None, metadata=about(affects_result=False))
-    seed: int | None = field(default=0, metadata=about(range=SEED))
-    runs: str = field(default="runs", metadata=about(affects_result=False, may_change=True))
+    name: str | None = setting(None, affects_result=False)
+    experiment: str | None = setting(None, affects_result=False)
+    seed: int | None = setting(0, range=SEED)
+    runs: str = setting("runs", affects_result=False, may_change=True)
     init_from: str | None = None
-    budget: str | None = field(default=None, metadata=about(range=BUDGET, added_later=True))
-    chosen: list[str] | None = field(default=None, metadata=about(affects_result=False, added_later=True))
+    budget: str | None = setting(None, range=BUDGET, added_later=True)
+    chosen: list[str] | None = field(default=None, metadata={"affects_result": False, "added_later": True})
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    callbacks: CallbacksConfig = field(
-        default_factory=CallbacksConfig, metadata=about(affects_result=False, may_change=True)
-    )
+    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig, metadata=NO_EFFECT)
     # name -> `_target_` and arguments of one of Lightning's loggers; metrics.jsonl is always written
-    logger: dict[str, Any] = field(default_factory=dict, metadata=about(affects_result=False, may_change=True))
+    logger: dict[str, Any] = field(default_factory=dict, metadata=NO_EFFECT)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig, metadata=about(may_change=True))
-    sweep: SweepConfig = field(default_factory=SweepConfig, metadata=about(affects_result=False, may_change=True))
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig, metadata={"may_change": True})
+    sweep: SweepConfig = field(default_factory=SweepConfig, metadata=NO_EFFECT)
 
     def __post_init__(self) -> None:
         # Runs that were stored before there were several at once, and while the class was in another file
@@ -382,10 +376,7 @@ class Config:
         return self.name or self.experiment or f"{self.data.name}_{self.model.name}"
 
     def with_absolute_paths(self) -> Config:
-        """Return a copy whose paths of texts and of `init_from` are absolute, seen from the working directory.
-
-        A stored run can then be evaluated, resumed and repeated from anywhere, and never reads another file.
-        """
+        """Return a copy with absolute paths of texts and `init_from`: a stored run reads the same from anywhere."""
         data = dataclasses.replace(self.data)
         for key in ("path", "val_path", "test_path", "root"):
             if path := getattr(data, key):
@@ -496,7 +487,7 @@ class StoredModel:
 
     run: str | None = None
     checkpoint: str | None = None
-    at: str | None = field(default=None, metadata=about(choices=AT))
+    at: str | None = setting(None, choices=AT)
 
     @property
     def path(self) -> str | None:
@@ -508,8 +499,8 @@ class StoredModel:
 class InferenceConfig(StoredModel):
     """A trained model, and how it is run; `model` is a group: another implementation of the same network."""
 
-    precision: str | None = field(default=None, metadata=about(choices=MODEL_PRECISIONS))
-    threads: str = field(default="auto", metadata=about(range=THREADS))
+    precision: str | None = setting(None, choices=MODEL_PRECISIONS)
+    threads: str = setting("auto", range=THREADS)
     trust: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
 
@@ -528,13 +519,13 @@ class InferenceConfig(StoredModel):
 class SamplingConfig:
     """How a text is generated: how each symbol is chosen, how many, from which seed, how many texts, where they end."""
 
-    temperature: float = field(default=1.0, metadata=about(range=FROM_0))
-    top_k: int | None = field(default=None, metadata=about(range=COUNT))
-    top_p: float | None = field(default=None, metadata=about(range=FRACTION))
-    min_p: float | None = field(default=None, metadata=about(range=UP_TO_1))
-    length: int = field(default=200, metadata=about(range=up_to(10**9)))
-    num_samples: int = field(default=1, metadata=about(range=up_to(10**5)))
-    seed: int | None = field(default=0, metadata=about(range=FROM_0))
+    temperature: float = setting(1.0, range=FROM_0)
+    top_k: int | None = setting(None, range=COUNT)
+    top_p: float | None = setting(None, range=FRACTION)
+    min_p: float | None = setting(None, range=UP_TO_1)
+    length: int = setting(200, range=up_to(10**9))
+    num_samples: int = setting(1, range=up_to(10**5))
+    seed: int | None = setting(0, range=FROM_0)
     stop: str | None = None
 
 
@@ -543,7 +534,7 @@ class SampleConfig(SamplingConfig, InferenceConfig):
     """The whole of conf/sample.yaml."""
 
     prompt: str | None = None
-    format: str = field(default="text", metadata=about(choices=("text", "json")))
+    format: str = setting("text", choices=("text", "json"))
     interactive: bool = False
 
 
@@ -553,7 +544,7 @@ class ScoreConfig(InferenceConfig):
 
     text: str | None = None
     file: str | None = None
-    format: str = field(default="text", metadata=about(choices=("text", "json", "html")))
+    format: str = setting("text", choices=("text", "json", "html"))
     output: str | None = None
 
 
@@ -567,17 +558,17 @@ class EvaluationDataConfig:
     test_path: str | None = None
     root: str | None = None
     test_length: list[int] | None = None
-    test_depth: int | None = field(default=None, metadata=about(range=up_to(100)))
-    seq_len: int | None = field(default=None, metadata=about(range=SIZE))
-    batch_size: int | None = field(default=None, metadata=about(range=SIZE))
+    test_depth: int | None = setting(None, range=up_to(100))
+    seq_len: int | None = setting(None, range=SIZE)
+    batch_size: int | None = setting(None, range=SIZE)
 
 
 @dataclass
 class EvaluateConfig(InferenceConfig):
     """The whole of conf/evaluate.yaml."""
 
-    split: str | None = field(default=None, metadata=about(choices=("train", "val", "test")))
-    format: str = field(default="text", metadata=about(choices=("text", "json")))
+    split: str | None = setting(None, choices=("train", "val", "test"))
+    format: str = setting("text", choices=("text", "json"))
     data: EvaluationDataConfig = field(default_factory=EvaluationDataConfig)
 
 
@@ -585,7 +576,7 @@ class EvaluateConfig(InferenceConfig):
 class ExportConfig(InferenceConfig):
     """The whole of conf/export.yaml."""
 
-    format: str = field(default="onnx", metadata=about(choices=("onnx", "torch", "safetensors", "html")))
+    format: str = setting("onnx", choices=("onnx", "torch", "safetensors", "html"))
     output: str | None = None
     example: str | None = None
 
@@ -609,18 +600,18 @@ class Parameter:
 class SamplerConfig:
     """How Optuna proposes values; `startup_trials` of them at random first."""
 
-    name: str = field(default="tpe", metadata=about(choices=("tpe", "random")))
-    seed: int = field(default=0, metadata=about(range=FROM_0))
-    startup_trials: int = field(default=10, metadata=about(range=FROM_0))
+    name: str = setting("tpe", choices=("tpe", "random"))
+    seed: int = setting(0, range=FROM_0)
+    startup_trials: int = setting(10, range=FROM_0)
 
 
 @dataclass
 class PrunerConfig:
     """How Optuna ends trials by their validation curve; `warmup` counts validations."""
 
-    name: str = field(default="median", metadata=about(choices=("median", "halving", "hyperband", "none")))
-    startup_trials: int = field(default=5, metadata=about(range=FROM_0))
-    warmup: int = field(default=1, metadata=about(range=FROM_0))
+    name: str = setting("median", choices=("median", "halving", "hyperband", "none"))
+    startup_trials: int = setting(5, range=FROM_0)
+    warmup: int = setting(1, range=FROM_0)
 
 
 @dataclass
@@ -629,8 +620,8 @@ class SearchConfig:
 
     study: str | None = None
     words: list[str] = field(default_factory=list)
-    trials: int = field(default=20, metadata=about(range=COUNT))
-    minutes: float | None = field(default=None, metadata=about(range=POSITIVE))
+    trials: int = setting(20, range=COUNT)
+    minutes: float | None = setting(None, range=POSITIVE)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     pruner: PrunerConfig = field(default_factory=PrunerConfig)
     space: dict[str, Parameter] = field(default_factory=dict)
@@ -707,12 +698,12 @@ class ExplainOptions:
 
     input: str | None = None
     target: str | None = None
-    hidden_size: int = field(default=MISSING, metadata=about(range=up_to(8)))
-    num_layers: int = field(default=MISSING, metadata=about(range=up_to(6)))
-    nonlinearity: str = field(default=MISSING, metadata=about(choices=("tanh", "relu")))
-    seed: int = field(default=MISSING, metadata=about(range=SEED))
-    level: str = field(default=MISSING, metadata=about(choices=("short", "full")))
-    format: str = field(default=MISSING, metadata=about(choices=("text", "markdown", "html", "svg")))
+    hidden_size: int = setting(MISSING, range=up_to(8))
+    num_layers: int = setting(MISSING, range=up_to(6))
+    nonlinearity: str = setting(MISSING, choices=("tanh", "relu"))
+    seed: int = setting(MISSING, range=SEED)
+    level: str = setting(MISSING, choices=("short", "full"))
+    format: str = setting(MISSING, choices=("text", "markdown", "html", "svg"))
 
 
 @dataclass
@@ -730,21 +721,21 @@ class BenchmarkOptions:
     name: str = MISSING
     out: str | None = None
     models: list[str] | None = None
-    hidden_size: int | None = field(default=None, metadata=about(range=COUNT))
-    num_layers: int | None = field(default=None, metadata=about(range=COUNT))
-    seq_len: int | None = field(default=None, metadata=about(range=COUNT))
-    batch_size: int | None = field(default=None, metadata=about(range=COUNT))
-    vocab_size: int | None = field(default=None, metadata=about(range=COUNT))
-    seconds: float | None = field(default=None, metadata=about(range=POSITIVE))
-    repeats: int | None = field(default=None, metadata=about(range=COUNT))
-    threads: str | None = field(default=None, metadata=about(range=THREADS))
-    accelerator: str | None = field(default=None, metadata=about(choices=("cpu", "gpu")))
+    hidden_size: int | None = setting(None, range=COUNT)
+    num_layers: int | None = setting(None, range=COUNT)
+    seq_len: int | None = setting(None, range=COUNT)
+    batch_size: int | None = setting(None, range=COUNT)
+    vocab_size: int | None = setting(None, range=COUNT)
+    seconds: float | None = setting(None, range=POSITIVE)
+    repeats: int | None = setting(None, range=COUNT)
+    threads: str | None = setting(None, range=THREADS)
+    accelerator: str | None = setting(None, choices=("cpu", "gpu"))
     memory: bool | None = None
     exactness: bool | None = None
-    rate_size: int | None = field(default=None, metadata=about(range=COUNT))
-    size_mb: int | None = field(default=None, metadata=about(range=COUNT))
+    rate_size: int | None = setting(None, range=COUNT)
+    size_mb: int | None = setting(None, range=COUNT)
     folder: str | None = None
-    steps: int | None = field(default=None, metadata=about(range=COUNT))
+    steps: int | None = setting(None, range=COUNT)
 
 
 @dataclass

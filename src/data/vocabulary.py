@@ -115,10 +115,8 @@ class Vocabulary:
     def unknown_error(
         self, codes: list[int], count: int, first: int, where: str = "the text", remedy: str = REMEDY
     ) -> UnknownCharacter:
-        distinct = tuple(chr(code) if self.kind == "characters" else f"\\x{code:02x}" for code in codes)
         lacking = f"{self.occurrences(codes, count)} that the vocabulary of {len(self)} lacks"
-        what = f"{where} has {lacking}: {self.names(codes)}, the first at offset {first:,}"
-        return UnknownCharacter(what, remedy, count=count, distinct=distinct, first=first)
+        return UnknownCharacter(f"{where} has {lacking}: {self.names(codes)}, the first at offset {first:,}", remedy)
 
     def occurrences(self, codes: list[int], count: int) -> str:
         """Return `2 characters`, or `104 occurrences of 2 characters`."""

@@ -31,7 +31,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from src.config.schema import Config, flatten
-from src.errors import UserError, typed
+from src.errors import UserError, first_line, typed
 from src.files import lock
 from src.metrics import four_metrics
 from src.models.language_model import WindowLoss
@@ -61,10 +61,7 @@ class RunCSV(Logger):
 
 
 class RunTensorBoard(TensorBoardLogger):
-    """Lightning's logger without folders of its own and without its `hparams.yaml` (config.yaml says more).
-
-    Images and texts get exactly the tag that is given, and only the first of several processes writes.
-    """
+    """Lightning's logger without folders and `hparams.yaml` of its own; tags are as given, the first process writes."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
@@ -90,7 +87,6 @@ class RunTensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def histogram(self, tag: str, values: np.ndarray, step: int, bins: int = 40) -> None:
-        """Write the distribution of the finite values."""
         values = values[np.isfinite(values)].astype(np.float64)  # single precision has no 40 bins a few ulps apart
         if values.size:
             self.experiment.add_histogram(tag, values, step, bins)
@@ -144,11 +140,7 @@ def logger_class(name: str, node: Mapping[str, Any]) -> type[Logger]:
 
 
 def open_loggers(config: Config, folder: Path, known: Mapping[str, Any]) -> tuple[list[Logger], dict[str, Any]]:
-    """Return the loggers of the run in `folder`, and what run.json keeps of each: `known`, when the run is resumed.
-
-    Raises:
-        UserError: a logger cannot be opened, with its own message.
-    """
+    """Return a run's loggers, and what run.json keeps of each (`known`, if resumed); UserError: one cannot open."""
     opened: list[Logger] = []
     kept: dict[str, Any] = {}
     for name, node in config.logger.items():
@@ -167,7 +159,7 @@ def open_loggers(config: Config, folder: Path, known: Mapping[str, Any]) -> tupl
             opened.append(logger)
         except Exception as error:
             close_loggers(opened, "failed")
-            what = str(error).strip().partition("\n")[0]
+            what = first_line(error)
             raise UserError(f"logger.{name} ({kind.__name__}) cannot be opened: {what}") from error
         kept |= {name: found} if (found := {key: given[key] for key in REMEMBERED if key in given}) else {}
     return opened, kept
@@ -207,10 +199,7 @@ def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) 
 
 
 def last_window(trainer: pl.Trainer, loss: WindowLoss) -> dict[str, float]:
-    """Return `train/loss` and the four metrics of a training window, over the columns of all processes.
-
-    A collective call: every process has to make it.
-    """
+    """Return `train/loss` and the four metrics of a training window, over all processes: each has to call it."""
     characters = max(1, int(loss.everywhere))
     share = int(loss.characters) / characters
     sums = [loss.minimised.item() / trainer.world_size, float(loss.mean()) * share, float(loss.hits()) / characters]

@@ -19,7 +19,7 @@ from src.config.schema import MODEL_CLASSES, MODEL_PRECISIONS, Config, ModelConf
 from src.data.batching import BOUNDARY
 from src.data.corpus import is_list
 from src.data.vocabulary import Vocabulary, codes_of
-from src.errors import UnknownCharacter, UserError
+from src.errors import UnknownCharacter, UserError, first_line
 from src.files import parse_json, user_path
 from src.inference.evaluate import Score, score_ids
 from src.inference.generate import generate
@@ -194,7 +194,7 @@ def load(
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        what = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
         raise UserError(f"{file} does not fit its own configuration: {what}; {REMEDY}") from error
 
 

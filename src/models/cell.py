@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from src.models.initialisation import initialise_layers_
-from src.models.wiring import Wiring
+from src.models.layers import Wiring, initialise_layers_
 
 
 class CellRNN(nn.Module):
@@ -21,10 +20,10 @@ class CellRNN(nn.Module):
 
     Args:
         input_size, hidden_size, num_layers, nonlinearity, dropout: as in `torch.nn.RNN`.
-        init: `torch`, `orthogonal` or `identity`; see `initialisation.py`.
+        init: `torch`, `orthogonal` or `identity`; see `layers.py`.
         input_scale, interlayer_scale: initial factor on U of the first layer, of all other layers.
         single_bias: train one bias a layer, as the equation has it; torch's two, b = b_ih + b_hh, move twice as far.
-        skip, dropout_mask, weight_drop: see `wiring.py`.
+        skip, dropout_mask, weight_drop: see `layers.py`.
     """
 
     def __init__(

@@ -1,10 +1,8 @@
 """The recurrences on a CUDA GPU: which algorithm cuDNN takes, and CUDA graphs of the loops over time.
 
 There a step of a small network takes less time than Python needs to launch its kernels. So the loop over time of
-`manual` is captured once per shape and launched as one CUDA graph: two kernels a step, no Python between them. A Triton
-kernel with W kept on the chip would need one kernel for all steps, but W of 448 units in float32 does not fit one
-processor of any GPU, and a kernel that shares W out among several needs barriers that spin. A graph of cuBLAS products
-has neither limit, works for every size and precision, and computes what the loop computes.
+`manual` is captured once per shape and launched as one CUDA graph: two kernels a step, no Python between them. One
+Triton kernel for all steps would have to fit W into one processor, or share it out with barriers that spin.
 
 `stacked`, `lstm` and `gru` call cuDNN, whose algorithm torch picks from the sizes (`cudnn_algorithm`, the rules of
 aten/src/ATen/native/cudnn/RNN.cpp). `layer_plan` says from sizes and precision alone when the layers are called one by
@@ -16,13 +14,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.models.wiring import WiredWindow, Wiring
+from src.errors import first_line
+from src.models.layers import WiredWindow, Wiring
 
 WARM_UP = 3  # calls before a capture, in which libraries allocate what they keep
 SHORT = 8  # steps; a loop of fewer is not worth a graph
@@ -71,11 +71,6 @@ def capture(function: Callable[[], object], device: torch.device) -> Callable[[]
     return graph.replay
 
 
-def is_capturing() -> bool:
-    """Whether a CUDA graph is being captured, into which a loop goes as it is."""
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-
-
 # -- manual: the loops over time --------------------------------------------------------------------------------------
 
 
@@ -100,17 +95,12 @@ class Loop:
         cast(Tensor, buffers[0]).copy_(cast(Tensor, self.buffers[0]))
 
 
-_loops: dict[Any, Loop | None] = {}  # None: it could not be captured
-
-
-def captured_loops() -> list[Loop | None]:
-    """Return the loops of this process that became a graph, and None for each that could not."""
-    return list(_loops.values())
+captured_loops: dict[Any, Loop | None] = {}  # of this process; None: it could not be captured
 
 
 def takes_graph(hidden: Tensor) -> bool:
-    """Whether the loop over hidden (time, batch, hidden) is run as a CUDA graph of its own."""
-    return hidden.is_cuda and len(hidden) >= SHORT and not is_capturing()
+    """Whether a loop over hidden (time, batch, hidden) becomes a CUDA graph; within a capture it goes in as it is."""
+    return hidden.is_cuda and len(hidden) >= SHORT and not torch.cuda.is_current_stream_capturing()
 
 
 def run_loop(body: Callable[..., object], key: Any, *buffers: Tensor | None) -> None:
@@ -119,15 +109,14 @@ def run_loop(body: Callable[..., object], key: Any, *buffers: Tensor | None) -> 
     `key` says all that the body depends on beside the shapes, types and device of the buffers.
     """
     known = (key, *((b.shape, b.dtype, b.device) if b is not None else None for b in buffers))
-    if known not in _loops and len(_loops) < MOST_GRAPHS and takes_graph(cast(Tensor, buffers[0])):
+    if known not in captured_loops and len(captured_loops) < MOST_GRAPHS and takes_graph(cast(Tensor, buffers[0])):
         try:
-            _loops[known] = Loop(body, buffers)
+            captured_loops[known] = Loop(body, buffers)
         except RuntimeError as error:
-            _loops[known] = None
-            log.warning(
-                "a loop over time could not be captured in a CUDA graph and runs without: %s", first_line(error)
-            )
-    loop = _loops.get(known) if takes_graph(cast(Tensor, buffers[0])) else None
+            captured_loops[known] = None
+            why = first_line(error)
+            log.warning("a loop over time could not be captured in a CUDA graph and runs without: %s", why)
+    loop = captured_loops.get(known) if takes_graph(cast(Tensor, buffers[0])) else None
     if loop is None:
         body(*buffers)
     else:
@@ -161,10 +150,7 @@ def backward_steps(delta: Tensor, W: Tensor, h: Tensor, grad_h_n: Tensor, nonlin
 
 def forward_walk(hidden: Tensor, W: Tensor, h_0: Tensor | None, nonlinearity: str, reverse: bool) -> None:
     """`forward_steps`, as one CUDA graph where that is possible."""
-
-    def body(hidden: Tensor, W: Tensor, h_0: Tensor | None) -> None:
-        forward_steps(hidden, W, h_0, nonlinearity, reverse)
-
+    body = partial(forward_steps, nonlinearity=nonlinearity, reverse=reverse)
     # contiguous, as in the graph's memory: cuBLAS may take another kernel for another layout, and round otherwise
     start = None if h_0 is None else h_0.contiguous()
     run_loop(body, ("forward", nonlinearity, reverse), hidden, W.contiguous(), start)
@@ -172,10 +158,7 @@ def forward_walk(hidden: Tensor, W: Tensor, h_0: Tensor | None, nonlinearity: st
 
 def backward_walk(delta: Tensor, W: Tensor, h: Tensor, grad_h_n: Tensor, nonlinearity: str, reverse: bool) -> None:
     """`backward_steps`, as one CUDA graph where that is possible."""
-
-    def body(delta: Tensor, W: Tensor, h: Tensor, grad_h_n: Tensor) -> None:
-        backward_steps(delta, W, h, grad_h_n, nonlinearity, reverse)
-
+    body = partial(backward_steps, nonlinearity=nonlinearity, reverse=reverse)
     run_loop(body, ("backward", nonlinearity, reverse), delta, W.contiguous(), h, grad_h_n.contiguous())
 
 
@@ -184,11 +167,6 @@ def sums_by_id(delta: Tensor, ids: Tensor, size: int) -> Tensor:
     rows = delta.flatten(0, 1)
     one_hot = (ids.reshape(1, -1) == torch.arange(size, device=ids.device).unsqueeze(1)).to(rows.dtype)
     return torch.mm(one_hot, rows, out=rows.new_empty(size, rows.shape[1]))
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error, which CUDA's errors continue with advice on how to debug torch."""
-    return str(error).partition("\n")[0]
 
 
 # -- stacked, lstm, gru: cuDNN ----------------------------------------------------------------------------------------
@@ -250,11 +228,6 @@ def layer_plan(
     return LayerPlan(autocast or static or (dropout and layers > 1), padded if static else input)
 
 
-def kind_of(rnn: nn.RNNBase) -> str:
-    """Return rnn, lstm or gru."""
-    return rnn.mode.partition("_")[0].lower()
-
-
 def run_apart(
     rnn: nn.RNNBase,
     x: Tensor,
@@ -301,8 +274,8 @@ def run_cudnn(rnn: nn.RNNBase, x: Tensor, state: Any, autocast: torch.dtype | No
     """Run torch's module on a GPU as `layer_plan` says: x (time, batch, input), `autocast` its dtype or None."""
     dtype = autocast or rnn.all_weights[0][0].dtype
     sizes = rnn.hidden_size, x.size(-1), x.size(1), rnn.num_layers
-    dropout = bool(rnn.dropout) and rnn.training
-    plan = layer_plan(kind_of(rnn), dtype, *sizes, autocast=autocast is not None, dropout=dropout)
+    kind, dropout = rnn.mode.partition("_")[0].lower(), bool(rnn.dropout) and rnn.training  # rnn, lstm or gru
+    plan = layer_plan(kind, dtype, *sizes, autocast=autocast is not None, dropout=dropout)
     if plan.apart:
         return run_apart(rnn, x, state, plan.input, dtype)
     return cast("tuple[Tensor, Any]", rnn(x, state))

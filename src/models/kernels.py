@@ -216,7 +216,7 @@ def backward_small(
     h, into = list(hidden.numpy()), list(delta.numpy())
     g = into if delta is grads else list(grads.numpy())
     steps: Sequence[Any] = into if by_numpy else delta.unbind(0)
-    slope, f_slope = np.empty_like(h[0]), _tanh_slope if nonlinearity == "tanh" else np.sign
+    slope, tanh = np.empty_like(h[0]), nonlinearity == "tanh"
     memory = np.empty_like(h[0])
     delta_next: Any = None
     for t in order:
@@ -229,13 +229,9 @@ def backward_small(
             if dh_t is not g[t]:
                 np.copyto(dh_t, g[t])  # faster than addmm from one tensor into another
             steps[t].addmm_(delta_next, W)
-        f_slope(h[t], slope)
+        np.subtract(1, np.multiply(h[t], h[t], slope), slope) if tanh else np.sign(h[t], slope)
         np.multiply(slope, dh_t, into[t])
         delta_next = steps[t]
-
-
-def _tanh_slope(h: np.ndarray, out: np.ndarray) -> None:
-    np.subtract(1, np.multiply(h, h, out), out)
 
 
 # -- one recurrence in several threads --------------------------------------------------------------------------------

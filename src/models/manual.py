@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from src.models.bptt import recurrence, reference
-from src.models.initialisation import initialise_
 from src.models.kernels import autocast_dtype, needs_plain_torch, split
-from src.models.wiring import Wiring
+from src.models.layers import Wiring, initialise_
 
 ARGUMENTS = (
     "input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "batch_first", "dropout", "bidirectional"
@@ -111,9 +110,8 @@ class ManualRNN(nn.Module):
         `input` may also be ids (time, batch) of an integer type; IndexError for one that is out of range.
         """
         parameters, directions = self.directions(), 2 if self.bidirectional else 1
-        x, h_0, batched = time_first(
-            input, hx, parameters[0][0], self.input_size, (len(parameters), self.hidden_size), self.batch_first
-        )
+        state_size = len(parameters), self.hidden_size
+        x, h_0, batched = time_first(input, hx, parameters[0][0], self.input_size, state_size, self.batch_first)
         starts = [None] * len(parameters) if h_0 is None else h_0.unbind(0)
         ends: list[Tensor] = []
         outputs: list[Tensor] = []  # a layer each, both directions side by side
@@ -135,9 +133,8 @@ class ManualRNN(nn.Module):
             else:
                 inner = i < len(parameters) - directions and not self.wiring.to_output  # read by nothing but the next
                 on_deltas = None if self._deltas is None else partial(self._deltas.__setitem__, i)
-                hidden, h_n = recurrence(
-                    x, weight, bias, starts[i], self.nonlinearity, reverse, ids, on_deltas=on_deltas, spend_grad=inner
-                )
+                how = self.nonlinearity, reverse, ids
+                hidden, h_n = recurrence(x, weight, bias, starts[i], *how, on_deltas=on_deltas, spend_grad=inner)
             if reverse:
                 outputs[-1] = torch.cat([outputs[-1], hidden], dim=2)
             else:

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from src.models.cell import as_features
 from src.models.cuda import run_apart, run_cudnn
-from src.models.initialisation import initialise_layers_
 from src.models.kernels import autocast_dtype, needs_plain_torch
-from src.models.wiring import Wiring
+from src.models.layers import Wiring, initialise_layers_
 
 
 class TorchRecurrence(nn.Module):

@@ -25,18 +25,14 @@ from src.config.run_key import folder_of_key, run_key
 from src.config.schema import Config
 from src.errors import UserError
 from src.files import process_ended, this_process
-from src.process import RECEIVED, STOP_SIGNALS, exit_when, heavy_imports, signal_handlers
+from src.process import RECEIVED, STOP_SIGNALS, exit_when, heavy_imports, say_line, signal_handlers
 from src.sweeps.plan import ACTIONS, TO_DO, archive, claim, is_stopping, record_of, status_of, stop_further_jobs
-from src.training.console import say
 from src.training.run_record import Record, now, provenance
 
 
 @contextlib.contextmanager
 def stop_on_signal(stop_jobs: Callable[[], None] | None = None) -> Iterator[None]:
-    """Handle signals, which `RECEIVED` lists: the first calls `stop_jobs`, where jobs run elsewhere; others raise.
-
-    A run has handlers of its own, which add to the list too.
-    """
+    """Handle signals, which `RECEIVED` lists: the first calls `stop_jobs`, where jobs run elsewhere; others raise."""
 
     def handle(number: int, frame: Any) -> None:
         RECEIVED.append(number)
@@ -118,9 +114,9 @@ class JobRunner:
                     resume(folder, None, config.model._target_)
                     return
                 except UserError as error:
-                    say(f"{folder} cannot be resumed and starts again: {error}")
+                    say_line(f"{folder} cannot be resumed and starts again: {error}")
             if folder.exists():
-                say(f"{folder}: the earlier attempt is archived in {archive(folder)}")
+                say_line(f"{folder}: the earlier attempt is archived in {archive(folder)}")
             config.name = config.run_name
             fit(config, command, folder)
         except BaseException as error:
@@ -141,11 +137,6 @@ def end_with(sweep: tuple[tuple[str, Any], ...]) -> None:
 def in_slurm() -> bool:
     """Whether submitit runs this job under SLURM: it raises SystemExit at a time limit and starts the job again."""
     return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
-
-
-def first_line(error: object) -> str:
-    """Return the first line of a message."""
-    return str(error).strip().partition("\n")[0]
 
 
 def mark_stopped(folder: Path) -> None:

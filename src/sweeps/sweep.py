@@ -23,13 +23,12 @@ from src.config.schema import WINDOW_KEYS, Config, to_plain
 from src.data.batching import fitted
 from src.data.batching import plan as plan_windows
 from src.data.corpus import Corpus, open_corpus
-from src.errors import UserError, counted
+from src.errors import UserError, counted, first_line
 from src.files import this_process
 from src.metrics import bits_per_character
-from src.process import RECEIVED, available_cores, complain, heavy_imports
-from src.sweeps.job import JobRunner, children_without_ctrl_c, first_line, stop_on_signal
+from src.process import RECEIVED, available_cores, complain, heavy_imports, say_line
+from src.sweeps.job import JobRunner, children_without_ctrl_c, stop_on_signal
 from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of
-from src.training.console import say
 from src.training.machine import check_machine, check_monitor, check_prompt, check_validation_comes
 from src.training.run_record import now
 
@@ -40,17 +39,13 @@ TABLE_ORDER = ("done", "running", "stopped", "interrupted", "not run", "failed")
 
 
 def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], entry: str = "src.train") -> int:
-    """Run what is missing of a sweep; return its exit code: 0 if all jobs are done, 1, or 128 + the signal.
-
-    `command` are the arguments of the `entry` that was started.
-    """
+    """Run what is missing of a sweep of `entry`; return the exit code: 0 if all is done, 1, or 128 + the signal."""
     plan = make_plan(jobs)
     if jobs[0].config.sweep.dry_run:
-        say("\n".join(plan.lines()))
+        say_line("\n".join(plan.lines()))
         return 0
     errors: list[str] = []
-    trainers = [job.config.trainer for job in jobs]
-    if any(trainer.devices == "auto" or int(trainer.devices) * trainer.num_nodes > 1 for trainer in trainers):
+    if any(job.config.trainer.processes != 1 for job in jobs):
         # Lightning would start the whole sweep again in each other process
         errors.append("trainer.devices: a job of a sweep is one process; start a run of several alone, without -m")
     if launcher.name == "submitit_slurm" and shutil.which("srun") is None:
@@ -59,16 +54,15 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], e
         errors += errors_here([job.config for job in plan.to_do])
     if errors:
         raise UserError(*errors)
-    say("\n".join(filter(None, (plan.summary(), plan.earlier_meaning()))))
+    say_line("\n".join(filter(None, (plan.summary(), plan.earlier_meaning()))))
     command = ["python", "-m", entry, *command]
     record = SweepRecord(Path(jobs[0].config.runs) / "sweeps", command, plan)
     progress = Progress(plan.to_do, stop_at_failure=jobs[0].config.sweep.on_failure == "stop")
     stopped_by = _launch(plan, launcher, record, command, progress) if plan.to_do else None
     # a sweep of other keys, run beside this one, may have given a shared job another folder
-    ended = [
-        dataclasses.replace(job, folder=folder_of_key(job.folder.parent, job.key) or job.folder) for job in plan.jobs
-    ]
-    records = [record_of(job.folder) for job in ended]
+    folders = [folder_of_key(job.folder.parent, job.key) or job.folder for job in plan.jobs]
+    ended = [dataclasses.replace(job, folder=folder) for job, folder in zip(plan.jobs, folders, strict=True)]
+    records = [record_of(folder) for folder in folders]
     statuses = [
         "not run" if job.action in TO_DO and not progress.has_begun(job) else ended_status(entries, job.folder)
         for job, entries in zip(ended, records, strict=True)
@@ -77,11 +71,11 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], e
     status = "done" if all_done else "incomplete" if stopped_by is None else "stopped"
     not_run = [job.label for job, ended in zip(plan.jobs, statuses, strict=True) if ended == "not run"]
     record.update(statuses, status=status, not_run=not_run, finished=now())
-    say("\n".join(["", *table(ended, records, statuses), summary(statuses)]))
+    say_line("\n".join(["", *table(ended, records, statuses), summary(statuses)]))
     if not_run and "failed" in statuses and progress.stop_at_failure:
-        say("stopped at the first failure (sweep.on_failure=stop)")
+        say_line("stopped at the first failure (sweep.on_failure=stop)")
     if not all_done:
-        say(f"the same command runs what is missing; this sweep's record: {record.path}")
+        say_line(f"the same command runs what is missing; this sweep's record: {record.path}")
     return 128 + stopped_by if stopped_by is not None else 0 if all_done else 1
 
 
@@ -190,7 +184,7 @@ class Progress:
                 if record.get("status") in ENDED:
                     self.ended[job.folder] = record["status"]
                     if record["status"] == "failed":
-                        say("\n".join(failure(job, record)))
+                        say_line("\n".join(failure(job, record)))
                         self.stopping |= self.stop_at_failure
                 elif record.get("status") == "running":
                     running.append(record.get("process") or {})
@@ -210,7 +204,7 @@ class Progress:
         if self.ended and left:
             seconds = (time.time() - self.began) / len(self.ended) * left
             line += f", about {timedelta(seconds=round(seconds))} left"
-        say(line)
+        say_line(line)
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:

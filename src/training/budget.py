@@ -57,7 +57,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     """
     if config.budget == "auto":
         return choose_by_size(config, corpus)
-    if int(config.trainer.devices) * config.trainer.num_nodes > 1:
+    if config.trainer.processes > 1:
         raise UserError(f"budget={config.budget}: steps are timed in one process; use trainer.devices=1")
     started, available = time.perf_counter(), duration(config.budget or "")
     config, free = copy.deepcopy(config), set(config.chosen or ())

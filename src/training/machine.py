@@ -53,9 +53,8 @@ def check_machine(trainer: TrainerConfig) -> None:
     if trainer.precision.startswith("16") and (kind == "cpu" or "gpu" not in here):
         raise UserError(f"trainer.precision={trainer.precision} needs a GPU; on a CPU use bf16-mixed or 32-true")
     if trainer.cuda_graph is True and not uses_cuda(trainer):
-        raise UserError(
-            "trainer.cuda_graph=true, but torch sees no CUDA GPU on this machine; use trainer.cuda_graph=auto"
-        )
+        what = "torch sees no CUDA GPU on this machine"
+        raise UserError(f"trainer.cuda_graph=true, but {what}; use trainer.cuda_graph=auto")
 
 
 def uses_cuda(trainer: TrainerConfig) -> bool:
@@ -140,11 +139,6 @@ def rank() -> int:
     return next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
 
 
-def world_size(trainer: TrainerConfig) -> int:
-    """Return how many processes a configuration asks for."""
-    return int(trainer.devices) * trainer.num_nodes
-
-
 def with_devices(trainer: TrainerConfig) -> TrainerConfig:
     """Return the configuration with the number that devices=auto means here: each GPU, on a CPU one process."""
     if trainer.devices != "auto":
@@ -171,9 +165,9 @@ def join(trainer: TrainerConfig) -> TrainerConfig:
     if not under_torchrun():
         return trainer
     started, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if world_size(trainer) not in (1, started):
+    if trainer.processes not in (1, started):
         asked = f"trainer.devices={trainer.devices} trainer.num_nodes={trainer.num_nodes} asks for"
-        raise UserError(f"torchrun has started {started} processes, and {asked} {world_size(trainer)}; leave both out")
+        raise UserError(f"torchrun has started {started} processes, and {asked} {trainer.processes}; leave both out")
     return dataclasses.replace(trainer, devices=here, num_nodes=started // here)
 
 

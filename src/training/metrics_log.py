@@ -18,7 +18,7 @@ from src.config.schema import CheckpointConfig, EarlyStoppingConfig
 from src.diagnostics.loggers import last_window, write_scalars
 from src.files import to_json
 from src.metrics import four_metrics
-from src.training.console import say
+from src.process import say_line
 from src.training.machine import reduced
 from src.training.module import LanguageModule
 
@@ -165,10 +165,7 @@ class MetricsLog(Callback):
 
 
 class ProgressBar(Callback):
-    """One bar on the terminal or in the notebook for a whole run of `run_steps`; `Console` clears it before each line.
-
-    The loss (nats per character) and the speed are those since it was drawn before.
-    """
+    """One bar for a whole run of `run_steps`, which `Console` clears before a line; loss and speed are recent."""
 
     INTERVAL = 0.25  # seconds: reading the loss at every step would cost a tenth of a small one
 
@@ -217,4 +214,4 @@ class PredictedString(Callback):
         loss = last_window(trainer, pl_module.outcome)["train/loss"]
         if trainer.is_global_zero:
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            say(f"Predicted string:{predicted},Epoch [{epoch}] loss={loss:.4f}")
+            say_line(f"Predicted string:{predicted},Epoch [{epoch}] loss={loss:.4f}")

@@ -33,22 +33,21 @@ from src.diagnostics import build_diagnostics
 from src.diagnostics.loggers import ScalarLogger, close_loggers, logger_class, open_loggers
 from src.diagnostics.tensorboard import HParams
 from src.errors import RunFailure, UserError, typed
-from src.files import disk_full, read_yaml, write_atomic
+from src.files import NO_FOLDER, disk_full, read_yaml, write_atomic
 from src.inference.load import FORMAT, TrainedModel, check_weights, implementation_config, load
 from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
 from src.models.kernels import multiplies_bf16
 from src.models.language_model import LanguageModel, build_model
-from src.process import threads_for, use_threads
+from src.process import in_notebook, logging_to, threads_for, use_threads
 from src.training import machine
 from src.training.budget import behind, choose
 from src.training.checkpoint import AtomicCheckpointIO, Checkpoint, CheckpointCallback, newest_checkpoint, restore_files
-from src.training.console import in_notebook, logging_to
 from src.training.lightning_compat import run_to_the_end
-from src.training.machine import peer_is_gone, rank, uses_cuda, world_size
+from src.training.machine import peer_is_gone, rank, uses_cuda
 from src.training.metrics_log import EarlyStopping, MetricsLog, PredictedString, ProgressBar
 from src.training.module import LanguageModule, TextData
-from src.training.run_record import NO_FOLDER, Record, locked, new_folder, now, provenance
+from src.training.run_record import Record, locked, new_folder, now, provenance
 from src.training.signals import Interrupted, StopOnSignal
 
 KEPT_BASELINES = ("uniform", "unigram", "ngram_5", "chance", "optimum")
@@ -71,10 +70,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | None = None) -> Prepared:
-    """Check everything, open the text and build the model. The argument stays as it is, and nothing is written.
-
-    `trust` is the model class of the user's own that the command names; see `check_class`.
-    """
+    """Check everything, open the text and build the model; nothing is written. `trust` is that of `check_class`."""
     trainer = machine.join(config.trainer)
     machine.check_machine(trainer)
     machine.set_up_gpu(trainer)
@@ -105,11 +101,10 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
         raise UserError(f"data.unknown=extend: {fixed}; use data.unknown=error")
     config = config.with_absolute_paths()  # only now: the errors above name paths as the user typed them
     data = TextData(corpus, config.data, seed)
-    processes = world_size(trainer)
-    data.limit = trainer.windows_an_epoch(len(data.windows(world_size=processes)))
+    data.limit = trainer.windows_an_epoch(len(data.windows(world_size=trainer.processes)))
     if checkpoint is None:
         machine.check_validation_comes(config, data.limit)
-    threads = threads_for(trainer.threads, config.model.hidden_size, int(trainer.devices) if processes > 1 else 1)
+    threads = threads_for(trainer.threads, config.model.hidden_size, int(trainer.devices))
     if checkpoint and trainer.threads == "auto":
         threads = checkpoint.progress["threads"]  # with another number sums have other last digits
     use_threads(threads)
@@ -217,7 +212,7 @@ def build_trainer(
     if keys.enable_progress_bar and (sys.stdout.isatty() or in_notebook()) and not prints_predictions:
         callbacks.append(ProgressBar(keys.run_steps(steps_an_epoch)))
     given = {key: value for key, value in vars(keys).items() if key not in OURS}
-    if uses_cuda(keys) and world_size(keys) > 1:  # NCCL between the GPUs; what the processes agree on goes by gloo
+    if uses_cuda(keys) and keys.processes > 1:  # NCCL between the GPUs; what the processes agree on goes by gloo
         given["strategy"] = DDPStrategy(process_group_backend="cpu:gloo,cuda:nccl")
     if "val" not in corpus.splits:
         given["limit_val_batches"] = 0
@@ -399,8 +394,8 @@ def check_goes_on(prepared: Prepared, checkpoint: Checkpoint) -> None:
         if prepared.module.identity[what] != checkpoint.content["unroll"][what]:
             remedy = "put the old text back, or start a new run with init_from="
             raise UserError(f"the {what} is not the one in {checkpoint.path}: the text has changed since; {remedy}")
-    if world_size(trainer) != stored:  # other streams, other sums
-        other = f"{world_size(trainer)} would not go on exactly; resume it with {stored}"
+    if trainer.processes != stored:  # other streams, other sums
+        other = f"{trainer.processes} would not go on exactly; resume it with {stored}"
         raise UserError(f"the number of processes was {stored} in this run, and {other}")
     epochs = math.ceil(step / prepared.steps_an_epoch)  # one that has begun counts
     for what, limit, reached in (("epochs", trainer.max_epochs, epochs), ("steps", trainer.max_steps, step)):

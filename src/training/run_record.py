@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.files import DISK_FULL, lock, read_json, this_process, to_json, write_json
+from src.files import DISK_FULL, NO_FOLDER, lock, read_json, this_process, to_json, write_json
 
 FORMAT = 1
 VERSIONS_OF = ("torch", "lightning", "hydra-core", "omegaconf", "tensorboard", "numpy")
-NO_FOLDER = Path(os.devnull)  # of a process with rank > 0, which writes nothing
 
 
 def new_folder(parent: Path) -> Path:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from src.data.batching import Window
+from src.errors import first_line
 from src.inference.incremental import parts_of
 from src.models import cuda
 from src.models.language_model import State, WindowLoss, change_parts
@@ -123,9 +124,8 @@ class StepGraph:
                 self.failed = True
                 if scaler is not None:
                     scaler.update(scale)  # forgets that it has begun a step
-                log.warning(
-                    "a step is not captured in a CUDA graph, the run goes on without: %s", cuda.first_line(error)
-                )
+                why = first_line(error)
+                log.warning("a step is not captured in a CUDA graph, the run goes on without: %s", why)
                 return False
         with self.stream():
             self.captured[shape](window)

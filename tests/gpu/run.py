@@ -134,7 +134,7 @@ def loops_captured() -> dict[str, int]:
     """Return how many loops of model=manual became a graph, and how many could not."""
     from src.models.cuda import captured_loops
 
-    done = [loop is not None for loop in captured_loops()]
+    done = [loop is not None for loop in captured_loops.values()]
     return {"captured": sum(done), "failed": len(done) - sum(done)}
 
 

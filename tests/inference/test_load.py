@@ -147,9 +147,8 @@ def test_the_same_weights_give_the_same_logits_in_every_implementation_and_move_
 
 
 def test_an_unseen_character_is_named_with_those_that_are_known(run):
-    with pytest.raises(UnknownCharacter, match=r"'é'.*the model knows") as told:
+    with pytest.raises(UnknownCharacter, match=r"'é'.*offset 4; .*the model knows"):
         load(run).sample("day é")
-    assert told.value.first == 4
 
 
 def test_letters_in_the_other_normal_form_are_named_with_the_form_that_the_model_knows(tmp_path):

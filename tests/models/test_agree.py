@@ -68,7 +68,7 @@ def test_outputs_states_and_gradients_agree(num_layers: int, time: int, batch: i
 
 
 def equations(layers: list[Layer], skip: str, x: Tensor, h_0: Tensor) -> Tensor:
-    """What the readout reads (time, batch, ...): the equations of wiring.py, one a line, with a W for S beside U."""
+    """What the readout reads (time, batch, ...): the equations of layers.py, one a line, with a W for S beside U."""
     h, read = list(h_0), []
     for x_t in x:
         for i, (U, W, b) in enumerate(layers):

@@ -99,7 +99,7 @@ def test_a_captured_loop_computes_the_reference_again_and_again(nonlinearity, re
     monkeypatch.setattr(cuda, "capture", captures)
     monkeypatch.setattr(cuda, "takes_graph", lambda hidden: True)
     monkeypatch.setattr(kernels, "on_gpu", lambda tensor: True)
-    monkeypatch.setattr(cuda, "_loops", {})
+    monkeypatch.setattr(cuda, "captured_loops", {})
     for seed in range(3):
         torch.manual_seed(seed)
         weight = torch.randn(4, 9, dtype=F64, requires_grad=True)
@@ -119,7 +119,7 @@ def test_a_loop_that_cannot_be_captured_runs_as_it_is(monkeypatch, caplog):
 
     monkeypatch.setattr(cuda, "capture", broken)
     monkeypatch.setattr(cuda, "takes_graph", lambda hidden: True)
-    monkeypatch.setattr(cuda, "_loops", {})
+    monkeypatch.setattr(cuda, "captured_loops", {})
     for _ in range(2):
         hidden, W = torch.ones(9, 2, 3), torch.eye(3)
         cuda.forward_walk(hidden, W, None, "relu", False)

@@ -1,4 +1,4 @@
-"""What the layers of a recurrence give to each other and to the readout, and what training drops of it.
+"""What all recurrences share: how their layers are connected, what training drops, and how the weights start.
 
     h_t^l = f(U^l h_t^{l-1} + S^l x_t + W^l h_{t-1}^l + b^l)      skip=input: layers l > 1 read the characters too
     o_t   = V [h_t^1; ...; h_t^L] + c                             skip=output: the readout reads all layers
@@ -11,16 +11,22 @@
 
 Masks come from torch's global generator, which a checkpoint holds; those of a window at its start, W's first: equal
 seeds give equal masks in all implementations. What is kept is divided by 1 - p.
+
+The weights start by the same two passes in every model, so that one seed gives one network:
+
+1. torch's uniform draws in +-1/sqrt(hidden_size), layer after layer: U, W, b_ih, b_hh;
+2. `initialise_` layer after layer, with `input_scale` on what reads the characters, else `interlayer_scale`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+INITIALISATIONS = ("torch", "orthogonal", "identity")
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Wiring:
         above = self.hidden_size * directions + (self.input_size if self.from_input else 0)
         return [self.input_size] + [above] * (self.num_layers - 1)
 
-    def window(self, recurrent: Sequence[Tensor], batch: int, training: bool, directions: int = 1) -> WiredWindow:
+    def window(self, recurrent: Sequence[Tensor], batch: int, training: bool, directions: int = 1) -> "WiredWindow":
         """Draw the masks of a window; `recurrent` are the W of all layers and directions."""
         masks = None
         if training and self.weight_drop:
@@ -94,3 +100,56 @@ class WiredWindow:
         read = range(0 if self.wiring.to_output else len(layers) - 1, len(layers))
         seen = [layers[i] if self.masks is None else self.above(i, layers[i]) for i in read]
         return torch.cat(seen, dim=-1) if len(seen) > 1 else seen[0]
+
+
+# -- how the weights start --------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def initialise_(
+    U: Float[Tensor, "hidden input"],
+    W: Float[Tensor, "hidden hidden"],
+    biases: Iterable[Tensor | None],
+    init: str = "torch",
+    input_scale: float = 1.0,
+    interlayer_scale: float = 1.0,
+    below: int = 0,
+) -> None:
+    """Initialise one layer in place, after torch's uniform draws; U and W may be views of a larger matrix.
+
+    `init` is about W and b (README.md has the reasons and sources); U keeps its uniform draw times a scale: its first
+    `below` columns, which read the layer below, times `interlayer_scale`, the others times `input_scale`.
+    """
+    if init not in INITIALISATIONS:
+        raise ValueError(f"Unknown init '{init}'. Select from {', '.join(map(repr, INITIALISATIONS))}.")
+    if init == "orthogonal":
+        # LAPACK has no half precision, so the factorisation runs in float32 at least
+        Q = torch.empty(W.shape, device=W.device, dtype=torch.promote_types(W.dtype, torch.float32))
+        W.copy_(nn.init.orthogonal_(Q))
+    elif init == "identity":
+        nn.init.eye_(W)
+        for b in biases:
+            if b is not None:
+                b.zero_()
+    U[:, :below].mul_(interlayer_scale)
+    U[:, below:].mul_(input_scale)
+
+
+@torch.no_grad()
+def initialise_layers_(
+    layers: Iterable[Sequence[Tensor]],
+    init: str,
+    input_scale: float = 1.0,
+    interlayer_scale: float = 1.0,
+    single_bias: bool = False,
+) -> None:
+    """Initialise torch's parameters (U, W, b_ih, b_hh) of each layer in place, each gate's block by itself.
+
+    `single_bias` moves the sum of both biases into the first and freezes the second at zero.
+    """
+    for layer, (U, W, b_ih, b_hh) in enumerate(layers):
+        for U_gate, W_gate, *biases in zip(*(part.split(W.size(1)) for part in (U, W, b_ih, b_hh)), strict=True):
+            initialise_(U_gate, W_gate, biases, init, input_scale, interlayer_scale, W.size(1) if layer else 0)
+        if single_bias:
+            b_ih.add_(b_hh)
+            b_hh.zero_().requires_grad_(False)
