@@ -13,27 +13,21 @@ import numpy as np
 from src.benchmarks.measuring import MB, in_own_process, peak_memory, table_lines
 from src.config.schema import BenchmarkOptions, DataConfig
 
-LETTERS = " etaoinshrd\nlucmfwypvbgkjqxzETAOINSH0123456789äéßœ—"  # the most frequent first
+LETTERS = " etaoinshrd\nlucmfwypvbgkjqxzETAOINSH0123456789äéßœ—"  # the most frequent first; of 1 to 3 bytes each
 BLOCK = 1_000_000  # bytes; the file repeats one generated block
-
-
-def make_text(path: Path, size_mb: int, seed: int = 0) -> None:
-    """Write `size_mb` million bytes of text: 51 characters, some of them of two and three bytes in UTF-8."""
-    shares = 1.0 / np.arange(1, len(LETTERS) + 1)
-    text = "".join(np.random.default_rng(seed).choice(list(LETTERS), BLOCK, p=shares / shares.sum()))
-    block = text.encode()[:BLOCK].decode(errors="ignore").encode().ljust(BLOCK)
-    with path.open("wb") as file:
-        for _ in range(size_mb):
-            file.write(block)
 
 
 def run(options: BenchmarkOptions) -> dict[str, Any]:
     """Make the text, measure, remove everything, and return seconds, rates and megabytes, as plain data."""
     window = [options.seq_len, options.batch_size]
+    shares = 1.0 / np.arange(1, len(LETTERS) + 1)
+    letters = "".join(np.random.default_rng(0).choice(list(LETTERS), BLOCK, p=shares / shares.sum()))
+    block = letters.encode()[:BLOCK].decode(errors="ignore").encode().ljust(BLOCK)
     with tempfile.TemporaryDirectory(prefix="unroll-benchmark-", dir=options.folder) as name:
         folder = Path(name)
         text = folder / "text.txt"
-        make_text(text, options.size_mb or 1)
+        with text.open("wb") as file:
+            file.writelines([block] * (options.size_mb or 1))
         os.utime(text, (time.time() - 60,) * 2)  # the checksum of a file that has just changed is not cached
 
         def job(what: str, encoding: str = "characters") -> dict[str, Any]:

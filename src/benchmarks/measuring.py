@@ -39,10 +39,7 @@ class Size(NamedTuple):
 def take_turns(
     calls: Mapping[str, Callable[[], object]], seconds: float, rounds: int | None = None
 ) -> dict[str, list[float]]:
-    """Return the seconds of each call, made in turns so that other load on the machine affects all.
-
-    Each is called twice before; then come `rounds`, or as many as `seconds` allow, at least AT_LEAST.
-    """
+    """Return the seconds of each call, in turns so that other load affects all: `rounds`, or what `seconds` allow."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     repeats = {}
     for name, call in calls.items():

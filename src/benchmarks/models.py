@@ -56,10 +56,7 @@ def operations(name: str, size: Size) -> float:
 
 @cache
 def product_rates(precision: str, size: int, threads: int, device: str = "cpu") -> dict[str, float]:
-    """Return each library's operations per second, with so many threads, in the product of two matrices (size, size).
-
-    torch, and in float32 on a CPU also oneDNN with a matrix laid out beforehand, as `manual` calls it, and numpy.
-    """
+    """Return operations per second in a product (size, size) by torch, and in float32 on a CPU by oneDNN and numpy."""
     use_tf32(device, precision)
     A, B = torch.randn(2, size, size, device=device).to(HALF.get(precision, torch.float32))
     out = torch.mm(A, B)
@@ -90,10 +87,7 @@ def wait_for(device: str) -> None:
 
 
 class Step:
-    """A train step on random characters; the state is carried on from call to call.
-
-    The name is MODEL, MODEL_bf16 or MODEL_fp16 (under autocast), or MODEL_tf32; with `+graph` it is a CUDA graph.
-    """
+    """A train step on random characters, its state carried on: MODEL or MODEL_bf16, _fp16, _tf32; `+graph`: of CUDA."""
 
     def __init__(self, name: str, size: Size, device: str = "cpu") -> None:
         name, self.captured, self.device = name.removesuffix(GRAPH), name.endswith(GRAPH), device
@@ -163,10 +157,7 @@ def cudnn_of(name: str, size: Size, device: str) -> str | None:
 
 
 def gradient_error(name: str, size: Size, device: str = "cpu") -> float:
-    """Return the largest relative difference of a gradient from that of the same model in float64.
-
-    max over the parameters of   max |g - g_64| / max |g_64|,   in a window that begins with a carried state
-    """
+    """Return the maximum over parameters of max |g - g_64| / max |g_64|, g_64 in float64, from a carried state."""
     name = name.removesuffix(GRAPH)
     step, exact = Step(name, size, device), Step(name.partition("_")[0], size, device)
     exact.model.double()

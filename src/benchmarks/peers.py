@@ -85,10 +85,7 @@ def torch_peer(problem: Problem, name: str) -> Callable[[], float]:
 
 
 class NumpyPeer:
-    """Loops over time in both directions with one-hot inputs, in the manner of A. Karpathy's min-char-rnn.py (2015).
-
-    Beyond that script: a batch, several layers and Adam.
-    """
+    """Loops over time with one-hot inputs as in A. Karpathy's min-char-rnn.py (2015); with a batch, layers and Adam."""
 
     def __init__(self, problem: Problem) -> None:
         self.parameters = problem.parameters
@@ -184,10 +181,7 @@ def jax_peer(problem: Problem) -> Compiled:
 
 
 def keras_peer(problem: Problem) -> Compiled:
-    """Return the step in Keras 3 on JAX: SimpleRNN layers, in the training loop that its guide has for JAX.
-
-    The state is an input and an output: `stateless_call` does not return that of layers with stateful=True (3.15).
-    """
+    """Return the step in Keras 3 on JAX as its guide has it, the state in and out: stateful=True loses it (3.15)."""
     jax, keras = import_module("jax"), import_module("keras")
     units, layers, steps, batch, vocab_size = problem.size
     x, *h_0 = (keras.Input(batch_shape=(batch, *rest)) for rest in ((steps, vocab_size), *[(units,)] * layers))
@@ -296,9 +290,8 @@ def peers_table(found: dict[str, Any]) -> list[str]:
         "min_ms": ("min ms", ".2f"), "median_ms": ("median", ".2f"), "ratio": ("x manual", ".2f"),
         "difference": ("loss diff.", ".0e"), "compile_s": ("compile s", ".1f"),
     }  # fmt: skip
-    rows = [
-        [name, *map(one.get, columns), " ".join(map(" ".join, one["versions"].items()))] for name, one in peers.items()
-    ]
+    versions = {name: " ".join(map(" ".join, one["versions"].items())) for name, one in peers.items()}
+    rows = [[name, *map(one.get, columns), versions[name]] for name, one in peers.items()]
     lines = table_lines({"a step of": "", **dict(columns.values()), "version": ""}, rows)
     apart = [name for name, one in peers.items() if "ratio" not in one]
     lines += [f"  {name}: its losses differ by more than {CLOSE}, so it was not timed" for name in apart]

@@ -139,7 +139,6 @@ class RememberingLoader(ConfigLoaderImpl):
         self.composed: dict[tuple[str, ...], DictConfig] = {}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """Return the configuration of the job with these overrides."""
         groups: list[Override] = []
         values: list[Override] = []
         for override in OverridesParser.create(config_loader=self).parse_overrides(sweep_overrides):
@@ -189,10 +188,7 @@ class Sweep:
 
 
 class CheckedSweeper(Sweeper):
-    """`hydra/sweeper: checked`: every combination of the given values, all of them checked before job 0.
-
-    `params` and `jobs` are those of a file (src/config/overrides.py: `in_file`); Hydra passes them, `sweep` reads them.
-    """
+    """`hydra/sweeper: checked`: every combination of the given values, or those of a file, all checked before job 0."""
 
     __module__ = "hydra_plugins.unroll"  # Hydra accepts plugins of this package only
     current: Sweep

@@ -340,11 +340,7 @@ def evaluation_windows(split: TextSplit, seq_len: int, streams: int = 1, warmup:
 
 
 def fitted(config: DataConfig, train: TextSplit) -> tuple[DataConfig, tuple[str, ...]]:
-    """Return a configuration with sizes of a window, where they were left open ones that fit a short text; and notes.
-
-    Raises:
-        DataError: the text does not fill one window of the sizes that were given.
-    """
+    """Return a configuration whose open window sizes fit a short text, and notes; DataError if given ones do not."""
     if config.is_task:
         return config, ()
     (seq_len, batch_size), count = config.window, train.transitions

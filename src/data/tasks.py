@@ -69,7 +69,6 @@ class Copy:
         self.levels = {"chance": math.log(kinds), "optimum": 0.0}
 
     def draw(self, generator: np.random.Generator, count: int) -> Drawn:
-        """Draw K characters and T of each sequence."""
         K, blanks = self.recall, generator.integers(self.lengths[0], self.lengths[-1] + 1, count)
         content = generator.integers(3, 3 + self.kinds, (K, count))  # ids 0, 1, 2: boundary, blank, recall
         times = np.arange(2 * K + int(blanks.max()) + 2)[:, None]
@@ -90,7 +89,6 @@ class TemporalOrder:
         self.levels = {"chance": math.log(4), "optimum": 0.0}
 
     def draw(self, generator: np.random.Generator, count: int) -> Drawn:
-        """Draw T, the distractors, the two places and what is there."""
         T = generator.integers(self.lengths[0], self.lengths[-1] + 1, count)
         times = np.arange(int(T.max()) + 2)[:, None]
         ids = generator.integers(1, 5, (len(times), count))
@@ -225,7 +223,6 @@ class Words:
         return symbols, weights, successors
 
     def draw(self, generator: np.random.Generator, count: int) -> Drawn:
-        """Draw words, and for brackets the kind of each pair."""
         moves, possible = self.grammar.walk(generator, count)
         if self.nested:
             ids, allowed = self._with_kinds(generator, moves, possible)
@@ -267,9 +264,8 @@ def errors_in_task(config: DataConfig) -> list[str]:
     """Return what is wrong with the keys of a task, one text an error."""
     name, errors = config.name, []
     if config.seq_len is not None:
-        errors.append(
-            f"data.seq_len={config.seq_len}: a window of data={name} is a batch of whole sequences; leave it out"
-        )
+        what = f"a window of data={name} is a batch of whole sequences"
+        errors.append(f"data.seq_len={config.seq_len}: {what}; leave it out")
     kinds, least, most = MOST_KINDS.get(name), LEAST_LENGTH.get(name, 1), MOST_LENGTH.get(name, 500)
     if kinds and not 1 <= (config.kinds or 0) <= kinds:
         errors.append(f"data.kinds={config.kinds}: expected 1 to {kinds} for data={name}")

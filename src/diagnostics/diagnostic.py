@@ -82,15 +82,12 @@ class EvalView:
 
 @contextlib.contextmanager
 def undisturbed(module: torch.nn.Module) -> Iterator[None]:
-    """Put the module into evaluation mode without gradients; afterwards restore its modes and the random generators.
-
-    Tensors made inside are ordinary ones, also during Lightning's validation, so that they may be kept.
-    """
+    """Put the module into evaluation mode without gradients; afterwards restore its modes and the random generators."""
     modes = [(part, part.training) for part in module.modules()]
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     module.eval()
     try:
-        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.no_grad():
+        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.no_grad():  # its tensors may be kept
             yield
     finally:
         for part, training in modes:

@@ -24,10 +24,7 @@ MOST_UNITS = 64  # rows of a map that can still be told apart
 
 
 def spectrum(W: Tensor) -> list[Tensor]:
-    """Return the eigenvalues of W (hidden, hidden), complex, and its singular values, the largest first.
-
-    NaN if W is not finite: LAPACK raises then, or ends the process.
-    """
+    """Return eigenvalues and singular values of W (hidden, hidden), the largest first; NaN where LAPACK would crash."""
     A = widened(W)
     if not bool(A.isfinite().all()):
         return [torch.full((len(A),), math.nan, dtype=dtype) for dtype in (A.dtype.to_complex(), A.dtype)]
@@ -72,10 +69,8 @@ class RecurrentScalars(Diagnostic):
         if state is None:
             _, state = view.read(view.windows().window(0, 0), None)
         shares = saturated(state[0] if isinstance(state, tuple) else state).tolist()  # the LSTM's h, not its c
-        found = (("spectral_radius", radii), ("saturated", shares))
-        return {
-            f"recurrent/{name}/layer_{layer}": value for name, values in found for layer, value in enumerate(values)
-        }
+        found = {f"recurrent/spectral_radius/layer_{layer}": radius for layer, radius in enumerate(radii)}
+        return found | {f"recurrent/saturated/layer_{layer}": share for layer, share in enumerate(shares)}
 
 
 class RecurrentMatrix(Diagnostic):
@@ -156,10 +151,7 @@ class HiddenStates(Diagnostic):
 
 
 def states_over_passage(view: EvalView, length: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the ids (time,) of a passage and the hidden states (time, hidden) that reading them leaves, by layer.
-
-    A gated or unknown recurrence shows its top layer only.
-    """
+    """Return the ids (time,) of a passage and the hidden states (time, hidden) by layer; of other cells the top one."""
     recurrence, state = plain(view), None
     ids, found = [], []
     for window in view.passage(length):

@@ -57,10 +57,7 @@ class Layout(Callback):
 
 
 class HParams(Callback):
-    """Write the configuration at the start, and `best/...` and `final/...` of the metrics at the end.
-
-    In TensorBoard this opens the run's row of the page HParams, and closes it.
-    """
+    """Write the configuration at the start, which opens TensorBoard's row of the run, and best and final metrics."""
 
     def __init__(self, config: Config, folder: Path, metrics: Any) -> None:
         self.config, self.folder = config, folder
@@ -100,10 +97,7 @@ class HParams(Callback):
 
 
 def hparams_of(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (key, value) of a plain configuration, for every key that can change the result.
-
-    As text, also of numbers, of which TensorBoard shows five digits: `seed 0.0000`, `hidden_size 8.0000`.
-    """
+    """Yield (key, value) of every key that can change the result, as text: TensorBoard shows seed 0 as `0.0000`."""
     known = {key for key, about in key_table().items() if about.affects_result and key != "model._target_"}
     for key, value in flatten(config):
         if value != {} and (key in known or key.startswith("model.options.")):

@@ -32,10 +32,7 @@ MOST_PAIRS, MOST_CHARACTERS = 16, 32  # bars
 
 
 class Surprisal(Diagnostic):
-    """Draw `text/surprisal`: the beginning of the text that is validated on, each character predicted from the past.
-
-    What is no target has no colour.
-    """
+    """Draw `text/surprisal`: the beginning of the text that is validated on, each character predicted from the past."""
 
     name = "surprisal"
 

@@ -138,10 +138,7 @@ def compare(table: Table, key: str, metric: Metric) -> tuple[list[Comparison], l
 
 
 def compare_two(table: Table, keys: Sequence[str], metric: Metric) -> tuple[list[Comparison], list[Run]]:
-    """Compare the values of each of two keys at each value of the other one, and the differences with one another.
-
-    The latter is the interaction, over seeds of which all four runs are there: (a1 - a2 at b1) - (a1 - a2 at b2).
-    """
+    """Compare two keys, each at each value of the other, and their interaction: (a1 - a2 at b1) - (a1 - a2 at b2)."""
     items: list[Comparison] = []
     alone: list[list[Run]] = [[], []]
     names = short_names(keys)

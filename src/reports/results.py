@@ -49,10 +49,7 @@ def write(study: Study, folder: Path, size: str, folders: Sequence[Path]) -> str
 
 
 def check(study: Study, folder: Path, rewrite: bool = False) -> None:
-    """Raise UserError if README.md does not show what results.csv holds; `rewrite` makes it so.
-
-    A page without the marks gets them at its end; a new page has the question above them.
-    """
+    """Raise UserError if README.md does not show what results.csv holds; `rewrite` makes it so, or a new page."""
     content, path, name = block(study, folder, frame_in(folder)), folder / "README.md", folder.resolve().name
     page = path.read_text(encoding="utf-8") if path.exists() else f"# {name}\n\n{study.question}\n"
     if content in page:
@@ -72,10 +69,7 @@ def frame_in(folder: Path) -> pd.DataFrame:
 
 
 def csv_of(study: Study, size: str, runs: Sequence[Run]) -> str:
-    """Return one line a run: settings, seed, status, metrics, costs, baselines, and what produced it.
-
-    The settings are those of table and figure, and all that differ and can change a result.
-    """
+    """Return one line a run: settings (named, or that differ), seed, status, metrics, costs, baselines, provenance."""
     figure, first = study.figure, study.metric[0].removeprefix("best/")
     split = first.split("/")[1] if first.startswith("evaluation/") else None
     metric = Metric(first.removeprefix("evaluation/"), split)
@@ -114,12 +108,9 @@ def block(study: Study, folder: Path, frame: pd.DataFrame) -> str:
         for one in frame[["processor", "cores", "torch", "python", "commit"]].drop_duplicates().itertuples()
     ]
     counts = f"{counted(len(frame), 'runs')}, {done} done, {counted(frame.seed.nunique(), 'seeds')}"
-    succeeds = study.success is not None
-    cell = (
-        f"seeds with {study.metric[0]} ≥ {study.success:g}, of all"
-        if succeeds
-        else "mean ± standard deviation over seeds"
-    )
+    cell = "mean ± standard deviation over seeds"
+    if study.success is not None:
+        cell = f"seeds with {study.metric[0]} ≥ {study.success:g}, of all"
     parts = [
         f"`python -m src.study {name} size={frame['size'].iloc[0]}`: {counts}, {spent} of training in all.\n"
         f"Every run is in [results.csv](results.csv). {'; '.join(made)}. Cells: {cell}.",
@@ -203,9 +194,8 @@ def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: 
             curve = curve_of([runs[i] for i in some.index if runs[i].status == "done"], x, y)
             if len(curve):
                 axes.plot(curve.index, curve.mean(axis=1), label=label, markevery=-(-len(curve) // 8), **look)
-                axes.fill_between(
-                    curve.index, curve.min(axis=1), curve.max(axis=1), color=look["color"], alpha=0.15, lw=0
-                )
+                ends = curve.min(axis=1), curve.max(axis=1)
+                axes.fill_between(curve.index, *ends, color=look["color"], alpha=0.15, lw=0)
             continue
         points = []
         for value, at in some.groupby(x, sort=False):

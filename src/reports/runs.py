@@ -155,10 +155,7 @@ def _read(file: Path, parse: Callable[[str], Any]) -> tuple[dict[str, Any], str]
 
 
 def _parse_config(text: str) -> Settings:
-    """Return a configuration as flat `key -> value`, keys as on the command line: `model`, `model.hidden_size`.
-
-    `model: {name: gru}` gives `model = gru`. Lists and booleans are JSON; {} equals a missing key.
-    """
+    """Return a configuration by the keys of the command line: `model` is `model.name`; lists and booleans are JSON."""
     flat: Settings = {}
     for key, value in flatten(mapping(parse_yaml(text))):
         if isinstance(value, bool) or not isinstance(value, str | int | float | None):

@@ -56,7 +56,6 @@ class Plan:
 
     @property
     def to_do(self) -> list[Job]:
-        """The jobs that the sweep starts."""
         return [job for job in self.jobs if job.action in TO_DO]
 
     def summary(self) -> str:
@@ -103,10 +102,7 @@ def make_plan(composed: Sequence[ComposedJob]) -> Plan:
 
 
 def status_of(folder: Path, config: Config) -> str:
-    """Return the status of a job, a key of ACTIONS.
-
-    interrupted: its record says running, but its process is gone; other: no run, or a run with other settings.
-    """
+    """Return the status of a job, a key of ACTIONS; `other` is no run, or one with other settings."""
     if not folder.exists():
         return "new"
     status = ended_status(record_of(folder), folder)

@@ -258,10 +258,7 @@ class LanguageModule(pl.LightningModule):
         checkpoint["unroll"] = {**self.identity, "progress": progress}
 
     def exchanged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a state dict in which averaged and trained weights, if there are two, have each other's names.
-
-        A checkpoint has the average as the model, and what was trained beside it.
-        """
+        """Return a state dict in which averaged weights, a checkpoint's model, and trained ones have swapped names."""
         trained = self.model.state_dict() if self.averaged is not None else ()
         names = {f"model.{name}": f"averaged.module.{name}" for name in trained}
         names |= {there: here for here, there in names.items()}

@@ -88,10 +88,7 @@ class StopOnSignal(Callback):
 
 
 def requeue() -> bool:
-    """Under SLURM, put the job back into the queue; return whether this is SLURM, where the run stops in any case.
-
-    If the job cannot be put back, SLURM may still start it again itself, and then its run is found.
-    """
+    """Under SLURM, put the job back into the queue, if SLURM does not do so itself; return whether this is SLURM."""
     if (number := slurm_job()) is None:
         return False
     try:

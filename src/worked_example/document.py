@@ -207,7 +207,6 @@ class Page:
         return f"{letter}^{layer + 1}" if self.top else letter
 
     def below(self, layer: int) -> Tensor:
-        """Return which entries of a layer's input are shown."""
         return self.units[layer - 1] if layer else self.symbols
 
     def candidates(self, layer: int, steps: Iterable[int]) -> list[int]:

@@ -35,11 +35,7 @@ class Lesson:
 
 
 def lesson_of(config: ExplainConfig) -> Lesson:
-    """Return what a checked configuration describes.
-
-    Raises:
-        UserError: a network with other equations, or a text that does not fit it.
-    """
+    """Return what a checked configuration describes; UserError for other equations, or a text that does not fit."""
     options, path = config.explain, config.path
     pair: tuple[str | None, str | None] = ("hello", "ohlol")
     command: list[str] = []

@@ -66,10 +66,7 @@ class Journal(JournalFileBackend):
 
 
 def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) -> optuna.Study:
-    """Open the study in a folder, or create it; UserError if it was begun with another `question` or is damaged.
-
-    `question` is plain data that must stay the same when the study continues: its space, the settings of all trials.
-    """
+    """Open the study in a folder, or create it; UserError if it is damaged, or was begun with another `question`."""
     folder.mkdir(parents=True, exist_ok=True)
     refuse_links(folder)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -141,10 +138,7 @@ def pruner(config: PrunerConfig) -> optuna.pruners.BasePruner:
 
 
 class Pruning(Callback):
-    """Report each line of metrics.jsonl to the study, and stop the run where the pruner says so.
-
-    The pruner counts lines and not steps, so that trials of different batch sizes can be compared.
-    """
+    """Report each line of metrics.jsonl to the study, by its number and not its step; stop where the pruner says so."""
 
     def __init__(self, trial: optuna.Trial, monitor: str) -> None:
         self.trial, self.monitor = trial, monitor
