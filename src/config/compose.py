@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,7 +30,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from src.config import overrides as command_line
 from src.config.checks import GATED, GOES_WITH, choose_by_budget, errors_if_new, errors_in_config, resolve
 from src.config.help import help_text
-from src.config.hydra_compat import CONF, RunJobs, Sweep, register
+from src.config.hydra_compat import CONF, RunJobs, Sweep, register, store_schema
 from src.config.schema import MODEL_CLASSES, Config, InferenceConfig, check_class, flatten, set_value
 from src.errors import UserError, first_line
 from src.files import read_yaml
@@ -63,7 +62,7 @@ def compose_and_run(
     flags, overrides = command_line.flags_and_overrides(arguments)
     if {"--help", "-h"}.intersection(flags):
         return say(help_text(config_name, schema))
-    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    store_schema(config_name, schema)
     in_sweep = partial(command_line.in_file, schema=schema, folders=config_folders(flags))
     register(sweep := Sweep(to_config, check, run_jobs, in_sweep if jobs is None else lambda *_: jobs))
     overrides = _checked_overrides(config_name, schema, flags, overrides, check)
@@ -168,7 +167,7 @@ def checked_config(arguments: Iterable[str]) -> Config:
 
 
 def _register_train() -> None:
-    ConfigStore.instance().store(name="train_schema", node=Config)
+    store_schema("train", Config)
     register(Sweep(to_config, errors_in_config, None))  # conf/train.yaml names our sweeper; nothing is swept here
 
 

@@ -11,6 +11,7 @@ JobReturn._return_value                          `return_value` prints before it
 the warning about `hydra/launcher/NAME`          our presets replace the plugins' configs; a warning at each start
 get_args_parser of hydra.main                    Python 3.14 formats a help text when it is added and refuses Hydra's
                                                    object in place of one: every command ends in a traceback
+ConfigRepository.load_config                     files are parsed by libyaml; else composing takes a third longer
 create_defaults_list,                            files are merged in the order of conf/train.yaml: what a text
   ResultDefault.config_path,                       suggests replaces what the user has chosen (`_rank`)
   Overrides.override_metadata
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import functools
 import importlib.util
 import os
 import sys
@@ -32,8 +34,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -129,6 +133,18 @@ def _ordered_defaults_list(create: Callable[..., Any] = config_loader_impl.creat
 
 # At import, as above: workers compose their jobs themselves.
 config_loader_impl.create_defaults_list = _ordered_defaults_list  # type: ignore[assignment]
+
+
+def _load_config(self: Any, config_path: str, load: Callable[..., Any] = ConfigRepository.load_config) -> Any:
+    before = yaml.SafeLoader  # which OmegaConf derives its loader from
+    yaml.SafeLoader = getattr(yaml, "CSafeLoader", before)  # type: ignore[misc]
+    try:
+        return load(self, config_path)
+    finally:
+        yaml.SafeLoader = before  # type: ignore[misc]
+
+
+ConfigRepository.load_config = _load_config  # type: ignore[method-assign]
 
 
 class RememberingLoader(ConfigLoaderImpl):
@@ -231,6 +247,12 @@ class CheckedSweeper(Sweeper):
 
 
 SWEEPER = f"{CheckedSweeper.__module__}.{CheckedSweeper.__qualname__}"
+
+
+@functools.cache
+def store_schema(config_name: str, schema: type) -> None:
+    """Give Hydra the schema of a command, once: it takes a fifth of the time of composing."""
+    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
 
 def register(sweep: Sweep) -> None:
