@@ -32,8 +32,8 @@ test: lint  ## lint, types and every test
 check: lint types  ## lint, types and the fast tests: run this before each commit
 	@$(PYTEST) -m "not slow and not soak" $(ARGS)
 
-soak: $(VENV)/.installed-test  ## the long form of the kill tests: 200 at random times, and one before and after each write
-	@UNROLL_KILLS=200 $(PYTEST) -m "soak or slow" tests/runs/test_resume.py tests/runs/test_ranks.py tests/runs/test_sweep.py tests/diagnostics/test_watched_runs.py
+soak: $(VENV)/.installed-test  ## every long test: 200 kills at random times, one before and after each write, sweeps, ranks
+	@UNROLL_KILLS=200 $(PYTEST) -m "soak or slow" $(ARGS)
 
 lint: $(VENV)/.installed-test  ## run ruff on all files
 	@$(RUN) -m ruff check .

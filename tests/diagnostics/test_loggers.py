@@ -9,16 +9,18 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from src import train
 from src.config.checks import errors_in_config
 from src.config.compose import compose, to_config
 from src.errors import UserError
 from tests.diagnostics.test_watched_runs import SMALL, TEXT
-from tests.runs.commands import environment, only_run, refused, refused_here, run, scalars
+from tests.runs.commands import environment, last_of_each, only_run, refused, refused_here, run, scalars
 
 pytestmark = pytest.mark.slow
 FIGURES, SAMPLES = ("gradient/by_lag", "text/surprisal"), "samples/temperature_0.8"
@@ -36,10 +38,16 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.txt").write_text(TEXT)
     few = [f"callbacks.{name}.enabled=false" for name in CHEAPER]
     words = [*SMALL, *few, "model=manual", "logger=[tensorboard,csv,wandb,mlflow]", "trainer.max_epochs=2"]
-    run(*words, cwd=folder, **HERE)
-    ids = json.loads((only_run(folder) / "run.json").read_text())["loggers"]
-    run(f"resume={only_run(folder)}", "trainer.max_epochs=3", cwd=folder, **HERE)
-    assert json.loads((only_run(folder) / "run.json").read_text())["loggers"] == ids
+    ids = []
+    with pytest.MonkeyPatch.context() as given, warnings.catch_warnings(action="ignore"):  # in this process, which imports the packages to read them back
+        given.chdir(folder)
+        for name, value in HERE.items():
+            given.setenv(name, value)
+        for part in (words, ["resume=last", "trainer.max_epochs=3"]):
+            given.setattr(sys, "argv", ["train", *last_of_each(part)])
+            train.main()
+            ids.append(json.loads((only_run(folder) / "run.json").read_text())["loggers"])
+    assert ids[0] == ids[1]
     return folder
 
 

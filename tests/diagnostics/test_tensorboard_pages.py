@@ -56,20 +56,31 @@ def address(runs: Path) -> Iterator[str]:
             process.stdout.close()
 
 
+@pytest.fixture(scope="module")
+def opened(browser):
+    """One page for all tests: TensorBoard takes seconds to load, and another of its pages is another fragment."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(PATIENCE)
+    yield page
+    page.close()
+
+
 @pytest.fixture
-def page(browser, request):
-    opened = browser.new_page(viewport={"width": 1400, "height": 1000})
-    opened.set_default_timeout(PATIENCE)
+def page(opened, request):
     yield opened
     if "UNROLL_SCREENSHOTS" in os.environ:
         opened.screenshot(path=Path(os.environ["UNROLL_SCREENSHOTS"]) / f"{request.node.name}.png")
-    opened.close()
+
+
+def shown(page, text: str) -> None:
+    """Wait for a text that is seen: those of the pages before are hidden."""
+    page.get_by_text(text, exact=True).locator("visible=true").first.wait_for()
 
 
 def test_scalars_have_groups_that_a_reader_can_scan(page, address):
     page.goto(f"{address}#scalars")
     for group in ("baseline", "best", "final", "optimizer", "recurrent", "train", "val", "window"):
-        page.get_by_text(group, exact=True).first.wait_for()
+        shown(page, group)
     assert page.get_by_text("hp_metric").count() == 0
 
 
@@ -81,14 +92,14 @@ def test_custom_scalars_begin_with_val_and_the_baselines_in_one_chart(page, addr
 
 def test_images_are_our_figures_at_their_size(page, address):
     page.goto(f"{address}#images")
-    page.get_by_text("gradient/by_lag").first.wait_for()
+    shown(page, "gradient/by_lag")
     picture = page.locator("tf-image-loader img").first
     picture.wait_for()
     page.wait_for_function(
         "img => img.complete && img.naturalWidth === 800", arg=picture.element_handle(), timeout=PATIENCE
     )
     for group in ("gradient", "hidden", "recurrent", "text", "window"):
-        page.get_by_text(group, exact=True).first.wait_for()
+        shown(page, group)
 
 
 def test_texts_are_shown_as_they_are_with_their_temperatures(page, address):

@@ -271,6 +271,7 @@ def test_killed_twice_a_watched_run_shows_what_an_undisturbed_one_shows(tmp_path
     assert [tag for tag in straight if straight[tag] != killed[tag]] == []
 
 
+@pytest.mark.soak
 def test_under_ddp_the_first_process_alone_writes_and_writes_all(tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
     run(*SMALL, "model=manual", "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1", cwd=tmp_path)

@@ -61,6 +61,7 @@ def grown() -> float:
     return measuring.peak_memory() - before
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
 def test_memory_is_that_of_a_process_of_its_own():
     assert 150e6 < measuring.in_own_process(grown) < 250e6
@@ -174,7 +175,7 @@ def test_a_peer_trains_as_torch_does_from_the_same_weights(name, monkeypatch):
     assert abs(stacked[-1] - stacked[0]) > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_peers_take_turns_in_processes_of_their_own_and_a_missing_one_is_named(monkeypatch, capsys):
     monkeypatch.setattr(peers, "NEEDED", {**peers.NEEDED, "jax": ("no_such_library",)})
     options = BenchmarkOptions("peers", models=["jax", "numpy"], repeats=2, threads="1")

@@ -29,7 +29,7 @@ def test_every_cell_runs_and_shows_the_kind_of_output_that_is_stored(tmp_path, m
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     stored, _ = outputs(notebook)
     for cell in notebook["cells"]:  # the same cells, with shorter runs
-        cell["source"] = re.sub(r"(max_steps|check_interval)=(\d+)0", r"\1=\2", cell["source"])
+        cell["source"] = re.sub(r"(max_steps|check_interval)=(\d+)0", r"\1=\2", cell["source"]).replace("range(3)", "range(2)")
     resources = {"metadata": {"path": str(tmp_path)}}  # runs/ is made there
     NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
     found, printed = outputs(notebook)
@@ -42,7 +42,7 @@ def test_every_cell_runs_and_shows_the_kind_of_output_that_is_stored(tmp_path, m
     assert len(differences) == 3
     assert max(differences) < 1e-4
     records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/run.json")]
-    assert [record["status"] for record in records] == ["done"] * 10
+    assert [record["status"] for record in records] == ["done"] * 7
 
 
 def test_the_stored_notebook_is_small_and_names_nothing_of_the_machine_that_made_it():

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.command_server import Started
-from tests.runs.commands import PLAIN, environment, last_of_each, only_run, refused, run, scalars, start
+from tests.runs.commands import PLAIN, environment, last_of_each, only_run, refused, refused_here, run, scalars, start
 from tests.runs.test_resume import final_state
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,12 @@ def test_two_processes_of_torchrun_lose_what_one_loses(text: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["data=lines", "loss.over_time=sum", "trainer.gradient_clip_val=null"], ["data=hello", "model.readout=linear"]], ids="-".join
+    "words",
+    [
+        ["data=lines", "loss.over_time=sum", "trainer.gradient_clip_val=null"],
+        pytest.param(["data=hello", "model.readout=linear"], marks=pytest.mark.soak),
+    ],
+    ids="-".join,
 )
 def test_what_the_columns_of_two_processes_hold_unequally_weighs_as_in_one(tmp_path: Path, words: list[str]) -> None:
     items = [letter * (1 + 7 * n % 23) for n, letter in enumerate("abcdefghijklmnopqrstuvwxyz")]
@@ -174,6 +179,7 @@ def test_a_signal_to_the_other_process_alone_stops_both_with_its_exit_code(text:
     assert json.loads((only_run(text) / "run.json").read_text())["status"] == "stopped"
 
 
+@pytest.mark.soak
 def test_a_loss_that_is_no_number_in_the_other_process_fails_the_run_with_one_message(tmp_path: Path) -> None:
     # A model that holds "x" and "y" to be impossible, which only the second process reads.
     (tmp_path / "text.txt").write_text("ab" * 200 + "xy" * 200)
@@ -191,14 +197,18 @@ def test_a_loss_that_is_no_number_in_the_other_process_fails_the_run_with_one_me
     assert json.loads(record.read_text())["status"] == "failed"
 
 
-def test_what_several_processes_cannot_do_is_refused_in_words_and_leaves_no_folder(text: Path) -> None:
-    variables = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
-    assert "give a number" in refused(*WORDS, "seed=null", cwd=text, **variables)[0]
-    assert "torchrun starts one run: leave -m out" in refused("-m", *WORDS, "seed=0,1", cwd=text, **variables)[0]
-    (message,) = refused(*WORDS, "trainer.devices=2", "data.batch_size=3", cwd=text)
+def test_what_several_processes_cannot_do_is_refused_in_words_and_leaves_no_folder(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (message,) = refused_here(*WORDS, "trainer.devices=2", "data.batch_size=3", cwd=text)
     assert "batch_size=3 does not divide among 2 processes" in message
-    (message,) = refused("-m", *WORDS, *TWO, "seed=0,1", cwd=text)
+    (message,) = refused_here("-m", *WORDS, *TWO, "seed=0,1", cwd=text)
     assert "without -m" in message
+    variables = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert "torchrun starts one run: leave -m out" in refused_here("-m", *WORDS, "seed=0,1", cwd=text)[0]
+    assert "give a number" in refused(*WORDS, "seed=null", cwd=text, **variables)[0]
     assert not (text / "runs").exists()
 
 

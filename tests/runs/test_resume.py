@@ -93,7 +93,9 @@ def same_end(one: Path, other: Path, files: bool = True) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["trainer.max_epochs=2"], [*UNWATCHED, "trainer.max_epochs=1"]])
+@pytest.mark.parametrize(
+    "words", [pytest.param(["trainer.max_epochs=2"], marks=pytest.mark.soak), [*UNWATCHED, "trainer.max_epochs=1"]]
+)
 def test_killed_before_or_after_any_write_and_resumed_a_run_leaves_the_same_files(
     uninterrupted: Path, tmp_path: Path, words: list[str]
 ) -> None:

@@ -22,13 +22,13 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="the extra search is not installed"),
 ]
-WORDS = ("search=small_text", "data.path=text.txt", "logger=none", "search.trials=12")
+WORDS = ("search=small_text", "data.path=text.txt", "logger=none", "search.trials=8", "search.sampler.startup_trials=3", "search.pruner.startup_trials=2")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     words, draw = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "a", "dog", "ran"], random.Random(0)
-    (tmp_path / "text.txt").write_text(" ".join(draw.choice(words) for _ in range(600)))
+    (tmp_path / "text.txt").write_text(" ".join(draw.choice(words) for _ in range(300)))
     return tmp_path
 
 
@@ -56,19 +56,19 @@ def trials(folder: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def test_twelve_trials_survive_a_kill_and_are_finished_by_two_processes(folder: Path) -> None:
-    kill_after(folder, 4)
+def test_eight_trials_survive_a_kill_and_are_finished_by_two_processes(folder: Path) -> None:
+    kill_after(folder, 2)
     two = [start(*WORDS, cwd=folder, module="src.search") for _ in range(2)]
     printed = []
     for process in two:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         printed.append(out)
-    (out, *_) = [out for out in printed if "12 of 12 trials finished" in out]  # by the one that ended last
+    (out, *_) = [out for out in printed if "8 of 8 trials finished" in out]  # by the one that ended last
 
     told = trials(folder)
     states = [trial["state"] for trial in told]
-    assert states.count("complete") + states.count("pruned") == 12
+    assert states.count("complete") + states.count("pruned") == 8
     assert states.count("pruned") > 0
     assert set(states) <= {"complete", "pruned", "fail"}
     assert [trial["note"] for trial in told if trial["state"] == "fail"] == ["its process died"] * states.count("fail")

@@ -15,6 +15,7 @@ from tests.runs.commands import environment, only_run, refused, refused_here, ru
 from tests.runs.test_resume import UNWATCHED as WORDS
 
 pytestmark = pytest.mark.slow
+SOAKED = pytest.param(signal.SIGHUP, 129, marks=pytest.mark.soak)
 
 
 @pytest.fixture
@@ -38,7 +39,9 @@ def status(folder: Path) -> str:
     return str(json.loads((only_run(folder) / "run.json").read_text())["status"])
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), SOAKED]
+)
 def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(text: Path, signum: int, code: int) -> None:
     process = started(text, "trainer.max_epochs=100")
     process.send_signal(signum)

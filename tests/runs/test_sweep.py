@@ -19,6 +19,7 @@ HAS_JOBLIB = importlib.util.find_spec("joblib") is not None and bool(
 )
 HAS_SUBMITIT = importlib.util.find_spec("submitit") is not None
 needs_joblib = pytest.mark.skipif(not HAS_JOBLIB, reason="the extra joblib is not installed")
+ENGINES = ["basic", pytest.param("joblib", marks=[needs_joblib, pytest.mark.soak])]
 QUIET = ("callbacks=none", "logger=none")
 TROUBLE = (*QUIET, "model._target_=tests.runs.troublesome.Troublesome")
 
@@ -86,7 +87,7 @@ def test_two_jobs_of_eight_raise_the_others_finish_and_when_mended_only_those_tw
     assert [json.loads(path.read_text())["status"] for path in earlier] == ["failed"] * 2  # nothing of them is lost
 
 
-@pytest.mark.parametrize("engine", ["basic", pytest.param("joblib", marks=needs_joblib)])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_sweep_stops_at_the_first_failure_if_that_was_asked_for_and_the_same_command_goes_on(
     tmp_path: Path, engine: str
 ) -> None:
@@ -104,7 +105,7 @@ def test_a_sweep_stops_at_the_first_failure_if_that_was_asked_for_and_the_same_c
         assert statuses(tmp_path) == ["done"] * 3
 
 
-@pytest.mark.parametrize("engine", ["basic", pytest.param("joblib", marks=[needs_joblib, pytest.mark.soak])])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_job_that_leaves_python_takes_no_other_along_and_its_failure_is_kept(tmp_path: Path, engine: str) -> None:
     leaves = "+model.options.leaves=exit0,exit3,keyboard,generator,surrogate,not_at_all"
     words = ("-m", *TROUBLE, "trainer.max_epochs=5", f"hydra/launcher={engine}")
@@ -151,7 +152,7 @@ def curve(path: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)])
 def test_a_signal_in_mid_sweep_stops_it_and_its_record_says_what_was_not_run(
     tmp_path: Path, signum: int, code: int
 ) -> None:
@@ -183,6 +184,7 @@ def test_a_killed_worker_ends_the_batch_with_the_whole_table_and_the_same_comman
 
 
 @needs_joblib
+@pytest.mark.soak
 def test_ctrl_c_stops_workers_in_other_processes_too(tmp_path: Path) -> None:
     words = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TROUBLE, "+model.options.seconds=0.1")
     process = start(*words, "trainer.max_epochs=300", "seed=0,1,2,3", cwd=tmp_path)
@@ -208,6 +210,7 @@ def test_workers_save_and_end_when_the_sweep_is_killed(tmp_path: Path) -> None:
     assert not any(is_alive(record["process"]["pid"]) for record in workers)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not HAS_SUBMITIT, reason="the extra slurm is not installed")
 def test_submitit_on_this_machine_runs_the_same_sweep_to_the_same_numbers(tmp_path: Path) -> None:
     words = ("-m", *QUIET, "model=cell,stacked", "trainer.max_epochs=3")

@@ -124,13 +124,13 @@ def test_the_key_of_a_sweep_is_made_from_the_words_and_the_budget(machine):
 @pytest.mark.slow
 def test_a_run_within_a_budget_is_repeated_to_the_bit_and_what_cannot_have_one_is_refused(tmp_path):
     (tmp_path / "my.txt").write_text(TEXT)
-    words = ("data=text", "data.path=my.txt", "callbacks=none", "budget=20s")
+    words = ("data=text", "data.path=my.txt", "callbacks=none", "model.hidden_size=16", "budget=20s")
     printed = run(*words, "name=first", cwd=tmp_path)
     assert "budget=20s: manual, 2 layers of" in printed
     first = only_run(tmp_path)
     stored = from_plain(yaml.safe_load((first / "config.yaml").read_text()))
-    assert f"of {stored.model.hidden_size} units" in printed
-    assert "model.hidden_size" in (stored.chosen or ())
+    assert f"; {stored.trainer.max_epochs} epochs, adam" in printed
+    assert "trainer.max_epochs" in (stored.chosen or ())
     again = run(f"rerun={first}", "runs=again", cwd=tmp_path)
     assert "budget=20s:" not in again
     ends = [final_state(folder) for folder in (first, only_run(tmp_path / "again"))]
