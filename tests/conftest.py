@@ -6,6 +6,7 @@ import signal
 import pytest
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and a child would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as is this one in a shell's background job
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip

@@ -39,7 +39,8 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = [f"callbacks.{name}.enabled=false" for name in CHEAPER]
     words = [*SMALL, *few, "model=manual", "logger=[tensorboard,csv,wandb,mlflow]", "trainer.max_epochs=2"]
     ids = []
-    with pytest.MonkeyPatch.context() as given, warnings.catch_warnings(action="ignore"):  # in this process, which imports the packages to read them back
+    # In this process, which imports the packages to read them back
+    with pytest.MonkeyPatch.context() as given, warnings.catch_warnings(action="ignore"):
         given.chdir(folder)
         for name, value in HERE.items():
             given.setenv(name, value)
