@@ -27,11 +27,7 @@ def configuration(model: str, data: str = "text", **keys: Any) -> Config:
     parts = [*defaults, *_files("data", data), option]
     cfg = OmegaConf.merge(OmegaConf.structured(Config), *parts)
     small = {"model.num_layers": 2, "model.hidden_size": 13, "model.readout": "linear"}
-    plain_start = {
-        "model.init": "torch",
-        "model.input_scale": 1.0,
-        "model.interlayer_scale": None,
-    }  # no chaos
+    plain_start = {"model.init": "torch", "model.input_scale": 1.0, "model.interlayer_scale": None}  # no chaos
     for key, value in (small | plain_start | keys).items():
         OmegaConf.update(cfg, key, value)
     plain = OmegaConf.to_container(cfg, resolve=True)
@@ -48,12 +44,7 @@ def _files(group: str, name: str) -> list[Any]:
 
 
 def fabricate(
-    folder: Path,
-    model: str = "manual",
-    text: str | bytes = VERSE,
-    data: str = "text",
-    loud: float = 3.0,
-    **keys: Any,
+    folder: Path, model: str = "manual", text: str | bytes = VERSE, data: str = "text", loud: float = 3.0, **keys: Any
 ) -> Path:
     """Make a run in `folder` on `text`, with checkpoints best and last, and return the folder.
 

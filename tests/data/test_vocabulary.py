@@ -67,12 +67,7 @@ def test_symbols_stand_in_order_of_their_code_points_whatever_the_order_of_the_t
 
 
 @pytest.mark.parametrize(
-    "vocabulary",
-    [
-        Vocabulary.of("ehlo"),
-        of_text(b"\x00\xff\r\n"),
-        of_text("naïve").with_unknown().extend("x"),
-    ],
+    "vocabulary", [Vocabulary.of("ehlo"), of_text(b"\x00\xff\r\n"), of_text("naïve").with_unknown().extend("x")]
 )
 def test_a_vocabulary_survives_plain_json_and_other_processes(vocabulary):
     assert Vocabulary.from_plain(json.loads(json.dumps(vocabulary.to_plain()))) == vocabulary

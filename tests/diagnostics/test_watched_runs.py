@@ -212,7 +212,7 @@ def test_watching_changes_no_bit_of_what_is_trained(tmp_path):
     ends = []
     for name in ("watched", "unwatched"):
         on = [f"callbacks.{each}.every_n_steps=16" for each in ("gradient_flow", "hidden_states", "text_samples")]
-        words = ["trainer.max_epochs=1", "trainer.limit_train_batches=40"]
+        words = ["trainer.max_epochs=1", "trainer.limit_train_batches=20"]
         words += on if name == "watched" else ["callbacks=none"]
         folder = run_here(tmp_path / name, *WORDS, *words)
         ends.append(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True))

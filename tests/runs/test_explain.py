@@ -24,9 +24,7 @@ STORED = ROOT / "tests/stored/models"
 
 def asked(path: Path | None = None, **more) -> ExplainConfig:
     defaults = {"input": None, "target": None, "hidden_size": 3, "num_layers": 1, "nonlinearity": "tanh", "seed": 0}
-    return ExplainConfig(
-        run=path and str(path), explain=ExplainOptions(**defaults | {"level": "short", "format": "text"} | more)
-    )
+    return ExplainConfig(run=path and str(path), explain=ExplainOptions(**defaults | {"level": "short", "format": "text"} | more))
 
 
 def lesson(path: Path | None = None, **more) -> Lesson:
@@ -121,9 +119,7 @@ def test_the_update_lowers_the_loss_and_the_reach_is_that_of_the_last_loss_alone
     assert rate == 0.1
     assert loss(after) < loss(p)
     assert torch.equal(after.W[1], p.W[1] - 0.1 * n.gradients["dW^2"])
-    z = [
-        torch.zeros(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)
-    ]  # added to z, to differentiate by
+    z = [torch.zeros(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]  # added to z, to differentiate by
     h, total = [torch.zeros(3, dtype=torch.float64)] * 2, None
     for t in range(5):
         below = p.x[t]

@@ -27,9 +27,7 @@ OWN_TESTS = ("src.search", "src.benchmark", "src.export", "src.study")  # they n
 COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
 SWEPT = ("model=manual", "model.init=torch,orthogonal", "trainer.gradient_clip_val=1,null", "seed=0,1")
 SWEPT += ("model.hidden_size=8", "trainer.max_epochs=1", "callbacks=none")
-TEXT = (
-    "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
-)
+TEXT = "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,7 @@ def test_a_command_of_a_page_runs(prompt: str, module: str, rest: str, folder: P
     if "tiny_shakespeare" in rest or "data=time_machine" in rest:
         if not SHARED_DATA.exists():
             pytest.skip("the corpora are not beside this checkout (../shared/data)")
-        arguments.append(f"data.root={SHARED_DATA}")
+        arguments += [f"data.root={SHARED_DATA}", "model.hidden_size=8"]
     one = next(folder.glob("runs/text_manual/*")).relative_to(folder)
     arguments = [argument.replace("runs/...", str(one)) for argument in arguments]
     if "trainer.accelerator=gpu" in arguments and not torch.cuda.is_available():
@@ -82,9 +80,7 @@ def test_the_readme_shows_what_make_train_prints(tmp_path: Path) -> None:
         assert re.search(f"^{pattern}$", printed, re.MULTILINE), line
 
 
-def test_the_python_lines_of_the_readme_run(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_python_lines_of_the_readme_run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     block = block.replace("runs/...", str(next(folder.glob("runs/text_manual/*"))))
     block = block.replace('"data.path=my.txt"', '"data.path=my.txt", "trainer.max_epochs=1", "callbacks=none"')

@@ -44,11 +44,7 @@ def processes_of(folder: Path) -> list[int]:
 
 def others_of(first: int, folder: Path) -> list[int]:
     """The ranks that the first one has started in a folder; it starts git there too, which soon ends."""
-    return [
-        pid
-        for pid in processes_of(folder)
-        if pid != first and b"src.train" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    return [pid for pid in processes_of(folder) if pid != first and b"src.train" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def wait_until(true, seconds: float = 60) -> None:  # type: ignore[no-untyped-def]
@@ -197,9 +193,7 @@ def test_a_loss_that_is_no_number_in_the_other_process_fails_the_run_with_one_me
     assert json.loads(record.read_text())["status"] == "failed"
 
 
-def test_what_several_processes_cannot_do_is_refused_in_words_and_leaves_no_folder(
-    text: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_several_processes_cannot_do_is_refused_in_words_and_leaves_no_folder(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (message,) = refused_here(*WORDS, "trainer.devices=2", "data.batch_size=3", cwd=text)
     assert "batch_size=3 does not divide among 2 processes" in message
     (message,) = refused_here("-m", *WORDS, *TWO, "seed=0,1", cwd=text)

@@ -93,9 +93,7 @@ def same_end(one: Path, other: Path, files: bool = True) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words", [pytest.param(["trainer.max_epochs=2"], marks=pytest.mark.soak), [*UNWATCHED, "trainer.max_epochs=1"]]
-)
+@pytest.mark.parametrize("words", [pytest.param(["trainer.max_epochs=2"], marks=pytest.mark.soak), [*UNWATCHED, "trainer.max_epochs=1"]])
 def test_killed_before_or_after_any_write_and_resumed_a_run_leaves_the_same_files(
     uninterrupted: Path, tmp_path: Path, words: list[str]
 ) -> None:
@@ -117,9 +115,7 @@ def test_killed_before_or_after_any_write_and_resumed_a_run_leaves_the_same_file
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_nothing_had_happened(
-    uninterrupted: Path, tmp_path: Path
-) -> None:
+def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_nothing_had_happened(uninterrupted: Path, tmp_path: Path) -> None:
     moments = random.Random(1)
     words = [word.replace("text.txt", str(uninterrupted / "text.txt")) for word in UNWATCHED]
     kills = 0

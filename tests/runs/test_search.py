@@ -22,7 +22,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="the extra search is not installed"),
 ]
-WORDS = ("search=small_text", "data.path=text.txt", "logger=none", "search.trials=8", "search.sampler.startup_trials=3", "search.pruner.startup_trials=2")
+WORDS = ("search=small_text", "data.path=text.txt", "logger=none", "search.trials=8")
+WORDS += ("search.sampler.startup_trials=3", "search.pruner.startup_trials=2")
 
 
 @pytest.fixture

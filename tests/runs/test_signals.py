@@ -39,9 +39,7 @@ def status(folder: Path) -> str:
     return str(json.loads((only_run(folder) / "run.json").read_text())["status"])
 
 
-@pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), SOAKED]
-)
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), SOAKED])
 def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(text: Path, signum: int, code: int) -> None:
     process = started(text, "trainer.max_epochs=100")
     process.send_signal(signum)
@@ -87,9 +85,7 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_it_is_used(text: Path) -> 
         assert ended.code == 0, ended.err
         assert "last.ckpt" in ended.err
         assert "going on from previous.ckpt" in ended.out
-        assert (folder / "checkpoints" / "damaged.ckpt").read_bytes() == torn, (
-            "set aside, not lost and not kept as sound"
-        )
+        assert (folder / "checkpoints" / "damaged.ckpt").read_bytes() == torn, "set aside, not lost and not kept as sound"
 
 
 def test_validating_more_often_leaves_the_trained_weights_bit_identical(text: Path) -> None:

@@ -9,14 +9,7 @@ import pytest
 from src.config.compose import compose, to_config
 from src.config.schema import Parameter, SearchConfig, SearchRoot
 from src.errors import UserError
-from src.sweeps.search.space import (
-    as_experiment,
-    check_trials,
-    corners,
-    errors_in_search,
-    known_of,
-    suggest,
-)
+from src.sweeps.search.space import as_experiment, check_trials, corners, errors_in_search, known_of, suggest
 
 SPACE = {
     "optimizer.lr": Parameter("log_uniform", low=0.001, high=0.1),
