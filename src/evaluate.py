@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def evaluate_all(config: EvaluateConfig, folders: Sequence[Path]) -> None:
-    """Evaluate all runs of a folder that were not yet, one line each; exit code 1 if one could not be evaluated."""
+    """Evaluate all runs of a folder, one line each, or read what is there; exit code 1 if one fails."""
     heads = ("nats", "bits", "perplexity", "accuracy")
     say("{:>10}{:>10}{:>12}{:>10}  split  checkpoint\n".format(*heads) if config.format == "text" else "")
     results, failed = [], False

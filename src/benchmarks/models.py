@@ -87,7 +87,7 @@ def wait_for(device: str) -> None:
 
 
 class Step:
-    """A train step on random characters, its state carried on: MODEL or MODEL_bf16, _fp16, _tf32; `+graph`: of CUDA."""
+    """A train step on random characters, the state carried on; named MODEL, or MODEL_bf16, _fp16, _tf32, or +graph."""
 
     def __init__(self, name: str, size: Size, device: str = "cpu") -> None:
         name, self.captured, self.device = name.removesuffix(GRAPH), name.endswith(GRAPH), device

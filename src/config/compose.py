@@ -102,7 +102,7 @@ def compose_and_run(
 
 
 def _single_run(config_name: str, flags: list[str], overrides: list[str]) -> Any:
-    """Return the configuration of a single run, composed once; None for what takes Hydra's main, which needs two."""
+    """Return the configuration of a single run, composed once; None for a sweep, a flag, a setting of Hydra's own."""
     if flags or any("hydra" in override for override in overrides):
         return None
     with _hydra_for_a_moment():

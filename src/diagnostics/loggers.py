@@ -140,7 +140,7 @@ def logger_class(name: str, node: Mapping[str, Any]) -> type[Logger]:
 
 
 def open_loggers(config: Config, folder: Path, known: Mapping[str, Any]) -> tuple[list[Logger], dict[str, Any]]:
-    """Return a run's loggers, and what run.json keeps of each (`known`, if resumed); UserError: one cannot open."""
+    """Return a run's loggers, and what run.json keeps of each (`known`, if resumed); UserError if one fails to open."""
     opened: list[Logger] = []
     kept: dict[str, Any] = {}
     for name, node in config.logger.items():

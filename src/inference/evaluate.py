@@ -45,7 +45,7 @@ def losses(model: LanguageModel, windows: Windows) -> Iterator[tuple[WindowLoss,
 
 
 def evaluate(model: LanguageModel, windows: Windows) -> dict[str, Any]:
-    """Return the metrics of all targets, nats by position (None without one); of tasks sequences_right, by_symbol."""
+    """Return the metrics of all targets, their mean nats by position (None: no target), and what only a task has."""
     tally, nats, counts = Tally(), np.zeros(0), np.zeros(0, np.int64)  # sums first, divides once
     symbols: Counter[int] = Counter()  # targets, and those that were the first guess
     right: Counter[int] = Counter()
@@ -124,7 +124,7 @@ def keep(trained: TrainedModel, result: dict[str, Any]) -> Path | None:
 
 
 def own_corpus(trained: TrainedModel, data: DataConfig) -> Corpus:
-    """Open the text of a run with the ids of its model: as training did, from the cache, or if they differ, anew."""
+    """Open the text of a run with the ids of its model: as training opened it, or encoded anew if the ids differ."""
     if data.split is not None and (data.val_path or data.test_path):  # a held-out text replaces its share
         data = dataclasses.replace(data, split=None if data.val_path else data.split[:2])
     if trained.config.init_from is None:

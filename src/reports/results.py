@@ -49,7 +49,7 @@ def write(study: Study, folder: Path, size: str, folders: Sequence[Path]) -> str
 
 
 def check(study: Study, folder: Path, rewrite: bool = False) -> None:
-    """Raise UserError if README.md does not show what results.csv holds; `rewrite` makes it so, or a new page."""
+    """Raise UserError if README.md does not show what results.csv holds; `rewrite` makes it so, also in a new page."""
     content, path, name = block(study, folder, frame_in(folder)), folder / "README.md", folder.resolve().name
     page = path.read_text(encoding="utf-8") if path.exists() else f"# {name}\n\n{study.question}\n"
     if content in page:

@@ -88,7 +88,7 @@ class StopOnSignal(Callback):
 
 
 def requeue() -> bool:
-    """Under SLURM, put the job back into the queue, if SLURM does not do so itself; return whether this is SLURM."""
+    """Under SLURM, put the job back into the queue; return whether this is SLURM, where the run stops in any case."""
     if (number := slurm_job()) is None:
         return False
     try:
