@@ -36,8 +36,8 @@ GOES_WITH: dict[str, tuple[str, Any]] = {
 
 
 # What budget=auto may choose, and what a time may choose beside it. A model of the user's own has some width alone
-BY_SIZE = tuple(f"model.{key}" for key in ("hidden_size", "num_layers", "dropout"))
-BY_SIZE += tuple(f"model.{key}" for key in ("init", "input_scale", "interlayer_scale"))
+BY_SIZE = tuple(f"model.{key}" for key in ("hidden_size", "num_layers", "dropout", "dropout_mask"))
+BY_SIZE += tuple(f"model.{key}" for key in ("init", "input_scale", "interlayer_scale", "readout_bias"))
 BY_SIZE += ("optimizer.lr", "trainer.max_epochs")
 BY_TIME = BY_SIZE + tuple(
     f"{group}.{key}"

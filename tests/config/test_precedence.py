@@ -45,12 +45,18 @@ CASES: dict[str, dict[str, Any]] = {
     },
     # what the size of the text chooses: nothing that the command or a file of its choice sets
     f"{TEXT} model=cell": {"chosen": list(BY_SIZE)},
-    f"{TEXT} experiment=tiny_shakespeare": {"chosen": ["model.dropout"], "model.num_layers": 2},
+    f"{TEXT} experiment=tiny_shakespeare": {
+        "chosen": ["model.dropout", "model.dropout_mask", "model.readout_bias"],
+        "model.num_layers": 2,
+    },
     f"{TEXT} experiment=chosen": {"chosen": ["trainer.max_epochs"]},
     f"{TEXT} model=mine": {"chosen": ["optimizer.lr", "trainer.max_epochs"]},
     f"{TEXT} model=like_ours optimizer=adam": {"chosen": ["trainer.max_epochs"]},
     f"{TEXT} model=gru model.dropout=0.1 model.num_layers=1 model.init=torch debug=fast": {
-        "chosen": ["model.hidden_size", "model.input_scale", "model.interlayer_scale", "optimizer.lr"]
+        "chosen": [
+            *("model.hidden_size", "model.dropout_mask", "model.input_scale", "model.interlayer_scale"),
+            *("model.readout_bias", "optimizer.lr"),
+        ]
     },
     "experiment=tiny_shakespeare": {"optimizer.lr": 0.0027, "optimizer.betas": [0.9, 0.99], "trainer.max_epochs": 8},
     # options called default, and what our options share, are defaults, typed or not

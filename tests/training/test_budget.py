@@ -26,9 +26,9 @@ def composed(*overrides: str) -> Config:
     return to_config(compose(["data=text", "data.path=x", *overrides]))  # type: ignore[no-any-return]
 
 
-def corpus(n: int) -> SimpleNamespace:
+def corpus(n: int, symbols: int = 65) -> SimpleNamespace:
     splits = {"train": SimpleNamespace(transitions=n), "val": SimpleNamespace(transitions=n // 9)}
-    return SimpleNamespace(splits=splits, vocabulary=range(65))
+    return SimpleNamespace(splits=splits, vocabulary=range(symbols))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr(budget.Speed, "timed", None)
     chosen = {}
-    for n in (500, 60_000, 1_000_000, 3_000_000, 10**9):
+    for n in (10_000, 60_000, 1_000_000, 3_000_000, 10**9):
         config, (line,) = budget.choose(composed(), corpus(n))
         model, trainer = config.model, config.trainer
         chosen[n] = model.hidden_size, trainer.max_epochs, model.dropout > 0
@@ -93,12 +93,17 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
         assert (model.init, model.input_scale, model.interlayer_scale) == ("orthogonal", 3.0, 1.73)
         assert budget.behind(config, 1e6) is None
     assert chosen == {
-        500: (128, 60, True),
+        10_000: (128, 60, True),
         60_000: (320, 60, True),
         1_000_000: (320, 6, False),
         3_000_000: (256, 3, False),
         10**9: (128, 1, False),
     }
+    sparse, _ = budget.choose(composed(), corpus(60_000, 2700))  # a short Chinese text
+    assert (sparse.model.num_layers, sparse.model.hidden_size, sparse.trainer.max_epochs) == (1, 128, 10)
+    assert (sparse.model.dropout, sparse.model.dropout_mask, sparse.model.readout_bias) == (0.5, "window", "unigram")
+    lstm, _ = budget.choose(composed("model=lstm"), corpus(60_000, 2700))
+    assert (lstm.model.num_layers, lstm.model.readout_bias) == (2, None)
     own, _ = budget.choose(composed("model.hidden_size=64", "optimizer.lr=0.1"), corpus(1_000_000))
     assert (own.model.hidden_size, own.optimizer.lr, own.trainer.max_epochs) == (64, 0.1, 6)
 
