@@ -159,10 +159,11 @@ def _combinations(config: Config) -> Iterator[str]:
             yield f"optimizer.{key} is not used by optimizer={optimizer.name}, which has {has}"
     if optimizer.nesterov and not optimizer.momentum:
         yield "optimizer.nesterov=true needs optimizer.momentum above 0"
-    if model.dropout > 0 and model.num_layers == 1 and model.dropout_mask != "window":
+    one_layer = model.num_layers == 1 and "model.num_layers" not in (config.chosen or ())
+    if model.dropout > 0 and one_layer and model.dropout_mask != "window":
         way = "use 2, dropout 0, or model.dropout_mask=window, which acts before the readout too"
         yield f"model.dropout={model.dropout} acts between layers, and there is one layer; {way}"
-    if model.skip and model.num_layers == 1:
+    if model.skip and one_layer:
         yield f"model.skip={model.skip} goes past layers, and there is one layer; use 2 or leave it out"
     for key, value in {"skip": model.skip, "readout_bias": model.readout_bias}.items():
         if value not in (None, "input") and model.readout == "identity":
