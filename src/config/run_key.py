@@ -44,8 +44,7 @@ def run_key(config: Config) -> str:
 def sweep_folder(config: Config, differs: Sequence[str] = ()) -> Path:
     """Return the folder of a sweep's run: the one that ends with its key, else a new one, `<readable>-<key>`.
 
-    `differs` are those of its overrides that not all jobs of the sweep share. The key alone identifies a run: it stays
-    the same at every start, whatever else is swept, and folders of before have no other name.
+    `differs` are those of its overrides that not all jobs of the sweep share. The key alone identifies a run.
     """
     parent, key = Path(config.runs) / "sweeps" / config.run_name, run_key(config)
     return folder_of_key(parent, key) or parent / "-".join(filter(None, [readable(differs), key]))

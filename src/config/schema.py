@@ -65,10 +65,8 @@ METRICS = (*(f"{stage}/{name}" for stage in ("val", "train") for name in MEASURE
 WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams", "evaluation_warmup")
 TASKS = ("copy", "temporal_order", "brackets", "anbn", "reber")  # data that is generated (data/tasks.py)
 # The classes that a stored file may name: importing any other module would run its code.
-MODEL_CLASSES = tuple(
-    f"src.models.{name}"
-    for name in ("cell.CellRNN", "stacked.StackedRNN", "manual.ManualRNN", "gated.LSTM", "gated.GRU")
-)
+CLASSES = ("cell.CellRNN", "stacked.StackedRNN", "manual.ManualRNN", "gated.LSTM", "gated.GRU")
+MODEL_CLASSES = tuple(f"src.models.{name}" for name in CLASSES)
 OUR_LOGGERS = {"tensorboard": "src.diagnostics.loggers.RunTensorBoard", "csv": "src.diagnostics.loggers.RunCSV"}
 # Folders that are not searched for runs: they hold none, and may be large. Nor are those that begin with a dot.
 NO_RUNS = ("checkpoints", "figures", "wandb", "mlruns", "__pycache__", "node_modules")

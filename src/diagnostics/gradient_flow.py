@@ -128,7 +128,6 @@ class GradientFlow(Diagnostic):
     """Draw `gradient/by_lag`, write `gradient/lag_1_percent/layer_<l>`, log where the gradient vanishes or explodes.
 
     The number is the lag at which the gradient has fallen to 1 %; the window's length if it has not fallen so far.
-
     Measured without dropout on the second window of the text that is validated on, from the state that the end of the
     first one leaves; for the loss of the last step alone, for the figure also of all steps.
     """

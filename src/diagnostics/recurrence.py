@@ -55,10 +55,7 @@ def saturated(hidden: Tensor) -> Tensor:
 
 
 class RecurrentScalars(Diagnostic):
-    """Write `recurrent/spectral_radius/layer_<l>` and `recurrent/saturated/layer_<l>`, early signs of trouble.
-
-    Saturation is that of the state after the last window of training (before it, of evaluation), all streams.
-    """
+    """Write `recurrent/spectral_radius/layer_<l>`, and `recurrent/saturated/...` of the last state."""
 
     name, measures = "recurrent_scalars", True
 

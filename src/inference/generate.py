@@ -74,10 +74,7 @@ def generate_ids(
     seeds: Sequence[int],
     boundary: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield ids (batch,) without end, a stream a seed and its generator, after a prompt (length,) of one or more ids.
-
-    After the id `boundary` a stream starts again from a zero state, as each item of a list does in training.
-    """
+    """Yield ids (batch,) without end, a stream a seed, after a prompt (length,); from zeros after a `boundary`."""
     last, state = read_prompt(model, prompt)
     logits = np.repeat(last[None], len(seeds), axis=0)
     decoder = stepper(model, change_parts(state, lambda part: part.expand(-1, len(seeds), -1)))

@@ -346,8 +346,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
 def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | None = None) -> Path:
     """Go on with a run in its folder; one that is done and asked for no more is left as it is.
 
-    `changes` are dotted keys with `may_change` in the schema, and their new values; `trust` as in `prepare`. Raises
-    Interrupted as `fit` does.
+    `changes` are dotted keys with `may_change`, and their values; `trust` as in `prepare`. Raises Interrupted as `fit`.
     """
     try:
         record, changes = Record.read(folder), dict(changes or {})
