@@ -109,10 +109,7 @@ PLACES = {"data": 1, "experiment": 3, "debug": 5}  # files that set keys of any 
 
 
 def _rank(default: Any, metadata: Mapping[str, Any]) -> int:
-    """Return where a file is merged: defaults, data, options of the experiment, experiment, named options, debug.
-
-    Of our own options, `default`, what several share (`_rnn`) and those that a text suggests are defaults.
-    """
+    """Return where a file is merged; of our options `default`, shared ones and what a text suggests are defaults."""
     group, _, option = (default.config_path or "").partition("/")
     if group in PLACES:
         return PLACES[group]

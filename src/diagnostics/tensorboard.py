@@ -128,8 +128,7 @@ def first_columns(record: Mapping[str, Any], known: Container[str]) -> list[str]
 def open_row(folder: Path, name: str, values: Mapping[str, str], shown: Sequence[str]) -> None:
     """Open the run's row in the table HParams; of its keys, `shown` are ticked at first.
 
-    TensorBoard takes the columns and their order from the experiment summary of an arbitrary run. So every run writes
-    the same columns: all keys of the schema, and METRICS. Without it, baselines would come before val.
+    TensorBoard takes the columns of an arbitrary run, so every run writes the same: all keys of the schema, METRICS.
     """
     from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
     from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_START_INFO_TAG

@@ -76,9 +76,8 @@ class Confusions(Diagnostic):
 def count_confusions(readings: Sequence[Reading], vocab_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Count true and predicted characters; positions without a target are left out.
 
-    Returns:
-        pairs (found, 2): true and predicted id, the most frequent first, and their counts (found,); nats of all
-        occurrences of each true character (vocab,), and their counts (vocab,).
+    Return pairs (found, 2) of true and predicted id, the most frequent first, and their counts (found,); then nats and
+    counts of each true character (vocab,).
     """
     true, guess, nats = (torch.cat([part.flatten() for part in parts]) for parts in zip(*readings, strict=True))
     real = true >= 0

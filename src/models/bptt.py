@@ -90,8 +90,7 @@ def recurrence(
 ) -> tuple[Hidden, State]:
     """Compute what `reference` computes, fast; under autocast the products are in its dtype.
 
-    `on_deltas` is called in the backward pass with delta (time, batch, hidden), which may overwrite dL/dhidden if
-    `spend_grad`.
+    The backward pass calls `on_deltas` with delta (time, batch, hidden); `spend_grad`: it may overwrite dL/dhidden.
     """
     dtype = (weight.dtype is torch.float32 and autocast_dtype(weight)) or weight.dtype
     leaves = (inputs, weight, bias, h_0)

@@ -143,10 +143,7 @@ def initialise_layers_(
     interlayer_scale: float = 1.0,
     single_bias: bool = False,
 ) -> None:
-    """Initialise torch's parameters (U, W, b_ih, b_hh) of each layer in place, each gate's block by itself.
-
-    `single_bias` moves the sum of both biases into the first and freezes the second at zero.
-    """
+    """Initialise (U, W, b_ih, b_hh) of each layer, gate by gate; `single_bias`: b_ih = b_ih + b_hh, b_hh stays zero."""
     for layer, (U, W, b_ih, b_hh) in enumerate(layers):
         for U_gate, W_gate, *biases in zip(*(part.split(W.size(1)) for part in (U, W, b_ih, b_hh)), strict=True):
             initialise_(U_gate, W_gate, biases, init, input_scale, interlayer_scale, W.size(1) if layer else 0)

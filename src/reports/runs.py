@@ -36,10 +36,7 @@ Paths = str | Path | Iterable[str | Path]
 
 @dataclass
 class Run:
-    """What one run folder holds.
-
-    `status` is one of STATUSES, `interrupted` (its process is gone), `pruned` (by its search) or `unreadable`.
-    """
+    """A run's folder; `status`: one of STATUSES, interrupted (its process is gone), pruned (a search) or unreadable."""
 
     folder: Path
     status: str = "unreadable"

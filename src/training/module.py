@@ -171,14 +171,11 @@ class LanguageModule(pl.LightningModule):
         self.count_step(*self.clip(gradient_clip_val, gradient_clip_algorithm, wanted))
 
     def clip(self, at: float | None, algorithm: str | None, wanted: bool) -> tuple[Tensor | None, Tensor | None]:
-        """Clip the gradients; return their norm from before (None: not needed, nor `wanted`), and whether it clipped.
-
-        Under 16-mixed they are unscaled first, unless Lightning has done so, which leaves it to a fused optimizer.
-        """
+        """Clip the gradients; return their norm from before (None: not needed nor `wanted`), and whether it clipped."""
         optimizer, scaler = self.trainer.optimizers[0], self.scaler
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if scaler is not None and optimizer.param_groups[0].get("fused"):
+        if scaler is not None and optimizer.param_groups[0].get("fused"):  # to others Lightning has done it
             scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm(gradients) if wanted or (at is not None and algorithm == "norm") else None
         if at is None:
