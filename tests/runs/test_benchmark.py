@@ -121,7 +121,7 @@ def test_each_job_of_a_sweep_writes_a_file_of_its_own(tmp_path):
     assert sizes == {"b_0.json": 3, "b_1.json": 4}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_generated_text_is_encoded_opened_again_and_read(tmp_path):
     (tmp_path / "place").mkdir()
     words = ("benchmark=data", "benchmark.size_mb=1", "benchmark.folder=place", "benchmark.out=b.json")

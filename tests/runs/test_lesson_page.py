@@ -65,7 +65,7 @@ def gradient_of(page) -> float:
     return float(page.locator("#gradient").get_attribute("data-value"))
 
 
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("nonlinearity", ["tanh", pytest.param("relu", marks=pytest.mark.soak)])
 def test_layers_and_seed_are_chosen_and_a_slider_moves_loss_and_gradient_as_ours(opened, nonlinearity):
     page = opened(asked(num_layers=2, nonlinearity=nonlinearity))
     agrees(page, lesson_of(asked(num_layers=2, nonlinearity=nonlinearity)).problem)
@@ -128,7 +128,7 @@ def test_the_keys_walk_through_time_and_a_delta_lights_its_two_sources_with_the_
     assert page.locator("#matrix").input_value() == "V,0"
 
 
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.soak), 400])
 def test_the_page_fits_a_projector_and_a_phone_and_no_text_can_leave_its_place(opened, width):
     text = "</script><b>&amp;\n中文"
     page = opened(asked(num_layers=3, hidden_size=8, input=text, nonlinearity="relu"), width)

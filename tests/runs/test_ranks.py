@@ -213,13 +213,13 @@ def test_a_job_that_slurm_puts_back_into_the_queue_goes_on_with_its_run(text: Pa
     scontrol.chmod(0o755)
     slurm = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "80"}
     slurm["PATH"] = f"{scontrol.parent}:{os.environ['PATH']}"
-    process = start(*WORDS, "trainer.max_steps=800", "trainer.max_epochs=100", cwd=text, **slurm)
+    process = start(*WORDS, "trainer.max_steps=400", "trainer.max_epochs=100", cwd=text, **slurm)
     wait_until(lambda: list(text.rglob("metrics.jsonl")), 120)
     process.send_signal(signal.SIGUSR1)
     _, err = process.communicate(timeout=60)
     assert (text / "calls").read_text() == "requeue 77_3\n", err
     assert json.loads((only_run(text) / "run.json").read_text())["status"] == "stopped"
-    run(*WORDS, "trainer.max_steps=800", "trainer.max_epochs=100", cwd=text, SLURM_RESTART_COUNT="1", **slurm)
+    run(*WORDS, "trainer.max_steps=400", "trainer.max_epochs=100", cwd=text, SLURM_RESTART_COUNT="1", **slurm)
     record = json.loads((only_run(text) / "run.json").read_text())
-    assert (record["status"], record["steps"]) == ("done", 800)
+    assert (record["status"], record["steps"]) == ("done", 400)
     assert record["resumed"][0]["from_step"] > 0

@@ -67,7 +67,7 @@ def without_clock(state: Any) -> Any:
     ("both", "first", "more"),
     [
         ("trainer.val_check_interval=0.6", "trainer.max_epochs=2", "trainer.max_epochs=3"),
-        ("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "trainer.max_epochs=4"),
+        pytest.param("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "trainer.max_epochs=4", marks=pytest.mark.soak),
         ("trainer.max_epochs=2 trainer.val_check_interval=4", "trainer.max_steps=8", "trainer.max_steps=-1"),
         ("trainer.max_epochs=2 data.split=[1.0] checkpoint.monitor=train/accuracy", "trainer.max_steps=13",
          "trainer.max_steps=-1"),
@@ -181,7 +181,7 @@ def seen(written: str) -> list[str]:
     return shown
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [80, pytest.param(120, marks=pytest.mark.soak)])
 def test_on_a_terminal_one_bar_shows_the_whole_run_and_leaves_every_line_clean(
     monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:

@@ -17,7 +17,7 @@ def step():
     blocks = [torch.zeros(size) for size in (2**21, 2**24, 2**22)]  # 22,528 pages, and free again
     del blocks
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(sum([step() for _ in range(40)][-6:]))
+print(sum([step() for _ in range(16)][-6:]))
 """
 
 
