@@ -18,16 +18,8 @@ from src.files import absolute_path
 from tests.runs.commands import run
 
 HARD = [",'\"(){}=$", "a\nb", "中文再见", r"\${x}", "${x}", "${oc.env:HOME}", r"a\\'b", "a\\", "it's"]
-HARD += [
-    "true",
-    "NULL",
-    "1e3",
-    "1.10",
-    "choice(a,b)",
-    "  lead ",
-    "",
-    "#x",
-]  # words that mean something to YAML or to Hydra
+# words that mean something to YAML or to Hydra
+HARD += ["true", "NULL", "1e3", "1.10", "choice(a,b)", "  lead ", "", "#x"]
 
 
 def given_hard_values(test: Callable[..., None]) -> Callable[..., None]:

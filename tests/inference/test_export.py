@@ -18,6 +18,8 @@ from src.inference.incremental import parts_of
 from src.inference.load import TrainedModel
 from tests.fabricated_run import MODELS, fabricate
 
+SOAKED = [pytest.param(name, marks=pytest.mark.soak) for name in ("manual", "cell", "stacked")]
+
 
 @pytest.fixture
 def trained(request: pytest.FixtureRequest, tmp_path: Path) -> TrainedModel:
@@ -32,7 +34,7 @@ def carried(trained: TrainedModel, steps: int, batch: int) -> tuple[np.ndarray, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trained", [pytest.param("manual", marks=pytest.mark.soak), "lstm"], indirect=True)
+@pytest.mark.parametrize("trained", [SOAKED[0], "lstm"], indirect=True)
 def test_onnxruntime_agrees_over_100_carried_steps_at_any_batch_size(trained):
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -55,7 +57,7 @@ def test_onnxruntime_agrees_over_100_carried_steps_at_any_batch_size(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trained", [pytest.param("cell", marks=pytest.mark.soak), pytest.param("stacked", marks=pytest.mark.soak), "gru"], indirect=True)
+@pytest.mark.parametrize("trained", [*SOAKED[1:], "gru"], indirect=True)
 def test_torch_export_agrees_and_needs_none_of_our_code_to_run(trained):
     (path,), difference = export_to(trained, "torch")
     assert difference < 1e-5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import os
 import time
 from importlib.util import find_spec
@@ -50,21 +49,6 @@ def test_all_take_turns_as_often_as_asked_and_the_order_changes():
     assert order == ["a", "a", "b", "b", *"ab", *"ba", *"ab"]  # twice before, then three rounds
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
     assert min(times["a"]) >= 0.06
-
-
-def grown() -> float:
-    """How much 200 MB, taken and given back, have added to the peak of this process."""
-    before = measuring.peak_memory()
-    with mmap.mmap(-1, 200_000_000) as block:
-        for page in range(0, len(block), mmap.PAGESIZE):
-            block[page] = 1
-    return measuring.peak_memory() - before
-
-
-@pytest.mark.soak
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
-def test_memory_is_that_of_a_process_of_its_own():
-    assert 150e6 < measuring.in_own_process(grown) < 250e6
 
 
 def test_all_errors_are_reported_at_once():

@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "notebook.ipynb"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("nbclient") is None, reason="the extra notebook is not installed"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("nbclient") is None, reason="the extra notebook is not installed")]
 
 
 def outputs(notebook):
@@ -52,12 +49,7 @@ def test_the_stored_notebook_is_small_and_names_nothing_of_the_machine_that_made
     silent = [i for i, cell in enumerate(cells) if not cell["outputs"]]
     assert silent == [0, 3]  # the imports, and the cell that captures what nine runs print
     everything = [output for cell in cells for output in cell["outputs"]]
-    shown = [
-        "".join(part.get(key, ""))
-        for one in everything
-        for part in (one, one.get("data", {}))
-        for key in ("text", "text/plain", "text/html")
-    ]
+    shown = ["".join(part.get(key, "")) for one in everything for part in (one, one.get("data", {})) for key in ("text", "text/plain", "text/html")]
     assert {one["output_type"] for one in everything} <= {"stream", "display_data", "execute_result"}  # no error
     assert any(shown)
     assert [text for text in shown if re.search(r"(?<![\w.:/<-])/\w+/\w", text)] == []  # no absolute path

@@ -73,10 +73,7 @@ def test_two_processes_of_torchrun_lose_what_one_loses(text: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ["data=lines", "loss.over_time=sum", "trainer.gradient_clip_val=null"],
-        pytest.param(["data=hello", "model.readout=linear"], marks=pytest.mark.soak),
-    ],
+    [["data=lines", "loss.over_time=sum", "trainer.gradient_clip_val=null"], pytest.param(["data=hello", "model.readout=linear"], marks=pytest.mark.soak)],
     ids="-".join,
 )
 def test_what_the_columns_of_two_processes_hold_unequally_weighs_as_in_one(tmp_path: Path, words: list[str]) -> None:

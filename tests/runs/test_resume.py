@@ -94,9 +94,7 @@ def same_end(one: Path, other: Path, files: bool = True) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [pytest.param(["trainer.max_epochs=2"], marks=pytest.mark.soak), [*UNWATCHED, "trainer.max_epochs=1"]])
-def test_killed_before_or_after_any_write_and_resumed_a_run_leaves_the_same_files(
-    uninterrupted: Path, tmp_path: Path, words: list[str]
-) -> None:
+def test_killed_before_or_after_any_write_and_resumed_a_run_leaves_the_same_files(uninterrupted: Path, tmp_path: Path, words: list[str]) -> None:
     words = ["callbacks=none", "trainer.threads=1", *words]
     shutil.copy(uninterrupted / "text.txt", tmp_path)
     straight = tmp_path / "straight"
@@ -194,9 +192,7 @@ def test_a_word_that_is_wrong_for_a_stored_run_changes_nothing_of_it(uninterrupt
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_left_as_it_is_unless_a_step_is_asked_for_and_an_ended_schedule_is_told(
-    uninterrupted: Path, tmp_path: Path
-) -> None:
+def test_a_finished_run_is_left_as_it_is_unless_a_step_is_asked_for_and_an_ended_schedule_is_told(uninterrupted: Path, tmp_path: Path) -> None:
     folder, text = tmp_path / "run", f"data.path={uninterrupted / 'text.txt'}"
     shutil.copytree(only_run(uninterrupted), folder)
     kept = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "train.log"]

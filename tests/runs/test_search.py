@@ -18,10 +18,7 @@ from src.config.run_key import what_matters
 from src.config.schema import from_plain
 from tests.runs.commands import refused_here, run, start
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="the extra search is not installed"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="the extra search is not installed")]
 WORDS = ("search=small_text", "data.path=text.txt", "logger=none", "search.trials=8")
 WORDS += ("search.sampler.startup_trials=3", "search.pruner.startup_trials=2")
 

@@ -66,9 +66,7 @@ def test_the_cell_of_the_page_trains_is_used_and_resumes(folder):
     assert "leak: 0.2" in (only_run(folder / "other") / "config.yaml").read_text()
     run(*sweep, *SHORT, cwd=folder)
     assert len(list((folder / "runs" / "sweeps").rglob("run.json"))) == 2
-    samples, (evaluate,), (resume,), (source,) = (
-        commands(f"python -m src.{name}") for name in ("sample r", "evaluate r", "train r", "train i")
-    )
+    samples, (evaluate,), (resume,), (source,) = (commands(f"python -m src.{name}") for name in ("sample r", "evaluate r", "train r", "train i"))
     for sample in samples:
         assert len(run(f"run={trained}", *sample[1:], cwd=folder, module="src.sample")) >= 200
     assert "leaky" in run(f"run={trained}", *evaluate[1:], cwd=folder, module="src.evaluate")

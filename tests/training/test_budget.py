@@ -45,13 +45,8 @@ def test_a_longer_time_makes_a_wider_network_that_ends_in_it(machine):
     n, chosen = 1_000_000, []
     for time in ("1min", "5min", "20min", "2h"):
         config, lines = budget.choose(composed(f"budget={time}"), corpus(n))
-        taken = budget.seconds_of(
-            config,
-            corpus(n),
-            budget.Speed(config, 65, budget.TIMED),
-            config.model.hidden_size,
-            config.trainer.max_epochs,
-        )
+        speed, model = budget.Speed(config, 65, budget.TIMED), config.model
+        taken = budget.seconds_of(config, corpus(n), speed, model.hidden_size, config.trainer.max_epochs)
         assert taken <= duration(time)
         assert f"{config.model.hidden_size} units" in lines[0]
         chosen.append((config.model.hidden_size, config.trainer.max_epochs))
@@ -60,13 +55,8 @@ def test_a_longer_time_makes_a_wider_network_that_ends_in_it(machine):
 
 
 def test_what_the_command_sets_stays_and_the_rest_is_chosen_around_it(machine):
-    words = [
-        "budget=10min",
-        "model.hidden_size=320",
-        "optimizer=sgd",
-        "trainer.gradient_clip_val=null",
-        "data.seq_len=50",
-    ]
+    words = ["budget=10min", "model.hidden_size=320", "optimizer=sgd", "data.seq_len=50"]
+    words += ["trainer.gradient_clip_val=null"]
     before = composed(*words)
     config, _ = budget.choose(before, corpus(500_000))
     assert (config.model.hidden_size, config.optimizer, config.data.seq_len) == (320, before.optimizer, 50)

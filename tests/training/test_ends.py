@@ -67,7 +67,8 @@ def without_clock(state: Any) -> Any:
     ("both", "first", "more"),
     [
         ("trainer.val_check_interval=0.6", "trainer.max_epochs=2", "trainer.max_epochs=3"),
-        pytest.param("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "trainer.max_epochs=4", marks=pytest.mark.soak),
+        pytest.param("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "trainer.max_epochs=4",
+                     marks=pytest.mark.soak),
         ("trainer.max_epochs=2 trainer.val_check_interval=4", "trainer.max_steps=8", "trainer.max_steps=-1"),
         ("trainer.max_epochs=2 data.split=[1.0] checkpoint.monitor=train/accuracy", "trainer.max_steps=13",
          "trainer.max_steps=-1"),
