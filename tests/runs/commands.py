@@ -27,7 +27,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def last_of_each(words: Sequence[str]) -> list[str]:
-    """Return the words of a command line with the last value of each key: tests change their shared words in this way."""
+    """Return the words of a command line with the last value of each key: so tests change their shared words."""
     keyed = {word if word.startswith("file=") else word.partition("=")[0]: word for word in words}
     return list(keyed.values())
 
@@ -62,10 +62,11 @@ def server() -> CommandServer:
 
 def refused_here(*words: str, cwd: Path, module: str = "src.train") -> list[str]:
     """Run a command that must be refused in this process, and return the lines about it."""
-    with pytest.MonkeyPatch.context() as given, pytest.raises(UserError) as refusal:
+    with pytest.MonkeyPatch.context() as given:
         given.chdir(cwd)
         given.setattr(sys, "argv", [module, *last_of_each(words)])
-        importlib.import_module(module).main()
+        with pytest.raises(UserError) as refusal:
+            importlib.import_module(module).main()
     return list(refusal.value.messages)
 
 

@@ -7,7 +7,6 @@ import math
 import os
 import time
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -61,7 +60,9 @@ def test_all_errors_are_reported_at_once():
     assert found[4].startswith("benchmark.out=no/a.json: expected the name of a file in a folder")
     wrong = BenchmarkOptions("models", out=".", seconds=math.inf, repeats=0)
     found = errors_in_benchmark(BenchmarkConfig(wrong))
-    assert [text.partition("=")[0].partition(" ")[0] for text in found] == [f"benchmark.{key}" for key in ("seconds", "repeats", "out")]
+    assert [text.partition("=")[0].partition(" ")[0] for text in found] == [
+        f"benchmark.{key}" for key in ("seconds", "repeats", "out")
+    ]
     assert errors_in_benchmark(BenchmarkConfig(BenchmarkOptions("step", steps=3)), ["model=cell"]) == []
 
 

@@ -21,7 +21,9 @@ def code(language: str) -> str:
 
 
 @pytest.mark.slow
-def test_every_code_block_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_code_block_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     printed, run_folder = "", ""
     for line in code("bash").splitlines():
         if line.startswith("python -m "):
@@ -31,7 +33,9 @@ def test_every_code_block_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.M
                 arguments += ["debug=fast", "trainer.threads=1", "callbacks=none"]
             printed += run(*arguments, module=module, cwd=tmp_path, timeout=500)
         else:  # it sets RUN, writes a file or pipes
-            script = f'set -euo pipefail; python() {{ "{sys.executable}" "$@"; }}; RUN={run_folder}\n{line}\necho "$RUN"'
+            script = (
+                f'set -euo pipefail; python() {{ "{sys.executable}" "$@"; }}; RUN={run_folder}\n{line}\necho "$RUN"'
+            )
             answer = subprocess.check_output(["bash", "-c", script], cwd=tmp_path, env=environment(), text=True)
             run_folder = answer.splitlines()[-1]
     for expected in ("ngram_5", '"continuation"', "step.pt2"):

@@ -14,7 +14,7 @@ from src.config.schema import ExplainConfig, ExplainOptions, ModelConfig
 from src.errors import UserError
 from src.explain import errors_in_explain
 from src.models.language_model import build_model
-from src.worked_example.bptt_example import MOST_STEPS, compute, differences, loss, reach, sums_from_the_last, updated
+from src.worked_example.bptt_example import MOST_STEPS, compute, differences, loss, reach, updated
 from src.worked_example.document import Table, as_markdown, as_text, columns, vector
 from src.worked_example.lesson import Lesson, lesson_of, render
 from tests.runs.commands import ROOT, refused_here, run
@@ -24,7 +24,9 @@ STORED = ROOT / "tests/stored/models"
 
 def asked(path: Path | None = None, **more) -> ExplainConfig:
     defaults = {"input": None, "target": None, "hidden_size": 3, "num_layers": 1, "nonlinearity": "tanh", "seed": 0}
-    return ExplainConfig(run=path and str(path), explain=ExplainOptions(**defaults | {"level": "short", "format": "text"} | more))
+    return ExplainConfig(
+        run=path and str(path), explain=ExplainOptions(**defaults | {"level": "short", "format": "text"} | more)
+    )
 
 
 def lesson(path: Path | None = None, **more) -> Lesson:
@@ -119,7 +121,9 @@ def test_the_update_lowers_the_loss_and_the_reach_is_that_of_the_last_loss_alone
     assert rate == 0.1
     assert loss(after) < loss(p)
     assert torch.equal(after.W[1], p.W[1] - 0.1 * n.gradients["dW^2"])
-    z = [torch.zeros(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]  # added to z, to differentiate by
+    z = [
+        torch.zeros(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    ]  # added to z, to differentiate by
     h, total = [torch.zeros(3, dtype=torch.float64)] * 2, None
     for t in range(5):
         below = p.x[t]
@@ -256,5 +260,5 @@ def test_all_errors_are_reported_at_once():
     ]
     assert "no next character" in errors_in_explain(asked(input="a"))[0]
     assert "is empty" in errors_in_explain(asked(input=""))[0]
-    with pytest.raises(UserError, match="explain.input has 1 character that the vocabulary of 18 lacks"):
+    with pytest.raises(UserError, match=r"explain\.input has 1 character that the vocabulary of 18 lacks"):
         lesson(STORED / "cell.ckpt", input="the ?")

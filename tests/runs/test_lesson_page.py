@@ -19,7 +19,9 @@ from tests.runs.commands import ROOT
 pytestmark = pytest.mark.slow
 
 
-def asked(path: Path | None = None, num_layers: int = 1, hidden_size: int = 3, seed: int = 0, **more: str) -> ExplainConfig:
+def asked(
+    path: Path | None = None, num_layers: int = 1, hidden_size: int = 3, seed: int = 0, **more: str
+) -> ExplainConfig:
     options = {"input": None, "target": None, "nonlinearity": "tanh", "level": "short", "format": "html"} | more
     sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "seed": seed}
     return ExplainConfig(run=path and str(path), explain=ExplainOptions(**options, **sizes))
@@ -52,11 +54,20 @@ def opened(browser, tmp_path: Path, request) -> Iterator:
 
 def agrees(page, p: Problem) -> None:
     """Hold every number that is drawn, and the loss, to ours."""
-    n, drawn = (compute(p), page.eval_on_selector_all("[data-cell]", "all => all.map(one => [one.dataset.cell, one.dataset.value])"))
+    n, drawn = (
+        compute(p),
+        page.eval_on_selector_all("[data-cell]", "all => all.map(one => [one.dataset.cell, one.dataset.value])"),
+    )
     assert len(drawn) > 5 * 3 * 3
     for name, value in drawn:
         kind, (l, t, i) = name[0], map(int, name[2:].split(","))  # noqa: E741
-        ours = n.yhat[t, i] if kind == "y" else n.error[t, i] if kind == "e" else {"z": n.z, "h": n.h, "d": n.delta}[kind][l][t, i]
+        ours = (
+            n.yhat[t, i]
+            if kind == "y"
+            else n.error[t, i]
+            if kind == "e"
+            else {"z": n.z, "h": n.h, "d": n.delta}[kind][l][t, i]
+        )
         assert float(value) == pytest.approx(float(ours), abs=1e-6)
     assert float(page.locator("#loss").get_attribute("data-value")) == pytest.approx(float(n.losses.sum()), abs=1e-6)
 
@@ -73,7 +84,12 @@ def test_layers_and_seed_are_chosen_and_a_slider_moves_loss_and_gradient_as_ours
     page.locator("#seed").select_option("4")
     p = lesson_of(asked(num_layers=3, seed=4, nonlinearity=nonlinearity)).problem
     agrees(page, p)
-    for choice, name, entry in (("U,1", "dU^2", (1, 2)), ("b,0", "db^1", (1,)), ("V,0", "dV", (1, 2)), ("W,2", "dW^3", (1, 2))):
+    for choice, name, entry in (
+        ("U,1", "dU^2", (1, 2)),
+        ("b,0", "db^1", (1,)),
+        ("V,0", "dV", (1, 2)),
+        ("W,2", "dW^3", (1, 2)),
+    ):
         page.locator("#matrix").select_option(choice)
         page.locator("#row").select_option(index=entry[0])
         if len(entry) == 2:
@@ -108,7 +124,10 @@ def test_the_keys_walk_through_time_and_a_delta_lights_its_two_sources_with_the_
     assert lit(page, "above") == {f"d,1,1,{j}" for j in range(3)}
     assert lit(page, "later") == {f"d,0,2,{j}" for j in range(3)}
     text = page.locator("#lines").inner_text().replace("−", "-")
-    for weights, delta, total in ((p.U[1][:, 1], n.delta[1][1], n.above[0][1, 1]), (p.W[0][:, 1], n.delta[0][2], n.later[0][1, 1])):
+    for weights, delta, total in (
+        (p.U[1][:, 1], n.delta[1][1], n.above[0][1, 1]),
+        (p.W[0][:, 1], n.delta[0][2], n.later[0][1, 1]),
+    ):
         products = " + ".join(f"({float(w):.4f})({float(d):.4f})" for w, d in zip(weights, delta, strict=True))
         assert f"= {products} = {float(total):.4f}" in " ".join(text.split())
     page.keyboard.press("ArrowRight")

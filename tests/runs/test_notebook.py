@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "notebook.ipynb"
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("nbclient") is None, reason="the extra notebook is not installed")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("nbclient") is None, reason="the extra notebook is not installed"),
+]
 
 
 def outputs(notebook):
@@ -26,7 +29,9 @@ def test_every_cell_runs_and_shows_the_kind_of_output_that_is_stored(tmp_path, m
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     stored, _ = outputs(notebook)
     for cell in notebook["cells"]:  # the same cells, with shorter runs
-        cell["source"] = re.sub(r"(max_steps|check_interval)=(\d+)0", r"\1=\2", cell["source"]).replace("range(3)", "range(2)")
+        cell["source"] = re.sub(r"(max_steps|check_interval)=(\d+)0", r"\1=\2", cell["source"]).replace(
+            "range(3)", "range(2)"
+        )
     resources = {"metadata": {"path": str(tmp_path)}}  # runs/ is made there
     NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
     found, printed = outputs(notebook)
@@ -49,7 +54,12 @@ def test_the_stored_notebook_is_small_and_names_nothing_of_the_machine_that_made
     silent = [i for i, cell in enumerate(cells) if not cell["outputs"]]
     assert silent == [0, 3]  # the imports, and the cell that captures what nine runs print
     everything = [output for cell in cells for output in cell["outputs"]]
-    shown = ["".join(part.get(key, "")) for one in everything for part in (one, one.get("data", {})) for key in ("text", "text/plain", "text/html")]
+    shown = [
+        "".join(part.get(key, ""))
+        for one in everything
+        for part in (one, one.get("data", {}))
+        for key in ("text", "text/plain", "text/html")
+    ]
     assert {one["output_type"] for one in everything} <= {"stream", "display_data", "execute_result"}  # no error
     assert any(shown)
     assert [text for text in shown if re.search(r"(?<![\w.:/<-])/\w+/\w", text)] == []  # no absolute path

@@ -27,7 +27,9 @@ OWN_TESTS = ("src.search", "src.benchmark", "src.export", "src.study")  # they n
 COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
 SWEPT = ("model=manual", "model.init=torch,orthogonal", "trainer.gradient_clip_val=1,null", "seed=0,1")
 SWEPT += ("model.hidden_size=8", "trainer.max_epochs=1", "callbacks=none")
-TEXT = "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
+TEXT = (
+    "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,9 @@ def test_the_readme_shows_what_make_train_prints(tmp_path: Path) -> None:
         assert re.search(f"^{pattern}$", printed, re.MULTILINE), line
 
 
-def test_the_python_lines_of_the_readme_run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_lines_of_the_readme_run(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     block = block.replace("runs/...", str(next(folder.glob("runs/text_manual/*"))))
     block = block.replace('"data.path=my.txt"', '"data.path=my.txt", "trainer.max_epochs=1", "callbacks=none"')

@@ -44,7 +44,11 @@ def processes_of(folder: Path) -> list[int]:
 
 def others_of(first: int, folder: Path) -> list[int]:
     """The ranks that the first one has started in a folder; it starts git there too, which soon ends."""
-    return [pid for pid in processes_of(folder) if pid != first and b"src.train" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [
+        pid
+        for pid in processes_of(folder)
+        if pid != first and b"src.train" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 def wait_until(true, seconds: float = 60) -> None:  # type: ignore[no-untyped-def]
@@ -73,7 +77,10 @@ def test_two_processes_of_torchrun_lose_what_one_loses(text: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["data=lines", "loss.over_time=sum", "trainer.gradient_clip_val=null"], pytest.param(["data=hello", "model.readout=linear"], marks=pytest.mark.soak)],
+    [
+        ["data=lines", "loss.over_time=sum", "trainer.gradient_clip_val=null"],
+        pytest.param(["data=hello", "model.readout=linear"], marks=pytest.mark.soak),
+    ],
     ids="-".join,
 )
 def test_what_the_columns_of_two_processes_hold_unequally_weighs_as_in_one(tmp_path: Path, words: list[str]) -> None:
@@ -135,7 +142,15 @@ def test_a_process_that_is_killed_ends_the_other_soon_with_one_readable_error(te
 
 
 def torchrun(*words: str, cwd: Path, code: int) -> str:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "src.train", *last_of_each(words)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "-m",
+        "src.train",
+        *last_of_each(words),
+    ]
     done = subprocess.run(command, cwd=cwd, env=environment(), timeout=120, capture_output=True, text=True)
     assert (done.returncode == 0) == (code == 0), done.stderr
     return done.stderr
@@ -190,7 +205,9 @@ def test_a_loss_that_is_no_number_in_the_other_process_fails_the_run_with_one_me
     assert json.loads(record.read_text())["status"] == "failed"
 
 
-def test_what_several_processes_cannot_do_is_refused_in_words_and_leaves_no_folder(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_several_processes_cannot_do_is_refused_in_words_and_leaves_no_folder(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (message,) = refused_here(*WORDS, "trainer.devices=2", "data.batch_size=3", cwd=text)
     assert "batch_size=3 does not divide among 2 processes" in message
     (message,) = refused_here("-m", *WORDS, *TWO, "seed=0,1", cwd=text)

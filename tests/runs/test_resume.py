@@ -22,8 +22,8 @@ import torch
 
 from tests.runs.commands import environment, only_run, refused_here, run, scalars, start
 
-# Everything that a resume could get wrong: dropout, masks of W, noise, random offsets, a schedule, validations in mid-epoch, a carried
-# state, checkpoints between two steps of an epoch.
+# Everything that a resume could get wrong: dropout, masks of W, noise, random offsets, a schedule, validations in
+# mid-epoch, a carried state, checkpoints between two steps of an epoch.
 WORDS = ["data=text", "data.path=text.txt", "data.seq_len=7", "data.batch_size=3"]
 WORDS += ["data.offset=random", "data.reset=never", "trainer.val_check_interval=0.4"]
 WORDS += ["model=stacked", "model.num_layers=2", "model.hidden_size=8", "model.dropout=0.3"]
@@ -74,7 +74,7 @@ def same_end(one: Path, other: Path, files: bool = True) -> None:
     for folder in (one, other):
         paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
         names.append({str(path).partition(".tfevents")[0] for path in paths})  # each process has an event file
-        # In order of steps: of two event files that one process began in one second, TensorBoard reads number 10 before 9
+        # In order of steps: of two event files of one process and second, TensorBoard reads number 10 before 9
         results.append({"scalars": plain({tag: sorted(points) for tag, points in scalars(folder).items()})})
         for path in paths if files else [Path("checkpoints/last.ckpt"), Path("metrics.jsonl")]:
             if path.suffix == ".ckpt":
@@ -93,8 +93,12 @@ def same_end(one: Path, other: Path, files: bool = True) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [pytest.param(["trainer.max_epochs=2"], marks=pytest.mark.soak), [*UNWATCHED, "trainer.max_epochs=1"]])
-def test_killed_before_or_after_any_write_and_resumed_a_run_leaves_the_same_files(uninterrupted: Path, tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [pytest.param(["trainer.max_epochs=2"], marks=pytest.mark.soak), [*UNWATCHED, "trainer.max_epochs=1"]]
+)
+def test_killed_before_or_after_any_write_and_resumed_a_run_leaves_the_same_files(
+    uninterrupted: Path, tmp_path: Path, words: list[str]
+) -> None:
     words = ["callbacks=none", "trainer.threads=1", *words]
     shutil.copy(uninterrupted / "text.txt", tmp_path)
     straight = tmp_path / "straight"
@@ -113,7 +117,9 @@ def test_killed_before_or_after_any_write_and_resumed_a_run_leaves_the_same_file
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_nothing_had_happened(uninterrupted: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_nothing_had_happened(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
     moments = random.Random(1)
     words = [word.replace("text.txt", str(uninterrupted / "text.txt")) for word in UNWATCHED]
     kills = 0
@@ -192,7 +198,9 @@ def test_a_word_that_is_wrong_for_a_stored_run_changes_nothing_of_it(uninterrupt
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_left_as_it_is_unless_a_step_is_asked_for_and_an_ended_schedule_is_told(uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_left_as_it_is_unless_a_step_is_asked_for_and_an_ended_schedule_is_told(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
     folder, text = tmp_path / "run", f"data.path={uninterrupted / 'text.txt'}"
     shutil.copytree(only_run(uninterrupted), folder)
     kept = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "train.log"]

@@ -18,8 +18,11 @@ from src.config.run_key import what_matters
 from src.config.schema import from_plain
 from tests.runs.commands import refused_here, run, start
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="the extra search is not installed")]
-WORDS = ("search=small_text", "data.path=text.txt", "logger=none", "search.trials=8")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="the extra search is not installed"),
+]
+WORDS = ("search=small_text", "data.path=text.txt", "logger=none", "search.trials=10")
 WORDS += ("search.sampler.startup_trials=3", "search.pruner.startup_trials=2")
 
 
@@ -54,7 +57,7 @@ def trials(folder: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def test_eight_trials_survive_a_kill_and_are_finished_by_two_processes(folder: Path) -> None:
+def test_ten_trials_survive_a_kill_and_are_finished_by_two_processes(folder: Path) -> None:
     kill_after(folder, 2)
     two = [start(*WORDS, cwd=folder, module="src.search") for _ in range(2)]
     printed = []
@@ -62,11 +65,11 @@ def test_eight_trials_survive_a_kill_and_are_finished_by_two_processes(folder: P
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         printed.append(out)
-    (out, *_) = [out for out in printed if "8 of 8 trials finished" in out]  # by the one that ended last
+    (out, *_) = [out for out in printed if "10 of 10 trials finished" in out]  # by the one that ended last
 
     told = trials(folder)
     states = [trial["state"] for trial in told]
-    assert states.count("complete") + states.count("pruned") == 8
+    assert states.count("complete") + states.count("pruned") == 10
     assert states.count("pruned") > 0
     assert set(states) <= {"complete", "pruned", "fail"}
     assert [trial["note"] for trial in told if trial["state"] == "fail"] == ["its process died"] * states.count("fail")
@@ -84,7 +87,7 @@ def test_eight_trials_survive_a_kill_and_are_finished_by_two_processes(folder: P
     assert what_matters(from_plain(yaml.safe_load((path.parent / "config.yaml").read_text()))) == what_matters(stored)
 
     shares = [line for line in out.splitlines() if "of what makes a trial good" in line]
-    assert len(shares) >= 3
+    assert len(shares) >= (3 if len(values) > 3 else 0)  # of fewer values nothing is said
     plots = sorted(path.name for path in (folder / "runs/search/small_text/plots").iterdir())
     assert plots == ["curves.png", "history.png", "parallel.png", "slices.png", "timeline.png"]
     assert all(math.isfinite(value) for value in values)

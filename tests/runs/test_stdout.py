@@ -23,7 +23,9 @@ def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("to", "code"), [("| head -n 1", 0), ("> /dev/full", 1)])
-def test_without_a_console_a_run_trains_to_its_end_and_a_command_ends_in_one_line_at_most(to: str, code: int, tmp_path: Path) -> None:
+def test_without_a_console_a_run_trains_to_its_end_and_a_command_ends_in_one_line_at_most(
+    to: str, code: int, tmp_path: Path
+) -> None:
     done = shell(f"{TRAIN} {SHORT} {to}", tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((only_run(tmp_path) / "run.json").read_text())["status"] == "done"

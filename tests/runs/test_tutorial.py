@@ -14,7 +14,9 @@ import pytest
 from tests.runs.commands import ROOT, only_run, run, scalars
 
 SCRIPT = ROOT / "docs" / "tutorial_script.py"
-TUTORIAL, TUTORIAL_ZH = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("tutorial.md", "tutorial.zh.md"))
+TUTORIAL, TUTORIAL_ZH = (
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("tutorial.md", "tutorial.zh.md")
+)
 EXPECTED = ROOT.parent / "shared" / "tutorial" / "expected.json"
 LINE = re.compile(r"Predicted string:(\w{5}),Epoch \[(\d+)/15\] loss=(\d+\.\d{4})$")
 
@@ -67,7 +69,10 @@ def test_the_script_is_the_page_s_with_its_typing_errors_mended() -> None:
         printed = printed.replace(wrong, right)
     body = SCRIPT.read_text(encoding="utf-8").partition('"""\n\n')[2]
     lines = [line for line in body.splitlines() if "# added" not in line]
-    code, theirs = ("".join(re.sub(r"#.*", "", line) for line in lines), re.sub(r"# ?\S*[\u4e00-\u9fff]\S*", "", printed))
+    code, theirs = (
+        "".join(re.sub(r"#.*", "", line) for line in lines),
+        re.sub(r"# ?\S*[\u4e00-\u9fff]\S*", "", printed),
+    )
     theirs = theirs.replace("# loss.backward(retain_graph=True)", "")
     assert re.sub(r"\s", "", code) == re.sub(r"\s", "", theirs)
 
@@ -93,7 +98,9 @@ def test_the_tables_follow_the_order_of_the_page() -> None:
     text = re.sub(r"[\s$]", "", page.read_text(encoding="utf-8"))
     at, rows = 0, [row for heading in ("前向计算的公式", "沿时间的反向传播") for row in rows_of(TUTORIAL_ZH, heading)]
     for row in rows[:-1]:  # the last one is not on the page
-        quotes = [part for quote in re.findall(r"「(.*?)」", row[0]) for part in re.sub(r"[\s$]", "", quote).split("……")]
+        quotes = [
+            part for quote in re.findall(r"「(.*?)」", row[0]) for part in re.sub(r"[\s$]", "", quote).split("……")
+        ]
         assert quotes, row
         for quote in quotes:
             assert quote in text[at:], f"{quote} is not on the page, or earlier than the row before it"

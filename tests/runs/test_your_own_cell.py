@@ -66,7 +66,9 @@ def test_the_cell_of_the_page_trains_is_used_and_resumes(folder):
     assert "leak: 0.2" in (only_run(folder / "other") / "config.yaml").read_text()
     run(*sweep, *SHORT, cwd=folder)
     assert len(list((folder / "runs" / "sweeps").rglob("run.json"))) == 2
-    samples, (evaluate,), (resume,), (source,) = (commands(f"python -m src.{name}") for name in ("sample r", "evaluate r", "train r", "train i"))
+    samples, (evaluate,), (resume,), (source,) = (
+        commands(f"python -m src.{name}") for name in ("sample r", "evaluate r", "train r", "train i")
+    )
     for sample in samples:
         assert len(run(f"run={trained}", *sample[1:], cwd=folder, module="src.sample")) >= 200
     assert "leaky" in run(f"run={trained}", *evaluate[1:], cwd=folder, module="src.evaluate")
@@ -85,7 +87,9 @@ def test_keys_that_a_cell_of_ones_own_lacks_and_a_missing_class_are_refused(fold
     config = ModelConfig("leaky", "leaky.LeakyRNN", hidden_size=8, options={"leak": 0.25})
     assert build_model(config, 4, trust="leaky.LeakyRNN").recurrence.leak == 0.25
     config.num_layers, config.options = 2, {"lek": 0.25}
-    with pytest.raises(UserError, match=r"(?s)model\.options\.lek: .*did you mean leak\?.*model\.num_layers=2 .*LeakyRNN"):
+    with pytest.raises(
+        UserError, match=r"(?s)model\.options\.lek: .*did you mean leak\?.*model\.num_layers=2 .*LeakyRNN"
+    ):
         build_model(config, 4, trust="leaky.LeakyRNN")
     overrides = ("--config-dir", "my_conf", "model=leaky", "data=text", "data.path=my.txt", *SHORT)
     assert "leaky.Nobody" in refused(*overrides, "model._target_=leaky.Nobody", cwd=folder)[0]
