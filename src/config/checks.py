@@ -38,13 +38,13 @@ GOES_WITH: dict[str, tuple[str, Any]] = {
 # What budget=auto may choose, and what a time may choose beside it. A model of the user's own has some width alone
 BY_SIZE = tuple(f"model.{key}" for key in ("hidden_size", "num_layers", "dropout", "dropout_mask"))
 BY_SIZE += tuple(f"model.{key}" for key in ("init", "input_scale", "interlayer_scale", "readout_bias"))
-BY_SIZE += ("optimizer.lr", "trainer.max_epochs")
+BY_SIZE += ("optimizer.lr", "optimizer.weight_decay", "trainer.max_epochs")
 BY_TIME = BY_SIZE + tuple(
     f"{group}.{key}"
     for group, keys in {
         "model": ("name", "_target_"),
         "data": ("seq_len", "batch_size", "offset"),
-        "optimizer": ("name", "weight_decay", "decay", "betas", "eps"),
+        "optimizer": ("name", "decay", "betas", "eps"),
         "scheduler": ("name", "warmup_steps"),
         "trainer": ("gradient_clip_val", "precision"),
     }.items()

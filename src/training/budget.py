@@ -104,6 +104,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     suggest("scheduler.warmup_steps", min(100, steps // 10))
     use_threads(threads_for(config.trainer.threads, width))
     suggest("model.dropout", dropout(config, len(corpus.vocabulary), n))
+    suggest("optimizer.weight_decay", weight_decay(config))
     return config, described(config, n, speed(width), taken + time.perf_counter() - started)
 
 
@@ -123,6 +124,8 @@ def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, .
         config.optimizer.lr = learning_rate(config.model.hidden_size, few)
     if "model.dropout" in free:
         config.model.dropout = dropout(config, len(corpus.vocabulary), n)
+    if "optimizer.weight_decay" in free:
+        config.optimizer.weight_decay = weight_decay(config)
     values = dict(flatten(to_plain(config)))
     set_here = ", ".join(f"{key}={values[key]}" for key in config.chosen or () if values[key] is not None)
     return config, (f"by the size of the text (budget=auto): {set_here}",) if set_here else ()
@@ -207,6 +210,11 @@ def dropout(config: Config, vocab_size: int, n: int) -> float:
     model = build_model(config.model, vocab_size, config.model._target_)
     weights = sum(p.numel() for p in model.parameters()) / n
     return 0.0 if weights < 0.8 else round(min(0.4, 0.15 * weights), 2)
+
+
+def weight_decay(config: Config) -> float:
+    """Return that of adamw: 3 epochs of War and Peace end at 1.363 with 0.01 and at 1.372 with 0.1."""
+    return 0.1 if config.model.dropout else 0.01
 
 
 def affordable(config: Config, corpus: Corpus, speed: Speed, width: int, left: float) -> int:

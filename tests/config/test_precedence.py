@@ -50,12 +50,12 @@ CASES: dict[str, dict[str, Any]] = {
         "model.num_layers": 2,
     },
     f"{TEXT} experiment=chosen": {"chosen": ["trainer.max_epochs"]},
-    f"{TEXT} model=mine": {"chosen": ["optimizer.lr", "trainer.max_epochs"]},
+    f"{TEXT} model=mine": {"chosen": list(BY_SIZE[-3:])},
     f"{TEXT} model=like_ours optimizer=adam": {"chosen": ["trainer.max_epochs"]},
     f"{TEXT} model=gru model.dropout=0.1 model.num_layers=1 model.init=torch debug=fast": {
         "chosen": [
             *("model.hidden_size", "model.dropout_mask", "model.input_scale", "model.interlayer_scale"),
-            *("model.readout_bias", "optimizer.lr"),
+            *("model.readout_bias", "optimizer.lr", "optimizer.weight_decay"),
         ]
     },
     "experiment=tiny_shakespeare": {"optimizer.lr": 0.0027, "optimizer.betas": [0.9, 0.99], "trainer.max_epochs": 8},

@@ -79,6 +79,7 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
         config, (line,) = budget.choose(composed(), corpus(n))
         model, trainer = config.model, config.trainer
         chosen[n] = model.hidden_size, trainer.max_epochs, model.dropout > 0
+        assert config.optimizer.weight_decay == (0.1 if model.dropout else 0.01)
         assert f"model.hidden_size={model.hidden_size}, model.num_layers=2, model.dropout={model.dropout}" in line
         assert (model.init, model.input_scale, model.interlayer_scale) == ("orthogonal", 3.0, 1.73)
         assert budget.behind(config, 1e6) is None
