@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ from src.process import threads_for, use_threads
 from src.training.module import build_optimizer
 
 RECIPE = {"data.seq_len": 32, "data.batch_size": 32, "data.offset": "random", "scheduler.name": "cosine"}
-RECIPE |= {"trainer.gradient_clip_val": 0.2, "optimizer.name": "adamw", "optimizer.weight_decay": 0.1}
+RECIPE |= {"trainer.gradient_clip_val": 0.2, "optimizer.name": "adamw"}
 RECIPE |= {"optimizer.decay": "matrices", "optimizer.betas": [0.9, 0.99]}
 WIDTHS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
 TIMED = (128, 256, 512, 1024)  # a step is timed at these widths, until one takes longer than SLOW seconds
@@ -48,10 +48,10 @@ SHARE = 0.93  # of the time that is planned for: the rest is for what varies
 # Estimates in seconds, not fitted: imports, counting the baselines and the end; the diagnostics at a validation of 256
 # units, and where they draw
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
-FEW = 100
-# 60,000 characters of Chinese, 2,700 distinct: 5.32 nats; with dropout_mask=step and two layers of 256 units 5.81
-SPARSE: dict[str, Any] = {"model.num_layers": 1, "model.hidden_size": 128, "model.dropout_mask": "window"}
-SPARSE |= {"model.input_scale": 12.0, "model.readout_bias": "unigram"}
+FEW = 100  # a rule of thumb: tried at 26 examples of a character, and at 90
+# experiments/budget/README.md has what two layers reach instead on such texts: 0.06 to 0.5 nats more
+SPARSE = {"model.num_layers": 1, "model.hidden_size": 128, "model.dropout": 0.5, "model.dropout_mask": "window"}
+SPARSE |= {"model.input_scale": 12.0, "model.readout_bias": "unigram", "optimizer.lr": 0.013}
 AUTO = 200  # seconds of training that budget=auto plans, at the speed of `seconds_a_character`
 
 
@@ -68,20 +68,13 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     started, available = time.perf_counter(), duration(config.budget or "")
     config, free = copy.deepcopy(config), set(config.chosen or ())
     n = corpus.splits["train"].transitions
-
-    def suggest(key: str, value: Any) -> None:
-        if key in free:
-            set_value(config, key, value)
-
     few = set_up_layers(config, free, len(corpus.vocabulary), n)
-    for key, value in RECIPE.items():
-        suggest(key, value)
-
+    set_free(config, free, RECIPE)
     speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
     if "trainer.precision" in free and config.trainer.precision == "32-true" and speed.bf16_is_faster():
         config.trainer.precision = "bf16-mixed"
         if n >= 400_000:  # products of 64 rows are what makes bfloat16 fast
-            suggest("data.batch_size", 64)
+            set_free(config, free, {"data.batch_size": 64})
         speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
     left = SHARE * available - (time.perf_counter() - started)
     fitting = []
@@ -97,15 +90,12 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
         raise UserError(f"budget={config.budget}: one epoch of this text takes about {least} s here; give more time")
     wanted = [one for one in possible if few or one[1] >= wanted_epochs(one[0], n)]
     width, epochs, taken = wanted[-1] if wanted else possible[0]
-    suggest("model.hidden_size", width)
-    suggest("trainer.max_epochs", epochs)
-    suggest("optimizer.lr", learning_rate(width, few))
+    set_free(config, free, {"model.hidden_size": width, "trainer.max_epochs": epochs})
     steps = math.ceil(n / math.prod(config.data.window)) * epochs
-    suggest("scheduler.warmup_steps", min(100, steps // 10))
+    set_free(config, free, {"scheduler.warmup_steps": min(100, steps // 10)})
     use_threads(threads_for(config.trainer.threads, width))
-    suggest("model.dropout", dropout(config, len(corpus.vocabulary), n))
-    suggest("optimizer.weight_decay", weight_decay(config))
-    return config, described(config, n, speed(width), taken + time.perf_counter() - started)
+    set_regularisation(config, free, few, corpus)
+    return config, described(config, n, few, speed(width), taken + time.perf_counter() - started)
 
 
 def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
@@ -116,19 +106,28 @@ def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, .
     wanted = [w for w in possible if fits(w, n) and possible[w] >= max(1, wanted_epochs(w, n))]
     width = 128 if few else max(wanted, default=128)
     epochs = max(1, min(possible[width], sparse_epochs(n) if few else MOST_EPOCHS))
-    if "model.hidden_size" in free:
-        config.model.hidden_size = width
-    if "trainer.max_epochs" in free:  # of the width that belongs to this text: a sweep over widths has equal steps
-        config.trainer.max_epochs = epochs
-    if "optimizer.lr" in free:
-        config.optimizer.lr = learning_rate(config.model.hidden_size, few)
-    if "model.dropout" in free:
-        config.model.dropout = dropout(config, len(corpus.vocabulary), n)
-    if "optimizer.weight_decay" in free:
-        config.optimizer.weight_decay = weight_decay(config)
+    # Epochs of the width that belongs to this text: a sweep over widths has equal steps
+    set_free(config, free, {"model.hidden_size": width, "trainer.max_epochs": epochs})
+    set_regularisation(config, free, few, corpus)
     values = dict(flatten(to_plain(config)))
     set_here = ", ".join(f"{key}={values[key]}" for key in config.chosen or () if values[key] is not None)
     return config, (f"by the size of the text (budget=auto): {set_here}",) if set_here else ()
+
+
+def set_free(config: Config, free: set[str], values: Mapping[str, Any]) -> None:
+    """Set, in place, those of the values whose keys are free."""
+    for key in values.keys() & free:
+        set_value(config, key, values[key])
+
+
+def set_regularisation(config: Config, free: set[str], few: bool, corpus: Corpus) -> None:
+    """Set, in place, the rate, dropout and weight decay that suit the width; SPARSE has its own rate and dropout."""
+    if not few:
+        set_free(config, free, {"optimizer.lr": learning_rate(config.model.hidden_size)})
+        n = corpus.splits["train"].transitions
+        set_free(config, free, {"model.dropout": dropout(config, len(corpus.vocabulary), n)})
+    # 3 epochs of War and Peace end at 1.363 with 0.01 and at 1.372 with 0.1
+    set_free(config, free, {"optimizer.weight_decay": 0.1 if config.model.dropout else 0.01})
 
 
 def set_up_layers(config: Config, free: set[str], vocab_size: int, n: int) -> bool:
@@ -138,17 +137,18 @@ def set_up_layers(config: Config, free: set[str], vocab_size: int, n: int) -> bo
     if config.model.name in ("cell", "stacked", "manual"):
         values |= {"model.init": "orthogonal", "model.input_scale": 3.0, "model.interlayer_scale": 1.73}
     if few:
-        values |= SPARSE if config.model.skip is None else SPARSE | {"model.num_layers": 2}
+        step_mask = "model.dropout_mask" not in free and config.model.dropout_mask != "window"
+        two = step_mask or config.model.skip is not None  # both act between layers
+        values |= SPARSE | ({"model.num_layers": 2} if two else {})
     if config.model.readout == "identity":
         values.pop("model.readout_bias", None)
-    for key in values.keys() & free:
-        set_value(config, key, values[key])
+    set_free(config, free, values)
     if config.model.num_layers == 1 and "model.interlayer_scale" in free:
         config.model.interlayer_scale = None
     return few
 
 
-def described(config: Config, n: int, step: float, taken: float) -> tuple[str, ...]:
+def described(config: Config, n: int, few: bool, step: float, taken: float) -> tuple[str, ...]:
     """Return what was chosen, and why."""
     model, optimizer, epochs = config.model, config.optimizer, counted(config.trainer.max_epochs, "epochs")
     seq_len, batch_size = config.data.window
@@ -156,7 +156,8 @@ def described(config: Config, n: int, step: float, taken: float) -> tuple[str, .
         f"{model.name}, {counted(model.num_layers, 'layers')} of {model.hidden_size} units, dropout {model.dropout:g}"
     )
     how = f"{epochs}, {optimizer.name} with lr {optimizer.lr:g}, schedule {config.scheduler.name}"
-    wanted = f"{n:,} characters want {wanted_epochs(model.hidden_size, n):.0f} epochs of this width"
+    best = sparse_epochs(n) if few else wanted_epochs(model.hidden_size, n)
+    wanted = f"{n:,} characters want {best:.0f} epochs of this width"
     return (
         f"budget={config.budget}: {what}; {how}, windows of {seq_len} x {batch_size}, {config.trainer.precision}",
         f"a step takes {1e3 * step:.1f} ms here, and {wanted}; expected time {taken:.0f} s",
@@ -194,10 +195,8 @@ def fits(width: int, n: int) -> bool:
     return 3 * width**2 <= MOST_PARAMETERS * n
 
 
-def learning_rate(width: int, few: bool) -> float:
-    """Return the highest rate of a cosine schedule, for adamw; `few` is as in `set_up_layers`."""
-    if few:
-        return 0.013
+def learning_rate(width: int) -> float:
+    """Return the highest rate of a cosine schedule, for adamw."""
     return round(min(0.006, 0.0027 * (448 / width) ** (1.5 if width > 448 else 1.0)), 5)
 
 
@@ -205,16 +204,9 @@ def dropout(config: Config, vocab_size: int, n: int) -> float:
     """Return the dropout between layers against learning n characters by heart."""
     if config.model.num_layers == 1 and config.model.dropout_mask != "window":
         return 0.0
-    if n < FEW * vocab_size:
-        return 0.5
     model = build_model(config.model, vocab_size, config.model._target_)
     weights = sum(p.numel() for p in model.parameters()) / n
     return 0.0 if weights < 0.8 else round(min(0.4, 0.15 * weights), 2)
-
-
-def weight_decay(config: Config) -> float:
-    """Return that of adamw: 3 epochs of War and Peace end at 1.363 with 0.01 and at 1.372 with 0.1."""
-    return 0.1 if config.model.dropout else 0.01
 
 
 def affordable(config: Config, corpus: Corpus, speed: Speed, width: int, left: float) -> int:

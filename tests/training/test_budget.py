@@ -95,6 +95,8 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
     assert (sparse.model.dropout, sparse.model.dropout_mask, sparse.model.readout_bias) == (0.5, "window", "unigram")
     skipping, _ = budget.choose(composed("model.skip=both", "model.dropout=0.3"), corpus(60_000, 2700))
     assert (skipping.model.num_layers, skipping.model.dropout) == (2, 0.3)
+    stepping, _ = budget.choose(composed("model.dropout_mask=step"), corpus(60_000, 2700))
+    assert (stepping.model.num_layers, stepping.model.dropout) == (2, 0.5)
     lstm, _ = budget.choose(composed("model=lstm"), corpus(60_000, 2700))
     assert (lstm.model.num_layers, lstm.model.readout_bias) == (2, None)
     own, _ = budget.choose(composed("model.hidden_size=64", "optimizer.lr=0.1"), corpus(1_000_000))
