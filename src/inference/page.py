@@ -41,7 +41,8 @@ VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", UNKNOWN: "�"}
 def html_page(trained: TrainedModel, example: str | None = None) -> tuple[str, float]:
     """Return the page, and by how many bits per character rounding changes the loss on a text that the model writes.
 
-    `example` is in its box. UserError: a class of the user's own, weights beyond float16, an example with unknown ones.
+    `example` is the text in its box at first. UserError: a class of the user's own, weights beyond float16, an example
+    with characters that are not known.
     """
     config, vocabulary = trained.config, trained.vocabulary
     if config.model._target_ not in MODEL_CLASSES:

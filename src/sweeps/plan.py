@@ -138,7 +138,10 @@ def has_configuration(folder: Path, config: Config) -> bool:
 
 
 def is_gone(record: Mapping[str, Any], folder: Path) -> bool:
-    """Whether the process in a run's record trains no more: it has ended, or holds no lock, elsewhere is silent too."""
+    """Whether the process in a run's record trains no more: it has ended, or it holds no lock on the run.
+
+    The lock decides, for a process number may be in use again. A run of another machine must be silent, too.
+    """
     process = record.get("process") or {}
     if process_ended(process):
         return True

@@ -126,7 +126,10 @@ class CheckpointCallback(Callback):
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the last weights as the best if the last line was, and the earlier best for a run that is extended."""
+        """Save the last weights as the best if the line at the end was; a run that is extended needs the earlier best.
+
+        `last.ckpt` is from before that line, and stays so.
+        """
         if self.metrics.closing and self.metrics.improved:
             best = self.folder / "best.ckpt"
             if trainer.is_global_zero and best.exists():

@@ -65,7 +65,10 @@ def uses_cuda(trainer: TrainerConfig) -> bool:
 
 
 def set_up_gpu(trainer: TrainerConfig) -> None:
-    """Make a GPU compute as configured, TF32 only with trainer.tf32=true; before CUDA reads the environment, once."""
+    """Make a GPU compute what the configuration says; before CUDA's libraries start, which read the environment once.
+
+    Float32 products are float32, unless trainer.tf32=true: torch's own default is TF32 in cuDNN, and float32 elsewhere.
+    """
     if uses_cuda(trainer):
         import torch
 

@@ -138,7 +138,10 @@ def pruner(config: PrunerConfig) -> optuna.pruners.BasePruner:
 
 
 class Pruning(Callback):
-    """Report each line of metrics.jsonl to the study, by its number and not its step; stop where the pruner says so."""
+    """Report each line of metrics.jsonl to the study, and stop the run where the pruner says so.
+
+    The pruner counts lines and not steps, so that trials of different batch sizes can be compared.
+    """
 
     def __init__(self, trial: optuna.Trial, monitor: str) -> None:
         self.trial, self.monitor = trial, monitor
