@@ -222,7 +222,8 @@ def _keys_of_file(folders: Sequence[Path], group: str, option: str) -> set[str]:
     keys = {key if group in ("experiment", "debug") else f"{group}.{key}" for key, _ in flatten(content)}
     for entry in content.get("defaults", []):
         ((other, choice),) = entry.items() if isinstance(entry, dict) else [(group, entry)]
-        keys |= _keys_of_file(folders, other.rpartition("/")[2], str(choice))
+        if (chosen := other.rpartition("/")[2]) != "data":  # whose files only suggest
+            keys |= _keys_of_file(folders, chosen, str(choice))
     return keys
 
 

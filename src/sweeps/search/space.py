@@ -72,12 +72,12 @@ def settings_of(config: Config) -> dict[str, Any]:
 def as_experiment(words: Sequence[str]) -> dict[str, Any]:
     """Return the configuration of these overrides as an experiment: groups, and what differs from them."""
     cfg = compose(words)
-    chosen = {group: cfg.hydra.runtime.choices.get(group) for group in groups() if group not in NOT_IN_BEST}
+    given = {word.partition("=")[0] for word in words}  # a budget chooses what no word and no file of a word's sets
+    chosen = {group: cfg.hydra.runtime.choices.get(group) for group in groups().keys() & given - {*NOT_IN_BEST}}
     chosen = {group: option for group, option in chosen.items() if option is not None}
     defaults = dict(flatten(to_plain(to_config(compose(f"{group}={option}" for group, option in chosen.items())))))
     experiment: dict[str, Any] = {"defaults": [{f"override /{group}": option} for group, option in chosen.items()]}
     experiment["defaults"].append("_self_")
-    given = {word.partition("=")[0] for word in words}  # a budget chooses what an experiment does not set
     for key, value in flatten(to_plain(to_config(cfg))):
         *parents, leaf = key.split(".")
         if key.split(".")[0] not in NOT_IN_BEST and (key in given or defaults.get(key) != value):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from src.config.compose import compose, to_config
 from src.config.schema import Parameter, SearchConfig, SearchRoot
@@ -124,10 +126,16 @@ def test_what_would_do_nothing_is_told_before_there_is_a_study(
     assert [told in message for message in caught.value.messages] == [True]
 
 
-def test_the_best_configuration_as_an_experiment_holds_what_differs_and_nothing_else() -> None:
+def test_the_best_configuration_as_an_experiment_holds_what_differs_and_nothing_else(tmp_path: Path) -> None:
     words = ["callbacks=none", "data=tiny_shakespeare", "model=manual", "optimizer.lr=0.003", "runs=elsewhere"]
     experiment = as_experiment(words)
     assert {"override /model": "manual"} in experiment["defaults"]
     assert {"override /data": "tiny_shakespeare"} in experiment["defaults"]
     assert {key: value for key, value in experiment.items() if key != "defaults"} == {"optimizer": {"lr": 0.003}}
     assert to_config(compose(words)).optimizer.lr == 0.003
+    words = ["data=text", "data.path=x", "model=manual", "data.seq_len=16"]  # a budget chooses for it as for the trial
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/best.yaml").write_text("# @package _global_\n" + yaml.safe_dump(as_experiment(words)))
+    best = to_config(compose([f"hydra.searchpath=['file://{tmp_path}']", "experiment=best"]))
+    assert best.chosen == to_config(compose(words)).chosen
+    assert "optimizer.lr" in best.chosen
