@@ -93,7 +93,7 @@ class Step:
         name, self.captured, self.device = name.removesuffix(GRAPH), name.endswith(GRAPH), device
         name, _, self.precision = name.partition("_")
         self.model = build(name, size).to(device)
-        self.optimizer = build_optimizer(self.model.parameters(), OptimizerConfig("adam"))
+        self.optimizer = build_optimizer(self.model, OptimizerConfig("adam"))
         self.scaler = torch.amp.GradScaler(device, enabled=self.precision == "fp16")
         generator = torch.Generator().manual_seed(1)
         shape = (2, size.seq_len, size.batch_size)

@@ -88,7 +88,7 @@ def bare(prepared: Any, config: Config) -> Iterator[float]:
     from src.training.module import build_optimizer
 
     model, clip = prepared.module.model, config.trainer.gradient_clip_val
-    optimizer = build_optimizer(model.parameters(), config.optimizer)
+    optimizer = build_optimizer(model, config.optimizer)
     windows, state = prepared.data.windows(), None
     while True:
         started = time.perf_counter()

@@ -168,6 +168,8 @@ def _combinations(config: Config) -> Iterator[str]:
     for key, value in {"skip": model.skip, "readout_bias": model.readout_bias}.items():
         if value not in (None, "input") and model.readout == "identity":
             yield f"model.{key}={value} needs weights of a readout, and model.readout=identity has none; use linear"
+    if optimizer.recurrent_lr is not None and model.readout == "identity":
+        yield "optimizer.recurrent_lr is for all but the readout, which model.readout=identity lacks; use optimizer.lr"
     symbols = config.data.symbols
     if model.readout == "identity" and symbols is not None and len(symbols) != model.hidden_size:
         yield (

@@ -194,6 +194,7 @@ class OptimizerConfig:
     weight_decay: float = setting(0.0, range=FROM_0)
     decay: str | None = setting(None, choices=("matrices", "all"), added_later=True)
     average: float | None = setting(None, range=BELOW_1, added_later=True)
+    recurrent_lr: float | None = setting(None, range=POSITIVE, added_later=True)
     betas: list[float] | None = field(default=None, metadata={"range": BETAS})
     eps: float | None = setting(None, range=POSITIVE)
     momentum: float | None = setting(None, range=BELOW_1)

@@ -271,7 +271,7 @@ class Speed:
         model = build_model(options, self.vocab_size, options._target_).to(device)
         if precision == "64-true":
             model.double()
-        optimizer = build_optimizer(model.parameters(), self.config.optimizer)
+        optimizer = build_optimizer(model, self.config.optimizer)
         inputs, targets = torch.randint(self.vocab_size, (2, *self.config.data.window), device=device)
         state: State = None
         seconds: list[float] = []

@@ -10,13 +10,13 @@ import contextlib
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -109,8 +109,9 @@ class LanguageModule(pl.LightningModule):
             self.random_state = None
         if self.averaged is not None:  # not after the step: a checkpoint may have been written between
             self.averaged.update_parameters(self.model)
-        lr = self.optimizer_config.lr * self.schedule.factor(self.trainer.global_step)
+        factor = self.schedule.factor(self.trainer.global_step)
         for group in self.trainer.optimizers[0].param_groups:
+            lr = factor * rate_of(group, self.optimizer_config)
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(lr)  # in its place, where a graph reads it
             else:
@@ -213,7 +214,7 @@ class LanguageModule(pl.LightningModule):
             raise RunFailure(f"{what} is {value.item()} at step {self.trainer.global_step}; {saved}{before} {remedy}")
 
     def configure_optimizers(self) -> Optimizer:
-        return build_optimizer(self.parameters(), self.optimizer_config)
+        return build_optimizer(self, self.optimizer_config)
 
     def on_validation_epoch_start(self) -> None:
         self.states["val"] = None
@@ -337,19 +338,34 @@ class TextData(pl.LightningDataModule):
         self.position = state_dict or None
 
 
-def build_optimizer(parameters: Iterable[Parameter], config: OptimizerConfig) -> Optimizer:
-    """Build one of torch's optimizers with the keys of the configuration that are not None."""
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """Build one of torch's optimizers with the keys of the configuration that are not None.
+
+    The weights are in groups by their learning rate and weight decay; the first group has the rate `lr`.
+    """
     keys = dataclasses.asdict(config)
-    given = {key: value for key, value in keys.items() if key not in ("name", "decay", "average") and value is not None}
+    apart = ("name", "decay", "average", "recurrent_lr")
+    given = {key: value for key, value in keys.items() if key not in apart and value is not None}
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
-    trained = [p for p in parameters if p.requires_grad]
-    given |= optimizer_form(config.name, trained[0].device if trained else torch.device("cpu"), config.lr)
-    if config.decay != "matrices":
-        return OPTIMIZERS[config.name](trained, **given)
-    groups: list[dict[str, Any]] = [{"params": [p for p in trained if p.ndim > 1]}]
-    groups.append({"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0})
-    return OPTIMIZERS[config.name](groups, **given)
+    groups: dict[tuple[bool, bool], list[Parameter]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            recurrent = config.recurrent_lr is not None and "readout" not in name.split(".")
+            groups.setdefault((recurrent, config.decay == "matrices" and p.ndim <= 1), []).append(p)
+    listed: list[dict[str, Any]] = []
+    for (recurrent, undecayed), parameters in sorted(groups.items(), key=lambda item: item[0]):
+        group: dict[str, Any] = {"params": parameters, "recurrent": recurrent}
+        group |= optimizer_form(config.name, parameters[0].device, rate_of(group, config))
+        listed.append(group | ({"weight_decay": 0.0} if undecayed else {}))
+    return OPTIMIZERS[config.name](listed, **given)
+
+
+def rate_of(group: Mapping[str, Any], config: OptimizerConfig) -> float:
+    """Return the learning rate of a group of an optimizer's weights, before the schedule."""
+    if config.recurrent_lr is None or not group.get("recurrent"):  # older checkpoints have no such entry
+        return config.lr
+    return config.recurrent_lr
 
 
 def optimizer_form(name: str, device: torch.device, lr: float) -> dict[str, Any]:

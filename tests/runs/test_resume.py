@@ -28,6 +28,7 @@ WORDS = ["data=text", "data.path=text.txt", "data.seq_len=7", "data.batch_size=3
 WORDS += ["data.offset=random", "data.reset=never", "trainer.val_check_interval=0.4"]
 WORDS += ["model=stacked", "model.num_layers=2", "model.hidden_size=8", "model.dropout=0.3"]
 WORDS += ["model.weight_drop=0.2", "data.noise=0.1", "model.skip=output", "optimizer.average=0.9"]
+WORDS += ["optimizer.recurrent_lr=0.0005"]
 WORDS += ["scheduler=cosine", "scheduler.warmup_steps=5", "checkpoint.every_n_steps=5"]
 WORDS += ["trainer.max_epochs=3", "trainer.log_every_n_steps=1"]
 UNWATCHED = [*WORDS, "callbacks=none"]  # a figure takes a second to draw, and most kills would fall into it

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from src.config.schema import OptimizerConfig, SchedulerConfig, TrainerConfig
 from src.metrics import Tally
-from src.models.language_model import NO_TARGET, sum_in_order, window_loss
+from src.models.language_model import NO_TARGET, LanguageModel, sum_in_order, window_loss
 from src.training.module import Schedule, build_optimizer
 
 
@@ -86,12 +88,16 @@ def test_plateau_waits_for_its_patience_and_survives_a_resume() -> None:
     assert schedule.total_steps == 100, "an extended run keeps its horizon"
 
 
-def test_weight_decay_acts_on_the_matrices_alone_in_new_runs() -> None:
-    parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 3), (2,))]
-    for decay, expected in (("matrices", [0.25, 0.0]), (None, [0.25, 0.25])):
-        optimizer = build_optimizer(parameters, OptimizerConfig("sgd", lr=1.0, weight_decay=0.25, decay=decay))
-        found = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-        assert [found[id(p)] for p in parameters] == expected
+def test_groups_of_weights_have_their_own_weight_decay_and_learning_rate() -> None:
+    model = LanguageModel(torch.nn.RNN(3, 4), 3)
+    for decay, recurrent_lr in itertools.product(("matrices", None), (None, 0.01)):
+        config = OptimizerConfig("sgd", lr=1.0, weight_decay=0.25, decay=decay, recurrent_lr=recurrent_lr)
+        optimizer = build_optimizer(model, config)
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        assert optimizer.param_groups[0]["lr"] == 1.0, "the rate that is logged"
+        for name, p in model.named_parameters():
+            assert groups[id(p)]["weight_decay"] == (0.0 if decay and p.ndim == 1 else 0.25), name
+            assert groups[id(p)]["lr"] == (recurrent_lr or 1.0 if name.startswith("recurrence.") else 1.0), name
 
 
 def test_windows_and_steps_are_counted_as_lightning_counts_them() -> None:

@@ -129,6 +129,16 @@ def test_a_readout_that_starts_from_counts_guesses_by_frequency(config: Config) 
     assert prepared.module.model.readout.weight.std() > 0.1  # type: ignore[union-attr, operator]  # torch's draw
 
 
+def test_a_recurrence_with_a_rate_of_its_own_stays_while_the_readout_learns(config: Config) -> None:
+    weights = []
+    for epochs in (1, 3):
+        optimizer = replace(config.optimizer, lr=0.1, recurrent_lr=1e-9)
+        folder = fit(replace(config, optimizer=optimizer, trainer=replace(config.trainer, max_epochs=epochs)), COMMAND)
+        weights.append(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    for name, weight in weights[0].items():
+        assert ((weights[1][name] - weight).abs().max() > 0.01) == ("readout" in name), name
+
+
 def test_the_average_of_the_weights_is_what_is_validated_and_stored(config: Config) -> None:
     trained: list[Tensor] = []
 
