@@ -104,8 +104,10 @@ def block(study: Study, folder: Path, frame: pd.DataFrame) -> str:
     seconds, done = float(pd.to_numeric(frame.seconds).sum()), int((frame.status == "done").sum())
     spent = f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"
     made = [
-        f"{one.processor} ({one.cores} cores), torch {one.torch}, Python {one.python}, commit {one.commit}"
-        for one in frame[["processor", "cores", "torch", "python", "commit"]].drop_duplicates().itertuples()
+        f"{on} ({cores} cores), torch {torch}, Python {python}, commit {', '.join(dict.fromkeys(part.commit))}"
+        for (on, cores, torch, python), part in frame.astype(str).groupby(
+            ["processor", "cores", "torch", "python"], sort=False
+        )
     ]
     counts = f"{counted(len(frame), 'runs')}, {done} done, {counted(frame.seed.nunique(), 'seeds')}"
     cell = "mean ± standard deviation over seeds"
