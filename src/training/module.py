@@ -348,16 +348,20 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     given = {key: value for key, value in keys.items() if key not in apart and value is not None}
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    device = trained[0][1].device if trained else torch.device("cpu")
+    given |= optimizer_form(config.name, device, config.lr)
     groups: dict[tuple[bool, bool], list[Parameter]] = {}
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            recurrent = config.recurrent_lr is not None and "readout" not in name.split(".")
-            groups.setdefault((recurrent, config.decay == "matrices" and p.ndim <= 1), []).append(p)
+    for name, p in trained:
+        recurrent = config.recurrent_lr is not None and "readout" not in name.split(".")
+        groups.setdefault((recurrent, config.decay == "matrices" and p.ndim <= 1), []).append(p)
     listed: list[dict[str, Any]] = []
     for (recurrent, undecayed), parameters in sorted(groups.items(), key=lambda item: item[0]):
-        group: dict[str, Any] = {"params": parameters, "recurrent": recurrent}
-        group |= optimizer_form(config.name, parameters[0].device, rate_of(group, config))
-        listed.append(group | ({"weight_decay": 0.0} if undecayed else {}))
+        listed.append({"params": parameters, "recurrent": recurrent})
+        if undecayed:
+            listed[-1]["weight_decay"] = 0.0
+        if recurrent:
+            listed[-1]["lr"] = optimizer_form(config.name, device, rate_of(listed[-1], config))["lr"]
     return OPTIMIZERS[config.name](listed, **given)
 
 
