@@ -229,6 +229,10 @@ def test_a_disk_without_links_locks_and_fsync_is_good_enough(tmp_path: Path) -> 
     words = ("-m", *QUIET, "seed=0,1", "trainer.max_epochs=3")
     for expected in ("2 to do (2 to run)", "2 done, 0 to do"):
         assert expected in run("src.train", *words, cwd=tmp_path, module="tests.runs.poor_disk")
+
+
+@pytest.mark.soak
+def test_such_a_disk_is_good_enough_for_a_search(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("to be or not to be " * 200)
     search = ("search=small_text", "data.path=text.txt", "search.trials=1", *QUIET, "trainer.max_epochs=1")
     assert "1 of 1 trials finished" in run("src.search", *search, cwd=tmp_path, module="tests.runs.poor_disk")

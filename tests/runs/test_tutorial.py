@@ -109,19 +109,18 @@ def test_the_tables_follow_the_order_of_the_page() -> None:
 
 @pytest.mark.slow
 def test_the_three_models_print_one_another_s_lines(tmp_path: Path) -> None:
-    words = ("-m", "model=cell,stacked,manual")
-    cell, stacked, manual = lines_of(run(*words, "seed=0", cwd=tmp_path))
+    words = ("-m", "model=cell,stacked,manual", "logger=none")
+    printed = lines_of(run(*words, "model.single_bias=false,true", "seed=0", cwd=tmp_path))
+    cell, cell_single, stacked, stacked_single, manual, manual_single = printed
     assert nearly_equal(stacked, cell)
     assert manual[0] == cell[0]  # before the first step nothing differs
-
-    cell, stacked, manual = lines_of(run(*words, "model.single_bias=true", "seed=0", cwd=tmp_path))
-    assert nearly_equal(cell, stacked)
-    assert nearly_equal(stacked, manual)
+    assert nearly_equal(cell_single, stacked_single)
+    assert nearly_equal(stacked_single, manual_single)
 
     (tmp_path / "my.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     small = ("data.seq_len=16", "data.batch_size=4", "model.hidden_size=8", "trainer.max_epochs=1", "callbacks=none")
-    printed = run(*words, "data=text", "data.path=my.txt", *small, "runs=on_a_text", cwd=tmp_path)
-    first, second, third = re.findall(r"best val (\d\.\d{4})", printed)
+    said = run(*words, "data=text", "data.path=my.txt", *small, "runs=on_a_text", cwd=tmp_path)
+    first, second, third = re.findall(r"best val (\d\.\d{4})", said)
     assert first == second == third
 
     in_double = ("model.single_bias=true", "trainer.precision=64-true", "seed=3")
