@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +11,9 @@ from pathlib import Path
 import pytest
 
 from src import process as entry
-from tests.runs.commands import environment, only_run
+from tests.runs.commands import environment, only_run, server
 
-TRAIN = f"{sys.executable} -u -m src.train"
-SHORT = "callbacks=none logger=none trainer.max_epochs=2"
-
-
-def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    whole = ["bash", "-c", f"set -o pipefail; {command}"]
-    return subprocess.run(whole, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+SHORT = ("src.train", "callbacks=none", "logger=none", "trainer.max_epochs=2")
 
 
 @pytest.mark.slow
@@ -26,12 +21,19 @@ def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_without_a_console_a_run_trains_to_its_end_and_a_command_ends_in_one_line_at_most(
     to: str, code: int, tmp_path: Path
 ) -> None:
-    done = shell(f"{TRAIN} {SHORT} {to}", tmp_path)
-    assert done.returncode == 0, done.stderr
+    pipe, errors = tmp_path / "pipe", tmp_path / "errors"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["head", "-n", "1", pipe] if code == 0 else ["true"], stdout=subprocess.DEVNULL):
+        out = str(pipe) if code == 0 else "/dev/full"
+        ended = server().ask("run", out, str(errors), str(tmp_path), environment(), 120, *SHORT)
+    told = errors.read_text()
+    assert ended == 0, told
     assert json.loads((only_run(tmp_path) / "run.json").read_text())["status"] == "done"
-    assert len(done.stderr.splitlines()) == code
-    assert not done.stderr or "standard output takes no more lines" in done.stderr
-    done = shell(f"{TRAIN} --cfg job {to}", tmp_path)
+    assert len(told.splitlines()) == code
+    assert not told or "standard output takes no more lines" in told
+    # How Python itself ends is seen in a process of its own
+    command = ["bash", "-c", f"set -o pipefail; {sys.executable} -u -m src.train --cfg job {to}"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == code
     assert len(done.stderr.splitlines()) == code
 

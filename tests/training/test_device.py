@@ -38,7 +38,7 @@ def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     text = tmp_path / "text.txt"
-    text.write_text("the quick brown fox jumps over the lazy dog; " * 20)
+    text.write_text("the quick brown fox jumps over the lazy dog; " * 10)
 
     def make(*overrides: str) -> Config:
         words = {
@@ -113,7 +113,7 @@ def test_a_run_of_graphs_is_the_run_without_to_the_bit(name, composed, captures,
         captured(monkeypatch, on)
         folders.append(run.fit(composed(f"model={name}", *CASES[name], "trainer.max_epochs=2"), COMMAND))
     assert captures.captured == 1  # the short windows at the ends of an epoch are not
-    assert captures.replayed > 90
+    assert captures.replayed > 45
     assert_same(*folders)
 
 
@@ -187,11 +187,11 @@ def test_between_two_written_steps_no_number_is_read(name, composed, captures, m
                 found.append((self.step, reads.count + calls.count))
             reads.count = calls.count = 0
 
-    words = f"model={name}", "trainer.log_every_n_steps=10", "callbacks=none", "trainer.max_steps=35", "logger=csv"
+    words = f"model={name}", "trainer.log_every_n_steps=5", "callbacks=none", "trainer.max_steps=18", "logger=csv"
     with Reads() as reads, Calls() as calls:
         run.fit(composed(*words), COMMAND, also=[Watch()])
     waits = {step for step, count in found if count and step != 1}  # the first batch end also counts the start
-    assert waits == {10, 20, 30}
+    assert waits == {5, 10, 15}
 
 
 def test_a_validation_reads_its_numbers_once(composed, captures, monkeypatch):
@@ -256,15 +256,15 @@ def test_in_16_mixed_the_norm_is_unscaled_steps_that_overflow_are_skipped_and_th
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
             norms.append(float(pl_module.grad_norm))
 
-    whole = run.fit(half("trainer.max_epochs=2"), COMMAND, also=[Watch()])
+    whole = run.fit(half("trainer.max_epochs=3"), COMMAND, also=[Watch()])
     assert torch.tensor(norms[:3]).isfinite().logical_not().any()
     last = torch.tensor(norms[40:])
-    assert last.isfinite().sum() > 50
+    assert last.isfinite().sum() > 30
     assert last[last.isfinite()].median() < 2
     part = run.fit(half(), COMMAND)
     scaled = state_of(part)["MixedPrecision"]
     assert 1 < scaled["scale"] < 2.0**40
-    run.resume(part, {"trainer.max_epochs": 2})
+    run.resume(part, {"trainer.max_epochs": 3})
     assert_same(whole, part)
 
 
