@@ -95,14 +95,6 @@ def test_neither_batch_size_nor_window_changes_the_number(tmp_path, data):
     assert max(numbers) - min(numbers) < 1e-6
 
 
-def test_another_implementation_shows_the_same_number_beside(tmp_path):
-    result = evaluate_run(load(fabricate(tmp_path / "run", "manual")), None, model="stacked")
-    (beside,) = result["also"]
-    assert (result["model"], beside["model"]) == ("manual", "stacked")
-    assert abs(beside["difference"]) < 1e-6
-    assert beside["characters"] == result["characters"]
-
-
 def test_a_text_that_has_changed_is_evaluated_in_the_model_s_own_ids_and_told(tmp_path):
     folder = fabricate(tmp_path / "run")
     (folder / "text.txt").write_text(VERSE.replace("!", "") + VERSE)  # the same characters, fewer in the training split

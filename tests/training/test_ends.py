@@ -22,7 +22,7 @@ from src.config.compose import compose, stored_config, to_config
 from src.errors import UserError
 from src.training.machine import peer_is_gone
 from src.training.metrics_log import ProgressBar
-from tests.runs.commands import PLAIN, only_run
+from tests.runs.commands import PLAIN, last_of_each, only_run
 from tests.runs.test_resume import same_end
 
 WORDS = "data=text data.path=text.txt data.seq_len=7 data.batch_size=8 data.offset=random data.reset=never "
@@ -95,16 +95,6 @@ def test_a_run_ends_with_a_line_of_its_last_weights_and_extended_it_is_one_that_
         assert without_clock(one) == without_clock(other)
 
 
-@pytest.mark.parametrize("words", ["scheduler=plateau", "early_stopping.enabled=true trainer.max_steps=40"])
-def test_plateau_and_early_stopping_without_a_validation_are_refused(
-    monkeypatch: pytest.MonkeyPatch, words: str
-) -> None:
-    plain = WORDS.replace("scheduler=none", "") if "scheduler" in words else WORDS
-    with pytest.raises(UserError, match="no validation comes in"):
-        run(monkeypatch, *plain.split(), *words.split(), "trainer.check_val_every_n_epoch=10", "trainer.max_epochs=3")
-    assert not Path("runs").exists()
-
-
 def test_what_follows_from_other_keys_is_set_in_new_runs_and_stays_in_stored_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -122,9 +112,18 @@ def test_what_follows_from_other_keys_is_set_in_new_runs_and_stays_in_stored_one
     assert (changed.checkpoint.mode, changed.optimizer.decay) == ("min", "matrices")
 
 
+NO_VAL = r"has no val split.*checkpoint\.monitor=train/"
+SELDOM = "trainer.check_val_every_n_epoch=10 trainer.max_epochs=3"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (f"scheduler=plateau {SELDOM}", "no validation comes in"),
+        (f"early_stopping.enabled=true trainer.max_steps=40 {SELDOM}", "no validation comes in"),
+        ("scheduler=plateau data.split=[1.0]", NO_VAL),
+        ("early_stopping.enabled=true data.split=[1.0]", NO_VAL),
+        ("checkpoint.monitor=val/accuracy data.split=[1.0]", NO_VAL),
         ("checkpoint.mode=min checkpoint.monitor=val/accuracy", "the best val/accuracy is the maximum"),
         ("loss.over_time=sum", "trainer.gradient_clip_val=null"),
     ],
@@ -133,7 +132,8 @@ def test_words_that_contradict_one_another_are_refused(
     monkeypatch: pytest.MonkeyPatch, words: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        run(monkeypatch, *WORDS.split(), *words.split())
+        run(monkeypatch, *last_of_each([*WORDS.split(), *words.split()]))
+    assert not Path("runs").exists()
 
 
 def test_a_run_that_ends_above_the_uniform_guess_says_so(

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from src import train
-from src.errors import UserError
 from src.training import signals
 from src.training.signals import Interrupted, StopOnSignal
 from tests.runs.commands import only_run
@@ -73,21 +72,6 @@ def test_best_plateau_and_early_stopping_see_a_metric_of_training(
     assert (folder / "checkpoints" / "best.ckpt").exists()
     progress = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["unroll"]["progress"]
     assert progress["schedule"]["best"] == pytest.approx(record["metrics"]["best"]["value"])
-
-
-@pytest.mark.parametrize(
-    "words", ["early_stopping.enabled=true data.split=[1.0]", "scheduler=plateau data.split=[1.0]",
-              "checkpoint.monitor=val/accuracy data.split=[1.0]"],
-)  # fmt: skip
-def test_a_metric_of_val_is_refused_where_the_text_has_none(
-    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "text.txt").write_text("hello world " * 20)
-    text = f"data=text data.path={tmp_path}/text.txt data.batch_size=2 data.seq_len=16 runs={tmp_path}/runs"
-    monkeypatch.setattr(sys, "argv", ["train", *text.split(), *words.split()])
-    with pytest.raises(UserError, match=r"has no val split.*checkpoint\.monitor=train/"):
-        train.main()
-    assert not (tmp_path / "runs").exists()
 
 
 def test_signals_are_heard_before_training_begins_a_second_ctrl_c_leaves_at_once_and_all_are_given_back():
