@@ -1,7 +1,12 @@
-"""What holds for all tests: signals as a terminal has them, and a browser."""
+"""What holds for all tests: signals as a terminal has them, and a browser.
 
+UNROLL_SCREENSHOTS=FOLDER keeps a picture of every page of ours that is opened.
+"""
+
+import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +28,27 @@ def browser():
         started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield started
         started.close()
+
+
+@pytest.fixture
+def opened(browser, request):
+    """A function that opens a file; the page may ask no network and raise no error."""
+    pages, asks, errors = [], [], []
+
+    def open_file(file, width=1280):
+        page = browser.new_page(viewport={"width": width, "height": 800}, locale="en-GB")
+        page.on("request", lambda request: asks.append(request.url))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(file.as_uri())
+        pages.append(page)
+        return page
+
+    yield open_file
+    for number, page in enumerate(pages):
+        if "UNROLL_SCREENSHOTS" in os.environ:
+            name = f"{request.node.name}_{number}.png".replace("/", "_")
+            page.screenshot(path=Path(os.environ["UNROLL_SCREENSHOTS"]) / name, full_page=True)
+        page.close()
+    assert errors == []
+    assert [address for address in asks if not address.startswith(("file:", "data:"))] == []

@@ -1,12 +1,8 @@
-"""The page of format=html in a real browser: it writes and scores what Python does with the same rounded weights.
-
-UNROLL_SCREENSHOTS=FOLDER keeps a picture of every page.
-"""
+"""The page of format=html in a real browser: it writes and scores what Python does with the same rounded weights."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -47,30 +43,17 @@ CASES = {
 
 
 @pytest.fixture
-def opened(browser, tmp_path: Path, request, monkeypatch) -> Any:
-    """A function that exports a model and opens its page; the page may ask no network and raise no error."""
+def exported(opened, tmp_path: Path, monkeypatch) -> Callable[..., Any]:
+    """A function that exports a model and opens its page."""
     monkeypatch.setattr(page_module, "MEASURED", 100)
-    pages, asks, errors = [], [], []
 
     def open_page(trained: TrainedModel, example: str | None = None) -> Any:
         (tmp_path / "page.html").write_text(html_page(trained, example)[0], encoding="utf-8")
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.on("request", lambda request: asks.append(request.url))
-        page.on("console", lambda message: errors.append(message.text))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto((tmp_path / "page.html").as_uri())
+        page = opened(tmp_path / "page.html")
         page.locator("#speed").select_option("0")
-        pages.append(page)
         return page
 
-    yield open_page
-    for number, page in enumerate(pages):
-        if "UNROLL_SCREENSHOTS" in os.environ:
-            name = f"{request.node.name}_{number}.png".replace("/", "_")
-            page.screenshot(path=Path(os.environ["UNROLL_SCREENSHOTS"]) / name, full_page=True)
-        page.close()
-    assert errors == []
-    assert [address for address in asks if not address.startswith("file:")] == []
+    return open_page
 
 
 def press(page: Any, button: str, **fields: Any) -> str:
@@ -85,12 +68,12 @@ def press(page: Any, button: str, **fields: Any) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "text", "prompt", "keys"), CASES.values(), ids=CASES)
 def test_at_temperature_0_it_writes_and_of_any_text_it_scores_what_python_does(
-    opened: Callable[..., Any], tmp_path: Path, model: str, text: str, prompt: str, keys: dict[str, Any]
+    exported: Callable[..., Any], tmp_path: Path, model: str, text: str, prompt: str, keys: dict[str, Any]
 ) -> None:
     data = {"data": keys["data"]} if "data" in keys else {}
     rest = {key: value for key, value in keys.items() if key != "data"}
     trained = load(fabricate(tmp_path / "run", model, text, loud=1.5, **data, **rest))
-    page, rounded = opened(trained), rounded_to_float16(trained)
+    page, rounded = exported(trained), rounded_to_float16(trained)
     written = press(page, "write", prompt=prompt, temperature=0, length=150)
     read = trained.in_its_case(prompt).replace("€", "\ufffd")  # the page shows what the model reads
     assert written == rounded.sample(read or None, length=150, temperature=0)
@@ -106,8 +89,8 @@ def test_at_temperature_0_it_writes_and_of_any_text_it_scores_what_python_does(
 
 
 @pytest.mark.slow
-def test_a_seed_repeats_a_text_the_keys_walk_through_it_and_a_unit_colours_it(opened, tmp_path):
-    page = opened(load(fabricate(tmp_path / "run", loud=1.5)))
+def test_a_seed_repeats_a_text_the_keys_walk_through_it_and_a_unit_colours_it(exported, tmp_path):
+    page = exported(load(fabricate(tmp_path / "run", loud=1.5)))
     first = press(page, "write", prompt="rain", temperature=1, length=200)
     other = press(page, "another")
     assert first == press(page, "write", seed=0) != other == press(page, "write", seed=1)
@@ -132,13 +115,13 @@ def test_a_seed_repeats_a_text_the_keys_walk_through_it_and_a_unit_colours_it(op
 
 
 @pytest.mark.slow
-def test_two_layers_of_448_are_under_2_mb_fit_a_phone_and_no_text_leaves_its_place(opened, tmp_path):
+def test_two_layers_of_448_are_under_2_mb_fit_a_phone_and_no_text_leaves_its_place(exported, tmp_path):
     hostile = "</script><b>&amp;\n"
     symbols = "".join(map(chr, range(32, 96)))
     trained = load(fabricate(tmp_path / "run", text=(hostile + symbols) * 9, loud=1, **{"model.hidden_size": 448}))
     named = dataclasses.replace(trained.config, data=dataclasses.replace(trained.config.data, name="<b>mine</b>"))
     trained = dataclasses.replace(trained, config=named)
-    page = opened(trained, example=hostile)
+    page = exported(trained, example=hostile)
     assert (tmp_path / "page.html").stat().st_size < 2_000_000
     assert page.locator("#prompt").input_value() == hostile
     assert press(page, "write", length=300).startswith(hostile)

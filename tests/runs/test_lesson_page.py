@@ -1,55 +1,37 @@
-"""The page of explain.format=html in a real browser: its numbers are ours, and it is used with the keyboard alone.
-
-UNROLL_SCREENSHOTS=FOLDER keeps a picture of every page.
-"""
+"""The page of explain.format=html in a real browser: its numbers are ours, and it is used with the keyboard alone."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from src.config.schema import ExplainConfig, ExplainOptions
+from src.config.schema import ExplainConfig
 from src.worked_example.bptt_example import Problem, compute, with_weights
 from src.worked_example.lesson import lesson_of, render
 from tests.runs.commands import ROOT
+from tests.runs.test_explain import asked as worked_example
 
 pytestmark = pytest.mark.slow
 
 
-def asked(
-    path: Path | None = None, num_layers: int = 1, hidden_size: int = 3, seed: int = 0, **more: str
-) -> ExplainConfig:
-    options = {"input": None, "target": None, "nonlinearity": "tanh", "level": "short", "format": "html"} | more
-    sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "seed": seed}
-    return ExplainConfig(run=path and str(path), explain=ExplainOptions(**options, **sizes))
+asked = partial(worked_example, format="html")
 
 
 @pytest.fixture
-def opened(browser, tmp_path: Path, request) -> Iterator:
-    """A function that writes a lesson and opens it; the page may ask no network and raise no error."""
-    pages, asks, errors = [], [], []
+def lesson(opened, tmp_path: Path) -> Callable[..., Any]:
+    """A function that writes a lesson and opens it."""
 
-    def open_page(config: ExplainConfig, width: int = 1280):
+    def open_lesson(config: ExplainConfig, width: int = 1280) -> Any:
         (tmp_path / "lesson.html").write_text(render(lesson_of(config), config.explain), encoding="utf-8")
-        page = browser.new_page(viewport={"width": width, "height": 800}, locale="en-GB")
-        page.on("request", lambda request: asks.append(request.url))
-        page.on("console", lambda message: errors.append(message.text))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto((tmp_path / "lesson.html").as_uri())
+        page = opened(tmp_path / "lesson.html", width)
         page.locator(".cell.on").wait_for()
-        pages.append(page)
         return page
 
-    yield open_page
-    for page in pages:
-        if "UNROLL_SCREENSHOTS" in os.environ:
-            page.screenshot(path=Path(os.environ["UNROLL_SCREENSHOTS"]) / f"{request.node.name}.png")
-        page.close()
-    assert errors == []
-    assert [address for address in asks if not address.startswith("file:")] == []
+    return open_lesson
 
 
 def agrees(page, p: Problem) -> None:
@@ -77,8 +59,8 @@ def gradient_of(page) -> float:
 
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", pytest.param("relu", marks=pytest.mark.soak)])
-def test_layers_and_seed_are_chosen_and_a_slider_moves_loss_and_gradient_as_ours(opened, nonlinearity):
-    page = opened(asked(num_layers=2, nonlinearity=nonlinearity))
+def test_layers_and_seed_are_chosen_and_a_slider_moves_loss_and_gradient_as_ours(lesson, nonlinearity):
+    page = lesson(asked(num_layers=2, nonlinearity=nonlinearity))
     agrees(page, lesson_of(asked(num_layers=2, nonlinearity=nonlinearity)).problem)
     page.locator("#layers").select_option("3")
     page.locator("#seed").select_option("4")
@@ -114,8 +96,8 @@ def lit(page, kind: str) -> set[str]:
     return set(page.eval_on_selector_all(f".cell.{kind}", "all => all.map(one => one.dataset.cell)"))
 
 
-def test_the_keys_walk_through_time_and_a_delta_lights_its_two_sources_with_the_product(opened):
-    page = opened(asked(num_layers=2))
+def test_the_keys_walk_through_time_and_a_delta_lights_its_two_sources_with_the_product(lesson):
+    page = lesson(asked(num_layers=2))
     n, p = compute(lesson_of(asked(num_layers=2)).problem), lesson_of(asked(num_layers=2)).problem
     for key in ("d", "ArrowLeft", "ArrowLeft", "ArrowDown"):  # from step 4, unit 1 of layer 1
         page.keyboard.press(key)
@@ -148,9 +130,9 @@ def test_the_keys_walk_through_time_and_a_delta_lights_its_two_sources_with_the_
 
 
 @pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.soak), 400])
-def test_the_page_fits_a_projector_and_a_phone_and_no_text_can_leave_its_place(opened, width):
+def test_the_page_fits_a_projector_and_a_phone_and_no_text_can_leave_its_place(lesson, width):
     text = "</script><b>&amp;\n中文"
-    page = opened(asked(num_layers=3, hidden_size=8, input=text, nonlinearity="relu"), width)
+    page = lesson(asked(num_layers=3, hidden_size=8, input=text, nonlinearity="relu"), width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("b b").count() == 0
     for key in ["z", *["ArrowLeft"] * 12, "ArrowUp", "y", "e", "d", *["ArrowRight"] * 12]:
@@ -162,8 +144,8 @@ def test_the_page_fits_a_projector_and_a_phone_and_no_text_can_leave_its_place(o
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_trained_network_of_many_units_is_shown_a_few_at_a_time(opened):
+def test_a_trained_network_of_many_units_is_shown_a_few_at_a_time(lesson):
     config = asked(ROOT / "tests/stored/models/cell.ckpt", input="the cat sat on the mat and the dog.")
-    page = opened(config)
+    page = lesson(config)
     agrees(page, lesson_of(config).problem)
     assert page.locator("#seed").is_hidden()
