@@ -1,7 +1,6 @@
 import math
 import time
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from src import baselines as ngram
 from src.baselines import baselines, basis, witten_bell
 from src.config.schema import DataConfig
 from src.data.corpus import open_corpus
+from tests.runs.commands import SHARED_DATA
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 ids = st.lists(st.integers(0, 3), min_size=2, max_size=40)
 
 
@@ -67,14 +66,9 @@ def test_the_probabilities_of_all_next_characters_add_up_to_one(train, context):
         assert total == pytest.approx(1.0, abs=1e-9)
 
 
-@pytest.fixture
-def tiny_shakespeare():
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the corpora in {SHARED}")
-    return open_corpus(DataConfig("tiny_shakespeare", root=str(SHARED)))
-
-
-def test_tiny_shakespeares_validation_costs_what_it_is_known_to_cost(tiny_shakespeare):
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared corpora are not beside this checkout")
+def test_tiny_shakespeares_validation_costs_what_it_is_known_to_cost():
+    tiny_shakespeare = open_corpus(DataConfig("tiny_shakespeare", root=str(SHARED_DATA)))
     floors = baselines(tiny_shakespeare)
     names = ["unigram", *(f"ngram_{order}" for order in range(2, 8))]
     nats = [floors[name] * math.log(2) for name in names]

@@ -81,8 +81,5 @@ def test_the_next_write_removes_what_dead_processes_have_left(tmp_path):
     for path in left:
         path.touch()
     files.write_json(tmp_path / "a[1].json", {})
-    assert [path.exists() for path in left] == [
-        False,
-        True,
-        True,
-    ]  # the second process is alive, the third file another
+    # The second process is alive, the third file another
+    assert [path.exists() for path in left] == [False, True, True]

@@ -37,12 +37,8 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, write: Callable[[], None]) ->
     return written.decode().removesuffix("END")
 
 
-def a_users_error(_: Path) -> None:
-    exit_with(lambda: (_ for _ in ()).throw(UserError(WILD.rstrip())))
-
-
-def a_failure(_: Path) -> None:
-    exit_with(lambda: (_ for _ in ()).throw(RunFailure(WILD.rstrip())))
+def ends_with(error: Exception) -> Callable[[Path], None]:
+    return lambda _: exit_with(lambda: (_ for _ in ()).throw(error))
 
 
 def a_warning_of_a_command_without_a_log(_: Path) -> None:
@@ -61,8 +57,8 @@ def lines_of_a_run(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("write", "times"),
-    [(lambda _: say(WILD), 1), (lambda _: complain(WILD.rstrip()), 1), (a_users_error, 1), (a_failure, 1),
-     (a_warning_of_a_command_without_a_log, 1), (lines_of_a_run, 2)],
+    [(lambda _: say(WILD), 1), (lambda _: complain(WILD.rstrip()), 1), (ends_with(UserError(WILD.rstrip())), 1),
+     (ends_with(RunFailure(WILD.rstrip())), 1), (a_warning_of_a_command_without_a_log, 1), (lines_of_a_run, 2)],
 )  # fmt: skip
 def test_control_characters_reach_a_terminal_as_escapes_and_a_pipe_as_they_are(monkeypatch, tmp_path, write, times):
     assert on_a_terminal(monkeypatch, lambda: write(tmp_path)) == TAME * times

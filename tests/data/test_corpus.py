@@ -12,8 +12,6 @@ from src.data.corpus import REGISTRY, File, open_corpus
 from src.data.vocabulary import Vocabulary
 from src.errors import DataError, UnknownCharacter
 
-ROOT = Path(__file__).parents[2]
-
 
 def text_of(corpus, split):
     return corpus.vocabulary.decode(corpus.splits[split].ids)

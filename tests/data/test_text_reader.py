@@ -14,12 +14,10 @@ from src.errors import DataError
 
 def read(*contents, counts=None, block=None, name="text", **rules):
     """The symbols of texts in memory as one str (characters) or bytes, read `block` bytes at a time."""
-    before, text_reader.BLOCK = text_reader.BLOCK, block or text_reader.BLOCK
-    try:
-        sources = [Source(f"file{index}", content=content) for index, content in enumerate(contents)]
+    sources = [Source(f"file{index}", content=content) for index, content in enumerate(contents)]
+    with pytest.MonkeyPatch.context() as given:
+        given.setattr(text_reader, "BLOCK", block or text_reader.BLOCK)
         parts = list(pieces(sources, DataConfig(name, **rules), counts))
-    finally:
-        text_reader.BLOCK = before
     if rules.get("encoding") == "bytes":
         return b"".join(parts)
     return "".join(
@@ -60,11 +58,9 @@ def test_bytes_stay_as_they_are(content, block):
 
 @given(st.text(st.sampled_from("ab\n\u00e9\u4f60"), max_size=60), st.integers(1, 9))
 def test_first_occurrences_are_where_str_find_finds_them(text, block):
-    before, text_reader.BLOCK = text_reader.BLOCK, block
-    try:
+    with pytest.MonkeyPatch.context() as given:
+        given.setattr(text_reader, "BLOCK", block)
         found = scan([Source("t", content=text.encode())], DataConfig("text"))
-    finally:
-        text_reader.BLOCK = before
     assert found.first == {ord(c): text.find(c) for c in set(text)}
     assert found.length == len(text)
 

@@ -106,7 +106,8 @@ def wandb_records(folder: Path) -> list[dict[str, Any]]:
 
 def test_wandb_has_one_run_with_its_curves_figures_texts_and_configuration(tracked: Path) -> None:
     records = wandb_records(tracked)
-    assert [record["run"]["run_id"] for record in records if record["type"] == "run"] == [wandb_id(tracked)] * 2
+    stored = json.loads((only_run(tracked) / "run.json").read_text())["loggers"]["wandb"]["id"]
+    assert [record["run"]["run_id"] for record in records if record["type"] == "run"] == [stored] * 2
     configs = [record["config"]["update"] for record in records if record["type"] == "config"]
     kept = {key: value for update in configs for key, value in update.items()}
     assert (kept["model"]["hidden_size"], kept["trainer"]["max_epochs"]) == (8, 3)
@@ -120,10 +121,6 @@ def test_wandb_has_one_run_with_its_curves_figures_texts_and_configuration(track
     assert len(html.unescape(re.sub("<.*?>", "", written[0].read_text()))) == 40
     pictures = tracked.glob(f"runs/wandb/offline-run-*/files/media/images/{FIGURES[0]}_*.png")
     assert len({path.read_bytes() for path in pictures}) == 3
-
-
-def wandb_id(folder: Path) -> str:
-    return json.loads((only_run(folder) / "run.json").read_text())["loggers"]["wandb"]["id"]
 
 
 def test_what_is_wrong_with_a_logger_is_refused_before_there_is_a_folder(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.benchmarks.models import CLASSES
 from src.config.schema import ModelConfig, SamplingConfig
 from src.errors import UserError
 from src.inference.export import one_step
@@ -13,20 +14,13 @@ from src.inference.generate import generate_ids
 from src.inference.incremental import ForwardStepper, change_parts, parts_of, stepper
 from src.models.language_model import LanguageModel, build_model
 
-CLASSES = {
-    "cell": "cell.CellRNN",
-    "stacked": "stacked.StackedRNN",
-    "manual": "manual.ManualRNN",
-    "lstm": "gated.LSTM",
-    "gru": "gated.GRU",
-}
 KINDS = [(name, f) for name in ("cell", "stacked", "manual") for f in ("tanh", "relu")]
 KINDS += [("lstm", None), ("gru", None)]
 
 
 def build(name: str, nonlinearity: str | None, skip: str | None = None) -> LanguageModel:
     torch.manual_seed(1)
-    config = ModelConfig(name, f"src.models.{CLASSES[name]}", 3, 7, nonlinearity=nonlinearity, skip=skip)
+    config = ModelConfig(name, CLASSES[name], 3, 7, nonlinearity=nonlinearity, skip=skip)
     return build_model(config, 5).double().eval()
 
 

@@ -1,18 +1,15 @@
-"""`python -m src.report` as a user meets it: what it prints, writes and refuses, in a process of its own."""
+"""`python -m src.report` as a user meets it: what it prints, writes and refuses."""
 
 import csv
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from fabricated import fabricate
 
 from src.report import main
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.runs.commands import environment
 
 
 @pytest.fixture
@@ -25,14 +22,6 @@ def call(sweep, monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return called
-
-
-def report(*arguments, cwd, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
-    return subprocess.run(
-        [sys.executable, "-m", "src.report", *map(str, arguments)],
-        cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False, **options,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -48,13 +37,13 @@ def sweep(tmp_path):
     return tmp_path
 
 
-def test_the_table_the_comparison_and_the_files_in_one_call(sweep):
+def test_the_table_the_comparison_and_the_files_in_one_call(call, sweep):
     files = ["--csv", "t.csv", "--markdown", "t.md", "--html", "t.html", "--latex", "t.tex", "--figures", "figures"]
-    done = report("runs", "--compare", "model", *files, cwd=sweep)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "7 runs: 6 counted, 1 failed" in done.stdout
-    assert "ValueError: no such layer" in done.stdout
-    assert "more than noise: manual is better" in done.stdout
+    code, out, err = call("runs", "--compare", "model", *files)
+    assert (code, err) == (0, "")
+    assert "7 runs: 6 counted, 1 failed" in out
+    assert "ValueError: no such layer" in out
+    assert "more than noise: manual is better" in out
     lines = list(csv.DictReader((sweep / "t.csv").read_text(encoding="utf-8").splitlines()))
     first = lines[0]
     assert (first["model"], first["n"], first["seeds"]) == ("manual", "3", "0 1 2")
@@ -95,8 +84,8 @@ def test_nothing_is_imported_that_is_not_used(sweep, arguments, code, imported):
         "heavy = 'torch hydra omegaconf lightning tensorboard matplotlib numpy pandas scipy jinja2'.split()\n"
         "print(code, sorted({*heavy} & set(sys.modules)), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=sweep, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=sweep, env=environment(), capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr.splitlines()[-1] == f"{code} {sorted(imported)}"
 
 
@@ -123,16 +112,18 @@ def test_an_error_is_answered_in_one_line_with_exit_code_2(call, sweep, argument
     assert sorted(sweep.rglob("*")) == before
 
 
-def test_a_terminal_without_chinese_and_names_that_would_break_lines(sweep):
+def test_a_terminal_without_chinese_and_names_that_would_break_lines(call, sweep):
     fabricate(sweep / "runs" / "书", 1.7, seed=0, data="红楼梦 | *x*")
     fabricate(sweep / "runs" / "raised", None, status="failed", seed=9,
               record={"error": {"type": "Error", "message": "red \x1b[31m\nline"}})  # fmt: skip
-    done = report("runs", cwd=sweep, env={"PYTHONIOENCODING": "ascii"})
-    assert (done.returncode, done.stderr) == (0, "")
+    command = [sys.executable, "-m", "src.report", "runs"]
+    env = environment(PYTHONIOENCODING="ascii")
+    done = subprocess.run(command, cwd=sweep, env=env, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stderr == ""
     assert "\\u7ea2" in done.stdout
     assert "\x1b" not in done.stdout
-    done = report("runs", "--markdown", "-", cwd=sweep, env={"PYTHONIOENCODING": "utf-8"})
-    assert "红楼梦 \\| \\*x\\*" in done.stdout
+    _, out, _ = call("runs", "--markdown", "-")
+    assert "红楼梦 \\| \\*x\\*" in out
 
 
 def test_only_unfinished_runs_is_an_answer_not_an_error(call, sweep):

@@ -48,11 +48,17 @@ def dead_pid() -> int:
 
 
 @pytest.mark.parametrize(
-    ("status", "action"), [("done", "skip"), ("failed", "retry"), ("stopped", "resume"), ("running", "wait")]
+    ("status", "process", "action"),
+    [("done", {}, "skip"), ("failed", {}, "retry"), ("stopped", {}, "resume"), ("running", {}, "wait")]
+    # Its process is gone: it was interrupted
+    + [("running", {"pid": pid}, "resume") for pid in (dead_pid(), 10**20, "text")]
+    + [("running", {"boot": "another start of this machine"}, "resume")],
 )
-def test_the_status_of_a_run_with_the_same_configuration_decides(tmp_path: Path, status: str, action: str) -> None:
+def test_the_status_and_the_process_of_a_run_with_the_same_configuration_decide(
+    tmp_path: Path, status: str, process: dict[str, Any], action: str
+) -> None:
     mine = config(tmp_path)
-    leave(sweep_folder(mine), status, mine)
+    leave(sweep_folder(mine), status, mine, **process)
     (job,) = make_plan([ComposedJob([], mine)]).jobs
     assert job.action == action
 
@@ -98,16 +104,6 @@ def test_a_run_made_before_a_key_was_there_is_the_run_of_a_job_that_leaves_the_k
     louder = config(tmp_path, model__interlayer_scale=1.7)
     assert sweep_folder(louder) != folder
     assert status_of(folder, louder) == "other"
-
-
-@pytest.mark.parametrize(
-    "gone", [{"pid": dead_pid()}, {"pid": 10**20}, {"pid": "text"}, {"boot": "another start of this machine"}]
-)
-def test_a_run_whose_process_is_gone_was_interrupted(tmp_path: Path, gone: dict[str, Any]) -> None:
-    mine = config(tmp_path)
-    leave(sweep_folder(mine), "running", mine, **gone)
-    (job,) = make_plan([ComposedJob([], mine)]).jobs
-    assert job.action == "resume"
 
 
 @pytest.mark.parametrize("process", [{}, {"host": "a container that is no more", "pid": 1}])
