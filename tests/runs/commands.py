@@ -7,7 +7,8 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ def last_of_each(words: Sequence[str]) -> list[str]:
 def start(*words: str, cwd: Path, module: str = "src.train", **more: str) -> Started:
     """Start a command in a folder, its output piped; the test goes on beside it."""
     return server().start(module, last_of_each(words), cwd, environment(**more))
+
+
+def wait_until(holds: Callable[[], object], process: Started, seconds: float = 180) -> None:
+    """Wait until something holds, while a command that was started goes on."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
 
 
 def run(*words: str, cwd: Path, module: str = "src.train", code: int = 0, timeout: float = 120, **more: str) -> str:

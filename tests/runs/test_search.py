@@ -16,7 +16,7 @@ import yaml
 
 from src.config.run_key import what_matters
 from src.config.schema import from_plain
-from tests.runs.commands import refused_here, run, start
+from tests.runs.commands import refused_here, run, start, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,11 +42,7 @@ def finished(folder: Path) -> int:
 def kill_after(folder: Path, trials: int) -> None:
     """Start the search and kill it in the middle of a trial, when so many have ended."""
     process = start(*WORDS, cwd=folder, module="src.search")
-    deadline = time.monotonic() + 180
-    while finished(folder) < trials:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: finished(folder) >= trials, process)
     time.sleep(0.1)
     process.kill()
     process.communicate(timeout=30)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.runs.commands import environment, only_run, refused, refused_here, run, server, start
+from tests.runs.commands import environment, only_run, refused, refused_here, run, server, start, wait_until
 from tests.runs.test_resume import UNWATCHED as WORDS
 
 pytestmark = pytest.mark.slow
@@ -27,11 +26,7 @@ def text(tmp_path: Path) -> Path:
 def started(folder: Path, *words: str):  # type: ignore[no-untyped-def]
     """A run that is under way: it has written a line of metrics."""
     process = start(*WORDS, *words, cwd=folder)
-    deadline = time.monotonic() + 60
-    while not list(folder.rglob("metrics.jsonl")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: list(folder.rglob("metrics.jsonl")), process)
     return process
 
 
@@ -62,10 +57,7 @@ def test_a_preempted_run_saves_and_goes_on_and_no_second_process_may_have_its_fo
     last = only_run(text) / "checkpoints" / "last.ckpt"
     before = last.stat().st_mtime_ns if last.exists() else 0
     process.send_signal(signal.SIGUSR1)
-    deadline = time.monotonic() + 30
-    while not last.exists() or last.stat().st_mtime_ns == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: last.exists() and last.stat().st_mtime_ns != before, process)
     assert process.poll() is None
     assert status(text) == "running"
     process.kill()
@@ -73,7 +65,7 @@ def test_a_preempted_run_saves_and_goes_on_and_no_second_process_may_have_its_fo
 
 
 def test_a_torn_checkpoint_is_told_and_the_one_before_it_is_used(text: Path) -> None:
-    run(*WORDS, cwd=text)
+    run(*WORDS, "trainer.max_epochs=1", cwd=text)
     folder = only_run(text)
     last = folder / "checkpoints" / "last.ckpt"
     whole = last.read_bytes()
@@ -96,7 +88,7 @@ def test_validating_more_often_leaves_the_trained_weights_bit_identical(text: Pa
         folder = text / interval
         folder.mkdir()
         path = f"data.path={text / 'text.txt'}"
-        run(*WORDS, path, "model=lstm", f"trainer.val_check_interval={interval}", cwd=folder)
+        run(*WORDS, path, "model=lstm", "trainer.max_epochs=1", f"trainer.val_check_interval={interval}", cwd=folder)
         last = only_run(folder) / "checkpoints" / "last.ckpt"
         weights.append(torch.load(last, weights_only=True)["state_dict"])
     assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))

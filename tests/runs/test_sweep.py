@@ -121,9 +121,9 @@ def test_a_job_that_leaves_python_takes_no_other_along_and_its_failure_is_kept(t
 
 
 def test_a_sweep_that_is_killed_goes_on_where_it_was_and_leaves_alone_what_was_done(tmp_path: Path) -> None:
-    words = ("-m", *TROUBLE, "trainer.max_epochs=12", "+model.options.seconds=0.1", "seed=0,1,2")
+    words = ("-m", *TROUBLE, "trainer.max_epochs=8", "+model.options.seconds=0.1", "seed=0,1,2")
     process = start(*words, cwd=tmp_path)
-    interrupted = wait_for(tmp_path, 1, process, lines=4)
+    interrupted = wait_for(tmp_path, 1, process, lines=3)
     process.kill()
     process.communicate(timeout=30)
     assert statuses(tmp_path) == ["done", "running"]  # a killed process has no last word
@@ -137,7 +137,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was_and_leaves_alone_what_was_d
     assert (done / "run.json").read_bytes() == before
     for path in records(tmp_path):
         epochs = [json.loads(line)["epoch"] for line in (path / "metrics.jsonl").read_text().splitlines()]
-        assert epochs == list(range(12)), path  # each once: the interrupted one went on, it did not begin again
+        assert epochs == list(range(8)), path  # each once: the interrupted one went on, it did not begin again
     alone = tmp_path / "alone"
     alone.mkdir()
     seed = records(tmp_path)[interrupted]["seed"]
@@ -226,7 +226,7 @@ def test_submitit_on_this_machine_runs_the_same_sweep_to_the_same_numbers(tmp_pa
 
 
 def test_a_disk_without_links_locks_and_fsync_is_good_enough(tmp_path: Path) -> None:
-    words = ("-m", *QUIET, "seed=0,1", "trainer.max_epochs=3")
+    words = ("-m", *QUIET, "seed=0,1", "trainer.max_epochs=1")
     for expected in ("2 to do (2 to run)", "2 done, 0 to do"):
         assert expected in run("src.train", *words, cwd=tmp_path, module="tests.runs.poor_disk")
 

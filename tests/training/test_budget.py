@@ -125,7 +125,7 @@ def test_the_key_of_a_sweep_is_made_from_the_words_and_the_budget(machine):
 def test_a_run_within_a_budget_is_repeated_to_the_bit_and_what_cannot_have_one_is_refused(tmp_path):
     (tmp_path / "my.txt").write_text(TEXT)
     words = ("data=text", "data.path=my.txt", "callbacks=none", "model.hidden_size=16", "budget=20s")
-    printed = run(*words, "name=first", cwd=tmp_path)
+    printed = run(*words, "name=first", "trainer.check_val_every_n_epoch=20", cwd=tmp_path)
     assert "budget=20s: manual, 2 layers of" in printed
     first = only_run(tmp_path)
     stored = from_plain(yaml.safe_load((first / "config.yaml").read_text()))
