@@ -284,8 +284,43 @@ def part_c(settings: Settings, left: Callable[[], float]) -> Report:
                 found["marks"][str(size)]["manual_against_stacked"] = (
                     measured["stacked+graph"] / measured["manual+graph"]
                 )
+    found["flashrnn"] = flashrnn_number(settings)
+    say(f"  FlashRNN: {found['flashrnn']}")
     found["ok"] = len(found["sizes"]) == len(sizes)
     return found
+
+
+def flashrnn_number(settings: Settings) -> Report | str:
+    """Return microseconds a step of FlashRNN's Elman layer, forward and backward, if the package is installed."""
+    try:
+        import torch
+        from flashrnn import flashrnn  # type: ignore[import-not-found]
+
+        B, T, D = 64, 100, 512
+        shapes = {"Wx": (B, T, 1, 1, D), "R": (1, 1, D, D), "b": (1, 1, D), "h": (1, B, 1, 1, D)}
+        made = {name: (0.02 * torch.randn(shape, device=settings.device)).bfloat16().requires_grad_()
+                for name, shape in shapes.items()}  # fmt: skip
+
+        def step() -> None:
+            states, _ = flashrnn(
+                made["Wx"], made["R"], made["b"], states=made["h"], function="elman", backend="cuda_fused"
+            )
+            states[0].sum().backward()
+            torch.cuda.synchronize()
+
+        for _ in range(3):
+            step()
+        started = time.perf_counter()
+        for _ in range(20):
+            step()
+        return {
+            "size": f"{D} units, {T} steps x {B}, bf16",
+            "us_a_step": (time.perf_counter() - started) / 20 / T * 1e6,
+        }
+    except ImportError:
+        return "not installed"
+    except Exception as error:  # it compiles its kernels on the spot, and only gives a number to compare with
+        return f"{type(error).__name__}: {str(error)[:300]}"
 
 
 # -- d: the presets ---------------------------------------------------------------------------------------------------
