@@ -172,7 +172,9 @@ def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
                 _panel(axes, study, frame[frame[spec.panels] == value] if spec.panels else frame, runs, x, y, order)
                 axes.set_title(f"{spec.panels} {value}" if spec.panels else "", fontsize="medium")
                 axes.set_xlabel(X_AXES.get(x, x))
-                axes.set(**{f"{axis}scale": "log" for axis in spec.log})
+                for axis in spec.log:
+                    axes.set(**{f"{axis}scale": "log"})
+                    getattr(axes, f"{axis}axis").set_major_formatter("{x:g}")
                 if x not in X_AXES and len(axes.lines) and (ticks := _numbers(frame[x])):
                     axes.set_xticks(sorted(set(ticks)), [f"{tick:g}" for tick in sorted(set(ticks))])
                     axes.minorticks_off()
@@ -221,6 +223,6 @@ def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: 
 
 
 def _numbers(values: Any) -> list[float]:
-    """Return values as numbers, `[20]` as 20; an empty list if one is none."""
-    texts = [re.sub(r"^\[(.*)\]$", r"\1", str(value)) for value in values]
+    """Return values as numbers, `[20]` as 20 and `[10, 200]` as 200; an empty list if one is none."""
+    texts = [re.sub(r"^\[(?:.*, ?)?(.*)\]$", r"\1", str(value)) for value in values]
     return [float(text) for text in texts] if all(re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?", text) for text in texts) else []
