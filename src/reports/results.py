@@ -182,7 +182,8 @@ def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
             row[0].set_ylabel(f"share of seeds, {y} ≥ {study.success:g}" if share else y)
         handles = [axes.get_legend_handles_labels() for axes in grid.flat]
         if found := {label: line for some, labels in handles for line, label in zip(some, labels, strict=True)}:
-            figure.legend(found.values(), found, loc="outside lower left", ncols=3, frameon=False, handlelength=4)
+            look = {"ncols": 3 if max(map(len, found)) < 40 else 2, "frameon": False, "handlelength": 4}
+            figure.legend(found.values(), found, loc="outside lower left", **look)
     return figure
 
 
