@@ -90,7 +90,7 @@ ERRORS = [
     },
     {"name=group/checkpoints": "src.report would not find it"},
     {"data.input=": "data.input= has 0 characters"},
-    {"trainer.min_epochs=99": "trainer.max_epochs=15"},
+    {"trainer.min_epochs=99": "trainer.max_epochs=15", "optimizer.recurrent_lr=0.1": "use optimizer.lr"},
     # what does not go together
     {"model=lstm model.nonlinearity=relu": "nonlinearity", "optimizer=adam optimizer.momentum=0.9": "momentum"},
     {"model=gru model.single_bias=true": "single_bias", "optimizer=sgd optimizer.betas=[0.9,0.9]": "betas"},
