@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
     from src.reports.runs import curves, runs
 
 __all__ = ["curves", "fit", "load", "runs"]  # `fit` is not imported above: nothing imports an entry but this door
-if sys.argv[:1] == ["-m"] and find_spec("hydra") is None:  # this is `python -m src....`, with another Python
-    sys.exit(f"{sys.executable} lacks Unroll's packages: run   . .venv/bin/activate   first (make train makes .venv)")
+if sys.argv[:1] == ["-m"]:  # this is `python -m src....`
+    if find_spec("hydra") is None:  # with another Python
+        sys.exit(f"{sys.executable} lacks Unroll's packages: run   . .venv/bin/activate   first (make train makes it)")
+    gc.set_threshold(100_000)  # a collection at each 700 new objects takes a fifth of the start; heavy_imports ends it
 HOMES = {"fit": "src.train", "load": "src.inference.load", "runs": "src.reports.runs", "curves": "src.reports.runs"}
 
 

@@ -54,6 +54,7 @@ def heavy_imports() -> Iterator[None]:
     finally:
         cache.__bool__, imports.package_available = found, available
         gc.enable()
+        gc.set_threshold(700)
         gc.freeze()
         atexit.register(gc.freeze)
 

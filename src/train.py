@@ -21,10 +21,10 @@ from src.errors import UserError
 from src.files import read_json, read_yaml
 from src.inference.options import with_named_runs
 from src.process import exit_with, heavy_imports
-from src.sweeps.sweep import run_sweep
 from src.training.run_record import run_before
 
 if TYPE_CHECKING:
+    from src.config.hydra_compat import ComposedJob, Launcher
     from src.inference.load import TrainedModel
 
 
@@ -65,8 +65,14 @@ def main() -> None:
     arguments = with_named_runs(sys.argv[1:])
     if train_stored(arguments) is None:
         trust, rest = take_trust(arguments)
-        task, run_jobs = partial(train, arguments=arguments), partial(run_sweep, command=arguments)
+        task, run_jobs = partial(train, arguments=arguments), partial(_run_jobs, command=arguments)
         compose_and_run("train", Config, task, with_sizes_of_source(rest, trust), errors_in_config, run_jobs)
+
+
+def _run_jobs(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -> int:
+    from src.sweeps.sweep import run_sweep
+
+    return run_sweep(jobs, launcher, command)
 
 
 # -- from Python ------------------------------------------------------------------------------------------------------

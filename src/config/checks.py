@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from src.config.schema import MODEL_CLASSES, NO_RUNS, OUR_LOGGERS, Config, errors_in_values
-from src.data.corpus import EXTEND, errors_in_data
 
 GATED = ("lstm", "gru")
 # Keys of the optimizer group that each optimizer has, beside lr and weight_decay.
@@ -75,9 +74,12 @@ def choose_by_budget(config: Config, given: set[str], by_files: set[str]) -> Non
 
 def errors_in_config(config: Config) -> list[str]:
     """Return everything that is wrong with a composed configuration, one text an error."""
-    data, names = errors_in_data(config.data), _errors_in_name(config.name)
-    loggers = _errors_in_loggers(config.logger)
-    return [*errors_in_values(config), *names, *data, *loggers, *_combinations(config), *errors_if_new(config)]
+    from src.data.corpus import EXTEND, errors_in_data  # with numpy, which --help and --cfg do without
+
+    groups, name = [*errors_in_data(config.data), *_errors_in_loggers(config.logger)], _errors_in_name(config.name)
+    if config.data.unknown == "extend" and config.init_from is None:
+        groups.append(EXTEND)
+    return [*errors_in_values(config), *name, *groups, *_combinations(config), *errors_if_new(config)]
 
 
 def errors_if_new(config: Config) -> list[str]:
@@ -183,8 +185,6 @@ def _combinations(config: Config) -> Iterator[str]:
         yield f"budget={config.budget}: the rule is for texts; with data={config.data.name} set the sizes yourself"
     if config.chosen and not config.budget:
         yield "chosen: it lists what a budget has chosen; leave it out"
-    if config.data.unknown == "extend" and config.init_from is None:
-        yield EXTEND
     if trainer.precision in ("16-mixed", "16-true") and trainer.accelerator == "cpu":
         yield f"trainer.precision={trainer.precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
     if trainer.precision == "16-true" and optimizer.name != "sgd":

@@ -20,6 +20,7 @@ from src.diagnostics.loggers import log_figure, take_figures, write_scalars, wri
 from src.models.language_model import LanguageModel, State, WindowLoss, window_loss
 
 log = logging.getLogger(__name__)
+POWERS_OF_FOUR = {4**n for n in range(16)}  # 1, 4, 16, 64, ...
 
 
 class Reading(NamedTuple):
@@ -162,7 +163,7 @@ class Diagnostics(Callback):
             part.validations += 1
             if part in self.active and (part.every_n_steps is None or part.measures):
                 again = part.draws_at_start and part.validations == 1  # it has drawn just before
-                draws = part.every_n_steps is None and is_power_of_four(part.validations) and not again
+                draws = part.every_n_steps is None and part.validations in POWERS_OF_FOUR and not again
                 self._moment(part, trainer, pl_module, draws)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -203,11 +204,6 @@ class Diagnostics(Callback):
             stored = state_dict.get(part.name, {})
             for key in part.state_dict().keys() & stored.keys():
                 setattr(part, key, stored[key])
-
-
-def is_power_of_four(n: int) -> bool:
-    """1, 4, 16, 64, ..."""
-    return n > 0 and n & (n - 1) == 0 and n.bit_length() % 2 == 1
 
 
 class ProfilerCallback(Callback):

@@ -90,19 +90,15 @@ def errors_here(configs: Sequence[Config]) -> list[str]:
             checks.append(partial(check_machine, config.trainer))
         if config.init_from and (source := str([config.init_from, config.model])) not in sources:
             sources.add(source)
-            checks.append(partial(_check_source, config))
+            with heavy_imports():
+                from src.training.run import source_of
+            checks.append(partial(source_of, config))
         for check in checks:
             try:
                 check()
             except UserError as error:
                 errors.update(dict.fromkeys(error.messages))
     return list(errors)
-
-
-def _check_source(config: Config) -> None:
-    with heavy_imports():
-        from src.training.run import source_of
-    source_of(config)
 
 
 def _check_text(corpora: dict[str, Corpus | None], config: Config) -> None:
