@@ -143,6 +143,7 @@ def serve() -> None:
 
     compose([])  # Hydra looks for its plugins, and remembers its grammar
     gc.enable()
+    gc.set_threshold(100_000)  # as a command starts
     gc.freeze()  # the collector need not look at millions of objects that stay
     for line in sys.stdin:
         what, *request = json.loads(line)

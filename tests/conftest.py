@@ -3,6 +3,7 @@
 UNROLL_SCREENSHOTS=FOLDER keeps a picture of every page of ours that is opened.
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -10,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from src.process import heavy_imports
+
+with heavy_imports():
+    import lightning.pytorch  # noqa: F401  # before a test module imports it, and scipy and matplotlib with it
+gc.set_threshold(100_000)  # as a command starts; a collection at each 700 new objects takes a tenth of all tests
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and a child would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as is this one in a shell's background job
 

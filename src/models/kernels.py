@@ -60,10 +60,7 @@ def in_main_memory(tensor: Tensor) -> bool:
 
 
 def multiplies_bf16() -> bool:
-    """Whether this processor has instructions that oneDNN's products in bfloat16 use.
-
-    Without them a train step of 1 x 256 units took 1,550 ms, and 69 in float32 (Zen 3, two threads).
-    """
+    """Whether this processor multiplies bfloat16; without, a step of 1 x 256 took 1,550 ms, in float32 69 (Zen 3)."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
@@ -71,13 +68,15 @@ def pays_to_pack(M: Tensor, rows: int) -> bool:
     """Whether oneDNN, with M laid out in blocks beforehand, multiplies (rows, n) by M (n, n) faster than addmm.
 
     Microseconds of a step of 64 rows on two AVX-512 cores, addmm and packed: float32, H = 256: 56, 65; 384: 130, 110;
-    1024: 1,190, 680. bfloat16, H = 128: 27, 26; 1024: 428, 370. Packing itself takes 700 (float32, H = 512).
+    1024: 1,190, 680. bfloat16, H = 128: 27, 26; 1024: 428, 370. Packing itself takes 700 (float32, H = 512). Two of a
+    Zen 3 (AVX2): 448: 306, 309; 1024: 2,023, 1,278; 32 rows, 448: 155, 181; a window of 2,048 rows pays from 384, too.
     """
     if rows < 8 or not in_main_memory(M):
         return False
     if M.dtype is torch.bfloat16:
         return min(M.shape) >= 128 and multiplies_bf16()
-    return M.dtype is torch.float32 and min(M.shape) >= 384 and torch.backends.mkldnn.is_available()
+    least = 384 if rows >= 2048 or torch.backends.cpu.get_cpu_capability() == "AVX512" else 640
+    return M.dtype is torch.float32 and min(M.shape) >= least and torch.backends.mkldnn.is_available()
 
 
 class Affine:

@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import threading
 import zipfile
@@ -10,7 +11,7 @@ from src.config.schema import DataConfig
 from src.data.corpus import CORPORA, REGISTRY, File, Named, errors_in_data, open_corpus
 from src.errors import DataError
 
-# urllib3 leaves the socket of a refused connection to the garbage collector
+# urllib3 leaves the socket of a refused connection to the garbage collector, which `impatient` calls
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
@@ -84,6 +85,8 @@ def server(monkeypatch):
 def impatient(monkeypatch):
     """Do not wait between two tries of a download."""
     monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    yield
+    gc.collect()
 
 
 def publish(monkeypatch, address, sha256=SHA256, path="play/input.txt"):

@@ -132,15 +132,8 @@ def test_a_process_that_is_killed_ends_the_other_soon_with_one_readable_error(te
 
 
 def torchrun(*words: str, cwd: Path, code: int) -> str:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "-m",
-        "src.train",
-        *last_of_each(words),
-    ]
+    rank = ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "src.train", *last_of_each(words)]
+    command = [sys.executable, *rank]
     done = subprocess.run(command, cwd=cwd, env=environment(), timeout=120, capture_output=True, text=True)
     assert (done.returncode == 0) == (code == 0), done.stderr
     return done.stderr
