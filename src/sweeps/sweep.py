@@ -85,7 +85,7 @@ def errors_here(configs: Sequence[Config]) -> list[str]:
     corpora: dict[str, Corpus | None] = {}
     sources: set[str] = set()
     for config in configs:
-        checks = [partial(_check_text, corpora, config)]
+        checks: list[partial[Any]] = [partial(_check_text, corpora, config)]
         if config.trainer.accelerator != "cpu":
             checks.append(partial(check_machine, config.trainer))
         if config.init_from and (source := str([config.init_from, config.model])) not in sources:
