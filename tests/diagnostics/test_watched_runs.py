@@ -279,6 +279,7 @@ def test_under_ddp_the_first_process_alone_writes_and_writes_all(tmp_path):
     assert steps(events.Tensors("samples/temperature_0.8")) == [6]
 
 
+@pytest.mark.soak  # tests/test_trace.py looks at a run without callbacks
 def test_the_main_job_imports_only_what_it_uses(tmp_path):
     """It must start as fast as a bare script."""
     code = (

@@ -109,15 +109,9 @@ def test_a_signal_to_the_first_process_stops_both_and_both_go_on_later(text: Pat
     folder = only_run(text)
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "stopped"
-    epochs = record["epochs"] + 2
-    run(f"resume={folder}", f"trainer.max_epochs={epochs}", cwd=text)
-    (text / "whole").mkdir()
-    words = [f"data.path={text / 'text.txt'}", f"trainer.max_epochs={epochs}"]
-    run(*WORDS, *TWO, *words, cwd=text / "whole")
-    whole, resumed = final_state(only_run(text / "whole")), final_state(folder)
-    assert all(a.equal(b) for a, b in zip(whole.values(), resumed.values(), strict=True))
-    (message,) = refused(f"resume={folder}", "trainer.max_epochs=9999", "trainer.devices=1", cwd=text)
-    assert "cannot change" in message
+    run(f"resume={folder}", f"trainer.max_epochs={record['epochs'] + 2}", cwd=text)
+    assert json.loads((folder / "run.json").read_text())["epochs"] == record["epochs"] + 2
+    assert "cannot change" in refused(f"resume={folder}", "trainer.max_epochs=9999", "trainer.devices=1", cwd=text)[0]
 
 
 def test_a_process_that_is_killed_ends_the_other_soon_with_one_readable_error(text: Path) -> None:
@@ -132,8 +126,8 @@ def test_a_process_that_is_killed_ends_the_other_soon_with_one_readable_error(te
 
 
 def torchrun(*words: str, cwd: Path, code: int) -> str:
-    rank = ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "src.train", *last_of_each(words)]
-    command = [sys.executable, *rank]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "src.train"]
+    command += last_of_each(words)
     done = subprocess.run(command, cwd=cwd, env=environment(), timeout=120, capture_output=True, text=True)
     assert (done.returncode == 0) == (code == 0), done.stderr
     return done.stderr
@@ -161,13 +155,20 @@ def test_one_that_dies_before_they_have_met_takes_the_other_along(text: Path, fi
 
 
 @pytest.mark.soak
-def test_a_signal_to_the_other_process_alone_stops_both_with_its_exit_code(text: Path) -> None:
+def test_a_signal_to_the_other_process_stops_both_and_resumed_they_end_as_if_undisturbed(text: Path) -> None:
     process = under_way(text)
     (other,) = [pid for pid in processes_of(text) if pid != process.pid]
     os.kill(other, signal.SIGTERM)
     _, err = process.communicate(timeout=90)
     assert process.returncode == 143, err
-    assert json.loads((only_run(text) / "run.json").read_text())["status"] == "stopped"
+    record = json.loads(((folder := only_run(text)) / "run.json").read_text())
+    assert record["status"] == "stopped"
+    epochs = f"trainer.max_epochs={record['epochs'] + 2}"
+    run(f"resume={folder}", epochs, cwd=text)
+    (text / "whole").mkdir()
+    run(*WORDS, *TWO, f"data.path={text / 'text.txt'}", epochs, cwd=text / "whole")
+    whole, resumed = final_state(only_run(text / "whole")), final_state(folder)
+    assert all(a.equal(b) for a, b in zip(whole.values(), resumed.values(), strict=True))
 
 
 @pytest.mark.soak
