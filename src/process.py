@@ -54,7 +54,8 @@ def heavy_imports() -> Iterator[None]:
     finally:
         cache.__bool__, imports.package_available = found, available
         gc.enable()
-        gc.set_threshold(700)
+        if gc.get_threshold()[0] == 100_000:  # a command, as src/__init__.py has left it
+            gc.set_threshold(700)
         gc.freeze()
         atexit.register(gc.freeze)
 

@@ -2,7 +2,7 @@
 
     arguments -> literal values quoted -> each override checked -> Hydra composes (and sweeps) -> all checked -> task
 
-Nothing here imports torch, so an error is reported in half a second: a UserError with all that is wrong.
+Nothing here imports torch, so an error is reported in about a second: a UserError with all that is wrong.
 """
 
 from __future__ import annotations
