@@ -65,14 +65,14 @@ def main() -> None:
     arguments = with_named_runs(sys.argv[1:])
     if train_stored(arguments) is None:
         trust, rest = take_trust(arguments)
-        task, run_jobs = partial(train, arguments=arguments), partial(_run_jobs, command=arguments)
+
+        def run_jobs(jobs: list[ComposedJob], launcher: Launcher) -> int:
+            from src.sweeps.sweep import run_sweep
+
+            return run_sweep(jobs, launcher, arguments)
+
+        task = partial(train, arguments=arguments)
         compose_and_run("train", Config, task, with_sizes_of_source(rest, trust), errors_in_config, run_jobs)
-
-
-def _run_jobs(jobs: list[ComposedJob], launcher: Launcher, command: list[str]) -> int:
-    from src.sweeps.sweep import run_sweep
-
-    return run_sweep(jobs, launcher, command)
 
 
 # -- from Python ------------------------------------------------------------------------------------------------------

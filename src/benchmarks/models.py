@@ -56,7 +56,7 @@ def operations(name: str, size: Size) -> float:
 
 @cache
 def product_rates(precision: str, size: int, threads: int, device: str = "cpu") -> dict[str, float]:
-    """Return operations per second in a product (size, size) by torch, and in float32 on a CPU by oneDNN and numpy."""
+    """Return GFLOP/s in a product (size, size) by torch, and in float32 on a CPU by oneDNN and numpy as well."""
     use_tf32(device, precision)
     A, B = torch.randn(2, size, size, device=device).to(HALF.get(precision, torch.float32))
     out = torch.mm(A, B)
@@ -71,7 +71,7 @@ def product_rates(precision: str, size: int, threads: int, device: str = "cpu") 
         if affine.packed:
             calls["oneDNN"] = lambda: affine(out, A, out)
         calls["numpy"] = lambda: np.matmul(A.numpy(), B.numpy(), out.numpy())
-    return {library: 2 * size**3 / min(timed(call) for _ in range(4)) for library, call in calls.items()}
+    return {library: 2e-9 * size**3 / min(timed(call) for _ in range(4)) for library, call in calls.items()}
 
 
 def use_tf32(device: str, precision: str) -> None:
@@ -190,14 +190,12 @@ def run_models(options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
         rates: dict[str, dict[str, float]] = {}
         for name, median in medians.items():
             found: dict[str, Any] = {"min_ms": min(times[name]) * 1e3, "median_ms": median * 1e3}
-            found["steps"] = len(times[name])
-            found["characters_per_second"] = size.seq_len * size.batch_size / median
+            found |= {"steps": len(times[name]), "characters_per_second": size.seq_len * size.batch_size / median}
             if "stacked" in medians:
                 found["times_as_fast_as_stacked"] = medians["stacked"] / median
             found["gflops"] = operations(name, size) / median / 1e9
             precision = steps[name].precision or "float32"
-            in_products = product_rates(precision, options.rate_size or 1, threads, device)
-            rates[precision] = {library: rate / 1e9 for library, rate in in_products.items()}
+            rates[precision] = product_rates(precision, options.rate_size or 1, threads, device)
             found["share_of_rate"] = found["gflops"] / max(rates[precision].values())
             if algorithm := cudnn_of(name, size, device):
                 found["cudnn"] = algorithm
@@ -263,8 +261,7 @@ def sampling_rate(model: LanguageModel, vocab_size: int, streams: int, seconds: 
     """Return how many characters a second all streams generate together, as text, over `seconds`."""
     vocabulary = Vocabulary(tuple(range(vocab_size)))
     texts = decoded(generated(model, streams), vocabulary, SamplingConfig(length=10**12, num_samples=streams))
-    for _ in islice(texts, EARLY):
-        pass  # without what is loaded and allocated at first
+    list(islice(texts, EARLY))  # without what is loaded and allocated at first
     steps, started = 0, time.perf_counter()
     while (taken := time.perf_counter() - started) < seconds or not steps:
         steps += len(list(islice(texts, 10)))

@@ -83,10 +83,9 @@ class Vocabulary:
 
     def known_form(self, text: str) -> str | None:
         """Return the normal form of Unicode, NFC or NFD, in which all of a text is in the vocabulary, if it is not."""
-        for form in ("NFC", "NFD") if self.kind == "characters" else ():
-            if set(codes_of(unicodedata.normalize(form, text), self.kind).tolist()) <= set(self.codes):
-                return form
-        return None
+        normalised = {form: unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
+        known = (form for form, one in normalised.items() if set(codes_of(one, self.kind).tolist()) <= set(self.codes))
+        return next(known, None) if self.kind == "characters" else None
 
     def decode_bytes(self, ids: Any) -> bytes:
         """Return the text of ids as bytes (characters: as UTF-8); the unknown symbol is U+FFFD, or `?` in bytes."""

@@ -185,7 +185,10 @@ def load(
         dtype = torch.float64 if (precision or MODEL_PRECISIONS[double]) == "64-true" else torch.float32
         config: Config = from_plain(content["unroll"]["config"])
         vocabulary = Vocabulary.from_plain(content["unroll"]["vocabulary"])
-        check_size(config.model, weights)
+        stored = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
+        if config.model._target_ in MODEL_CLASSES and config.model.num_layers * config.model.hidden_size**2 > stored:
+            sizes = f"model.num_layers={config.model.num_layers} and model.hidden_size={config.model.hidden_size}"
+            raise UserError(f"{sizes} need more weights than the {stored:,} bytes in it; use another checkpoint")
         model = built(config.model, vocabulary, dtype, trust)
         check_weights(model, weights)
         model.load_state_dict(weights)
@@ -196,14 +199,6 @@ def load(
     except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
         raise UserError(f"{file} does not fit its own configuration: {what}; {REMEDY}") from error
-
-
-def check_size(config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
-    """Raise UserError if the weights are too few for the model, before memory for it is taken."""
-    stored = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
-    if config._target_ in MODEL_CLASSES and config.num_layers * config.hidden_size**2 > stored:
-        sizes = f"model.num_layers={config.num_layers} and model.hidden_size={config.hidden_size}"
-        raise UserError(f"{sizes} need more weights than the {stored:,} bytes in it; use another checkpoint")
 
 
 def check_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -120,25 +120,20 @@ def product(a: Tensor, b: Tensor, out: Tensor, add: bool = False) -> None:
 
 
 def tanh_by_sigmoid(nonlinearity: str, W: Tensor) -> bool:
-    """Whether tanh z = 2 sigmoid(2z) - 1 is taken, in float32 with AVX2. It is right within 2e-7, near zero as well.
+    """Whether tanh z = 2 sigmoid(2z) - 1 is taken, in float32 with AVX2: it is right within 2e-7, near zero as well.
 
-    Microseconds of a step with numpy's tanh (torch's takes as long) and with this, on one core of a Zen 3: 32 rows,
-    128 units: 32, 27; 50 rows: 49, 39; 32, 320: 128, 113; 64, 512: 608, 519. On two cores: 64, 256: 122, 94.
+    Microseconds of a step, numpy's tanh and this, one core of a Zen 3: 50 rows of 128: 49, 39; 64 of 512: 608, 519.
     """
-    avx2 = nonlinearity == "tanh" and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return avx2 and W.dtype is torch.float32 and in_main_memory(W)
+    fits = nonlinearity == "tanh" and W.dtype is torch.float32 and in_main_memory(W)
+    return fits and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 class Activation:
-    """z_t -> h_t = f(z_t), written into step t of hidden (time, batch, hidden); `twice`: it gets 2 z_t, f is tanh.
-
-    With AVX-512 numpy's tanh takes 12 us, torch's 86.
-    """
+    """z_t -> h_t = f(z_t), written into step t of hidden (time, batch, hidden); `twice`: tanh, from 2 z_t."""
 
     def __init__(self, nonlinearity: str, hidden: Tensor, twice: bool = False) -> None:
-        self.relu, self.twice = nonlinearity == "relu", twice
-        self.minus_one = torch.tensor(-1.0)
-        by_numpy = not self.relu and not twice and in_main_memory(hidden)
+        self.relu, self.twice, self.minus_one = nonlinearity == "relu", twice, torch.tensor(-1.0)
+        by_numpy = not self.relu and not twice and in_main_memory(hidden)  # with AVX-512 12 us, torch's tanh 86
         self.numpy = by_numpy and hidden.dtype in (torch.float32, torch.float64)
         self.steps: Sequence[Any] = list(hidden.numpy()) if self.numpy else hidden.unbind(0)
         half = by_numpy and hidden.dtype in (torch.bfloat16, torch.float16)
@@ -199,8 +194,7 @@ def scatter(delta: Tensor, ids: Tensor, size: int) -> Tensor:
 
 def is_small(hidden: Tensor) -> bool:
     """Whether a step of hidden (time, batch, hidden) is so small that calling torch costs as much as computing it."""
-    small = hidden[0].numel() < 32_768 and hidden.dtype in (torch.float32, torch.float64)
-    return small and in_main_memory(hidden)
+    return hidden[0].numel() < 32_768 and hidden.dtype in (torch.float32, torch.float64) and in_main_memory(hidden)
 
 
 def numpy_multiplies(rows: int, n: int) -> bool:
@@ -231,8 +225,7 @@ def backward_small(
     h, into = list(hidden.numpy()), list(delta.numpy())
     g = into if delta is grads else list(grads.numpy())
     steps: Sequence[Any] = into if by_numpy else delta.unbind(0)
-    slope, tanh = np.empty_like(h[0]), nonlinearity == "tanh"
-    memory = np.empty_like(h[0])
+    slope, memory, tanh = np.empty_like(h[0]), np.empty_like(h[0]), nonlinearity == "tanh"
     delta_next: Any = None
     for t in order:
         if delta_next is None:
@@ -269,10 +262,8 @@ def shares(hidden: Tensor) -> list[slice]:
 def least_units() -> int:
     """Return from how many units on the columns of a window are shared out to threads.
 
-    With AVX-512 numpy's tanh, on one thread, is seven times as fast as torch's, and a forward pass in two halves takes
-    (H = 512, T = 100, B = 64, float32, two cores of a Zen 5) 11.4 ms instead of 17.8. Without it torch's tanh on two
-    threads is as fast as two of numpy's. Milliseconds of a train step on two cores of a Zen 3, whole and in two halves:
-    1 x 256: 69, 77; 2 x 512: 419, 408; 2 x 1024: 1,890, 1,670.
+    Milliseconds whole and in two halves: a forward pass (H = 512, T = 100, B = 64, float32) on two cores of a Zen 5
+    (AVX-512): 17.8, 11.4; a train step on two of a Zen 3: 1 x 256: 69, 77; 2 x 512: 419, 408; 2 x 1024: 1,890, 1,670.
     """
     return 256 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 1024
 

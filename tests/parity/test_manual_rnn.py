@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from src.models.manual import ManualRNN, record_deltas
+from tests.parity.test_bptt import off
 
 INPUT, HIDDEN = 3, 5
 F64 = torch.float64
@@ -21,11 +22,6 @@ def pair(num_layers: int = 2, **words) -> tuple[nn.RNN, ManualRNN]:
     torch.manual_seed(num_layers)
     theirs = nn.RNN(INPUT, HIDDEN, num_layers, dtype=F64, **words)
     return theirs, ManualRNN(INPUT, HIDDEN, num_layers, dtype=F64, **words).load_torch_rnn(theirs)
-
-
-def off(value: Tensor, truth: Tensor) -> float:
-    value, truth = value.detach().to(F64), truth.detach().to(F64)
-    return float((value - truth).abs().max() / truth.abs().max().clamp(min=1e-30))
 
 
 def weight_gradients(ours: ManualRNN, their_grads: list[Tensor], per_direction: int) -> list[Tensor]:
