@@ -8,8 +8,8 @@
 
 `reference` and `reference_backward` compute this one equation a line. `recurrence` computes the same fast (kernels.py):
 what does not depend on the step before (U x_t + b; dU, dW, db, dx) is one product for all steps. A one-hot vector times
-U is a column of U, so ids are looked up and their gradient is scattered back; so are those of `ids`, one-hot vectors
-below the features of `inputs` (model.skip). Sizes are checked by manual.py.
+U is a column of U, so ids are looked up and their gradient is scattered back. With model.skip a layer reads both: x_t
+is then a step of `inputs` with the one-hot vector of `ids` appended. Sizes are checked by manual.py.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def reference_backward(
     grad_hidden: Hidden,
     nonlinearity: str = "tanh",
 ) -> dict[str, Tensor]:
-    """Return delta_t and every gradient, an equation a line; grad_hidden is g_t, the gradient of h_n a part of g_T."""
+    """Return delta_t and every gradient, an equation a line; grad_hidden is g_t; g_T has the gradient of h_n in it."""
     U, W = split(weight)
     dU, dW, db = torch.zeros_like(U), torch.zeros_like(W), torch.zeros_like(W[0])
     delta, dx = torch.zeros_like(hidden), torch.zeros_like(x)

@@ -30,7 +30,7 @@ from src.training.metrics_log import MetricsLog, validates_this_epoch
 log = logging.getLogger(__name__)
 EARLIER_BEST = "earlier_best.ckpt"  # the best before the line at the end of the run, which was better
 GROWING_FILES = ("metrics.jsonl", "metrics.csv", "events.out.tfevents.*")
-# Checkpoints of earlier versions name the state of a callback by its class; others than these kept the words.
+# Checkpoints of earlier versions name a callback's state by its class: by these, or in snake_case what is now the key.
 STATE_KEYS = {
     "Keeper": "checkpoint",
     "History": "metrics",
@@ -126,9 +126,9 @@ class CheckpointCallback(Callback):
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the last weights as the best if the line at the end was; a run that is extended needs the earlier best.
+        """Save the last weights as the best if the validation at the end found them so, and keep the earlier best.
 
-        `last.ckpt` is from before that line, and stays so.
+        A run that is extended needs that one. `last.ckpt` is from before this validation, and stays so.
         """
         if self.metrics.closing and self.metrics.improved:
             best = self.folder / "best.ckpt"

@@ -167,7 +167,7 @@ class LanguageModule(pl.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip, and keep the norm from before, which clipping by norm computes anyway."""
+        """Clip the gradients, and keep their norm before clipping, which clipping by norm computes anyway."""
         wanted = self.norm_wanted or not self.reading_waits()  # on a CPU always, to explain a nan
         self.count_step(*self.clip(gradient_clip_val, gradient_clip_algorithm, wanted))
 
