@@ -21,7 +21,6 @@ OPTIMIZER_KEYS = {
     "rmsprop": ("alpha", "eps", "momentum"),
 }
 
-
 # Loggers of Lightning's with an extra of ours, which has the package's name
 TRACKERS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 # What goes with a key that a command sets, unless the command sets that too. A stored run has older values, and keeps
@@ -33,16 +32,15 @@ GOES_WITH: dict[str, tuple[str, Any]] = {
     "trainer.overfit_batches": ("data.offset", "fixed"),
 }
 
-
 # What budget=auto may choose, and what a time may choose beside it. A model of the user's own has some width alone
 BY_SIZE = tuple(f"model.{key}" for key in ("hidden_size", "num_layers", "dropout", "dropout_mask"))
 BY_SIZE += tuple(f"model.{key}" for key in ("init", "input_scale", "interlayer_scale", "readout_bias"))
-BY_SIZE += ("optimizer.lr", "optimizer.weight_decay", "trainer.max_epochs")
+BY_SIZE += ("data.batch_size", "optimizer.lr", "optimizer.weight_decay", "trainer.max_epochs")
 BY_TIME = BY_SIZE + tuple(
     f"{group}.{key}"
     for group, keys in {
         "model": ("name", "_target_"),
-        "data": ("seq_len", "batch_size", "offset"),
+        "data": ("seq_len", "offset"),
         "optimizer": ("name", "decay", "betas", "eps"),
         "scheduler": ("name", "warmup_steps"),
         "trainer": ("gradient_clip_val", "precision"),

@@ -19,7 +19,11 @@ def what_matters(config: Config) -> dict[str, Any]:
     """Return the configuration without the keys that cannot change the result, as plain data."""
     plain = json.loads(json.dumps(to_plain(config.with_absolute_paths())))
     plain["data"]["seq_len"], plain["data"]["batch_size"] = config.data.window
-    return _relevant(plain, "", set(config.chosen or ()))
+    chosen = set(config.chosen or ())
+    if config.budget == "auto" and "data.batch_size" in chosen:  # in keys of runs from before it was chosen it is 32
+        chosen.remove("data.batch_size")
+        plain["data"]["batch_size"] = 32
+    return _relevant(plain, "", chosen)
 
 
 def _relevant(node: dict[str, Any], prefix: str, chosen: set[str]) -> dict[str, Any]:

@@ -35,9 +35,8 @@ from src.models.language_model import State, build_model, detached
 from src.process import threads_for, use_threads
 from src.training.module import build_optimizer
 
-RECIPE = {"data.seq_len": 32, "data.batch_size": 32, "data.offset": "random", "scheduler.name": "cosine"}
-RECIPE |= {"trainer.gradient_clip_val": 0.2, "optimizer.name": "adamw"}
-RECIPE |= {"optimizer.decay": "matrices", "optimizer.betas": [0.9, 0.99]}
+RECIPE = {"data.seq_len": 32, "data.offset": "random", "scheduler.name": "cosine", "trainer.gradient_clip_val": 0.2}
+RECIPE |= {"optimizer.name": "adamw", "optimizer.decay": "matrices", "optimizer.betas": [0.9, 0.99]}
 WIDTHS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
 TIMED = (128, 256, 512, 1024)  # a step is timed at these widths, until one takes longer than SLOW seconds
 SLOW = 0.5
@@ -48,6 +47,7 @@ SHARE = 0.93  # of the time that is planned for: the rest is for what varies
 # Estimates in seconds, not fitted: imports, counting the baselines and the end; the diagnostics at a validation of 256
 # units, and where they draw
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
+LONG = 400_000  # characters, from which on a window has 64 streams: a step of 384 units takes 58 ms, two of 32 take 66
 FEW = 100  # a rule of thumb: tried at 26 examples of a character, and at 90
 # experiments/budget/README.md has what two layers reach instead on such texts: 0.06 to 0.5 nats more
 SPARSE = {"model.num_layers": 1, "model.hidden_size": 128, "model.dropout": 0.5, "model.dropout_mask": "window"}
@@ -73,8 +73,6 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
     if "trainer.precision" in free and config.trainer.precision == "32-true" and speed.bf16_is_faster():
         config.trainer.precision = "bf16-mixed"
-        if n >= 400_000:  # products of 64 rows are what makes bfloat16 fast
-            set_free(config, free, {"data.batch_size": 64})
         speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
     left = SHARE * available - (time.perf_counter() - started)
     fitting = []
@@ -101,8 +99,8 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
 def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     """Return what `budget=auto` chooses: by the size of the text, without a clock, so that equal runs are equal."""
     config, free, n = copy.deepcopy(config), set(config.chosen or ()), corpus.splits["train"].transitions
-    few = set_up_layers(config, free, len(corpus.vocabulary), n)
-    possible = {w: int(AUTO / (n * seconds_a_character(w, len(corpus.vocabulary)))) for w in WIDTHS if w >= 128}
+    few = set_up_layers(config, free, symbols := len(corpus.vocabulary), n)
+    possible = {w: int(AUTO / (n * seconds_a_character(w, symbols, config.data.window[1]))) for w in WIDTHS if w >= 128}
     wanted = [w for w in possible if fits(w, n) and possible[w] >= max(1, wanted_epochs(w, n))]
     width = 128 if few else max(wanted, default=128)
     epochs = max(1, min(possible[width], sparse_epochs(n) if few else MOST_EPOCHS))
@@ -133,7 +131,7 @@ def set_regularisation(config: Config, free: set[str], few: bool, corpus: Corpus
 def set_up_layers(config: Config, free: set[str], vocab_size: int, n: int) -> bool:
     """Set, in place, the keys of the layers that are free; return whether the text has few examples of a character."""
     few = config.model.name in ("cell", "stacked", "manual") and n < FEW * vocab_size
-    values: dict[str, Any] = {"model.num_layers": 2}
+    values: dict[str, Any] = {"model.num_layers": 2, "data.batch_size": 64 if n >= LONG else None}
     if config.model.name in ("cell", "stacked", "manual"):
         values |= {"model.init": "orthogonal", "model.input_scale": 3.0, "model.interlayer_scale": 1.73}
     if few:
@@ -176,13 +174,13 @@ def wanted_epochs(width: int, n: int) -> float:
     return min(MOST_EPOCHS / 2, 8 * (width / 448) ** 1.4 * (1e6 / max(n, 1)) ** 0.6)
 
 
-def seconds_a_character(width: int, vocab_size: int) -> float:
-    """Return what two layers take in float32, in windows of 32 x 32: fitted to times on two cores of Zen 3 (AVX2).
+def seconds_a_character(width: int, vocab_size: int, streams: int) -> float:
+    """Return what two layers take in float32, in windows of 32 x 32 or 64: fitted to times on two cores of Zen 3, AVX2.
 
     0.55 with AVX-512 is a guess from one run on Zen 5 (8 epochs of 448 units in 242 s). Equal machines choose the same.
     """
     seconds = 4e-6 + 8.2e-11 * (3 * width**2 + width * vocab_size) + 4e-9 * vocab_size
-    return seconds * (0.55 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 1)
+    return seconds * (0.55 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 0.66 if streams >= 64 else 1)
 
 
 def sparse_epochs(n: int) -> int:

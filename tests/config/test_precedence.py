@@ -49,13 +49,13 @@ CASES: dict[str, dict[str, Any]] = {
         "chosen": ["model.dropout", "model.dropout_mask", "model.readout_bias"],
         "model.num_layers": 2,
     },
-    f"{TEXT} experiment=chosen": {"chosen": ["trainer.max_epochs"]},
-    f"{TEXT} model=mine": {"chosen": list(BY_SIZE[-3:])},
-    f"{TEXT} model=like_ours optimizer=adam": {"chosen": ["trainer.max_epochs"]},
+    f"{TEXT} experiment=chosen": {"chosen": ["data.batch_size", "trainer.max_epochs"]},
+    f"{TEXT} model=mine": {"chosen": list(BY_SIZE[-4:])},
+    f"{TEXT} model=like_ours optimizer=adam": {"chosen": ["data.batch_size", "trainer.max_epochs"]},
     f"{TEXT} model=gru model.dropout=0.1 model.num_layers=1 model.init=torch debug=fast": {
         "chosen": [
             *("model.hidden_size", "model.dropout_mask", "model.input_scale", "model.interlayer_scale"),
-            *("model.readout_bias", "optimizer.lr", "optimizer.weight_decay"),
+            *("model.readout_bias", "data.batch_size", "optimizer.lr", "optimizer.weight_decay"),
         ]
     },
     "experiment=tiny_shakespeare": {"optimizer.lr": 0.0027, "optimizer.betas": [0.9, 0.99], "trainer.max_epochs": 8},

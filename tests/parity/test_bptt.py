@@ -53,15 +53,12 @@ def threads(monkeypatch):
     torch.set_num_threads(before)
 
 
-WAYS = ["numpy", "numpy, torch's products", "torch", "sigmoid", "torch, two threads", "numpy, two threads"]
-
-
-@pytest.fixture(params=[*WAYS, "sigmoid, two threads"])
+@pytest.fixture(params=["mixed", *(f"{by}{n}" for by in ("numpy", "torch", "sigmoid") for n in ("", ", two threads"))])
 def way(request, monkeypatch):
     """Each way through a window, whatever sizes and threads would choose."""
     if "two threads" in request.param:
         request.getfixturevalue("threads")
-    monkeypatch.setattr(kernels, "is_small", lambda hidden: not request.param.startswith("torch"))
+    monkeypatch.setattr(kernels, "is_small", lambda hidden: request.param not in ("torch", "torch, two threads"))
     by_numpy, by_sigmoid = request.param in ("numpy", "numpy, two threads"), request.param.startswith("sigmoid")
     monkeypatch.setattr(kernels, "tanh_by_sigmoid", lambda nonlinearity, W: by_sigmoid and nonlinearity == "tanh")
     monkeypatch.setattr(kernels, "numpy_multiplies", lambda rows, n: by_numpy)

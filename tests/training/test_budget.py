@@ -55,9 +55,8 @@ def test_a_longer_time_makes_a_wider_network_that_ends_in_it(machine):
 
 
 def test_what_the_command_sets_stays_and_the_rest_is_chosen_around_it(machine):
-    words = ["budget=10min", "model.hidden_size=320", "optimizer=sgd", "data.seq_len=50"]
-    words += ["trainer.gradient_clip_val=null"]
-    before = composed(*words)
+    words = "budget=10min model.hidden_size=320 optimizer=sgd data.seq_len=50 trainer.gradient_clip_val=null"
+    before = composed(*words.split())
     config, _ = budget.choose(before, corpus(500_000))
     assert (config.model.hidden_size, config.optimizer, config.data.seq_len) == (320, before.optimizer, 50)
     assert config.trainer.gradient_clip_val is None
@@ -82,12 +81,12 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
         assert config.optimizer.weight_decay == (0.1 if model.dropout else 0.01)
         assert f"model.hidden_size={model.hidden_size}, model.num_layers=2, model.dropout={model.dropout}" in line
         assert (model.init, model.input_scale, model.interlayer_scale) == ("orthogonal", 3.0, 1.73)
-        assert budget.behind(config, 1e6) is None
+        assert (budget.behind(config, 1e6), config.data.batch_size) == (None, 64 if n >= 400_000 else None)
     assert chosen == {
         10_000: (128, 60, True),
         60_000: (320, 60, True),
-        1_000_000: (320, 6, False),
-        3_000_000: (256, 3, False),
+        1_000_000: (384, 7, False),
+        3_000_000: (320, 3, False),
         10**9: (128, 1, False),
     }
     sparse, _ = budget.choose(composed(), corpus(60_000, 2700))  # a short Chinese text
@@ -100,7 +99,7 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
     lstm, _ = budget.choose(composed("model=lstm"), corpus(60_000, 2700))
     assert (lstm.model.num_layers, lstm.model.readout_bias) == (2, None)
     own, _ = budget.choose(composed("model.hidden_size=64", "optimizer.lr=0.1"), corpus(1_000_000))
-    assert (own.model.hidden_size, own.optimizer.lr, own.trainer.max_epochs) == (64, 0.1, 6)
+    assert (own.model.hidden_size, own.optimizer.lr, own.trainer.max_epochs) == (64, 0.1, 7)
 
 
 def test_a_time_too_short_for_one_epoch_is_refused_with_one_that_is_not(machine):
@@ -116,6 +115,10 @@ def test_the_key_of_a_sweep_is_made_from_the_words_and_the_budget(machine):
     assert run_key(one) == run_key(other) == run_key(config)
     assert run_key(config) != run_key(composed("budget=20min", "seed=3"))
     assert run_key(config) != run_key(composed("budget=10min", "seed=3", "model.hidden_size=128"))
+    auto, before = composed(), composed()
+    before.chosen.remove("data.batch_size")  # as runs of before have it, in windows of 32 streams
+    assert run_key(budget.choose(auto, corpus(10**6))[0]) == run_key(auto) == run_key(before)
+    assert run_key(auto) != run_key(composed("data.batch_size=64"))
     assert composed("budget=null").chosen is None
     choose_by_budget(config, {"model.hidden_size"}, {"optimizer.lr"})
     assert not {"model.hidden_size", "optimizer.lr"} & set(config.chosen or ())
