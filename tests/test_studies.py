@@ -40,9 +40,8 @@ def command(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_the_studies_are_listed_with_their_questions(command) -> None:  # type: ignore[no-untyped-def]
     printed = command()
-    assert {"memory", "context"} < set(STUDIES)
     assert [line.split()[0] for line in printed.splitlines()] == STUDIES
-    assert printed.count("?\n") == len(STUDIES)
+    assert printed.count("?\n") == len(STUDIES) >= 9
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -44,10 +44,9 @@ SLOW = 0.5
 MOST_EPOCHS = 60
 MOST_PARAMETERS = 6  # a character of the text: a wider network would learn a short text by heart
 SHARE = 0.93  # of the time that is planned for: the rest is for what varies
-# Estimates in seconds, not fitted: imports, counting the baselines and the end; the diagnostics at a validation of 256
-# units, and where they draw
+# Estimates in seconds, not fitted: start and end; the diagnostics at a validation of 256 units, and where they draw
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
-LONG = 400_000  # characters, from which on a window has 64 streams: a step of 384 units takes 58 ms, two of 32 take 66
+LONG = 400_000  # characters, from which on a window has 64 streams; in a minute 32 are better: 1.683, with 64 1.711
 FEW = 100  # a rule of thumb: tried at 26 examples of a character, and at 90
 # experiments/budget/README.md has what two layers reach instead on such texts: 0.06 to 0.5 nats more
 SPARSE = {"model.num_layers": 1, "model.hidden_size": 128, "model.dropout": 0.5, "model.dropout_mask": "window"}
@@ -69,10 +68,11 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     config, free = copy.deepcopy(config), set(config.chosen or ())
     n = corpus.splits["train"].transitions
     few = set_up_layers(config, free, len(corpus.vocabulary), n)
-    set_free(config, free, RECIPE)
+    set_free(config, free, RECIPE | ({"data.batch_size": 32} if available < AUTO else {}))
     speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
     if "trainer.precision" in free and config.trainer.precision == "32-true" and speed.bf16_is_faster():
         config.trainer.precision = "bf16-mixed"
+        set_free(config, free, {"data.batch_size": 64 if n >= LONG else 32})  # 64 rows are what makes bfloat16 fast
         speed = Speed(config, len(corpus.vocabulary), widths_to_time(config, free))
     left = SHARE * available - (time.perf_counter() - started)
     fitting = []

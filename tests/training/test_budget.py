@@ -49,6 +49,7 @@ def test_a_longer_time_makes_a_wider_network_that_ends_in_it(machine):
         taken = budget.seconds_of(config, corpus(n), speed, model.hidden_size, config.trainer.max_epochs)
         assert taken <= duration(time)
         assert f"{config.model.hidden_size} units" in lines[0]
+        assert config.data.batch_size == (32 if time == "1min" else 64)
         chosen.append((config.model.hidden_size, config.trainer.max_epochs))
     assert chosen == sorted(chosen)
     assert len({width for width, _ in chosen}) == 4
