@@ -132,7 +132,7 @@ class Activation:
     """z_t -> h_t = f(z_t), written into step t of hidden (time, batch, hidden); `twice`: tanh, from 2 z_t."""
 
     def __init__(self, nonlinearity: str, hidden: Tensor, twice: bool = False) -> None:
-        self.relu, self.twice, self.minus_one = nonlinearity == "relu", twice, torch.tensor(-1.0)
+        self.relu, self.twice, self.minus_one = nonlinearity == "relu", twice, hidden.new_tensor(-1.0)
         by_numpy = not self.relu and not twice and in_main_memory(hidden)  # with AVX-512 12 us, torch's tanh 86
         self.numpy = by_numpy and hidden.dtype in (torch.float32, torch.float64)
         self.steps: Sequence[Any] = list(hidden.numpy()) if self.numpy else hidden.unbind(0)
@@ -319,7 +319,7 @@ def forward_window(
         Activation(nonlinearity, z)(0, None)
         return z
     U, W = split(weight)
-    if twice := tanh_by_sigmoid(nonlinearity, W):
+    if twice := len(inputs) >= 4 and tanh_by_sigmoid(nonlinearity, W):  # fewer steps do not pay for twice the weights
         U, W, b = 2 * U, 2 * W, b if b is None else 2 * b  # gives 2z to the bit
     hidden = input_share(inputs, U, b, ids)
     if on_gpu(hidden):

@@ -129,7 +129,7 @@ def set_regularisation(config: Config, free: set[str], few: bool, corpus: Corpus
 
 
 def set_up_layers(config: Config, free: set[str], vocab_size: int, n: int) -> bool:
-    """Set, in place, the keys of the layers that are free; return whether the text has few examples of a character."""
+    """Set, in place, the layers and streams that are free; return whether the text has few examples of a character."""
     few = config.model.name in ("cell", "stacked", "manual") and n < FEW * vocab_size
     values: dict[str, Any] = {"model.num_layers": 2, "data.batch_size": 64 if n >= LONG else None}
     if config.model.name in ("cell", "stacked", "manual"):
