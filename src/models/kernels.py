@@ -253,19 +253,19 @@ def shares(hidden: Tensor) -> list[slice]:
     """
     steps, batch, size = hidden.shape
     threads = min(torch.get_num_threads(), batch // LEAST_COLUMNS)
-    if threads < 2 or steps < 8 or size < least_units() or not in_main_memory(hidden):
+    if threads < 2 or steps < 8 or not pays_to_share(size) or not in_main_memory(hidden):
         return [slice(0, batch)]
     ends = [batch * i // threads for i in range(threads + 1)]
     return list(map(slice, ends, ends[1:]))
 
 
-def least_units() -> int:
-    """Return from how many units on the columns of a window are shared out to threads.
+def pays_to_share(size: int) -> bool:
+    """Whether the columns of a window of so many units are shared out to threads: with AVX-512.
 
-    Milliseconds whole and in two halves: a forward pass (H = 512, T = 100, B = 64, float32) on two cores of a Zen 5
-    (AVX-512): 17.8, 11.4; a train step on two of a Zen 3: 1 x 256: 69, 77; 2 x 512: 419, 408; 2 x 1024: 1,890, 1,670.
+    Milliseconds whole and in two halves: a forward pass (H = 512, T = 100, B = 64) on two cores of a Zen 5 (AVX-512):
+    17.8, 11.4; a train step (B = 64) on two of a Zen 3: 2 x 384, T = 32: 68, 91; 2 x 1024, T = 128: 1,546, 1,612.
     """
-    return 256 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 1024
+    return size >= 256 and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def side_by_side(walk: Callable[[slice], None], parts: Sequence[slice]) -> None:
