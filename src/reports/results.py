@@ -165,10 +165,13 @@ def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
     places = [(x, value) for x in spec.x for value in (frame[spec.panels].unique() if spec.panels else [None])]
     order = [*frame[spec.lines].drop_duplicates().itertuples(index=False, name=None)] if spec.lines else [()]
     with rc_context(STYLE | {"font.size": 9}):
-        figure = Figure(figsize=(8, 0.8 + 3.0 * len(ys) + 0.08 * len(order)), layout="constrained")
-        grid = figure.subplots(len(ys), len(places), squeeze=False, sharey="row")
-        for y, row in zip(ys, grid, strict=True):
-            for (x, value), axes in zip(places, row, strict=True):
+        down, across = -(-len(places) // 4), min(4, len(places))  # panels of a y
+        figure = Figure(figsize=(8, 0.8 + 3.0 * len(ys) * down + 0.08 * len(order)), layout="constrained")
+        grid = figure.subplots(len(ys) * down, across, squeeze=False, sharey="row")
+        for y, rows in zip(ys, grid.reshape(len(ys), down, across), strict=True):
+            for axes in rows.flat[len(places) :]:
+                axes.set_axis_off()
+            for (x, value), axes in zip(places, rows.flat, strict=False):
                 _panel(axes, study, frame[frame[spec.panels] == value] if spec.panels else frame, runs, x, y, order)
                 axes.set_title(f"{spec.panels} {value}" if spec.panels else "", fontsize="medium")
                 axes.set_xlabel(X_AXES.get(x, x))
@@ -179,7 +182,8 @@ def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
                     axes.set_xticks(sorted(set(ticks)), [f"{tick:g}" for tick in sorted(set(ticks))])
                     axes.minorticks_off()
             share = study.success is not None and y == study.metric[0]
-            row[0].set_ylabel(f"share of seeds, {y} ≥ {study.success:g}" if share else y)
+            for row in rows:
+                row[0].set_ylabel(f"share of seeds, {y} ≥ {study.success:g}" if share else y)
         handles = [axes.get_legend_handles_labels() for axes in grid.flat]
         if found := {label: line for some, labels in handles for line, label in zip(some, labels, strict=True)}:
             look = {"ncols": 3 if max(map(len, found)) < 40 else 2, "frameon": False, "handlelength": 4}
