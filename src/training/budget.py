@@ -3,15 +3,15 @@
 What the user has set stays. The rest is the recipe of experiment=tiny_shakespeare, and a rule that was fitted to a grid
 of widths, steps and dropout on eight texts of 100 kB to 3 MB (experiments/budget):
 
-    epochs wanted   E(H, n) = 7.4 (H / 448)^1.5 (10^6 / n)^0.85    n characters to train on, H units, two layers
+    epochs wanted   E(H, n) = 7.4 (H / 448)^1.5 (10^6 / n)^0.85    n characters to train on, H units, two layers, and
+                              9.0 (H / 448)     (10^6 / n)^0.85    in windows of 64 streams
     learning rate   0.0027 (448 / H), at most 0.006; for more than 448 units 0.0027 (448 / H)^1.5
     dropout         0.15 a parameter per character, from 0.8 of them on; less below 30 epochs, none up to 10
 
 A text with fewer than FEW examples of each character (a short Chinese text) gets the layer SPARSE and about 600 steps.
 
-In 25 to 100 s it is 0.003 nats above the best of that grid at equal time, 0.014 at most. For wider networks it follows
-two runs on 10^6 characters: 8 epochs of 448 units, 13 of 640. A step is timed at a few widths; the widest network that
-can make its E epochs in the time is taken. `budget=auto` plans AUTO seconds and times nothing.
+In 25 to 100 s it is 0.003 nats above the grid's best at equal time, 0.014 at most. For 64 streams, which the grid has
+not, it follows a few runs on 10^6 characters, 320 to 640 units. `budget=auto` plans AUTO seconds and times nothing.
 """
 
 from __future__ import annotations
@@ -39,18 +39,16 @@ RECIPE |= {"optimizer.name": "adamw", "optimizer.decay": "matrices", "optimizer.
 WIDTHS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
 TIMED = (128, 256, 512, 1024)  # a step is timed at these widths, until one takes longer than SLOW seconds
 SLOW = 0.5
-# Rules of thumb, as said above
-MOST_EPOCHS = 60
+MOST_EPOCHS = 60  # a rule of thumb, as the next one
 MOST_PARAMETERS = 6  # a character of the text: a wider network would learn a short text by heart
 SHARE = 0.93  # of the time that is planned for: the rest is for what varies
 # Estimates in seconds, not fitted: start and end; the diagnostics at a validation of 256 units, and where they draw
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
 LONG = 400_000  # characters, from which on a window has 64 streams; in a minute 32 are better: 1.683, with 64 1.711
-FEW = 100  # a rule of thumb: tried at 26 examples of a character, and at 90
-# experiments/budget/README.md has what two layers reach instead on such texts: 0.06 to 0.5 nats more
+FEW = 100  # tried at 26 examples of a character and at 90, where two layers lose 0.06 to 0.5 nats (experiments/budget)
 SPARSE = {"model.num_layers": 1, "model.hidden_size": 128, "model.dropout": 0.5, "model.dropout_mask": "window"}
 SPARSE |= {"model.input_scale": 12.0, "model.readout_bias": "unigram", "optimizer.lr": 0.013}
-AUTO = 200  # seconds of training that budget=auto plans, at the speed of `seconds_a_character`
+AUTO = 190  # seconds of training that budget=auto plans, at the speed of `seconds_a_character`
 
 
 def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
@@ -86,7 +84,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     if not possible:
         least = math.ceil(seconds_of(config, corpus, speed, fitting[0][0], 1) / SHARE)
         raise UserError(f"budget={config.budget}: one epoch of this text takes about {least} s here; give more time")
-    wanted = [one for one in possible if few or one[1] >= wanted_epochs(one[0], n)]
+    wanted = [one for one in possible if few or one[1] >= wanted_epochs(one[0], n, config.data.window[1])]
     width, epochs, taken = wanted[-1] if wanted else possible[0]
     set_free(config, free, {"model.hidden_size": width, "trainer.max_epochs": epochs})
     steps = math.ceil(n / math.prod(config.data.window)) * epochs
@@ -100,8 +98,9 @@ def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, .
     """Return what `budget=auto` chooses: by the size of the text, without a clock, so that equal runs are equal."""
     config, free, n = copy.deepcopy(config), set(config.chosen or ()), corpus.splits["train"].transitions
     few = set_up_layers(config, free, symbols := len(corpus.vocabulary), n)
-    possible = {w: int(AUTO / (n * seconds_a_character(w, symbols, config.data.window[1]))) for w in WIDTHS if w >= 128}
-    wanted = [w for w in possible if fits(w, n) and possible[w] >= max(1, wanted_epochs(w, n))]
+    streams = config.data.window[1]
+    possible = {w: int(AUTO / (n * seconds_a_character(w, symbols, streams))) for w in WIDTHS if w >= 128}
+    wanted = [w for w in possible if fits(w, n) and possible[w] >= max(1, wanted_epochs(w, n, streams))]
     width = 128 if few else max(wanted, default=128)
     epochs = max(1, min(possible[width], sparse_epochs(n) if few else MOST_EPOCHS))
     # Epochs of the width that belongs to this text: a sweep over widths has equal steps
@@ -154,7 +153,7 @@ def described(config: Config, n: int, few: bool, step: float, taken: float) -> t
         f"{model.name}, {counted(model.num_layers, 'layers')} of {model.hidden_size} units, dropout {model.dropout:g}"
     )
     how = f"{epochs}, {optimizer.name} with lr {optimizer.lr:g}, schedule {config.scheduler.name}"
-    best = sparse_epochs(n) if few else wanted_epochs(model.hidden_size, n)
+    best = sparse_epochs(n) if few else wanted_epochs(model.hidden_size, n, batch_size)
     wanted = f"{n:,} characters want {best:.0f} epochs of this width"
     return (
         f"budget={config.budget}: {what}; {how}, windows of {seq_len} x {batch_size}, {config.trainer.precision}",
@@ -169,9 +168,10 @@ def behind(config: Config, seconds: float) -> str | None:
     return f"budget={config.budget}, and it took {seconds:.0f} s: the machine was slower than when its steps were timed"
 
 
-def wanted_epochs(width: int, n: int) -> float:
+def wanted_epochs(width: int, n: int, streams: int) -> float:
     """Return how often a network of this width should read n characters."""
-    return min(MOST_EPOCHS / 2, 7.4 * (width / 448) ** 1.5 * (1e6 / max(n, 1)) ** 0.85)
+    at_a_million = 7.4 * (width / 448) ** 1.5 if streams < 64 else 9 * width / 448
+    return min(MOST_EPOCHS / 2, at_a_million * (1e6 / max(n, 1)) ** 0.85)
 
 
 def seconds_a_character(width: int, vocab_size: int, streams: int) -> float:

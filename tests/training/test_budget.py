@@ -86,7 +86,7 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
     assert chosen == {
         10_000: (128, 60, True),
         60_000: (320, 60, True),
-        1_000_000: (384, 7, False),
+        1_000_000: (320, 9, False),
         3_000_000: (320, 3, False),
         10**9: (128, 1, False),
     }
@@ -100,7 +100,7 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
     lstm, _ = budget.choose(composed("model=lstm"), corpus(60_000, 2700))
     assert (lstm.model.num_layers, lstm.model.readout_bias) == (2, None)
     own, _ = budget.choose(composed("model.hidden_size=64", "optimizer.lr=0.1"), corpus(1_000_000))
-    assert (own.model.hidden_size, own.optimizer.lr, own.trainer.max_epochs) == (64, 0.1, 7)
+    assert (own.model.hidden_size, own.optimizer.lr, own.trainer.max_epochs) == (64, 0.1, 9)
 
 
 def test_a_time_too_short_for_one_epoch_is_refused_with_one_that_is_not(machine):
