@@ -8,10 +8,10 @@ of widths, steps and dropout on eight texts of 100 kB to 3 MB (experiments/budge
     learning rate   0.0027 (448 / H), at most 0.006; for more than 448 units 0.0027 (448 / H)^1.5
     dropout         0.15 a parameter per character, from 0.8 of them on; less below 30 epochs, none up to 10
 
-A text with fewer than FEW examples of each character (a short Chinese text) gets the layer SPARSE and about 600 steps.
-
-In 25 to 100 s it is 0.003 nats above the grid's best at equal time, 0.014 at most. For 64 streams, which the grid has
-not, it follows a few runs on 10^6 characters, 320 to 640 units. `budget=auto` plans AUTO seconds and times nothing.
+The widest network that can make its E epochs in the time is taken; for that a step is timed at a few widths. In 25 to
+100 s this is 0.003 nats above the grid's best at equal time, 0.014 at most. For 64 streams, which the grid has not, it
+follows a few runs on 10^6 characters, 320 to 640 units. `budget=auto` plans AUTO seconds and times nothing. A text with
+fewer than FEW examples of each character (a short Chinese text) gets the layer SPARSE and about 600 steps.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def dropout(config: Config, vocab_size: int, n: int) -> float:
     model = build_model(config.model, vocab_size, config.model._target_)
     weights = sum(p.numel() for p in model.parameters()) / n
     rate = min(0.4, 0.15 * weights) * min(1.0, max(0.0, (config.trainer.max_epochs - 10) / 20))
-    return 0.0 if weights < 0.8 else round(rate, 2)
+    return 0.0 if weights < 0.8 or rate < 0.05 else round(rate, 2)
 
 
 def affordable(config: Config, corpus: Corpus, speed: Speed, width: int, left: float) -> int:
