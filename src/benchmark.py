@@ -21,9 +21,7 @@ from src.process import exit_with, heavy_imports, say, write_file
 
 MODELS = ("cell", "stacked", "manual", "stacked_bf16", "manual_bf16", "lstm", "gru")
 PEERS = ("manual", "stacked", "cell", "jax", "keras", "numpy")
-ON_A_GPU = tuple(
-    f"{model}_{precision}" for model in MODELS if "_" not in model for precision in ("tf32", "bf16", "fp16")
-)
+ON_A_GPU = tuple(f"{model}_{kind}" for model in MODELS if "_" not in model for kind in ("tf32", "bf16", "fp16"))
 
 
 def errors_in_benchmark(config: BenchmarkConfig, overrides: Sequence[str] = ()) -> list[str]:

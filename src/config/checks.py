@@ -43,23 +43,23 @@ BY_TIME = BY_SIZE + tuple(
         "data": ("seq_len", "offset"),
         "optimizer": ("name", "decay", "betas", "eps"),
         "scheduler": ("name", "warmup_steps"),
-        "trainer": ("gradient_clip_val", "precision"),
+        "trainer": ("gradient_clip_val", "precision", "max_steps"),
     }.items()
     for key in keys
 )
+LENGTH = {"trainer.max_epochs", "trainer.max_steps"}
 
 
 def choose_by_budget(config: Config, given: set[str], by_files: set[str]) -> None:
     """Set, in place, which keys the budget is to choose: those that neither the command nor the files it names set.
 
-    Epochs that an experiment sets are not those for a time. The class of the model is chosen here: a run is named after
-    it.
+    An experiment's length is not that for a time. The class of the model is chosen here: a run is named after it.
     """
     keys = BY_SIZE if config.budget == "auto" else BY_TIME
     if config.experiment and config.budget != "auto":
-        by_files = by_files - {"trainer.max_epochs"}
+        by_files = by_files - LENGTH
     if "debug" in given:  # a preset says how long; a text to overfit needs no dropout
-        by_files = by_files | {"trainer.max_epochs", "model.dropout"}
+        by_files = by_files | LENGTH | {"model.dropout"}
     if "optimizer" in given:  # another one has other keys
         keys = tuple(key for key in keys if not key.startswith("optimizer."))
     free = [key for key in keys if key not in given | by_files]

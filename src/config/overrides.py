@@ -328,10 +328,7 @@ def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> s
     return f"; did you mean {' or '.join(match[:3])}?" if match else f"; the groups are {', '.join(sorted(options))}"
 
 
-@functools.cache
-def _typed(schema: type) -> Any:
-    """Return a configuration to try values on; making one costs more than trying a hundred."""
-    return OmegaConf.structured(schema)
+_typed = functools.cache(OmegaConf.structured)  # to try values on; making one costs more than trying a hundred
 
 
 def _error_in_value(key: str, value: Any, schema: type) -> str | None:

@@ -20,9 +20,10 @@ def what_matters(config: Config) -> dict[str, Any]:
     plain = json.loads(json.dumps(to_plain(config.with_absolute_paths())))
     plain["data"]["seq_len"], plain["data"]["batch_size"] = config.data.window
     chosen = set(config.chosen or ())
-    if config.budget == "auto" and "data.batch_size" in chosen:  # in keys of runs from before it was chosen it is 32
-        chosen.remove("data.batch_size")
-        plain["data"]["batch_size"] = 32
+    later = {"data": ("batch_size", 32)} if config.budget == "auto" else {"trainer": ("max_steps", -1)}
+    for group, (name, before) in later.items():  # in keys of runs from before a budget chose it
+        plain[group][name] = before if f"{group}.{name}" in chosen else plain[group][name]
+        chosen.discard(f"{group}.{name}")
     return _relevant(plain, "", chosen)
 
 

@@ -262,6 +262,11 @@ class TrainerConfig:
             raise UserError(f"{every}: an epoch has {windows} windows; expected at most as many, or {WINDOWS.text}")
         return windows
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """max_epochs, and max_steps where it is set: the run ends at the first that it reaches."""
+        return {"max_epochs": self.max_epochs} | ({"max_steps": self.max_steps} if self.max_steps >= 0 else {})
+
     def run_steps(self, steps_an_epoch: int) -> int:
         steps = self.max_epochs * steps_an_epoch
         return steps if self.max_steps < 0 else min(steps, self.max_steps)

@@ -103,11 +103,10 @@ def block(study: Study, folder: Path, frame: pd.DataFrame) -> str:
         return f"{BEGIN.format(name)}\n\nNot run yet: `python -m src.study {name}` fills this in.\n\n{END}"
     seconds, done = float(pd.to_numeric(frame.seconds).sum()), int((frame.status == "done").sum())
     spent = f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"
+    machines = frame.astype(str).groupby(["processor", "cores", "torch", "python"], sort=False)
     made = [
         f"{on} ({cores} cores), torch {torch}, Python {python}, commit {', '.join(dict.fromkeys(part.commit))}"
-        for (on, cores, torch, python), part in frame.astype(str).groupby(
-            ["processor", "cores", "torch", "python"], sort=False
-        )
+        for (on, cores, torch, python), part in machines
     ]
     counts = f"{counted(len(frame), 'runs')}, {done} done, {counted(frame.seed.nunique(), 'seeds')}"
     cell = "mean ± standard deviation over seeds"

@@ -1,4 +1,4 @@
-"""`budget=10min`: the width, epochs and dropout with which a network uses a given time, on this text and machine.
+"""`budget=10min`: the width, steps and dropout with which a network uses a given time, on this text and machine.
 
 What the user has set stays. The rest is the recipe of experiment=tiny_shakespeare, and a rule that was fitted to a grid
 of widths, steps and dropout on eight texts of 100 kB to 3 MB (experiments/budget):
@@ -8,10 +8,10 @@ of widths, steps and dropout on eight texts of 100 kB to 3 MB (experiments/budge
     learning rate   0.0027 (448 / H), at most 0.006; for more than 448 units 0.0027 (448 / H)^1.5
     dropout         0.15 a parameter per character, from 0.8 of them on; less below 30 epochs, none up to 10
 
-The widest network that can make its E epochs in the time is taken; for that a step is timed at a few widths. In 25 to
-100 s this is 0.003 nats above the grid's best at equal time, 0.014 at most. For 64 streams, which the grid has not, it
-follows a few runs on 10^6 characters, 320 to 640 units. `budget=auto` plans AUTO seconds and times nothing. A text with
-fewer than FEW examples of each character (a short Chinese text) gets the layer SPARSE and about 600 steps.
+The widest network that can make its E epochs in the time is taken, and makes all steps that end in it; a step is timed
+at a few widths. In 25 to 100 s this is 0.003 nats above the grid's best at equal time, 0.014 at most. For 64 streams,
+which the grid has not, it follows a few runs on 10^6 characters. `budget=auto` plans AUTO seconds and times nothing. A
+text with fewer than FEW examples of each character (a short Chinese one) gets the layer SPARSE and about 600 steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from __future__ import annotations
 import copy
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,7 @@ SHARE = 0.93  # of the time that is planned for: the rest is for what varies
 # Estimates in seconds, not fitted: start and end; the diagnostics at a validation of 256 units, and where they draw
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
 LONG = 400_000  # characters, from which on a window has 64 streams; in a minute 32 are better: 1.683, with 64 1.711
+LEAST = 100  # steps, or an epoch of a short text, without which a budget is refused
 FEW = 100  # tried at 26 examples of a character and at 90, where two layers lose 0.06 to 0.5 nats (experiments/budget)
 SPARSE = {"model.num_layers": 1, "model.hidden_size": 128, "model.dropout": 0.5, "model.dropout_mask": "window"}
 SPARSE |= {"model.input_scale": 12.0, "model.readout_bias": "unigram", "optimizer.lr": 0.013}
@@ -54,8 +57,7 @@ AUTO = 190  # seconds of training that budget=auto plans, at the speed of `secon
 def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     """Return the configuration with the keys of `config.chosen` set so that the run ends on time, and lines about it.
 
-    Raises:
-        UserError: the time is too short for one epoch of the smallest network; the run has several processes.
+    UserError if the time is too short for LEAST steps of the smallest network, or the run has several processes.
     """
     if config.budget == "auto":
         return choose_by_size(config, corpus)
@@ -73,25 +75,30 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
         set_free(config, free, {"data.batch_size": 64 if n >= LONG else 32})  # 64 rows are what makes bfloat16 fast
         speed = Speed(config, len(corpus.vocabulary), timed)
     left = SHARE * available - (time.perf_counter() - started)
-    fitting = []
+    fitting, trainer, an_epoch = [], config.trainer, steps_an_epoch(config, n)
+    fixed = "trainer.max_epochs" not in free
+    if not fixed and "trainer.max_steps" not in free and trainer.max_steps > 0:
+        trainer.max_epochs, fixed = math.ceil(trainer.max_steps / an_epoch), True
+    least = trainer.run_steps(an_epoch) if fixed else min(LEAST, an_epoch)
     widths = [128] if few else [width for width in WIDTHS if fits(width, n)] or WIDTHS[:1]
     for width in widths if "model.hidden_size" in free else (config.model.hidden_size,):
-        epochs = affordable(config, corpus, speed, width, left) if "trainer.max_epochs" in free else None
-        epochs = min(epochs, sparse_epochs(n)) if few and epochs else epochs
-        taken = seconds_of(config, corpus, speed, width, epochs or config.trainer.max_epochs)
-        fitting.append((width, epochs or config.trainer.max_epochs, taken))
-    possible = [one for one in fitting if one[1] >= 1 and (one[2] <= left or len(fitting) == 1)]
+        taken = partial(seconds_of, config, corpus, speed, width)
+        most = range(an_epoch * (sparse_epochs(n) if few else MOST_EPOCHS) + 1)
+        steps = least if fixed else bisect_right(most, left, key=taken) - 1
+        fitting.append((width, steps, taken(max(steps, least))))
+    possible = [one for one in fitting if one[2] <= left or (fixed and len(fitting) == 1)]
     if not possible:
-        least = math.ceil(seconds_of(config, corpus, speed, fitting[0][0], 1) / SHARE)
-        raise UserError(f"budget={config.budget}: one epoch of this text takes about {least} s here; give more time")
-    wanted = [one for one in possible if few or one[1] >= wanted_epochs(one[0], n, config.data.window[1])]
-    width, epochs, taken = wanted[-1] if wanted else possible[0]
-    set_free(config, free, {"model.hidden_size": width, "trainer.max_epochs": epochs})
-    steps = math.ceil(n / math.prod(config.data.window)) * epochs
-    set_free(config, free, {"scheduler.warmup_steps": min(100, steps // 10)})
+        width, _, seconds = fitting[0]
+        what = f"{counted(least, 'steps')} of {width} units take about {math.ceil(seconds / SHARE)} s here"
+        raise UserError(f"budget={config.budget}: {what}; give more time")
+    wanted = [one for one in possible if few or one[1] / an_epoch >= wanted_epochs(one[0], n, config.data.window[1])]
+    width, steps, seconds = wanted[-1] if wanted else possible[0]
+    set_free(config, free, {"model.hidden_size": width, "scheduler.warmup_steps": min(100, steps // 10)})
+    if not fixed:
+        trainer.max_steps, trainer.max_epochs = steps, math.ceil(steps / an_epoch)
     use_threads(threads_for(config.trainer.threads, width))
     set_regularisation(config, free, few, corpus)
-    return config, described(config, n, few, speed(width), taken + time.perf_counter() - started)
+    return config, described(config, n, few, speed(width), steps, seconds + time.perf_counter() - started)
 
 
 def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
@@ -145,18 +152,17 @@ def set_up_layers(config: Config, free: set[str], vocab_size: int, n: int) -> bo
     return few
 
 
-def described(config: Config, n: int, few: bool, step: float, taken: float) -> tuple[str, ...]:
+def described(config: Config, n: int, few: bool, step: float, steps: int, taken: float) -> tuple[str, ...]:
     """Return what was chosen, and why."""
-    model, optimizer, epochs = config.model, config.optimizer, counted(config.trainer.max_epochs, "epochs")
+    model, optimizer = config.model, config.optimizer
     seq_len, batch_size = config.data.window
-    what = (
-        f"{model.name}, {counted(model.num_layers, 'layers')} of {model.hidden_size} units, dropout {model.dropout:g}"
-    )
-    how = f"{epochs}, {optimizer.name} with lr {optimizer.lr:g}, schedule {config.scheduler.name}"
+    what = f"{model.name}, {counted(model.num_layers, 'layers')} of {model.hidden_size} units"
+    what += f", dropout {model.dropout:g}; {steps / steps_an_epoch(config, n):.2g} epochs ({counted(steps, 'steps')})"
+    how = f"{optimizer.name} with lr {optimizer.lr:g}, schedule {config.scheduler.name}"
     best = sparse_epochs(n) if few else wanted_epochs(model.hidden_size, n, batch_size)
-    wanted = f"{n:,} characters want {best:.0f} epochs of this width"
+    wanted = f"{n:,} characters want {best:.2g} epochs of this width"
     return (
-        f"budget={config.budget}: {what}; {how}, windows of {seq_len} x {batch_size}, {config.trainer.precision}",
+        f"budget={config.budget}: {what}, {how}, windows of {seq_len} x {batch_size}, {config.trainer.precision}",
         f"a step takes {1e3 * step:.1f} ms here, and {wanted}; expected time {taken:.0f} s",
     )
 
@@ -208,27 +214,23 @@ def dropout(config: Config, vocab_size: int, n: int) -> float:
     return 0.0 if weights < 0.8 or rate < 0.05 else round(rate, 2)
 
 
-def affordable(config: Config, corpus: Corpus, speed: Speed, width: int, left: float) -> int:
-    """Return how many epochs fit into the seconds that are left."""
-    epochs = 0
-    while epochs < MOST_EPOCHS and seconds_of(config, corpus, speed, width, epochs + 1) <= left:
-        epochs += 1
-    return epochs
+def steps_an_epoch(config: Config, n: int) -> int:
+    """Return how many steps an epoch of n characters has."""
+    windows = config.trainer.windows_an_epoch(math.ceil(n / math.prod(config.data.window)))
+    return math.ceil(windows / config.trainer.accumulate_grad_batches)
 
 
-def seconds_of(config: Config, corpus: Corpus, speed: Speed, width: int, epochs: int) -> float:
-    """Return the seconds of a whole run: steps, validations, diagnostics, start and end."""
-    seq_len, batch_size = config.data.window
-    steps = config.trainer.windows_an_epoch(math.ceil(corpus.splits["train"].transitions / (seq_len * batch_size)))
+def seconds_of(config: Config, corpus: Corpus, speed: Speed, width: int, steps: int) -> float:
+    """Return the seconds of a whole run: steps, a validation an epoch and at the end, diagnostics, start and end."""
+    epochs = math.ceil(steps / steps_an_epoch(config, corpus.splits["train"].transitions))
     held_out = corpus.splits["val"].transitions if "val" in corpus.splits else 0
     held_out += config.data.evaluation_streams * (config.data.evaluation_warmup or 0)
-    forward = 0.6 * speed(width) * held_out / (seq_len * batch_size)  # a third of a step, at fewer streams
-    looks = drawings = 0.0
-    if config.callbacks.gradient_flow.enabled:
-        share = 0.5 + 0.5 * (width / 256) ** 2
-        looks, drawings = LOOK * share, FIGURES + LOOK * share
+    forward = 0.6 * speed(width) * held_out / math.prod(config.data.window)  # a third of a step, at fewer streams
+    looks = LOOK * (0.5 + 0.5 * (width / 256) ** 2) if config.callbacks.gradient_flow.enabled else 0.0
+    drawings = FIGURES + looks if looks else 0.0
     drawn = 2 + math.floor(math.log(max(epochs, 1), 4))
-    return START + epochs * (1.06 * steps * speed(width) + forward + looks) + drawn * drawings
+    training = 1.06 * steps * config.trainer.accumulate_grad_batches * speed(width)
+    return START + training + epochs * (forward + looks) + drawn * drawings
 
 
 class Speed:
@@ -262,15 +264,14 @@ class Speed:
         use_threads(threads_for(self.config.trainer.threads, width))
         options = copy.copy(self.config.model)
         options.hidden_size = width
-        model = build_model(options, self.vocab_size, options._target_).to(device)
-        if precision == "64-true":
-            model.double()
+        dtype = torch.float64 if precision == "64-true" else torch.float32
+        model = build_model(options, self.vocab_size, options._target_).to(device, dtype)
         optimizer = build_optimizer(model, self.config.optimizer)
         inputs, targets = torch.randint(self.vocab_size, (2, *self.config.data.window), device=device)
         state: State = None
         seconds: list[float] = []
         until = time.perf_counter() + min(1.0, duration(self.config.budget or "") / 60)
-        while len(seconds) < 3 or (time.perf_counter() < until and len(seconds) < 60):
+        while (len(seconds) < 3 and sum(seconds) < 3 * SLOW) or (time.perf_counter() < until and len(seconds) < 60):
             started = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
                 logits, state = model(inputs, state)
@@ -283,6 +284,4 @@ class Speed:
             if self.on_gpu:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)
-            if seconds[-1] > 3 * SLOW:
-                break
         return float(np.median(seconds[1:] or seconds))

@@ -258,9 +258,9 @@ def say_end(record: Record, config: Config) -> None:
         name, rival = ("counted 5-gram", nats["ngram_5"]) if "ngram_5" in nats else ("uniform guess", nats["uniform"])
         side = f"{abs(lowest - rival):.2f} {'above' if lowest > rival else 'below'} the {name} ({rival:.3f})"
         way = "rerun" if config.scheduler.name == "cosine" else "resume"  # after a cosine's end the rate is 0
-        longer = "max_epochs" if config.trainer.max_steps < 0 else "max_steps"
-        again = f"{way}={folder} trainer.{longer}={2 * getattr(config.trainer, longer)}"
-        more = f"; to train longer: python -m src.train {again}" if lowest > rival and alone and not worse else ""
+        again = " ".join(f"trainer.{key}={2 * value}" for key, value in config.trainer.limits.items())
+        more = f"; to train longer: python -m src.train {way}={folder} {again}"
+        more = more if lowest > rival and alone and not worse else ""
         log.info("best val %.4f nats per character, at step %d: %s%s", lowest, best["step"], side, more)
     if worse:
         end = last.get("val/cross_entropy", last.get("train/cross_entropy", math.nan))
@@ -364,8 +364,9 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | 
     own = folder if rank() == 0 else NO_FOLDER
     with locked(own), logging_to(own):
         checkpoint, done = newest_checkpoint(folder), record.entries["status"] == "done"
+        longer = " ".join(f"trainer.{key}=N" for key in config.trainer.limits)
         if done and not changes:
-            log.info("%s is done; to go on: resume=%s trainer.max_epochs=N (or max_steps, max_time)", folder, folder)
+            log.info("%s is done; to go on: resume=%s %s (or max_time)", folder, folder, longer)
             return folder
         prepared = prepare(config, checkpoint, trust)
         if checkpoint:
@@ -373,7 +374,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | 
             all_made = checkpoint.step >= config.trainer.run_steps(prepared.steps_an_epoch)
             waited, early = checkpoint.state("early_stopping").get("lines", 0), config.early_stopping
             if done and (all_made or (early.enabled and waited >= early.patience)):
-                remedy = "trainer.max_epochs=N (or max_steps)" if all_made else "early_stopping.enabled=false"
+                remedy = longer if all_made else "early_stopping.enabled=false"
                 log.info("%s is done and left as it is, at step %d; for more: %s", folder, checkpoint.step, remedy)
                 return folder
         record.folder = own

@@ -474,12 +474,8 @@ def summary(results: dict[str, Report]) -> Iterator[str]:
     if models := results.get("a", {}).get("models"):
         head = ("model", "graph against CPU", "plain against CPU", "graph against plain")
         keys = ("error_graph", "error_plain", "graph_against_plain")
-        yield table(
-            [
-                head,
-                *([name, *(f"{one[key]:.1e}" if key in one else "-" for key in keys)] for name, one in models.items()),
-            ]
-        )
+        rows = [(name, *(f"{one[key]:.1e}" if key in one else "-" for key in keys)) for name, one in models.items()]
+        yield table([head, *rows])
     if marks := results.get("c", {}).get("marks"):
         rows = [(size, f"{one['stacked_ms']:.3f}", one["fastest_stacked"], f"{one['times']:.1f}",
                  f"{one.get('manual_against_stacked', math.nan):.2f}") for size, one in marks.items()]  # fmt: skip

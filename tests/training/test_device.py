@@ -16,9 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.config.checks import errors_in_config, graph_refusal
-from src.config.compose import compose, to_config
 from src.config.run_key import run_key
-from src.config.schema import MODEL_CLASSES, Config, ModelConfig, TrainerConfig
+from src.config.schema import MODEL_CLASSES, ModelConfig, TrainerConfig
 from src.errors import UserError
 from src.models import cell, cuda, kernels
 from src.models.language_model import build_model, detached, window_loss
@@ -26,30 +25,8 @@ from src.training import machine, module, run
 from src.training.module import LanguageModule
 from src.training.step_graph import StepGraph, parts_of
 from tests.fake_graph import READS, Captures
-from tests.runs.commands import PLAIN
 
 COMMAND: dict[str, Any] = {"command": "test", "overrides": []}
-SMALL = ("model.hidden_size=6", "data.seq_len=5", "data.batch_size=3", "data.offset=random", "trainer.max_epochs=1",
-         "callbacks=none", "logger=none", "name=small", "trainer.threads=1")  # fmt: skip
-
-
-@pytest.fixture
-def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    text = tmp_path / "text.txt"
-    text.write_text("the quick brown fox jumps over the lazy dog; " * 10)
-
-    def make(*overrides: str) -> Config:
-        words = {
-            w.partition("=")[0]: w
-            for w in ("data=text", f"data.path={text}", "model=stacked", *PLAIN, *SMALL, *overrides)
-        }
-        config: Config = to_config(compose(list(words.values())))
-        assert errors_in_config(config) == []
-        return config
-
-    return make
 
 
 @pytest.fixture

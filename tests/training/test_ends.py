@@ -52,8 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 
 
 def last_line(folder: Path) -> dict[str, Any]:
-    line: dict[str, Any] = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    return line
+    return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
 
 
 def without_clock(state: Any) -> Any:

@@ -16,30 +16,18 @@ import yaml
 from torch import Tensor
 
 from src import load
-from src.config.checks import errors_in_config
-from src.config.compose import compose, to_config
 from src.config.schema import Config, to_plain
 from src.inference.evaluate import evaluate_run
 from src.models.language_model import build_model
 from src.training.module import LanguageModule
 from src.training.run import build_trainer, fit, prepare
-from tests.runs.commands import PLAIN
 
 COMMAND: dict[str, Any] = {"command": "test", "overrides": []}
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A small run on a text, composed from conf/ and shrunk."""
-    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    text = tmp_path / "text.txt"
-    text.write_text("the quick brown fox jumps over the lazy dog; " * 20)
-    overrides = f"data=text data.path={text} model=stacked model.hidden_size=6 data.seq_len=5 data.batch_size=3 "
-    overrides += "callbacks=none logger=none name=small trainer.max_epochs=1"
-    config: Config = to_config(compose([*overrides.split(), *PLAIN, "optimizer.lr=0.002"]))
-    assert errors_in_config(config) == []
-    return config
+def config(composed: Any) -> Config:
+    return composed("data.offset=fixed", "optimizer.lr=0.002")
 
 
 def test_a_run_stores_its_configuration_and_prepare_does_not_change_its_argument(config: Config) -> None:
@@ -51,17 +39,15 @@ def test_a_run_stores_its_configuration_and_prepare_does_not_change_its_argument
     assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["unroll"]["config"] == stored
 
 
-def test_what_the_windows_drop_and_the_n_grams_leave_out_is_stored(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("src.baselines.MOST_TRAIN", 700)
-    folder = fit(config, COMMAND)  # 900 characters, 810 and 90 of them
+def test_what_windows_drop_and_n_grams_leave_out_is_stored(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.baselines.MOST_TRAIN", 300)
+    folder = fit(config, COMMAND)  # 450 characters, 405 and 45 of them
     record = json.loads((folder / "run.json").read_text())
     assert record["windows"] == {
-        "train": {"streams": 3, "scored": 807, "dropped": 2},
-        "val": {"streams": 1, "scored": 89, "dropped": 0},
+        "train": {"streams": 3, "scored": 402, "dropped": 2},
+        "val": {"streams": 1, "scored": 44, "dropped": 0},
     }
-    partial = "n-grams counted on the last 700 of 810 characters"
+    partial = "n-grams counted on the last 300 of 405 characters"
     assert record["baselines_basis"] == partial
     assert f"({partial})" in (folder / "train.log").read_text()
     trained = load(folder)
