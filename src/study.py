@@ -38,7 +38,7 @@ OPTIONS = {"size": ("full", "quick"), **dict.fromkeys(("smoke", "check", "table"
 SMOKE = {"logger": "none", "trainer.max_steps": 2, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 1.0}
 SMOKE |= {"trainer.check_val_every_n_epoch": 1, "trainer.threads": 1, "trainer.precision": "32-true"}
 SMOKE_TASK = {"data.sequences": 64, "data.held_out": 32}
-SMOKE_TEXT = {"data": "text", "data.path": quote(str(CONF)), "data.split": [0.96, 0.02, 0.02]}
+SMOKE_TEXT = {"data": "text", "data.path": quote(str(CONF)), "data.split": [0.96, 0.02, 0.02], "budget": "auto"}
 
 
 def folders() -> list[Path]:

@@ -46,7 +46,8 @@ MOST_PARAMETERS = 6  # a character of the text: a wider network would learn a sh
 SHARE = 0.93  # of the time that is planned for: the rest is for what varies
 # Estimates in seconds, not fitted: start and end; the diagnostics at a validation of 256 units, and where they draw
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
-LONG = 400_000  # characters, from which on a window has 64 streams; in a minute 32 are better: 1.683, with 64 1.711
+LONG = 400_000  # characters, from which on a window has 64 streams in place of 32
+SHORT = 120  # seconds, below which it has 32 there too: Tiny Shakespeare in 1, 2, 3 min: 1.66, 1.61, 1.59; 1.67, 1.59, 1.55
 LEAST = 100  # steps, or an epoch of a short text, without which a budget is refused
 FEW = 100  # tried at 26 examples of a character and at 90, where two layers lose 0.06 to 0.5 nats (experiments/budget)
 SPARSE = {"model.num_layers": 1, "model.hidden_size": 128, "model.dropout": 0.5, "model.dropout_mask": "window"}
@@ -67,7 +68,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     config, free = copy.deepcopy(config), set(config.chosen or ())
     n = corpus.splits["train"].transitions
     few = set_up_layers(config, free, len(corpus.vocabulary), n)
-    set_free(config, free, RECIPE | ({"data.batch_size": 32} if available < AUTO else {}))
+    set_free(config, free, RECIPE | ({"data.batch_size": 32} if available < SHORT else {}))
     timed = TIMED if "model.hidden_size" in free else (config.model.hidden_size,)
     speed = Speed(config, len(corpus.vocabulary), timed)
     if "trainer.precision" in free and config.trainer.precision == "32-true" and speed.bf16_is_faster():

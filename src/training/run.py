@@ -74,6 +74,7 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
     trainer = machine.join(config.trainer)
     machine.check_machine(trainer)
     machine.set_up_gpu(trainer)
+    machine.keep_memory()  # before a budget times steps, which are slower without
     for name, node in config.logger.items():
         logger_class(name, node)
     seed = machine.drawn_seed() if config.seed is None else config.seed
@@ -108,7 +109,6 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
     if checkpoint and trainer.threads == "auto":
         threads = checkpoint.progress["threads"]  # with another number sums have other last digits
     use_threads(threads)
-    machine.keep_memory()
     torch.manual_seed(seed)
     model = build_model(config.model, size, trust)  # nothing draws from torch's generator before it
     if config.model.readout_bias == "unigram":  # replaced by the weights of a checkpoint or of init_from
