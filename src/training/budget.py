@@ -47,7 +47,7 @@ SHARE = 0.93  # of the time that is planned for: the rest is for what varies
 # Estimates in seconds, not fitted: start and end; the diagnostics at a validation of 256 units, and where they draw
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
 LONG = 400_000  # characters, from which on a window has 64 streams in place of 32
-SHORT = 120  # seconds, below which it has 32 there too: Tiny Shakespeare in 1, 2, 3 min: 1.66, 1.61, 1.59; 1.67, 1.59, 1.55
+SHORT = 120  # seconds, below which it has 32 there too (experiments/budget); in two minutes 32: 1.614, 64: 1.592
 LEAST = 100  # steps, or an epoch of a short text, without which a budget is refused
 FEW = 100  # tried at 26 examples of a character and at 90, where two layers lose 0.06 to 0.5 nats (experiments/budget)
 SPARSE = {"model.num_layers": 1, "model.hidden_size": 128, "model.dropout": 0.5, "model.dropout_mask": "window"}
@@ -155,15 +155,14 @@ def set_up_layers(config: Config, free: set[str], vocab_size: int, n: int) -> bo
 
 def described(config: Config, n: int, few: bool, step: float, steps: int, taken: float) -> tuple[str, ...]:
     """Return what was chosen, and why."""
-    model, optimizer = config.model, config.optimizer
-    seq_len, batch_size = config.data.window
+    model, (length, streams) = config.model, config.data.window
     what = f"{model.name}, {counted(model.num_layers, 'layers')} of {model.hidden_size} units"
     what += f", dropout {model.dropout:g}; {steps / steps_an_epoch(config, n):.2g} epochs ({counted(steps, 'steps')})"
-    how = f"{optimizer.name} with lr {optimizer.lr:g}, schedule {config.scheduler.name}"
-    best = sparse_epochs(n) if few else wanted_epochs(model.hidden_size, n, batch_size)
+    how = f"{config.optimizer.name} with lr {config.optimizer.lr:g}, schedule {config.scheduler.name}"
+    best = sparse_epochs(n) if few else wanted_epochs(model.hidden_size, n, streams)
     wanted = f"{n:,} characters want {best:.2g} epochs of this width"
     return (
-        f"budget={config.budget}: {what}, {how}, windows of {seq_len} x {batch_size}, {config.trainer.precision}",
+        f"budget={config.budget}: {what}, {how}, windows of {length} x {streams}, {config.trainer.precision}",
         f"a step takes {1e3 * step:.1f} ms here, and {wanted}; expected time {taken:.0f} s",
     )
 
