@@ -75,9 +75,6 @@ def main() -> None:
         compose_and_run("train", Config, task, with_sizes_of_source(rest, trust), errors_in_config, run_jobs)
 
 
-# -- from Python ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Run:
     """A run that `fit` has trained: the folder is all of it, what it holds is read from there."""

@@ -426,6 +426,7 @@ def load_model(config: InferenceConfig, as_trained: bool = False) -> TrainedMode
     """
     with heavy_imports():
         from src.inference.load import load
-    trained = load(config.path or "", at=config.at, precision=config.precision, trust=config.trusted)
+    trust = config.trust or config.model.get("_target_")  # the class of the user's own that may be imported
+    trained = load(config.path or "", at=config.at, precision=config.precision, trust=trust)
     use_threads(threads_for(config.threads, trained.config.model.hidden_size))
     return trained if as_trained or not config.implementation else trained.in_implementation(config.implementation)

@@ -509,11 +509,6 @@ class InferenceConfig(StoredModel):
     model: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def trusted(self) -> str | None:
-        """The class of the user's own that may be imported: `trust=`, or that of the model file on the command."""
-        return self.trust or self.model.get("_target_")
-
-    @property
     def implementation(self) -> str | None:
         """The implementation that the weights move to; None: the one they were trained in."""
         return self.model.get("name")

@@ -173,17 +173,13 @@ def units_over_text(step: int, hidden: dict[str, Tensor], text: Sequence[str]) -
     for [axes], (name, states) in zip(rows, hidden.items(), strict=True):
         values = drawing.finite(states)
         bound = drawing.largest(values, 1.0)
-        order = slowest_first(torch.from_numpy(values)).numpy()[:: -(-states.shape[1] // MOST_UNITS)]
+        x = torch.from_numpy(values)  # ordered by the change in a step, relative to how much a unit varies
+        change, spread = x.diff(dim=0).square().mean(0), x.var(0, correction=0).clamp(min=1e-12)
+        slowest_first = (change / spread).nan_to_num(0.0).argsort(stable=True).numpy()
+        order = slowest_first[:: -(-states.shape[1] // MOST_UNITS)]
         image = drawing.heat(axes, values[:, order].T, cmap="PuOr", vmin=-bound, vmax=bound)
         drawing.colour_bar(image, axes, "h_t")
         drawing.characters_below(axes, text)
         units = f"{len(order)} of {states.shape[1]} units, the slowest at the top"
         axes.set(title=f"{name}: {units}", xlabel="character read", ylabel="units", yticks=[])
     return figure
-
-
-def slowest_first(states: Tensor) -> Tensor:
-    """Return the units of (time, hidden) by how little they change in a step, relative to how much they vary."""
-    change = states.diff(dim=0).square().mean(0)
-    spread = states.var(0, correction=0).clamp(min=1e-12)
-    return (change / spread).nan_to_num(0.0).argsort(stable=True)

@@ -28,10 +28,6 @@ WARM_UP = 3  # calls before a capture, in which libraries allocate what they kee
 SHORT = 8  # steps; a loop of fewer is not worth a graph
 MOST_GRAPHS = 16  # captured loops that are kept; later shapes run as plain loops
 log = logging.getLogger(__name__)
-
-
-# -- capture ----------------------------------------------------------------------------------------------------------
-
 _streams: dict[int, Any] = {}  # of each device, the one stream on which everything is warmed up and captured
 
 

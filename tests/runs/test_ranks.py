@@ -121,7 +121,7 @@ def test_a_process_that_is_killed_ends_the_other_soon_with_one_readable_error(te
     _, err = process.communicate(timeout=90)
     assert process.returncode not in (0, None)
     assert "Traceback" not in err
-    assert "another process of the run has died" in err
+    assert "another process of the run has died" in err, process.returncode
     wait_until(lambda: not processes_of(text))
 
 
