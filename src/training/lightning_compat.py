@@ -83,7 +83,7 @@ def run_to_the_end(trainer: pl.Trainer, closing: Callable[[], bool], save: Calla
 def kill_later(observer: _ChildProcessObserver) -> None:
     """Kill the processes of a run of which one has died, as Lightning does, but ten seconds later.
 
-    Process 0 notices by itself at its next step, writes its record and says why; without this it is often killed first.
+    Process 0 notices by itself at its next step, writes its record and says why; without this it may be killed first.
     """
     time.sleep(10)
     _kill(observer)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.training import lightning_compat
 from tests.command_server import Started
 from tests.runs.commands import PLAIN, environment, last_of_each, only_run, refused, refused_here, run, scalars, start
 from tests.runs.test_resume import final_state
@@ -44,11 +45,8 @@ def processes_of(folder: Path) -> list[int]:
 
 def others_of(first: int, folder: Path) -> list[int]:
     """The ranks that the first one has started in a folder; it starts git there too, which soon ends."""
-    return [
-        pid
-        for pid in processes_of(folder)
-        if pid != first and b"src.train" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    others = [pid for pid in processes_of(folder) if pid != first]
+    return [pid for pid in others if b"src.train" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def wait_until(true, seconds: float = 60) -> None:  # type: ignore[no-untyped-def]
@@ -66,21 +64,16 @@ def wait_until(true, seconds: float = 60) -> None:  # type: ignore[no-untyped-de
     ],
     ids="-".join,
 )
-def test_two_processes_of_torchrun_lose_what_one_loses_however_unequal_their_columns(
-    tmp_path: Path, words: list[str]
-) -> None:
+def test_two_processes_lose_what_one_loses_however_unequal_their_columns(tmp_path: Path, words: list[str]) -> None:
     items = [letter * (1 + 7 * n % 23) for n, letter in enumerate("abcdefghijklmnopqrstuvwxyz")]
     (tmp_path / "list.txt").write_text("\n".join(items))
     if "data=lines" in words:
         words = [*words, f"data.path={tmp_path / 'list.txt'}", "data.seq_len=30", "data.batch_size=8"]
     curves, characters = [], []
     for name in ("one", "torchrun"):
-        (tmp_path / name).mkdir()
-        if name == "one":
-            run(*words, *SMALL, cwd=tmp_path / name)
-        else:
-            torchrun(*words, *SMALL, cwd=tmp_path / name, code=0)
-        folder = only_run(tmp_path / name)
+        (place := tmp_path / name).mkdir()
+        run(*words, *SMALL, cwd=place) if name == "one" else torchrun(*words, *SMALL, cwd=place, code=0)
+        folder = only_run(place)
         assert len(list(folder.glob("events*"))) == 1
         assert (folder / "train.log").read_text().count("done in") == 1
         curves.append(scalars(folder))
@@ -123,6 +116,15 @@ def test_a_process_that_is_killed_ends_the_other_soon_with_one_readable_error(te
     assert "Traceback" not in err
     assert "another process of the run has died" in err, process.returncode
     wait_until(lambda: not processes_of(text))
+
+
+def test_lightning_kills_the_first_process_only_when_it_had_time_to_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(lightning_compat, "_kill", calls.append)
+    monkeypatch.setattr(time, "sleep", calls.append)
+    (child := subprocess.Popen(["false"])).wait()
+    observer = lightning_compat._ChildProcessObserver(0, [child])
+    assert (observer._run(), calls) == (True, [10, observer])
 
 
 def torchrun(*words: str, cwd: Path, code: int) -> str:

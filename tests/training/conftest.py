@@ -1,7 +1,6 @@
 """A small run on a text."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,14 +13,14 @@ SMALL = ("model.hidden_size=6", "data.seq_len=5", "data.batch_size=3", "data.off
 
 
 @pytest.fixture
-def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog; " * 10)
     small = ("data=text", f"data.path={text}", "model=stacked", *PLAIN, *SMALL)
 
-    def make(*overrides: str) -> Any:
+    def make(*overrides: str):
         words = {word.partition("=")[0]: word for word in (*small, *overrides)}
         config = to_config(compose(list(words.values())))
         assert errors_in_config(config) == []
