@@ -490,6 +490,7 @@ class StoredModel:
     """Which trained model."""
 
     run: str | None = None
+    runs: str = "runs"
     checkpoint: str | None = None
     at: str | None = setting(None, choices=AT)
 

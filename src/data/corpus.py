@@ -329,6 +329,8 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     if pages := sum(one.counts["web_pages"] for one in scans):
         what = "a web page (HTML), whose tags are learned too; save it as text to have the text alone"
         notes += [f"{counted(pages, 'files')} of the text: {what}"]
+    if any(digest in scans[0].digests for one in scans[1:] for digest in one.digests):
+        notes += ["a file to train on is held out too, so the loss on it is no test: see data.val_path, data.test_path"]
     facts = {
         "vocabulary": vocabulary.to_plain(),
         "length": sum(one.length for one in text_scans),

@@ -16,6 +16,7 @@ import hashlib
 import io
 import itertools
 import json
+import lzma
 import mmap
 import os
 import re
@@ -48,8 +49,8 @@ KINDS = {  # first bytes of files that are no plain text -> what they are, and t
     b"{\\rtf": ("a document in rich text format (RTF)", AS_TEXT),
     **dict.fromkeys((b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"(\xb5/\xfd", b"Rar!", GZIP, ZIP), ("packed", "unpack it")),
     **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff", b"GIF8"), ("a picture", "a text is needed")),
-    codecs.BOM_UTF16_LE: ("a text in UTF-16", "add data.codec=utf-16"),
-    codecs.BOM_UTF16_BE: ("a text in UTF-16", "add data.codec=utf-16"),
+    **dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), ("a text in UTF-32", "add data.codec=utf-32")),
+    **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), ("a text in UTF-16", "add data.codec=utf-16")),
 }
 WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE)
 MARK = b"unroll ids 3\n\0\0\0"  # the end of a complete file of ids
@@ -93,7 +94,7 @@ class Source:
                 while block := stream.read(BLOCK):
                     raw(block)
                     yield block
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise DataError(f"{self.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
     def stamp(self) -> list[Any]:
@@ -240,9 +241,11 @@ def _as_utf_8(blocks: Iterable[bytes], config: DataConfig, counts: Counter[str],
     for block in itertools.chain(blocks, [b""]):
         try:
             text = decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            at = read + len(block) - len(error.object) + error.start
-            where = f"byte {at:,} (0x{error.object[error.start]:02x}) is not in data.codec={codec}"
+        except UnicodeError as error:
+            where = f"it is not in data.codec={codec} ({error})"  # utf-16 without a byte order mark
+            if isinstance(error, UnicodeDecodeError):
+                at = read + len(block) - len(error.object) + error.start
+                where = f"byte {at:,} (0x{error.object[error.start]:02x}) is not in data.codec={codec}"
             raise DataError(f"{name}: {where}; name the file's own codec, or {REMEDIES}") from None
         read += len(block)
         if config.errors == "replace":

@@ -165,11 +165,14 @@ def export_to(
             content, difference = WRITERS[format](trained.model, texts)
     folder = (run_of(trained.path) or trained.path.parent) / "export"
     files = [user_path(output) if output else folder / EXPORTED[format]]
+    if format == "safetensors":
+        files.append(files[0].with_suffix(".json"))
+        if files[1].exists() and "vocabulary" not in files[1].read_text(errors="replace"):
+            raise UserError(f"{files[1]} is no file of an export, and would be replaced; name another file: output=...")
     try:
         files[0].parent.mkdir(exist_ok=True)
         write_atomic(files[0], content)
         if format == "safetensors":
-            files.append(files[0].with_suffix(".json"))
             write_json(files[1], identity)
     except OSError as error:
         raise UserError(f"{files[-1]} cannot be written ({error.strerror}); name another file: output=...") from error

@@ -108,6 +108,8 @@ def test_held_out_texts_of_their_own_leave_the_whole_text_for_training(tmp_path)
     assert text_of(corpus, "train") == "abc train"
     assert text_of(corpus, "test") == "abc t\ufffd\ufffdt"
     assert [file["path"] for file in corpus.provenance["files"]] == [train, val, test]
+    assert not any("held out" in note for note in corpus.notes)
+    assert "held out too" in open_corpus(DataConfig("text", path=train, val_path=train)).notes[-1]
 
 
 def test_several_texts_are_read_as_one_in_the_order_of_the_list(tmp_path):

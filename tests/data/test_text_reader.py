@@ -86,6 +86,7 @@ ACCENTS = "Le caf\u00e9 \u00e9tait ferm\u00e9 \u00e0 midi ; l\u2019\u00e9t\u00e9
     ("content", "message"),
     [
         ("hi".encode("utf-16"), "a text in UTF-16.*data.codec=utf-16"),
+        ("hi".encode("utf-32"), "a text in UTF-32.*data.codec=utf-32"),
         (b"%PDF-1.7\n%\xe2", "a PDF.*pdftotext"),
         (b"\xd0\xcf\x11\xe0\xa1", "an old Word.*plain text"),
         (gzip.compress(b"a", mtime=0), "packed.*unpack it"),  # in a pipe or a zip; a file of its own is read
@@ -104,7 +105,7 @@ def test_a_file_that_is_no_plain_text_in_utf_8_is_named_with_the_way_out(content
     assert read(content, encoding="bytes") == content
 
 
-@pytest.mark.parametrize("codec", ["cp1252", "utf-16", "utf-16-be", "utf-8-sig", "gb18030"])
+@pytest.mark.parametrize("codec", ["cp1252", "utf-16", "utf-16-be", "utf-32", "utf-8-sig", "gb18030"])
 @pytest.mark.parametrize("block", [1, 3, None])
 def test_a_text_in_another_codec_reads_as_the_same_text(codec, block):
     text = ACCENTS + "\r\nend"
@@ -114,6 +115,8 @@ def test_a_text_in_another_codec_reads_as_the_same_text(codec, block):
 def test_a_byte_that_a_codec_lacks_is_named_with_its_place_and_replaced_where_asked():
     with pytest.raises(DataError, match=r"file0: byte 5 \(0x81\) is not in data.codec=cp1252"):
         read(b"abcde\x81f", codec="cp1252", block=2)
+    with pytest.raises(DataError, match="file0: it is not in data.codec=utf-16 .*BOM"):
+        read("hi".encode("utf-16-le"), codec="utf-16", errors="replace")
     counts = Counter()
     assert read(b"a\x81b", codec="cp1252", errors="replace", counts=counts) == "a\ufffdb"
     assert counts["invalid"] == 1

@@ -101,6 +101,9 @@ def test_a_file_goes_where_it_is_asked_to_and_nothing_half_made_stays(trained, t
     pytest.importorskip("safetensors")
     (path, beside), _ = export_to(trained, "safetensors", str(tmp_path / "mine.safetensors"))
     assert (path, beside) == (tmp_path / "mine.safetensors", tmp_path / "mine.json")
+    (tmp_path / "run" / "own.json").write_text("{}")
+    with pytest.raises(UserError, match=r"own.json is no file of an export"):
+        export_to(trained, "safetensors", str(tmp_path / "run" / "own.safetensors"))
     monkeypatch.setattr(export, "AGREE", -1.0)  # no agreement is good enough
     with pytest.raises(UserError, match="differs from the model"):
         export_to(trained, "torch", str(tmp_path / "never.pt2"))

@@ -107,6 +107,8 @@ def _errors_in_space(space: Space, study: str | None) -> Iterator[str]:
             yield f"{where}: expected low and high, low < high; got {low} and {high}"
         elif (one.kind.startswith("log") and low <= 0) or ("int" in one.kind and (low % 1 or high % 1)):
             yield f"{where}: a logarithmic scale needs low above 0, int whole numbers; got {low} and {high}"
+        elif one.choices or (one.step is not None and (one.step <= 0 or one.kind not in ("uniform", "int"))):
+            yield f"{where}: step is above 0, for kind=uniform and int; choices are for kind=categorical"
         for other in one.when:
             if other in space and other not in before:
                 yield f"{where} depends on {other}: move {other} before it"

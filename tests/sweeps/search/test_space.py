@@ -76,6 +76,8 @@ def test_the_corners_hold_every_combination_of_choices_or_so_many_as_are_asked_f
         ({"seed": Parameter("int", low=3, high=2)}, "low < high"),
         ({"optimizer.lr": Parameter("log_uniform", low=0.0, high=1.0)}, "low above 0"),
         ({"seed": Parameter("int", low=1, high=2.5)}, "whole numbers"),
+        ({"seed": Parameter("log_int", low=1, high=9, step=2)}, "step is above 0, for kind=uniform and int"),
+        ({"seed": Parameter("int", low=1, high=9, choices=[1, 2])}, "choices are for kind=categorical"),
         ({"model": Parameter("categorical")}, "needs choices"),
         ({"a": Parameter("int", low=1, high=2, when={"b": [1]}), "b": Parameter("int", low=1, high=2)}, "before it"),
     ],
