@@ -75,22 +75,22 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr(budget.Speed, "timed", None)
     chosen = {}
-    for n in (10_000, 60_000, 1_000_000, 3_000_000, 10**9):
+    for n in (20_000, 60_000, 1_000_000, 3_000_000, 10**9):
         config, (line,) = budget.choose(composed(), corpus(n))
         model, trainer = config.model, config.trainer
         chosen[n] = model.hidden_size, trainer.max_epochs, model.dropout > 0
         assert config.optimizer.weight_decay == (0.1 if model.dropout else 0.01)
         assert f"model.hidden_size={model.hidden_size}, model.num_layers=2, model.dropout={model.dropout}" in line
-        assert (model.init, model.input_scale, model.interlayer_scale) == ("orthogonal", 3.0, 1.73)
+        assert (model.init, model.input_scale, model.readout_bias) == ("orthogonal", 3.0, "unigram")
         assert (budget.behind(config, 1e6), config.data.batch_size) == (None, 64 if n >= 400_000 else None)
     assert chosen == {
-        10_000: (128, 60, True),
+        20_000: (192, 60, True),
         60_000: (320, 60, True),
         1_000_000: (320, 9, False),
         3_000_000: (320, 3, False),
         10**9: (128, 1, False),
     }
-    sparse, _ = budget.choose(composed(), corpus(60_000, 2700))  # a short Chinese text
+    sparse, _ = budget.choose(composed(), corpus(60_000, 300))  # a short Chinese text
     assert (sparse.model.num_layers, sparse.model.hidden_size, sparse.trainer.max_epochs) == (1, 128, 10)
     assert (sparse.model.dropout, sparse.model.dropout_mask, sparse.model.readout_bias) == (0.5, "window", "unigram")
     skipping, _ = budget.choose(composed("model.skip=both", "model.dropout=0.3"), corpus(60_000, 2700))
@@ -98,7 +98,7 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
     stepping, _ = budget.choose(composed("model.dropout_mask=step"), corpus(60_000, 2700))
     assert (stepping.model.num_layers, stepping.model.dropout) == (2, 0.5)
     lstm, _ = budget.choose(composed("model=lstm"), corpus(60_000, 2700))
-    assert (lstm.model.num_layers, lstm.model.readout_bias) == (2, None)
+    assert (lstm.model.num_layers, lstm.model.readout_bias) == (2, "unigram")
     own, _ = budget.choose(composed("model.hidden_size=64", "optimizer.lr=0.1"), corpus(1_000_000))
     assert (own.model.hidden_size, own.optimizer.lr, own.trainer.max_epochs) == (64, 0.1, 9)
 
