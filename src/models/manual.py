@@ -101,9 +101,6 @@ class ManualRNN(nn.Module):
             below = 0 if i < directions else directions * self.hidden_size
             initialise_(*split(weight), [bias], self.init, self.input_scale, self.interlayer_scale, below)
 
-    def flatten_parameters(self) -> None:
-        """Do nothing: for programs that call it on torch's RNN."""
-
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run a window: (output, h_n), with shapes and exceptions as in `torch.nn.RNN`.
 

@@ -145,14 +145,10 @@ class MetricsLog(Callback):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(to_json(position | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
         if not self.quiet:
-            log.info(self._in_words(trainer, metrics))
-
-    def _in_words(self, trainer: pl.Trainer, metrics: dict[str, float]) -> str:
-        known = [(stage, metrics.get(f"{stage}/cross_entropy")) for stage in ("train", "val")]
-        nats = "  ".join(f"{stage} {value:.4f}" for stage, value in known if value is not None)
-        where = f"epoch {self.epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
-        best = " best" if self.improved else ""
-        return f"{where}  {nats}  {self.seconds:.0f} s{best}"
+            known = [(stage, metrics.get(f"{stage}/cross_entropy")) for stage in ("train", "val")]
+            nats = "  ".join(f"{stage} {value:.4f}" for stage, value in known if value is not None)
+            where = f"epoch {self.epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
+            log.info(f"{where}  {nats}  {self.seconds:.0f} s{' best' * self.improved}")
 
     def state_dict(self) -> dict[str, Any]:
         known = {"best": self.best, "final": self.final, "epoch": self.epoch, "window": self.window}

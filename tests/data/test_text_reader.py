@@ -115,7 +115,7 @@ def test_a_text_in_another_codec_reads_as_the_same_text(codec, block):
 def test_a_byte_that_a_codec_lacks_is_named_with_its_place_and_replaced_where_asked():
     with pytest.raises(DataError, match=r"file0: byte 5 \(0x81\) is not in data.codec=cp1252"):
         read(b"abcde\x81f", codec="cp1252", block=2)
-    with pytest.raises(DataError, match="file0: it is not in data.codec=utf-16 .*BOM"):
+    with pytest.raises(DataError, match=r"file0: it is not in data.codec=utf-16 .*BOM"):
         read("hi".encode("utf-16-le"), codec="utf-16", errors="replace")
     counts = Counter()
     assert read(b"a\x81b", codec="cp1252", errors="replace", counts=counts) == "a\ufffdb"
