@@ -184,9 +184,6 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     write_atomic(path, to_json(value, indent) + "\n")
 
 
-# -- stored files, which may come from anybody ------------------------------------------------------------------------
-
-
 def read_text(path: Path, errors: str = "strict") -> str:
     """Return the text of a stored file. OSError for a folder, a device or a pipe, which is not waited for."""
     if path.exists() and not path.is_file():

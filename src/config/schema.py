@@ -479,8 +479,6 @@ def check_class(target: Any, trust: str | None = None, where: str = "") -> None:
         raise UserError(f"{what}; to import it, which runs its code, add trust={target}")
 
 
-# -- sample, score, evaluate, export ----------------------------------------------------------------------------------
-
 AT = ("best", "last")
 MODEL_PRECISIONS = ("32-true", "64-true")  # float32 and float64, as trainer.precision names them
 
@@ -581,9 +579,6 @@ class ExportConfig(InferenceConfig):
     example: str | None = None
 
 
-# -- python -m src.search ---------------------------------------------------------------------------------------------
-
-
 @dataclass
 class Parameter:
     """One axis of a search space: `low` to `high` (both included) or `choices`; proposed only where `when` holds."""
@@ -632,9 +627,6 @@ class SearchRoot:
     """The whole of conf/search.yaml; every other override of the command line is one of src.train."""
 
     search: SearchConfig = field(default_factory=SearchConfig)
-
-
-# -- python -m src.study ----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -687,9 +679,6 @@ class Study:
     figure: StudyFigure = field(default_factory=StudyFigure)
     published: list[Published] = field(default_factory=list)
     digits: int = 3
-
-
-# -- python -m src.explain, src.benchmark -----------------------------------------------------------------------------
 
 
 @dataclass

@@ -123,9 +123,6 @@ def writers(trainer: pl.Trainer) -> list[RunTensorBoard]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunTensorBoard)]
 
 
-# -- opened and closed ------------------------------------------------------------------------------------------------
-
-
 def logger_class(name: str, node: Mapping[str, Any]) -> type[Logger]:
     """Return the class of `logger.<name>`; UserError if there is no such logger, or it lacks an argument."""
     module, _, attribute = str(node["_target_"]).rpartition(".")
@@ -187,9 +184,6 @@ def close_loggers(loggers: Sequence[Logger], status: str) -> None:
                 logger.experiment.set_terminated(logger.run_id, MLFLOW_STATUS[status])
         except Exception as error:
             log.warning("%s could not be closed: %s", type(logger).__name__, error)
-
-
-# -- what is written --------------------------------------------------------------------------------------------------
 
 
 def write_scalars(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:

@@ -165,8 +165,6 @@ def sums_by_id(delta: Tensor, ids: Tensor, size: int) -> Tensor:
     return torch.mm(one_hot, rows, out=rows.new_empty(size, rows.shape[1]))
 
 
-# -- stacked, lstm, gru: cuDNN ----------------------------------------------------------------------------------------
-
 STANDARD, STATIC, SMALL_H = "STANDARD", "PERSIST_STATIC", "PERSIST_STATIC_SMALL_H"
 SMALL = {"rnn": (384, 256), "lstm": (192, 128), "gru": (192, 128)}  # the largest H of SMALL_H: forward, backward
 TILE = 128  # PERSIST_STATIC wants H and the input's size to be multiples of it

@@ -102,9 +102,6 @@ class WiredWindow:
         return torch.cat(seen, dim=-1) if len(seen) > 1 else seen[0]
 
 
-# -- how the weights start --------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def initialise_(
     U: Float[Tensor, "hidden input"],

@@ -226,9 +226,6 @@ def differences(p: Problem, ours: Numbers) -> list[Difference]:
     return found
 
 
-# -- what the gradient is good for ------------------------------------------------------------------------------------
-
-
 def with_weights(p: Problem, changed: dict[str, Tensor]) -> Problem:
     """Return the problem with other weights, by the names of `Problem.parameters`; h_0 stays as it is."""
     U, W, b = ([changed[f"d{letter}^{n + 1}"] for n in range(len(p.W))] for letter in "UWb")
