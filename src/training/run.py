@@ -229,7 +229,7 @@ def build_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-    run_to_the_end(trainer, lambda: metrics.close(trainer), checkpoints.save if checkpoints else None)
+    run_to_the_end(trainer, lambda: metrics.close(trainer), checkpoints)
     return Built(trainer, metrics, scalars, signals)
 
 

@@ -64,6 +64,7 @@ def without_clock(state: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("both", "first", "more"),
+        ("trainer.max_epochs=1 trainer.val_check_interval=1", "trainer.max_time=00:00:00", "trainer.max_time=null"),
     [
         ("trainer.val_check_interval=0.6", "trainer.max_epochs=2", "trainer.max_epochs=3"),
         pytest.param("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "trainer.max_epochs=4",
