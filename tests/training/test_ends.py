@@ -102,6 +102,8 @@ def test_what_follows_from_other_keys_is_set_in_new_runs_and_stays_in_stored_one
         assert to_config(compose([f"checkpoint.monitor={metric}"])).checkpoint.mode == mode
     words = ["optimizer.weight_decay=0.1", "trainer.accumulate_grad_batches=2", "debug=overfit"]
     new, plain = (to_config(compose(["data=names", *more])) for more in (words, []))
+    runs = [one.runs for one in (to_config(compose(["runs=~/x"])), stored_config(file.parent, ["runs=~/x"])[0])]
+    assert runs == 2 * [str(Path.home() / "x")]
     keys = [(one.optimizer.decay, one.trainer.average_last_group, one.data.offset) for one in (new, plain)]
     assert keys == [("matrices", True, "fixed"), (None, None, "random")]
     run(monkeypatch, *WORDS.split(), "trainer.max_steps=1")
