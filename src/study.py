@@ -27,7 +27,7 @@ from src.config.hydra_compat import CONF, ComposedJob, Launcher, expand
 from src.config.overrides import in_file, keys, quote, quote_literals
 from src.config.schema import TASKS, Config, Study, flatten, key_table, to_plain
 from src.errors import UserError, first_line, nearest
-from src.files import read_yaml
+from src.files import read_yaml, user_path
 from src.process import exit_with, heavy_imports, say, threads_for, use_threads
 from src.sweeps.plan import Job, make_plan
 from src.sweeps.sweep import run_sweep
@@ -152,7 +152,7 @@ def main() -> None:
 
     if given.get("check") == "true" or given.get("table") == "true":
         return results.check(study, folder, rewrite=given.get("table") == "true")
-    runs = Path(next((word.partition("=")[2] for word in words if word.startswith("runs=")), "runs"))
+    runs = user_path(next((word.partition("=")[2] for word in words if word.startswith("runs=")), "runs"))
     written = results.frame_in(folder)
     keep = size == "quick" and len(written) and written["size"].iloc[0] == "full"  # which quick must not replace
     target = runs / "studies" / folder.name if keep else folder

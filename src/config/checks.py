@@ -6,11 +6,14 @@ No torch, and no text is opened.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from src.config.schema import MODEL_CLASSES, NO_RUNS, OUR_LOGGERS, Config, errors_in_values
+from src.files import user_path
 
 GATED = ("lstm", "gru")
 # Keys of the optimizer group that each optimizer has, beside lr and weight_decay.
@@ -74,7 +77,7 @@ def errors_in_config(config: Config) -> list[str]:
     """Return everything that is wrong with a composed configuration, one text an error."""
     from src.data.corpus import EXTEND, errors_in_data  # with numpy, which --help and --cfg do without
 
-    groups, name = [*errors_in_data(config.data), *_errors_in_loggers(config.logger)], _errors_in_name(config.name)
+    groups, name = [*errors_in_data(config.data), *_errors_in_loggers(config.logger)], _errors_in_name(config)
     if config.data.unknown == "extend" and config.init_from is None:
         groups.append(EXTEND)
     return [*errors_in_values(config), *name, *groups, *_combinations(config), *errors_if_new(config)]
@@ -101,6 +104,7 @@ def direction(monitor: str) -> str:
 def resolve(config: Config) -> Config:
     """Set, in place, what follows from other keys; a key that has no effect is null, as in runs that lack it."""
     checkpoint, optimizer, trainer, model = config.checkpoint, config.optimizer, config.trainer, config.model
+    config.runs = str(user_path(config.runs))
     checkpoint.mode = checkpoint.mode or direction(checkpoint.monitor)
     if optimizer.decay == "all" or not optimizer.weight_decay:
         optimizer.decay = None
@@ -126,7 +130,11 @@ def graph_refusal(config: Config) -> str | None:
     return next((why for why, holds in refusals.items() if holds), None)
 
 
-def _errors_in_name(name: str | None) -> Iterator[str]:
+def _errors_in_name(config: Config) -> Iterator[str]:
+    name, runs = config.name, Path(config.runs)
+    above = next((place for place in (runs, *runs.parents) if os.path.lexists(place)), Path())
+    if not os.path.isdir(above):
+        yield f"runs={runs}: {above} is not a folder; name another place for the runs"
     parts = [] if name is None else name.split("/")
     if any("\0" in part or part in ("", ".", "..") or len(part.encode(errors="replace")) > 255 for part in parts):
         yield f"name={name!r}: expected the name of a folder inside of runs=, as my_run or group/my_run"

@@ -126,7 +126,11 @@ def _checked_overrides(
     wrong = command_line.errors_in_overrides(overrides, schema, config_folders(flags))
     if wrong or wrong_flags:
         right = [override for override in overrides if override not in wrong]
-        raise UserError(*wrong_flags, *wrong.values(), *_further_errors(config_name, right, check))
+        further = _further_errors(config_name, right, check)
+        # Composed without `data=txt` it has the default text, about which nothing was asked
+        groups = [key for word in wrong if (key := word.lstrip("+").partition("=")[0]) in command_line.groups()]
+        others = [error for error in further if not any(re.search(rf"\b{group}[.=]", error) for group in groups)]
+        raise UserError(*wrong_flags, *wrong.values(), *others)
     return overrides
 
 
@@ -334,6 +338,9 @@ def stored_config(
         if GOES_WITH[key][0] not in changes:
             set_value(config, *GOES_WITH[key])
     config.chosen = None  # what a budget has chosen is stored, and stays
+    if changes.get("budget") not in (None, stored.get("budget")):
+        way = "set the keys themselves (trainer.max_epochs=N, ...), or give it to a new command"
+        wrong.append(f"budget={config.budget}: a stored run keeps what it was trained with; {way}")
     resolve(config)
     if wrong := [*wrong, *(error for error in errors_in_config(config) if error not in accepted)]:
         raise UserError(*wrong)

@@ -225,7 +225,11 @@ class CheckedSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=loader)
         given = self.current.in_file(OmegaConf.to_container(self.master.hydra.sweeper, resolve=False), arguments)
         for overrides in (job for words in given for job in expand(parser.parse_overrides(words))):
-            job = ComposedJob(overrides, self.current.plain(loader.load_sweep_config(self.master, overrides)))
+            cfg = loader.load_sweep_config(self.master, overrides)
+            if (own := cfg.hydra.sweeper) != self.master.hydra.sweeper and (own.get("params") or own.get("jobs")):
+                lost = "this file is a sweep of its own, whose jobs would be lost; give one such file, and no other"
+                errors[f"experiment={cfg.hydra.runtime.choices.get('experiment')}: {lost}"] = None
+            job = ComposedJob(overrides, self.current.plain(cfg))
             errors |= dict.fromkeys(self.current.check(job.config))
             jobs.append(job)
         if not jobs:

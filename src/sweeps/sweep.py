@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -82,38 +82,38 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], e
 def errors_here(configs: Sequence[Config]) -> list[str]:
     """Return what the texts, this machine and stored weights say against jobs; torch is imported only where needed."""
     errors: dict[str, None] = {}
-    corpora: dict[str, Corpus | None] = {}
-    sources: set[str] = set()
-    for config in configs:
-        checks: list[partial[Any]] = [partial(_check_text, corpora, config)]
-        if config.trainer.accelerator != "cpu":
-            checks.append(partial(check_machine, config.trainer))
-        if config.init_from and (source := str([config.init_from, config.model])) not in sources:
-            sources.add(source)
-            with heavy_imports():
-                from src.training.run import source_of
-            checks.append(partial(source_of, config))
-        for check in checks:
+    made: dict[str, Any] = {}
+
+    def attempt(of: object, make: Callable[[], Any]) -> Any:
+        """Return what is made of something, once for all jobs; after an error, which is noted, None."""
+        if (key := str(of)) not in made:
+            made[key] = None
             try:
-                check()
+                made[key] = make()
             except UserError as error:
                 errors.update(dict.fromkeys(error.messages))
+        return made[key]
+
+    for config in configs:
+        source, data = None, config.data
+        if config.init_from:
+            with heavy_imports():
+                from src.training.run import source_of
+            source = attempt([config.init_from, config.model], partial(source_of, config))
+        if source or not config.init_from:  # else the vocabulary of the text is not known
+            text = {key: value for key, value in to_plain(data).items() if key not in WINDOW_KEYS}
+            if corpus := attempt([config.init_from, text], partial(open_corpus, data, source and source.vocabulary)):
+                attempt(config, partial(_check_text, config, corpus))
+        if config.trainer.accelerator != "cpu":
+            attempt(config.trainer, partial(check_machine, config.trainer))
     return list(errors)
 
 
-def _check_text(corpora: dict[str, Corpus | None], config: Config) -> None:
-    """Check that a text is there, is long enough for the windows, and has the samples' prompt and monitored split."""
-    data = config.data
-    text = str({key: value for key, value in to_plain(data).items() if key not in WINDOW_KEYS})
-    if text not in corpora:
-        corpora[text] = None  # if it cannot be opened, it is not tried again
-        corpora[text] = open_corpus(data)
-    if (corpus := corpora[text]) is None:
-        return
-    if config.init_from is None:  # else the vocabulary is that of the older run, extended
-        check_prompt(config.callbacks.text_samples, corpus.vocabulary)
+def _check_text(config: Config, corpus: Corpus) -> None:
+    """Check that a text is long enough for the windows, and has the samples' prompt and monitored split."""
+    check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
-    data, _ = fitted(data, corpus.splits["train"])
+    data, _ = fitted(config.data, corpus.splits["train"])
     windows = plan_windows(corpus.splits["train"], *data.window, data.offset, 0)
     check_validation_comes(config, config.trainer.windows_an_epoch(windows.count))
 

@@ -78,14 +78,15 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     left = SHARE * available - (time.perf_counter() - started)
     fitting, trainer, an_epoch = [], config.trainer, steps_an_epoch(config, n)
     fixed = "trainer.max_epochs" not in free
-    if not fixed and "trainer.max_steps" not in free and trainer.max_steps > 0:
-        trainer.max_epochs, fixed = math.ceil(trainer.max_steps / an_epoch), True
-    least = trainer.run_steps(an_epoch) if fixed else min(LEAST, an_epoch)
+    if not fixed and "trainer.max_steps" not in free and trainer.max_steps >= 0:
+        trainer.max_epochs, fixed = math.ceil(trainer.max_steps / an_epoch) or 1, True
+    whole = 1 if "trainer.max_steps" in free else an_epoch  # max_steps=-1 as typed: no part of an epoch
+    least = trainer.run_steps(an_epoch) if fixed else max(whole, min(LEAST, an_epoch))
     widths = [128] if few else [width for width in WIDTHS if fits(width, n)] or WIDTHS[:1]
     for width in widths if "model.hidden_size" in free else (config.model.hidden_size,):
         taken = partial(seconds_of, config, corpus, speed, width)
         most = range(an_epoch * (sparse_epochs(n) if few else MOST_EPOCHS) + 1)
-        steps = least if fixed else bisect_right(most, left, key=taken) - 1
+        steps = least if fixed else (bisect_right(most, left, key=taken) - 1) // whole * whole
         fitting.append((width, steps, taken(max(steps, least))))
     possible = [one for one in fitting if one[2] <= left or (fixed and len(fitting) == 1)]
     if not possible:
@@ -96,7 +97,8 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     width, steps, seconds = wanted[-1] if wanted else possible[0]
     set_free(config, free, {"model.hidden_size": width, "scheduler.warmup_steps": min(100, steps // 10)})
     if not fixed:
-        trainer.max_steps, trainer.max_epochs = steps, math.ceil(steps / an_epoch)
+        trainer.max_epochs = math.ceil(steps / an_epoch)
+        set_free(config, free, {"trainer.max_steps": steps})
     use_threads(threads_for(config.trainer.threads, width))
     set_regularisation(config, free, few, corpus)
     return config, described(config, n, few, speed(width), steps, seconds + time.perf_counter() - started)

@@ -99,23 +99,16 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class CheckpointCallback(Callback):
-    """Write `last.ckpt` at the end of an epoch and at a cadence in between, `best.ckpt` after the best validation.
-
-    Within an epoch only after a step that no validation follows: from there Lightning's loops resume exactly.
-    """
+    """Write `last.ckpt` at the end of an epoch, `best.ckpt` after the best validation; `ResumableEpoch`: within."""
 
     state_key = "checkpoint"
 
     def __init__(self, folder: Path, config: CheckpointConfig, metrics: MetricsLog) -> None:
         self.folder, self.config, self.metrics = folder, config, metrics
-        self.requested = False  # a checkpoint at the next possible moment, by a signal or the cadence
+        self.requested = False  # a checkpoint after this step, by a signal or the cadence
         self.last_save = time.monotonic()
         self.last_step = -1
         self.lengths: dict[str, int] = {}  # of the growing files, at the last checkpoint
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.requested and can_resume_after(trainer, batch_idx):
-            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; also as the best if there is no validation and the epoch's training metric was the best."""
@@ -171,15 +164,6 @@ class CheckpointCallback(Callback):
         steps, minutes = self.config.every_n_steps, self.config.every_n_minutes
         by_steps = bool(steps) and step % (steps or 1) == 0 and step != self.last_step
         return by_steps or (minutes is not None and time.monotonic() - self.last_save > 60 * minutes)
-
-
-def can_resume_after(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether neither a validation nor the end of the epoch nor more accumulation follows this batch."""
-    if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
-        return False
-    every = trainer.val_check_batch
-    validates = validates_this_epoch(trainer) and every is not None and every != float("inf")
-    return not (validates and (batch_idx + 1) % int(every or 1) == 0)
 
 
 def restore_files(folder: Path, checkpoint: Checkpoint | None) -> None:

@@ -11,15 +11,18 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
+from src.training.checkpoint import CheckpointCallback
+
 
 class ResumableEpoch(_TrainingEpochLoop):
-    """Lightning's loop over the windows of an epoch, which saves before it is left in the middle.
+    """Lightning's loop over the windows of an epoch, which saves when asked to, and before it is left in the middle.
 
     There are no hooks after a validation within an epoch, from where a resume is exact: before it, or at the end that
     Lightning gives to an epoch of which a part is left, a resumed run would not validate, or train the rest twice.
+    Nor is it exact while gradients of several windows are summed, or at the last window, which the epoch's end follows.
     """
 
-    save: Callable[[pl.Trainer], None] | None = None
+    checkpoints: CheckpointCallback | None = None
 
     @property
     def within(self) -> bool:
@@ -30,8 +33,9 @@ class ResumableEpoch(_TrainingEpochLoop):
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         self._batches_that_stepped -= self._skip_next_val  # resumed after a validation: this step was counted before
         super().on_advance_end(data_fetcher)
-        if self.save and self.done and self.within:
-            self.save(self.trainer)
+        asked = self.checkpoints is not None and self.checkpoints.requested and not self._should_accumulate()
+        if self.checkpoints and self.within and (self.done or asked):
+            self.checkpoints.save(self.trainer)
 
 
 class RunToTheEnd(_FitLoop):
@@ -72,12 +76,12 @@ class RunToTheEnd(_FitLoop):
         super().on_run_end()
 
 
-def run_to_the_end(trainer: pl.Trainer, closing: Callable[[], bool], save: Callable[[pl.Trainer], None] | None) -> None:
-    """Replace the loops of a new trainer; `closing` says whether the end needs a validation, `save` is for a resume."""
+def run_to_the_end(trainer: pl.Trainer, closing: Callable[[], bool], checkpoints: CheckpointCallback | None) -> None:
+    """Replace the loops of a new trainer; `closing` says whether the end needs a validation."""
     own = trainer.fit_loop
     trainer.fit_loop = loop = RunToTheEnd(trainer, own.min_epochs, own.max_epochs)
     loop.closing, loop.epoch_loop = closing, ResumableEpoch(trainer, own.min_steps, own.max_steps)
-    loop.epoch_loop.save = save
+    loop.epoch_loop.checkpoints = checkpoints
 
 
 def kill_later(observer: _ChildProcessObserver) -> None:

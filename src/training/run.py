@@ -69,7 +69,9 @@ class Prepared(NamedTuple):
     steps_an_epoch: int
 
 
-def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | None = None) -> Prepared:
+def prepare(
+    config: Config, checkpoint: Checkpoint | None = None, trust: str | None = None, new: bool = True
+) -> Prepared:
     """Check everything, open the text and build the model; nothing is written. `trust` is that of `check_class`."""
     trainer = machine.join(config.trainer)
     machine.check_machine(trainer)
@@ -83,7 +85,7 @@ def prepare(config: Config, checkpoint: Checkpoint | None = None, trust: str | N
     start = checkpoint.content["unroll"].get("init_from") if checkpoint else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
     corpus = open_corpus(config.data, known)
-    if checkpoint is None and config.chosen:
+    if checkpoint is None and new and config.chosen:  # else the choice is in the stored configuration, and stays
         config, lines = choose(config, corpus)
         trainer = config.trainer
         corpus = dataclasses.replace(corpus, notes=lines + corpus.notes)
@@ -134,11 +136,13 @@ def fit(config: Config, command: Mapping[str, Any], folder: Path | None = None, 
     prepared = prepare(config, trust=config.model._target_)  # composed on the command, or checked by stored_config
     record = Record(NO_FOLDER, {})
     if rank() == 0:
+        # Before the folder: to count a long text takes a while, and a folder without a record cannot be resumed
+        entries = {"status": "running", **describe(prepared), **command, **provenance()}
         if folder:
             folder.mkdir(parents=True)
-        folder = folder or new_folder(Path(config.runs) / (config.name or ""))
-        write_config(folder, prepared.config)
-        record = Record(folder, {"status": "running", **describe(prepared), **command, **provenance()})
+        record = Record(folder or new_folder(Path(config.runs) / (config.name or "")), entries)
+        write_config(record.folder, prepared.config)
+        record.update()
     with locked(record.folder), logging_to(record.folder):
         return train(prepared, record, None, also)
 
@@ -229,7 +233,7 @@ def build_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-    run_to_the_end(trainer, lambda: metrics.close(trainer), checkpoints.save if checkpoints else None)
+    run_to_the_end(trainer, lambda: metrics.close(trainer), checkpoints)
     return Built(trainer, metrics, scalars, signals)
 
 
@@ -368,7 +372,8 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | 
         if done and not changes:
             log.info("%s is done; to go on: resume=%s %s (or max_time)", folder, folder, longer)
             return folder
-        prepared = prepare(config, checkpoint, trust)
+        prepared = prepare(config, checkpoint, trust, new="baselines" not in record.entries)
+        check_text(prepared, record, checkpoint)
         if checkpoint:
             check_goes_on(prepared, checkpoint)
             all_made = checkpoint.step >= config.trainer.run_steps(prepared.steps_an_epoch)
@@ -383,17 +388,24 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | 
         return train(prepared, record, checkpoint)
 
 
+def check_text(prepared: Prepared, record: Record, checkpoint: Checkpoint | None) -> None:
+    """Raise UserError for another text than the run had; before its first checkpoint the record says which that is."""
+    known = record.entries.get("data_provenance", {})  # without a key: data=hello and the tasks, which cannot change
+    stored = checkpoint.content["unroll"] if checkpoint else {"corpus": known.get("key")}
+    for what in ("vocabulary", "corpus"):
+        if stored.get(what) not in (None, prepared.module.identity[what]):
+            where, way = (checkpoint.path, " with init_from=") if checkpoint else (record.folder, "")
+            remedy = f"put the old text back, or start a new run{way}"
+            raise UserError(f"the {what} is not the one in {where}: the text has changed since; {remedy}")
+
+
 def check_goes_on(prepared: Prepared, checkpoint: Checkpoint) -> None:
-    """Raise UserError for another text or number of processes than the run had, or a limit that it has passed."""
+    """Raise UserError for other weights or another number of processes than the run had, or a limit that it passed."""
     trainer, step, stored = prepared.config.trainer, checkpoint.step, len(checkpoint.progress["ranks"])
     try:
         check_weights(prepared.module, checkpoint.content["state_dict"])
     except UserError as error:
         raise UserError(f"{checkpoint.path}: {error}") from error
-    for what in ("vocabulary", "corpus"):
-        if prepared.module.identity[what] != checkpoint.content["unroll"][what]:
-            remedy = "put the old text back, or start a new run with init_from="
-            raise UserError(f"the {what} is not the one in {checkpoint.path}: the text has changed since; {remedy}")
     if trainer.processes != stored:  # other streams, other sums
         other = f"{trainer.processes} would not go on exactly; resume it with {stored}"
         raise UserError(f"the number of processes was {stored} in this run, and {other}")

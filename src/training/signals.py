@@ -35,7 +35,7 @@ class Interrupted(SystemExit):
 
 
 class StopOnSignal(Callback):
-    """Note a signal when it comes, and act when a checkpoint is exact; must come before `CheckpointCallback`."""
+    """Note a signal when it comes, request a checkpoint, and act when it is written."""
 
     def __init__(self, checkpoints: CheckpointCallback | None, max_time: str | None = None) -> None:
         self.checkpoints = checkpoints
@@ -65,7 +65,7 @@ class StopOnSignal(Callback):
             RECEIVED.append(signum)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Request a checkpoint, now or at the next batch after which one is exact."""
+        """Request a checkpoint: `ResumableEpoch` writes it after this step, or else the end of the epoch does."""
         late = time.monotonic() - self.started > self.max_seconds
         due = self.checkpoints is not None and self.checkpoints.is_due(trainer.global_step)
         # A signal that comes while the processes agree counts at the next batch: it must not be overwritten here

@@ -88,7 +88,8 @@ ERRORS = [
         "trainer.overfit_batches=-1": "0 (off)",
         "name=../elsewhere": "inside of runs=",
     },
-    {"name=group/checkpoints": "src.report would not find it"},
+    {"name=group/checkpoints": "src.report would not find it", "runs=/dev/null/x": "/dev/null is not a folder"},
+    {"data=txt data.path=my.txt budget=10min": "did you mean text?"},
     {"data.input=": "data.input= has 0 characters"},
     {"trainer.min_epochs=99": "trainer.max_epochs=15", "optimizer.recurrent_lr=0.1": "use optimizer.lr"},
     # what does not go together
@@ -163,7 +164,7 @@ def test_each_error_of_a_command_line_is_one_line_that_names_the_remedy(errors: 
     for override, right in errors.items():
         assert any(right in line for line in lines), (override, lines)
     assert len(lines) <= len(errors) + 3
-    for wrong in ("Traceback", "append", "use +"):
+    for wrong in ("Traceback", "append", "use +", "data=hello"):  # a text that was not asked for
         assert wrong not in " ".join(lines)
 
 
@@ -212,8 +213,8 @@ def test_a_folder_that_is_no_run_is_an_error(  # type: ignore[no-untyped-def]
 def test_all_errors_of_a_stored_run_are_reported_at_once(answer, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
     folder = tmp_path_factory.mktemp("stored")
     (folder / "config.yaml").write_text(WHOLE)
-    lines = answer(f"rerun={folder} trainer.max_epochs=0 modl.x=3 seed=0,1")
-    for right in ("modl.x", "at least 1", "key by key"):
+    lines = answer(f"rerun={folder} trainer.max_epochs=0 modl.x=3 seed=0,1 budget=9s")
+    for right in ("modl.x", "at least 1", "key by key", "budget=9s: a stored run keeps"):
         assert sum(right in line for line in lines) == 1, right
 
 

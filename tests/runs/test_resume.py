@@ -154,11 +154,11 @@ def wait_for_training(process, folder: Path) -> None:  # type: ignore[no-untyped
         time.sleep(0.02)
 
 
-def read_all(descriptor: int) -> None:
-    """A terminal that nobody reads fills up, and stops who writes to it."""
-    with contextlib.suppress(OSError):  # the other side has closed
-        while os.read(descriptor, 4096):
-            pass
+def read_all(terminal: int, into: list[bytes]) -> None:
+    """Read what is written to a terminal until its last writer closes it, which is an error on Linux."""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 10_000):
+            into.append(part)
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_killed_behind_its_last_checkpoint_a_run_still_gets_its_end(uninterrupte
     command = [sys.executable, "-m", "src.train", *words]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=terminal, stderr=subprocess.PIPE)
     os.close(terminal)
-    threading.Thread(target=read_all, args=(ours,), daemon=True).start()
+    threading.Thread(target=read_all, args=(ours, []), daemon=True).start()  # one that nobody reads fills up
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     same_end(only_run(uninterrupted), tmp_path / "run")

@@ -66,8 +66,8 @@ def test_an_experiment_file_is_a_sweep_without_m_and_what_is_done_is_not_run_aga
     (tmp_path / "experiment" / "pairs.yaml").write_text(FILE)
     monkeypatch.chdir(tmp_path)
 
-    def command(*words: str) -> str:
-        given = ["train", "--config-dir", str(tmp_path), "experiment=pairs", "callbacks=none", "logger=none", *words]
+    def command(*words: str, file: str = "pairs") -> str:
+        given = ["train", "--config-dir", str(tmp_path), f"experiment={file}", "callbacks=none", "logger=none", *words]
         monkeypatch.setattr(sys, "argv", given)
         train.main()
         return capsys.readouterr().out
@@ -82,4 +82,6 @@ def test_an_experiment_file_is_a_sweep_without_m_and_what_is_done_is_not_run_aga
     assert command("seed=1,2").startswith("4 jobs: 2 done, 2 to do")  # the command replaces the file's values
     with pytest.raises(UserError, match=r"optimizer\.lr=-1"):
         command("optimizer.lr=-1")
+    with pytest.raises(UserError, match=r"^experiment=pairs: this file is a sweep of its own"):
+        command("-m", file="pairs,tutorial")
     assert len(list(tmp_path.glob("runs/sweeps/pairs/*/run.json"))) == 6

@@ -33,7 +33,8 @@ def corpus(n: int, symbols: int = 65) -> SimpleNamespace:
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A step takes 20 ms at 256 units, and grows with the square of the width."""
+    """A step takes 20 ms at 256 units, and grows with the square of the width; nothing else takes time."""
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     monkeypatch.setattr(budget.Speed, "timed", lambda self, width, precision: 0.02 * (width / 256) ** 2)
 
 
@@ -64,7 +65,10 @@ def test_what_the_command_sets_stays_and_the_rest_is_chosen_around_it(machine):
     steps, _ = budget.choose(composed("budget=10min", "trainer.max_steps=500"), corpus(500_000))
     free, _ = budget.choose(composed("budget=10min"), corpus(500_000))
     assert fixed.trainer.max_epochs == 3 < free.trainer.max_epochs
-    assert (fixed.trainer.max_steps, steps.trainer.max_steps, steps.trainer.max_epochs) == (-1, 500, 3)
+    none, _ = budget.choose(composed("budget=10min", "trainer.max_steps=0"), corpus(500_000))
+    whole, _ = budget.choose(composed("budget=10min", "trainer.max_steps=-1"), corpus(500_000))
+    lengths = [(one.trainer.max_steps, one.trainer.max_epochs) for one in (fixed, steps, none, whole)]
+    assert lengths == [(-1, 3), (500, 3), (0, 1), (-1, free.trainer.max_epochs - 1)]  # the last would not end in time
     lstm, _ = budget.choose(composed("budget=10min", "model=lstm"), corpus(500_000))
     assert (lstm.model.name, lstm.model.init) == ("lstm", composed("model=lstm").model.init)
     preset, _ = budget.choose(composed("experiment=tiny_shakespeare", "budget=10min"), corpus(10**6))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from src.errors import UserError
 from src.training.machine import peer_is_gone
 from src.training.metrics_log import ProgressBar
 from tests.runs.commands import PLAIN, last_of_each, only_run
-from tests.runs.test_resume import same_end
+from tests.runs.test_resume import read_all, same_end
 
 WORDS = "data=text data.path=text.txt data.seq_len=7 data.batch_size=8 data.offset=random data.reset=never "
 WORDS += "model=stacked model.num_layers=2 model.hidden_size=4 model.dropout=0.3 callbacks=none trainer.threads=1 "
@@ -37,13 +36,6 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog; " * 16)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
-
-
-def read(terminal: int, into: list[bytes]) -> None:
-    """Read what is written to a terminal until its last writer closes it, which is an error on Linux."""
-    with contextlib.suppress(OSError):
-        while part := os.read(terminal, 10_000):
-            into.append(part)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -72,6 +64,7 @@ def without_clock(state: Any) -> Any:
         ("trainer.max_epochs=2 data.split=[1.0] checkpoint.monitor=train/accuracy", "trainer.max_steps=13",
          "trainer.max_steps=-1"),
         ("trainer.max_epochs=2", "trainer.max_time=00:00:00", "trainer.max_time=null"),
+        ("trainer.max_epochs=1 trainer.val_check_interval=1", "trainer.max_time=00:00:00", "trainer.max_time=null"),
         ("trainer.max_epochs=2 trainer.val_check_interval=3 early_stopping.min_delta=99 early_stopping.patience=1",
          "early_stopping.enabled=true", "early_stopping.enabled=false"),
     ],
@@ -109,6 +102,8 @@ def test_what_follows_from_other_keys_is_set_in_new_runs_and_stays_in_stored_one
     assert stored_config(file.parent)[0].checkpoint.mode == "max"
     changed = stored_config(file.parent, ["checkpoint.monitor=val/perplexity", "optimizer.weight_decay=0.1"])[0]
     assert (changed.checkpoint.mode, changed.optimizer.decay) == ("min", "matrices")
+    runs = [one.runs for one in (to_config(compose(["runs=~/x"])), stored_config(file.parent, ["runs=~/x"])[0])]
+    assert runs == 2 * [str(Path.home() / "x")]
 
 
 NO_VAL = r"has no val split.*checkpoint\.monitor=train/"
@@ -193,7 +188,7 @@ def test_on_a_terminal_one_bar_shows_the_whole_run_and_leaves_every_line_clean(
         if more[0].startswith("resume"):
             words, more[0] = [], f"resume={only_run(Path('runs'))}"
         written: list[bytes] = []
-        reader = threading.Thread(target=read, args=(ours, written))
+        reader = threading.Thread(target=read_all, args=(ours, written))
         reader.start()
         with open(theirs, "w") as stream, monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", stream)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,10 +18,12 @@ from torch import Tensor
 
 from src import load
 from src.config.schema import Config, to_plain
+from src.errors import UserError
 from src.inference.evaluate import evaluate_run
 from src.models.language_model import build_model
 from src.training.module import LanguageModule
-from src.training.run import build_trainer, fit, prepare
+from src.training.run import build_trainer, fit, prepare, resume
+from tests.runs.commands import only_run
 
 COMMAND: dict[str, Any] = {"command": "test", "overrides": []}
 
@@ -37,6 +40,20 @@ def test_a_run_stores_its_configuration_and_prepare_does_not_change_its_argument
     stored = yaml.safe_load((folder / "config.yaml").read_text())
     assert stored == to_plain(config) | {"seed": json.loads((folder / "run.json").read_text())["seed"]}
     assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["unroll"]["config"] == stored
+
+
+def test_a_run_stopped_before_its_first_checkpoint_keeps_its_text_and_what_its_budget_chose(config: Config) -> None:
+    config.budget, config.chosen = "auto", ["trainer.max_epochs"]
+    for stops_at in ("baselines", "open_loggers"):
+        assert not Path("runs").exists(), "while n-grams are counted there is no folder"
+        with patch(f"src.training.run.{stops_at}", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+            fit(config, COMMAND)
+    folder = only_run(Path("runs"))
+    Path("other.txt").write_text(Path("text.txt").read_text()[::-1])
+    with pytest.raises(UserError, match=r"the text has changed since; put the old text back, or start a new run$"):
+        resume(folder, {"data.path": "other.txt"})
+    resume(folder, {"trainer.max_epochs": 1})
+    assert json.loads((folder / "run.json").read_text())["epochs"] == 1
 
 
 def test_what_windows_drop_and_n_grams_leave_out_is_stored(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from src.config.schema import DataConfig
 from src.data.corpus import open_corpus
 from src.errors import UserError
 from src.models.language_model import build_model
+from src.sweeps.sweep import errors_here
 from src.training.run import source_of, start_from
 from tests.fabricated_run import MODELS, configuration, fabricate
 from tests.runs.commands import refused_here, run
@@ -63,6 +64,13 @@ def test_the_command_line_gets_the_sizes_of_the_source_where_it_gives_none(tmp_p
     alone = (folder / "checkpoints" / "best.ckpt").rename(tmp_path / "alone.ckpt")
     assert "model=manual" in with_sizes_of_source([f"init_from={alone}"])
     assert with_sizes_of_source(["model=cell"]) == ["model=cell"]
+
+
+def test_a_sweep_checks_its_text_with_the_vocabulary_of_the_weights(tmp_path):
+    (tmp_path / "new.txt").write_text("The rain: Ω\n" * 200)
+    words = {"init_from": str(fabricate(tmp_path / "run")), "data.path": str(tmp_path / "new.txt")}
+    jobs = [configuration("manual", **words, **{"data.unknown": rule}) for rule in ("extend", "error", "error")]
+    assert ["'Ω'" in error for error in errors_here(jobs)] == [True]
 
 
 @pytest.mark.slow

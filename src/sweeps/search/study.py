@@ -226,7 +226,9 @@ def conclude(study: optuna.Study, folder: Path, wanted: int) -> None:
             say("no trial has a finite value yet, so there is no best one\n")
             return
         path, command = write_best(study, folder)
-        for name, share in importances(study).items() if finite > 3 else ():
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator) if finite > 3 else {}
+        for name, share in shares.items():
             say(f"  {name:30} {share:6.1%} of what makes a trial good\n")
         write_plots(study, folder / "plots")
     say(f"best: trial {study.best_trial.number}, {study.best_value:.4f}; as an experiment: {path}\n")
@@ -261,11 +263,6 @@ def write_best(study: optuna.Study, folder: Path) -> tuple[Path, str]:
     title = f"The best of {len(study.trials)} trials of the study {study.study_name}: trial {best.number}, {best.value}"
     write_atomic(path, f"# @package _global_\n# {title}\n# {command}\n{body}")
     return path, command
-
-
-def importances(study: optuna.Study) -> dict[str, float]:
-    """Return the share of each parameter in what makes a trial good (PED-ANOVA), largest first."""
-    return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
 
 
 def write_plots(study: optuna.Study, folder: Path) -> None:
