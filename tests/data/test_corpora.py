@@ -47,9 +47,6 @@ def test_all_errors_are_reported_at_once_before_any_file_is_opened():
     assert len(str(caught.value).splitlines()) == 4
 
 
-# -- files: data.root, then the cache, then the network
-
-
 class Answers(BaseHTTPRequestHandler):
     """A server that answers as the path says."""
 

@@ -23,9 +23,6 @@ def write(folder, name, content):
     return str(place)
 
 
-# --- the corpora that everyone knows, counted
-
-
 def test_tiny_shakespeare_has_65_characters_in_1003854_and_111540(shared):
     corpus = open_corpus(DataConfig("tiny_shakespeare", root=shared, unknown="error"))
     assert len(corpus.vocabulary) == 65
@@ -80,9 +77,6 @@ def test_hello_is_one_pair_in_the_order_of_the_page():
     assert corpus.key != misprint.key
     with pytest.raises(DataError, match="no split 'val'; it has train"):
         corpus.splits["val"]
-
-
-# --- a text of one's own
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)

@@ -79,8 +79,6 @@ def test_the_unknown_symbol_keeps_its_place_when_the_vocabulary_grows():
     assert grown.decode([3, 0, 2]) == "ca\N{REPLACEMENT CHARACTER}"
 
 
-# -- text as it is generated: joined it is what decode gives, and nothing is shown that may be taken back
-
 EVERY_BYTE = Vocabulary(tuple(range(256)), "bytes")
 
 

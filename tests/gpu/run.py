@@ -106,9 +106,6 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-# -- a: the losses are those of the CPU -------------------------------------------------------------------------------
-
-
 def first_losses(settings: Settings, words: Sequence[str]) -> tuple[list[float], int]:
     """Return the loss of each step of a run, and how many shapes of window were captured as a graph."""
     import torch
@@ -164,9 +161,6 @@ def part_a(settings: Settings, left: Callable[[], float]) -> Report:
     say(f"  loops over time of manual: {found['loops']}")
     found["ok"] = all(one.get("ok", False) for one in found["models"].values())
     return found
-
-
-# -- b: resume --------------------------------------------------------------------------------------------------------
 
 
 def weights_of(run: Path) -> dict[str, Any]:
@@ -251,9 +245,6 @@ def part_b(settings: Settings, left: Callable[[], float]) -> Report:
     return found
 
 
-# -- c: speed ---------------------------------------------------------------------------------------------------------
-
-
 def part_c(settings: Settings, left: Callable[[], float]) -> Report:
     from src.benchmarks.models import SIZES, Size, models_table, run_models
     from src.config.schema import BenchmarkOptions
@@ -323,9 +314,6 @@ def flashrnn_number(settings: Settings) -> Report | str:
         return f"{type(error).__name__}: {str(error)[:300]}"
 
 
-# -- d: the presets ---------------------------------------------------------------------------------------------------
-
-
 def curve(run: Path) -> list[tuple[float, float]]:
     """Return (seconds, nats on val) of each validation."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -366,9 +354,6 @@ def part_d(settings: Settings, left: Callable[[], float]) -> Report:
             f"1.475 after {when(points, 1.475)} s")  # fmt: skip
     found["ok"] = all("best" in one and math.isfinite(one["best"]) for one in found["runs"].values())
     return found
-
-
-# -- e: a transformer of nanoGPT's size -------------------------------------------------------------------------------
 
 
 def part_e(settings: Settings, left: Callable[[], float]) -> Report:
@@ -445,8 +430,6 @@ def part_e(settings: Settings, left: Callable[[], float]) -> Report:
     found["ok"] = math.isfinite(best)
     return found
 
-
-# -- all --------------------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, tuple[str, Callable[[Settings, Callable[[], float]], Report]]] = {
     "a": ("the losses are those of the CPU", part_a),
