@@ -146,9 +146,9 @@ class MetricsLog(Callback):
                 file.write(to_json(position | {"seconds": round(self.seconds, 3)} | metrics) + "\n")
         if not self.quiet:
             known = [(stage, metrics.get(f"{stage}/cross_entropy")) for stage in ("train", "val")]
-            nats = "  ".join(f"{stage} {value:.4f}" for stage, value in known if value is not None)
+            losses = "  ".join(f"{stage} {nats:.4f}" for stage, nats in known if nats is not None)
             where = f"epoch {self.epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
-            log.info(f"{where}  {nats}  {self.seconds:.0f} s{' best' * self.improved}")
+            log.info(f"{where}  {losses}  {self.seconds:.0f} s{' best' * self.improved}")
 
     def state_dict(self) -> dict[str, Any]:
         known = {"best": self.best, "final": self.final, "epoch": self.epoch, "window": self.window}
