@@ -122,7 +122,7 @@ def _quoted(value: str) -> str:
 
 def _quoted_items(text: str) -> str:
     """Quote each item of a list that is not in quotes."""
-    items = re.findall(r"""\s*(?:('[^']*'|"[^"]*")|([^,]+?))\s*(?:,|$)""", text)
+    items = re.findall(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|([^,]+?))\s*(?:,|$)""", text)
     return ",".join(as_is or _quoted(item) for as_is, item in items)
 
 
@@ -158,6 +158,8 @@ def in_file(
 
 def _values_as_typed(key: str, value: Any, schema: type) -> str:
     """Return the values of a key of `params`: a list is several, unless one value of the key is itself a list."""
+    if isinstance(value, list) and split_literal(f"{key}=", schema):
+        return f"choice({','.join(_quoted(_as_typed(key, item)) for item in value)})"
     about = key_table(schema).get(key.lstrip("+"))
     holds_lists = about is not None and get_origin(about.type) is list
     several = isinstance(value, list) and not (holds_lists and not any(isinstance(item, list) for item in value))

@@ -117,14 +117,7 @@ def resolve_key(name: str, runs: Sequence[Run]) -> str:
 
 def compare(table: Table, key: str, metric: Metric) -> tuple[list[Comparison], list[Run]]:
     """Pair the counted runs of a table over the values of `key`, best first; return also the runs without a partner."""
-    others = [name for name in differing([row.settings for row in table.groups]) if name not in (key, "experiment")]
-    counted = [(row.settings, run, value) for row in table.groups for run, value in row.counted]
-    frame = pd.DataFrame(
-        [{name: settings.get(name) for name in (key, *others)}
-         | {"#": value, "run": i, "seed": run.seed, "steps": run.numbers.get("steps")}
-         for i, (settings, run, value) in enumerate(counted)],
-        columns=[key, *others, "#", "run", "seed", "steps"], dtype=object,
-    )  # fmt: skip
+    frame, others, counted = _frame_of(table, [key])
     sides = dict(iter(frame.groupby(key, dropna=False, sort=False)))
     ranked = sorted(sides, key=lambda value: metric.sort_key(float(sides[value]["#"].mean())))
     items: list[Comparison] = []
@@ -134,7 +127,7 @@ def compare(table: Table, key: str, metric: Metric) -> tuple[list[Comparison], l
         items.append(one)
         paired |= runs
     _adjust(items)
-    return items, [run for i, (_, run, _) in enumerate(counted) if i not in paired]
+    return items, [run for i, run in enumerate(counted) if i not in paired]
 
 
 def compare_two(table: Table, keys: Sequence[str], metric: Metric) -> tuple[list[Comparison], list[Run]]:
@@ -151,24 +144,59 @@ def compare_two(table: Table, keys: Sequence[str], metric: Metric) -> tuple[list
             for one in found:
                 one.first, one.second = (f"{names[key]} {side} {at}" for side in (one.first, one.second))
             items += found
-    others = [name for name in differing([row.settings for row in table.groups]) if name not in (*keys, "experiment")]
-    counted = [(row.settings, run.seed, value) for row in table.groups for run, value in row.counted]
-    frame = pd.DataFrame([{name: show(settings.get(name)) for name in (*keys, *others)} | {"seed": seed, "#": value}
-                          for settings, seed, value in counted])  # fmt: skip
-    cells = frame.pivot_table("#", ["seed", *others], list(keys)) if len(frame) else frame
-    one_name, two_name = (names[key] for key in keys)
-    ones, twos = ([*frame[key].unique()] if len(frame) else [] for key in keys)
-    for (a1, a2), (b1, b2) in product(_pairs(ones), _pairs(twos)):
-        if not {(a1, b1), (a2, b1), (a1, b2), (a2, b2)} <= {*cells}:
+    frame, others, _ = _frame_of(table, keys)
+    frame = frame.assign(**{key: frame[key].map(show) for key in keys})
+    for (a1, a2), (b1, b2) in product(*(_pairs([*frame[key].unique()]) for key in keys)):
+        four = frame[frame[keys[0]].isin((a1, a2)) & frame[keys[1]].isin((b1, b2))]
+        if len(four.drop_duplicates(keys)) < 4:
             continue
-        d = ((cells[a1, b1] - cells[a2, b1]) - (cells[a1, b2] - cells[a2, b2])).dropna()
-        first, second = (f"{one_name} {a1} - {a2} at {two_name} {value}" for value in (b1, b2))
-        difference = summarise(d.tolist()) if len(d) else None
-        note = "" if len(d) else "no seed has all four"
-        opposite = _opposite(d.groupby(level=others).mean() if others else d[:0], others, d.mean())
-        items.append(Comparison(first, second, difference, note=note, depends_on=two_name, opposite=opposite))
+        own = _own(four, keys[0], others) | _own(four, keys[1], others)
+        equal = [name for name in others if name not in own]
+        first, second = (f"{names[keys[0]]} {a1} - {a2} at {names[keys[1]]} {value}" for value in (b1, b2))
+        made = Comparison(first, second, depends_on=names[keys[1]])
+        items.append(made)
+        shown = four.assign(**{name: four[name].map(show) for name in equal}).astype({"#": float})
+        cells = shown.pivot_table("#", ["seed", *equal], keys).dropna()
+        if shown.duplicated(["seed", *equal, *keys]).any():
+            made.note = _several_partners(own)
+        elif cells.empty:
+            made.note = "no seed has all four"
+        else:
+            d = (cells[a1, b1] - cells[a2, b1]) - (cells[a1, b2] - cells[a2, b2])
+            made.difference, made.same = summarise(d.tolist()), _same(d, cells)
+            if equal and not made.same:
+                made.opposite = _opposite(d.groupby(level=equal).mean(), equal, made.difference.mean)
     _adjust(items)
     return items, [run for run in alone[0] if any(run is one for one in alone[1])]
+
+
+def _frame_of(table: Table, keys: Sequence[str]) -> tuple[pd.DataFrame, list[str], list[Run]]:
+    """Return the counted runs with these keys and all others that differ, the names of those, and the runs."""
+    others = [name for name in differing([row.settings for row in table.groups]) if name not in (*keys, "experiment")]
+    counted = [(row.settings, run, value) for row in table.groups for run, value in row.counted]
+    frame = pd.DataFrame(
+        [{name: settings.get(name) for name in (*keys, *others)}
+         | {"#": value, "run": i, "seed": run.seed, "steps": run.numbers.get("steps")}
+         for i, (settings, run, value) in enumerate(counted)],
+        columns=[*keys, *others, "#", "run", "seed", "steps"], dtype=object,
+    )  # fmt: skip
+    return frame, others, [run for _, run, _ in counted]
+
+
+def _own(frame: pd.DataFrame, key: str, others: Sequence[str]) -> set[str]:
+    """Return the settings of a key that one side does not have (an lstm has no nonlinearity): need not be equal."""
+    lacks = frame.isna().groupby(frame[key], dropna=False).all().any()
+    return {name for name in others if name.startswith(f"{key}.") and (name in DETAILS or lacks[name])}
+
+
+def _several_partners(own: set[str]) -> str:
+    """Say that a key which does not apply to one side gives a run several partners: the pairs are not independent."""
+    return f"a run has several partners; report one {' and '.join(own - {*DETAILS}) or 'setting'} at a time"
+
+
+def _same(differences: pd.Series[float], values: pd.DataFrame) -> bool:
+    """Return whether each difference is nothing beside the values of its row."""
+    return bool((differences.abs() <= 10.0**-SAME_DIGITS * values.abs().max(axis=1)).all())
 
 
 def _opposite(means: pd.Series[float], keys: Sequence[str], mean: float) -> tuple[str, ...]:
@@ -194,8 +222,7 @@ def _adjust(items: Sequence[Comparison]) -> None:
 def _compare(ones: pd.DataFrame, twos: pd.DataFrame, key: str, others: list[str]) -> tuple[Comparison, set[int]]:
     """Compare two values of a key; return also which runs have a partner."""
     made = Comparison(show(ones[key].iloc[0]), show(twos[key].iloc[0]))
-    own = {name for name in others if name.startswith(f"{key}.")}  # an lstm has no nonlinearity: need not be equal
-    own = {name for name in own if name in DETAILS or ones[name].isna().all() or twos[name].isna().all()}
+    own = _own(pd.concat([ones, twos]), key, others)
     equal = [name for name in others if name not in own]
     pairs = ones.merge(twos, on=["seed", *equal])
     if pairs.empty:
@@ -203,13 +230,12 @@ def _compare(ones: pd.DataFrame, twos: pd.DataFrame, key: str, others: list[str]
         ignore = f"; also different: {', '.join(near)} (--ignore {near[0]} lets it differ)" if near else ""
         made.note = f"no two runs have an equal seed and are equal in all else{ignore}"
     elif pairs["run_x"].duplicated().any() or pairs["run_y"].duplicated().any():
-        # A key that does not apply to one side gives one run several partners: the pairs are not independent.
-        made.note = f"a run has several partners; report one {' and '.join(own - {*DETAILS}) or 'setting'} at a time"
+        made.note = _several_partners(own)
     else:
         values = pairs[["#_x", "#_y"]].astype(float)
         pairs["d"] = values["#_x"] - values["#_y"]
         made.difference = summarise(pairs["d"].tolist())
-        made.same = bool((pairs["d"].abs() <= 10.0**-SAME_DIGITS * values.abs().max(axis=1)).all())
+        made.same = _same(pairs["d"], values)
         steps = pairs[["steps_x", "steps_y"]].astype(float)
         if (steps.max(axis=1) > 1.01 * steps.min(axis=1)).any():
             made.steps = (float(steps["steps_x"].mean()), float(steps["steps_y"].mean()))

@@ -133,6 +133,8 @@ def read_run(folder: Path) -> Run:
     elif status == "running" and process_ended(mapping(record.get("process"))):
         status = "interrupted"
     settings |= {key: record[key] for key in ("experiment", "data", "model") if isinstance(record.get(key), str)}
+    if settings.get("model") in ("manual", "lstm", "gru"):
+        settings["model.single_bias"] = None  # not used: manual has one bias in any case, a gate needs both
     if isinstance(sha256 := mapping(record.get("data_provenance")).get("sha256"), str):
         settings["data.sha256"] = sha256[:12]  # files of one name may have different content
     files = sorted(folder.glob("evaluation_*.json"))

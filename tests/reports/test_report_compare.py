@@ -8,7 +8,7 @@ from fabricated import NATS, fabricate
 
 from src import report as command
 from src.errors import UserError
-from src.reports.compare import compare, resolve_key
+from src.reports.compare import compare, compare_two, resolve_key
 from src.reports.formatting import sections, to_markdown, to_text
 from src.reports.runs import find_runs
 from src.reports.table import Metric, build
@@ -118,12 +118,20 @@ def test_without_equal_other_settings_there_is_no_pair_and_the_reason_is_told(tm
     assert items[0].difference.n == 1
 
 
-def test_a_setting_that_one_side_does_not_know_does_not_part_a_pair(tmp_path):
+@pytest.mark.parametrize("settings", [{"model": "lstm"}, {"model": "cell", "single_bias": True}])
+def test_a_setting_that_one_side_does_not_use_does_not_part_a_pair(tmp_path, settings):
+    # an lstm has no nonlinearity, and manual, whose configuration says single_bias=false, has one bias in any case
     for seed in range(3):
-        fabricate(tmp_path / f"a{seed}", 1.5, seed=seed, model="manual")
-        fabricate(tmp_path / f"b{seed}", 1.4 + seed / 100, seed=seed, model="lstm")  # has no nonlinearity
+        for lr, shift in ((0.1, 0), (0.2, 1)):
+            fabricate(tmp_path / f"a{seed}{lr}", 1.5 + shift, seed=seed, model="manual", lr=lr)
+            fabricate(tmp_path / f"b{seed}{lr}", 1.4 + shift + seed / 100, seed=seed, lr=lr, **settings)
     _, items, _ = compared(tmp_path)
-    assert items[0].difference.n == 3
+    assert items[0].difference.n == 6
+    (table,) = build(find_runs(tmp_path), NATS, kept=["model"]).tables
+    items, alone = compare_two(table, ["model", "optimizer.lr"], NATS)
+    assert [one.difference.n for one in items] == [3] * 5
+    assert (items[-1].depends_on, items[-1].verdict("min")) == ("lr", "the same to 6 digits in every pair")
+    assert alone == []
 
 
 def test_several_comparisons_allow_for_their_number(tmp_path):

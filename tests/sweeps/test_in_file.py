@@ -26,6 +26,8 @@ def test_each_job_is_crossed_with_the_grid_and_nearer_values_come_first() -> Non
         [*grid[:4], "data.path='a,b.txt'", "init_from=null"],
     ]
     assert in_file({"params": {"data.length": [[1], [2, 3]]}}, [], Config) == [["data.length=[1],[2,3]"]]
+    texts = {"data.path": ["a.txt", "b, c's.txt"], "init_from": [None, "runs/a"]}  # of free text: a grid too
+    assert in_file({"params": texts}, [], Config) == [[r"data.path='a.txt','b, c\'s.txt'", "init_from=null,'runs/a'"]]
 
 
 @pytest.mark.parametrize(
