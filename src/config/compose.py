@@ -264,9 +264,6 @@ def _first_lines(error: Exception) -> str:
     return " ".join(line for line in lines[:2] if "append" not in line and "+" not in line) or lines[0]
 
 
-# -- stored runs: resume=, rerun=, init_from= -------------------------------------------------------------------------
-
-
 def take(
     keys: Sequence[str], arguments: Iterable[str], what: str = "stored run", expected: str = "the folder of a run"
 ) -> tuple[dict[str, str], list[str]]:
@@ -406,9 +403,6 @@ def _config_of_checkpoint(checkpoint: Path) -> Mapping[str, Any]:
     if not is_config(config):
         raise UserError(f"{checkpoint} has no configuration of a model and its data in it; name another run")
     return config
-
-
-# -- a trained model: sample, score, evaluate, export -----------------------------------------------------------------
 
 
 def run_inference(

@@ -24,8 +24,6 @@ from src.config.hydra_compat import CONF, error_in_launcher
 from src.config.schema import Config, Key, key_table
 from src.errors import UserError, nearest, typed
 
-# -- Hydra's flags ----------------------------------------------------------------------------------------------------
-
 FLAGS_WITH_A_VALUE = (
     *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
     *("--package", "-p", "--cfg", "-c", "--info", "-i"),
@@ -67,9 +65,6 @@ def errors_in_flags(flags: list[str]) -> list[str]:
             like = nearest(flag, (*FLAGS, *FLAGS_WITH_A_VALUE)) or "; there are --help, --multirun (-m), --cfg job"
             wrong.append(f"{argument}: there is no such flag{like}")
     return wrong
-
-
-# -- literal values ---------------------------------------------------------------------------------------------------
 
 
 def split_literal(argument: str, schema: type = Config) -> tuple[str, str] | None:
@@ -126,9 +121,6 @@ def _quoted_items(text: str) -> str:
     return ",".join(as_is or _quoted(item) for as_is, item in items)
 
 
-# -- the sweep of a file ----------------------------------------------------------------------------------------------
-
-
 def in_file(
     settings: Any, arguments: Sequence[str], schema: type, folders: Iterable[Path] = (CONF,)
 ) -> list[list[str]]:
@@ -174,9 +166,6 @@ def _as_typed(key: str, value: Any, one: bool = False) -> str:
     return typed(value) if plain or not one else quote(str(value))
 
 
-# -- groups and keys --------------------------------------------------------------------------------------------------
-
-
 def groups(folders: Iterable[Path] = (CONF,)) -> dict[str, list[str]]:
     """Return the config groups and their options: the folders of conf/ and the files in them."""
     found: dict[str, list[str]] = {}
@@ -204,8 +193,6 @@ def without_null_groups(overrides: Iterable[str]) -> list[str]:
     nulls = {f"{group}=null" for group in groups()}
     return [override for override in overrides if override.lower() not in nulls]
 
-
-# -- errors -----------------------------------------------------------------------------------------------------------
 
 # Words of other programs, such as lightning-hydra-template -> the key here, in commands that have it
 MEANT = {

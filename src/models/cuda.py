@@ -67,9 +67,6 @@ def capture(function: Callable[[], object], device: torch.device) -> Callable[[]
     return graph.replay
 
 
-# -- manual: the loops over time --------------------------------------------------------------------------------------
-
-
 class Loop:
     """A captured loop and the memory that it reads and writes."""
 

@@ -242,9 +242,6 @@ def backward_small(
         delta_next = steps[t]
 
 
-# -- one recurrence in several threads --------------------------------------------------------------------------------
-
-
 def shares(hidden: Tensor) -> list[slice]:
     """Return the columns of hidden (time, batch, hidden) for each thread: all in one where a step is too small.
 

@@ -269,8 +269,6 @@ def reach(p: Problem) -> list[Reach]:
     return [Reach(rho, delta.norm(dim=1).flip(0).tolist()) for rho, delta in zip(radii, deltas, strict=True)]
 
 
-# -- what is shown of a large network ---------------------------------------------------------------------------------
-
 MOST_UNITS, UNITS, MOST_SYMBOLS = 8, 3, 8  # a layer of more than MOST_UNITS is shown by UNITS of them
 
 
