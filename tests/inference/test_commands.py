@@ -303,8 +303,7 @@ def test_last_is_the_newest_run_and_a_name_the_newest_of_that_name_and_the_path_
     [("sample", "length=5"), ("score", "text=day"), ("export", "format=torch"), ("explain", "explain.input=day")],
 )
 def test_every_command_on_a_run_takes_a_name(answer, several, entry, word):
-    shown = answer(entry, "run=rhyme", f"runs={several / 'runs'}", word)
-    assert shown
+    assert answer(entry, "run=rhyme", f"runs={several / 'runs'}", word)
     assert load("rhyme").path == Path("runs/rhyme/x/checkpoints/best.ckpt")
     assert "rhime: there is no such file or folder; did you mean rhyme?" in answer(entry, "run=rhime", word, code=2)
 
