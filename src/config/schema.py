@@ -488,9 +488,9 @@ class StoredModel:
     """Which trained model."""
 
     run: str | None = None
-    runs: str = "runs"
     checkpoint: str | None = None
     at: str | None = setting(None, choices=AT)
+    runs: str = "runs"
 
     @property
     def path(self) -> str | None:
