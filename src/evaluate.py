@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,7 @@ from typing import Any
 from src.config.compose import load_model, run_inference
 from src.config.schema import EvaluateConfig
 from src.errors import UserError
-from src.files import read_json
-from src.inference.options import errors_in_inference, locate, runs_of
+from src.inference.options import errors_in_inference, evaluated_before, locate, runs_of
 from src.metrics import perplexity
 from src.process import complain, exit_with, in_json, say
 
@@ -39,6 +37,7 @@ def evaluate(config: EvaluateConfig) -> None:
 
 def evaluate_all(config: EvaluateConfig, folders: Sequence[Path]) -> None:
     """Evaluate all runs of a folder, one line each, or read what is there; exit code 1 if one fails."""
+    asks_more = config.implementation or config.precision or any(one is not None for one in vars(config.data).values())
     heads = ("nats", "bits", "perplexity", "accuracy")
     say("{:>10}{:>10}{:>12}{:>10}  split  checkpoint\n".format(*heads) if config.format == "text" else "")
     results, failed = [], False
@@ -48,7 +47,7 @@ def evaluate_all(config: EvaluateConfig, folders: Sequence[Path]) -> None:
         except UserError as error:
             complain(f"note: {error}")
             continue
-        result = evaluated_before(config, folder, checkpoint)
+        result = None if asks_more else evaluated_before(folder, config.split, checkpoint)
         how = "" if result is None else "  (evaluated before)"
         try:
             if result is None:
@@ -68,21 +67,6 @@ def evaluate_all(config: EvaluateConfig, folders: Sequence[Path]) -> None:
     say(in_json(results, indent=2) if config.format == "json" else "")
     if failed:
         sys.exit(1)
-
-
-def evaluated_before(config: EvaluateConfig, folder: Path, checkpoint: Path) -> dict[str, Any] | None:
-    """Return what evaluation_<split>.json has for this checkpoint, unless the command asks for more than it has."""
-    if config.implementation or config.precision or any(value is not None for value in vars(config.data).values()):
-        return None
-    for split in [config.split] if config.split else ["val", "train"]:
-        file = folder / f"evaluation_{split}.json"
-        try:
-            result: dict[str, Any] = read_json(file)
-            if result["checkpoint"] == checkpoint.stem and os.path.getmtime(file) >= os.path.getmtime(checkpoint):
-                return result
-        except (OSError, ValueError, TypeError, KeyError):
-            continue
-    return None
 
 
 def table(result: dict[str, Any], data: str) -> str:

@@ -25,9 +25,10 @@ from src.config.checks import errors_in_config
 from src.config.compose import compose_and_run
 from src.config.hydra_compat import CONF, ComposedJob, Launcher, expand
 from src.config.overrides import in_file, keys, quote, quote_literals
-from src.config.schema import TASKS, Config, Study, flatten, key_table, to_plain
-from src.errors import UserError, first_line, nearest
-from src.files import read_yaml, user_path
+from src.config.schema import TASKS, Config, Study, errors_in_values, flatten, key_table, to_plain
+from src.errors import UserError, counted, first_line, nearest
+from src.files import parse_yaml, read_text, user_path
+from src.inference.options import evaluated_before, locate
 from src.process import exit_with, heavy_imports, say, threads_for, use_threads
 from src.sweeps.plan import Job, make_plan
 from src.sweeps.sweep import run_sweep
@@ -49,10 +50,13 @@ def folders() -> list[Path]:
 
 def read_study(folder: Path) -> Study:
     """Return a study; UserError for what is wrong with its file."""
-    path = folder / "study.yaml"
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Study), read_yaml(path))
+        for path in (folder / "README.md", folder / "study.yaml"):  # the table will be written into the first
+            text = read_text(path) if path.exists() else ""
+        merged = OmegaConf.merge(OmegaConf.structured(Study), parse_yaml(text))
         study: Study = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: byte {error.start} is wrong; save it as UTF-8") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, OmegaConfBaseException) as error:
@@ -61,9 +65,11 @@ def read_study(folder: Path) -> Study:
         raise UserError(f"{path}: a study needs sweeps and a metric")
     figure, known = study.figure, (*keys(Config), *CURVES)
     named = (*study.rows, study.columns, *figure.lines, figure.panels, *figure.x, *study.quick)
-    wrong = [key for key in named if key and key not in known and not key.startswith("model.options.")]
+    unknown = [key for key in named if key and key not in known and not key.startswith("model.options.")]
+    wrong = [*errors_in_values(study, Study), *(f"there is no key {key}{nearest(key, known)}" for key in unknown)]
     if wrong:
-        raise UserError(*(f"{path}: there is no key {key}{nearest(key, known)}" for key in wrong))
+        raise UserError(*(f"{path}: {one}" for one in wrong))
+    study.quick = {key: values if isinstance(values, list) else [values] for key, values in study.quick.items()}
     return study
 
 
@@ -95,6 +101,9 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
         chosen.extend(job for job in composed if selected(job.config, part))
         if not chosen:
             raise UserError(f"{folder / 'study.yaml'}: no run of the grid is in the part quick: {part}")
+        if size != "smoke" and (pooled := pooled_over(study, chosen)):
+            cell = "a cell would hold several runs of one seed, which differ in"
+            raise UserError(f"{folder / 'study.yaml'}: {cell} {', '.join(pooled)}; add what differs to rows")
         return run_sweep(chosen, launcher, sys.argv[1:], "src.study")
 
     code = 0
@@ -103,6 +112,18 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
     except SystemExit as end:
         code = int(end.code or 0)
     return code, make_plan(chosen).jobs
+
+
+def pooled_over(study: Study, jobs: list[ComposedJob]) -> list[str]:
+    """Return the keys in which runs of one seed, row and column differ: a mean over them would be none over seeds."""
+    from src.reports.runs import Settings, settings_of
+    from src.reports.table import affects_result, columns_of
+
+    cells: dict[tuple[Any, ...], list[Settings]] = {}
+    for settings in (settings_of(to_plain(job.config)) for job in jobs):
+        cell = tuple(settings.get(key) for key in ("seed", *study.rows, study.columns or ""))
+        cells.setdefault(cell, []).append({key: value for key, value in settings.items() if affects_result(key)})
+    return [*dict.fromkeys(key for runs in cells.values() for key in columns_of(runs))]
 
 
 def shrunk(job: list[str]) -> list[str]:
@@ -120,7 +141,7 @@ def evaluate_runs(study: Study, jobs: list[Job]) -> None:
         from src.inference.load import load
     for job in (job for job in jobs if job.action == "skip"):
         for split in study.evaluate:
-            if not (job.folder / f"evaluation_{split}.json").exists():
+            if evaluated_before(job.folder, split, locate(job.folder)) is None:
                 trained = load(job.folder, trust=job.config.model._target_)
                 use_threads(threads_for("auto", trained.config.model.hidden_size))
                 keep(trained, evaluate_run(trained, split))
@@ -160,8 +181,11 @@ def main() -> None:
         size, target = "smoke", runs / ".smoke" / folder.name  # which reports do not search
         words = [*(word for word in words if not word.startswith("runs=")), f"runs={target / 'runs'}"]
     code, jobs = run_study(study, folder, size, words)
-    if code > 1:
+    if code > 1 or jobs[0].config.sweep.dry_run:
         sys.exit(code)  # stopped: the same command goes on
+    if missing := [job for job in jobs if not (job.folder / "run.json").exists()]:
+        say(f"{len(missing)} of {counted(len(jobs), 'runs')} not made; {target / 'results.csv'} is left as it is\n")
+        sys.exit(code)
     evaluate_runs(study, jobs)
     say(f"written: {results.write(study, target, size, [job.folder for job in jobs])}\n")
     sys.exit(code)

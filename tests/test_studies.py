@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from src import study
+from src.config.schema import Study, StudyFigure
 from src.errors import UserError
+from src.reports.results import draw
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(file.parent.name for file in (ROOT / "experiments").glob("*/study.yaml"))
@@ -72,15 +74,16 @@ sweeps:
     jobs:
       - {model.hidden_size: 8, optimizer.lr: 0.004}
       - {model.hidden_size: 16, optimizer.lr: 0.002}
-quick: {seed: [0]}
-metric: [val/cross_entropy]
+quick: {seed: 0}
+evaluate: [val]
+metric: [val/cross_entropy, evaluation/val/cross_entropy]
 rows: [model.hidden_size, optimizer.lr]
 figure: {x: [model.hidden_size]}
 """
 
 
 def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replaces_no_larger_one(  # type: ignore[no-untyped-def]
-    command, tmp_path
+    command, tmp_path, monkeypatch
 ) -> None:
     folder = tmp_path / "experiments" / "own"
     folder.mkdir(parents=True)
@@ -94,16 +97,29 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
     for width, rate in ((8, 0.004), (16, 0.002)):
         values = frame[frame["model.hidden_size"] == width]["val/cross_entropy"]
         assert len(values) == 2
-        row = rf"\| {width} +\| {rate} +\| {values.mean():.3f} ± {values.std():.3f} +\|"
+        row = rf"\| {width} +\| {rate} +\| {values.mean():.3f} ± {values.std():.3f} +\| {values.mean():.2f}"
         assert re.search(row, page)
     assert "4 runs, 4 done, 2 seeds" in page
     command("own", "check=true")
     kept = (folder / "results.csv").read_bytes()
+    for evaluation in tmp_path.rglob("evaluation_val.json"):  # src.evaluate at=last
+        evaluation.write_text(evaluation.read_text().replace('"best"', '"last"').replace(": 4.", ": 9."))
+    command("own")
+    assert (folder / "results.csv").read_bytes() == kept
+    assert "written" not in command("own", "sweep.dry_run=true")
+    with monkeypatch.context() as patched:
+        patched.setattr(study, "run_sweep", lambda *_: 1)  # stopped at the first failure
+        assert "4 of 4 runs not made; " in command("own", "runs=elsewhere")
     assert "in runs/studies/own" in command("own", "size=quick")
     assert (folder / "results.csv").read_bytes() == kept
     readme.write_text("# Mine\n\nabove\n" + page.replace("4 runs", "5 runs") + "below\n")
     with pytest.raises(UserError, match="does not show what results"):
         command("own", "check=true")
+    mine = readme.read_bytes()
+    readme.write_bytes(mine + b"\xff")
+    with pytest.raises(UserError, match=r"README.md is not UTF-8: byte \d+ is wrong"):
+        command("own")
+    readme.write_bytes(mine)
     command("own", "table=true")
     command("own", "check=true")
     assert readme.read_text() == "# Mine\n\nabove\n" + page + "below\n"
@@ -111,30 +127,42 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
 
 
 @pytest.mark.parametrize(
-    ("content", "words", "message"),
+    ("old", "new", "words", "message"),
     [
-        ("question: x\n", ["own"], "a study needs sweeps and a metric"),
-        (OWN + "rwos: [seed]\n", ["own"], "Key 'rwos' not in 'Study'"),
-        (OWN.replace("optimizer.lr: 0.002", "optimizer.rl: 0.002"), ["own"], "optimizer.rl: there is no such key"),
-        (
-            OWN.replace("rows: [model.hidden_size", "rows: [model.hiden_size"),
-            ["own"],
-            "no key model.hiden_size; did you mean",
-        ),
-        (OWN, ["wn"], "there is no experiments/wn/study.yaml; did you mean own"),
-        (OWN, ["own", "size=small"], "size=small: expected full or quick"),
-        (OWN, ["own", "optimizer.lr=1"], "only keys that change no result"),
-        (
-            OWN.replace("quick: {seed: [0]}", "quick: {seed: [9]}"),
-            ["own", "size=quick"],
-            "no run of the grid is in the part",
-        ),
+        (OWN, "question: x\n", ["own"], "a study needs sweeps and a metric"),
+        ("rows:", "rwos: [seed]\nrows:", ["own"], "Key 'rwos' not in 'Study'"),
+        ("optimizer.lr: 0.002", "optimizer.rl: 0.002", ["own"], "optimizer.rl: there is no such key"),
+        ("rows: [model.h", "rows: [m.h", ["own"], "no key m.hidden_size; did you mean model.hidden_size"),
+        ("", "", ["wn"], "there is no experiments/wn/study.yaml; did you mean own"),
+        ("", "", ["own", "size=small"], "size=small: expected full or quick"),
+        ("", "", ["own", "optimizer.lr=1"], "only keys that change no result"),
+        ("quick: {seed: 0}", "quick: {seed: 9}", ["own", "size=quick"], "no run of the grid is in the part"),
+        ("seed: [0, 1]", "seed: 0, data.seq_len: [4, 8]", ["own"], "of one seed, which differ in data.seq_len; add"),
+        ("rows:", "digits: -1\nrows:", ["own"], "digits=-1: expected at least 0"),
+        ("[val]", "[tset]", ["own"], "evaluate=['tset']: expected a list of train, val, test"),
+        ("hidden_size]}", "hidden_size], log: q}", ["own"], "figure.log=q: expected one of x, y, xy"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_runs(content, words, message, command, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_wrong_is_said_before_anything_runs(old, new, words, message, command, tmp_path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "experiments" / "own").mkdir(parents=True)
-    (tmp_path / "experiments" / "own" / "study.yaml").write_text(content)
+    (tmp_path / "experiments" / "own" / "study.yaml").write_text(OWN.replace(old, new))
     with pytest.raises(UserError) as refused:
         command(*words)
     assert message in str(refused.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "places", "labels"),
+    [
+        (["[20]", "[10, 200]"], [20, 200], ["20", "10, 200"]),
+        (["[200]", "[10, 200]", "[20]"], [1, 2, 3], ["20", "200", "10, 200"]),  # 200 twice
+        (["null", "1", "0.1"], [1, 2, 3], ["null", "1", "0.1"]),
+    ],
+)
+def test_each_value_has_a_place_of_its_own_on_the_axis_of_a_figure(values, places, labels) -> None:  # type: ignore[no-untyped-def]
+    frame = pd.DataFrame({"data.length": values, "status": "done", "loss": [*map(str, range(len(values)))]})
+    (axes,) = draw(Study(metric=["loss"], figure=StudyFigure(x=["data.length"])), frame, []).axes
+    assert [*axes.get_xticks()] == places
+    assert [label.get_text() for label in axes.get_xticklabels()] == labels
+    assert [values[int(loss)].strip("[]") for loss in axes.lines[0].get_ydata()] == labels

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.hydra_compat import CONF, error_in_launcher
-from src.config.schema import Config, Key, key_table
+from src.config.schema import Config, key_table
 from src.errors import UserError, nearest, typed
 
 FLAGS_WITH_A_VALUE = (
@@ -207,9 +207,7 @@ FOR_TRAIN = {  # likewise, of src.train
     "hparams_search": "python -m src.search search=NAME",
 }
 MEANT_BY = {  # an option of a group -> what to write here
-    ("trainer", "gpu"): "trainer.accelerator=gpu",
-    ("trainer", "cpu"): "trainer.accelerator=cpu",
-    ("trainer", "mps"): "trainer.accelerator=mps",
+    **{("trainer", name): f"trainer.accelerator={name}" for name in ("gpu", "cpu", "mps")},
     ("trainer", "ddp"): "trainer.strategy=ddp trainer.devices=N",
     ("debug", "fdr"): "debug=fast",
     ("debug", "default"): "debug=fast",
@@ -318,6 +316,8 @@ def _nearest_key(key: str, known: list[str], options: dict[str, list[str]]) -> s
 
 
 _typed = functools.cache(OmegaConf.structured)  # to try values on; making one costs more than trying a hundred
+TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+TYPES |= {list[float]: "a list of numbers", list[str]: "a list of names", list[int]: "a list of whole numbers"}
 
 
 def _error_in_value(key: str, value: Any, schema: type) -> str | None:
@@ -325,27 +325,15 @@ def _error_in_value(key: str, value: Any, schema: type) -> str | None:
         return None  # an interpolation: its value is not known before composing
     try:
         OmegaConf.update(_typed(schema), key, value, merge=True)
+        return None
     except OmegaConfBaseException:
         about = key_table(schema).get(key)
-        if about is None:
-            return _error_in_group_value(key, value, schema)
-        expected = _type_in_words(about)
-        listed = f"; did you mean {key}=[{value}]?" if expected.startswith("a list of names") and value else ""
-        return f"{key}={value!r}: expected {expected}{listed}"
-    return None
-
-
-def _error_in_group_value(key: str, value: Any, schema: type) -> str:
-    below = [k.removeprefix(f"{key}.") for k in key_table(schema) if k.startswith(f"{key}.")]
-    text = str(value).lower() if isinstance(value, bool) else value
-    likely = "enabled" if isinstance(value, bool) and "enabled" in below else below[0] if len(below) == 1 else None
-    remedy = f"did you mean {key}.{likely}={text}?" if likely else f"{key}.KEY=..., KEY one of {', '.join(below)}"
-    return f"{key}={text}: {key} has keys of its own; {remedy}"
-
-
-def _type_in_words(about: Key) -> str:
-    """Return the type of a key in plain words."""
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    names |= {list[float]: "a list of numbers", list[str]: "a list of names", list[int]: "a list of whole numbers"}
-    text = names.get(about.type, str(about.type))
-    return f"{text} or null" if about.optional else text
+    if about is None:
+        below = [k.removeprefix(f"{key}.") for k in key_table(schema) if k.startswith(f"{key}.")]
+        text = str(value).lower() if isinstance(value, bool) else value
+        likely = "enabled" if isinstance(value, bool) and "enabled" in below else below[0] if len(below) == 1 else None
+        remedy = f"did you mean {key}.{likely}={text}?" if likely else f"{key}.KEY=..., KEY one of {', '.join(below)}"
+        return f"{key}={text}: {key} has keys of its own; {remedy}"
+    expected = f"{TYPES.get(about.type, str(about.type))}{' or null' if about.optional else ''}"
+    listed = f"; did you mean {key}=[{value}]?" if expected.startswith("a list of names") and value else ""
+    return f"{key}={value!r}: expected {expected}{listed}"

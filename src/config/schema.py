@@ -59,6 +59,7 @@ DURATION = Range("HH:MM:SS or DD:HH:MM:SS", lambda x: re.fullmatch(r"(\d+:)?\d{1
 BUDGET = Range("a time, as 30s, 10min or 1h, or auto", lambda x: x == "auto" or duration(x) > 0)
 BETAS = Range("two numbers, 0 <= beta < 1", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x))
 TEMPERATURES = Range("at least one number, each 0 or above", lambda x: x != [] and all(0 <= one < inf for one in x))
+SPLITS = Range("a list of train, val, test", lambda x: {"train", "val", "test"}.issuperset(x))
 MEASURES = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
 METRICS = (*(f"{stage}/{name}" for stage in ("val", "train") for name in MEASURES), "train/loss", "val/sequences_right")
 # How a text is cut into windows; all other keys of `data` define the text itself
@@ -641,14 +642,14 @@ class GridConfig:
 class StudyFigure:
     """A row of panels for each `y`, in it one for each `x` and value of `panels`; a line for each value of `lines`.
 
-    x: a key, or step, characters, seconds for curves; log: the axes that are logarithmic, `x`, `y` or `xy`.
+    x: a key, or step, characters, seconds for curves; log: the axes that are logarithmic.
     """
 
     x: list[str] = field(default_factory=list)
     y: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     panels: str | None = None
-    log: str = ""
+    log: str | None = setting(None, choices=("x", "y", "xy"))
 
 
 @dataclass
@@ -671,14 +672,14 @@ class Study:
     question: str = MISSING
     sweeps: list[GridConfig] = field(default_factory=list)
     quick: dict[str, Any] = field(default_factory=dict)
-    evaluate: list[str] = field(default_factory=list)
+    evaluate: list[str] = field(default_factory=list, metadata={"range": SPLITS})
     metric: list[str] = field(default_factory=list)
     success: float | None = None
     rows: list[str] = field(default_factory=list)
     columns: str | None = None
     figure: StudyFigure = field(default_factory=StudyFigure)
     published: list[Published] = field(default_factory=list)
-    digits: int = 3
+    digits: int = setting(3, range=FROM_0)
 
 
 @dataclass

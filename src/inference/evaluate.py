@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from src.baselines import baselines, basis
-from src.config.schema import DataConfig, EvaluationDataConfig
+from src.config.schema import WINDOW_KEYS, DataConfig, EvaluationDataConfig
 from src.data.batching import LineSplit, TextSplit, Windows, evaluation_windows
 from src.data.corpus import Corpus, open_corpus
 from src.data.tasks import target_mask
@@ -25,6 +25,7 @@ from src.files import read_json, write_json
 from src.inference.options import run_of
 from src.metrics import Tally, perplexity
 from src.models.language_model import LanguageModel, State, WindowLoss, sequences_right, window_loss
+from src.process import complain
 
 if TYPE_CHECKING:
     from src.inference.load import TrainedModel
@@ -78,7 +79,8 @@ def evaluate_run(
     changed = {key: value for key, value in vars(changes or EvaluationDataConfig()).items() if value is not None}
     if "path" in changed or "paths" in changed:
         changed = {"path": None, "paths": None} | changed
-    data = dataclasses.replace(trained.config.data, **changed)
+    own = trained.config.data
+    data = dataclasses.replace(own, **changed)
     other = trained.in_implementation(model or trained.config.model.name)
     corpus = own_corpus(trained, data)
     split = split or ("val" if "val" in corpus.splits else "train")
@@ -101,6 +103,7 @@ def evaluate_run(
         "checkpoint": trained.path.stem,
         **trained.progress,
         "text": {"sha256": sha256, "changed": None if trained_on is None else trained_on != sha256},
+        "data": {k: v for k, v in changed.items() if k not in WINDOW_KEYS and v != getattr(own, k)},
         "notes": [*corpus.notes, *([partial] if partial else [])],
     }
 
@@ -117,10 +120,18 @@ def _checksum_of(run: Path | None) -> str | None:
 
 
 def keep(trained: TrainedModel, result: dict[str, Any]) -> Path | None:
-    """Write evaluation_<split>.json into the folder of the model's run; None if the model is in no run."""
-    if run := run_of(trained.path):
-        write_json(run / f"evaluation_{result['split']}.json", result)
-    return run and run / f"evaluation_{result['split']}.json"
+    """Write evaluation_<split>.json into the run's folder; None: the model is in no run, or the data is not the run's.
+
+    Reports and studies read the file as what the run reaches on its own data. A text that moved has the same checksum.
+    """
+    run, changed = run_of(trained.path), result["text"]["changed"]
+    file = run and run / f"evaluation_{result['split']}.json"
+    if file and (result["data"] if changed is None else changed):
+        complain(f"note: this is not the data that the run was trained on, so {file} was not written")
+        return None
+    if file:
+        write_json(file, result)
+    return file
 
 
 def own_corpus(trained: TrainedModel, data: DataConfig) -> Corpus:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from src.config.schema import (
     AT,
@@ -16,7 +18,7 @@ from src.config.schema import (
     errors_in_values,
 )
 from src.errors import UserError, nearest
-from src.files import user_path
+from src.files import read_json, user_path
 from src.process import complain
 from src.reports.runs import run_folders
 
@@ -91,6 +93,17 @@ def run_of(checkpoint: Path) -> Path | None:
         return None
     named = checkpoint.parent.parent  # as the user wrote it, unless that is another folder because of a link
     return named if named.resolve() == folder.parent else folder.parent
+
+
+def evaluated_before(folder: Path, split: str | None, checkpoint: Path) -> dict[str, Any] | None:
+    """Return what a run's evaluation_<split>.json has for this checkpoint, on the text that the run was trained on."""
+    for file in (folder / f"evaluation_{one}.json" for one in ([split] if split else ["val", "train"])):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            result: dict[str, Any] = read_json(file)
+            own = result["checkpoint"] == checkpoint.stem and not result["text"]["changed"]
+            if own and os.path.getmtime(file) >= os.path.getmtime(checkpoint):
+                return result
+    return None
 
 
 def newest_below(place: Path) -> str:

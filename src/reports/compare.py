@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import combinations, product
 from typing import Any
 
@@ -117,17 +118,17 @@ def resolve_key(name: str, runs: Sequence[Run]) -> str:
 
 def compare(table: Table, key: str, metric: Metric) -> tuple[list[Comparison], list[Run]]:
     """Pair the counted runs of a table over the values of `key`, best first; return also the runs without a partner."""
-    frame, others, counted = _frame_of(table, [key])
+    frame, others = _frame_of(table, [key])
     sides = dict(iter(frame.groupby(key, dropna=False, sort=False)))
     ranked = sorted(sides, key=lambda value: metric.sort_key(float(sides[value]["#"].mean())))
     items: list[Comparison] = []
-    paired: set[int] = set()
+    paired: set[str] = set()
     for first, second in _pairs(ranked):
-        one, runs = _compare(sides[first], sides[second], key, others)
-        items.append(one)
-        paired |= runs
+        one, two = sides[first], sides[second]
+        items.append(Comparison(show(one[key].iloc[0]), show(two[key].iloc[0])))
+        paired |= _compare(items[-1], [one, two], [key], others)
     _adjust(items)
-    return items, [run for i, run in enumerate(counted) if i not in paired]
+    return items, [run for row in table.groups for run, _ in row.counted if str(run.folder) not in paired]
 
 
 def compare_two(table: Table, keys: Sequence[str], metric: Metric) -> tuple[list[Comparison], list[Run]]:
@@ -144,59 +145,25 @@ def compare_two(table: Table, keys: Sequence[str], metric: Metric) -> tuple[list
             for one in found:
                 one.first, one.second = (f"{names[key]} {side} {at}" for side in (one.first, one.second))
             items += found
-    frame, others, _ = _frame_of(table, keys)
-    frame = frame.assign(**{key: frame[key].map(show) for key in keys})
-    for (a1, a2), (b1, b2) in product(*(_pairs([*frame[key].unique()]) for key in keys)):
-        four = frame[frame[keys[0]].isin((a1, a2)) & frame[keys[1]].isin((b1, b2))]
-        if len(four.drop_duplicates(keys)) < 4:
-            continue
-        own = _own(four, keys[0], others) | _own(four, keys[1], others)
-        equal = [name for name in others if name not in own]
-        first, second = (f"{names[keys[0]]} {a1} - {a2} at {names[keys[1]]} {value}" for value in (b1, b2))
-        made = Comparison(first, second, depends_on=names[keys[1]])
-        items.append(made)
-        shown = four.assign(**{name: four[name].map(show) for name in equal}).astype({"#": float})
-        cells = shown.pivot_table("#", ["seed", *equal], keys).dropna()
-        if shown.duplicated(["seed", *equal, *keys]).any():
-            made.note = _several_partners(own)
-        elif cells.empty:
-            made.note = "no seed has all four"
-        else:
-            d = (cells[a1, b1] - cells[a2, b1]) - (cells[a1, b2] - cells[a2, b2])
-            made.difference, made.same = summarise(d.tolist()), _same(d, cells)
-            if equal and not made.same:
-                made.opposite = _opposite(d.groupby(level=equal).mean(), equal, made.difference.mean)
+    frame, others = _frame_of(table, keys)
+    shown = [frame[key].map(show) for key in keys]
+    cells = dict(iter(frame.groupby(shown, sort=False)))
+    for (a1, a2), (b1, b2) in product(*(_pairs([*values.unique()]) for values in shown)):
+        if {*(four := [(a1, b1), (a2, b1), (a1, b2), (a2, b2)])} <= cells.keys():
+            first, second = (f"{names[keys[0]]} {a1} - {a2} at {names[keys[1]]} {value}" for value in (b1, b2))
+            items.append(Comparison(first, second, depends_on=names[keys[1]]))
+            _compare(items[-1], [cells[cell] for cell in four], keys, others)
     _adjust(items)
     return items, [run for run in alone[0] if any(run is one for one in alone[1])]
 
 
-def _frame_of(table: Table, keys: Sequence[str]) -> tuple[pd.DataFrame, list[str], list[Run]]:
-    """Return the counted runs with these keys and all others that differ, the names of those, and the runs."""
+def _frame_of(table: Table, keys: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Return the counted runs with these keys and all others that differ, and the names of the others."""
     others = [name for name in differing([row.settings for row in table.groups]) if name not in (*keys, "experiment")]
-    counted = [(row.settings, run, value) for row in table.groups for run, value in row.counted]
-    frame = pd.DataFrame(
-        [{name: settings.get(name) for name in (*keys, *others)}
-         | {"#": value, "run": i, "seed": run.seed, "steps": run.numbers.get("steps")}
-         for i, (settings, run, value) in enumerate(counted)],
-        columns=[*keys, *others, "#", "run", "seed", "steps"], dtype=object,
-    )  # fmt: skip
-    return frame, others, [run for _, run, _ in counted]
-
-
-def _own(frame: pd.DataFrame, key: str, others: Sequence[str]) -> set[str]:
-    """Return the settings of a key that one side does not have (an lstm has no nonlinearity): need not be equal."""
-    lacks = frame.isna().groupby(frame[key], dropna=False).all().any()
-    return {name for name in others if name.startswith(f"{key}.") and (name in DETAILS or lacks[name])}
-
-
-def _several_partners(own: set[str]) -> str:
-    """Say that a key which does not apply to one side gives a run several partners: the pairs are not independent."""
-    return f"a run has several partners; report one {' and '.join(own - {*DETAILS}) or 'setting'} at a time"
-
-
-def _same(differences: pd.Series[float], values: pd.DataFrame) -> bool:
-    """Return whether each difference is nothing beside the values of its row."""
-    return bool((differences.abs() <= 10.0**-SAME_DIGITS * values.abs().max(axis=1)).all())
+    names = [*keys, *others]
+    rows = [[*map(row.settings.get, names), value, str(run.folder), run.seed, run.numbers.get("steps")]
+            for row in table.groups for run, value in row.counted]  # fmt: skip
+    return pd.DataFrame(rows, columns=[*names, "#", "run", "seed", "steps"], dtype=object), others
 
 
 def _opposite(means: pd.Series[float], keys: Sequence[str], mean: float) -> tuple[str, ...]:
@@ -219,27 +186,33 @@ def _adjust(items: Sequence[Comparison]) -> None:
         one.p_holm, one.tests = adjusted, len(tested)
 
 
-def _compare(ones: pd.DataFrame, twos: pd.DataFrame, key: str, others: list[str]) -> tuple[Comparison, set[int]]:
-    """Compare two values of a key; return also which runs have a partner."""
-    made = Comparison(show(ones[key].iloc[0]), show(twos[key].iloc[0]))
-    own = _own(pd.concat([ones, twos]), key, others)
+def _compare(made: Comparison, sides: Sequence[pd.DataFrame], keys: Sequence[str], others: list[str]) -> set[str]:
+    """Fill in a comparison of two sides, or of the four of an interaction; return which runs have a partner."""
+    own: set[str] = set()  # an lstm has no nonlinearity: need not be equal
+    for key in keys:
+        lacks = pd.concat(sides).isna().groupby(pd.concat(sides)[key], dropna=False).all().any()
+        own |= {name for name in others if name.startswith(f"{key}.") and (name in DETAILS or lacks[name])}
     equal = [name for name in others if name not in own]
-    pairs = ones.merge(twos, on=["seed", *equal])
+    numbers = (side[["#", "run", "steps"]].add_suffix(f" {i}") for i, side in enumerate(sides))
+    numbered = [side[["seed", *equal]].join(its) for side, its in zip(sides, numbers, strict=True)]
+    pairs = reduce(lambda one, two: one.merge(two, on=["seed", *equal]), numbered)
+    values, runs, steps = (pairs[[f"{name} {i}" for i in range(len(sides))]] for name in ("#", "run", "steps"))
     if pairs.empty:
-        near = [name for name in equal if not set(ones[name]) & set(twos[name])]
+        near = [name for name in equal if not set.intersection(*(set(side[name]) for side in sides))]
         ignore = f"; also different: {', '.join(near)} (--ignore {near[0]} lets it differ)" if near else ""
-        made.note = f"no two runs have an equal seed and are equal in all else{ignore}"
-    elif pairs["run_x"].duplicated().any() or pairs["run_y"].duplicated().any():
-        made.note = _several_partners(own)
+        which = "no seed has all four" if len(sides) > 2 else "no two runs have an equal seed and are equal in all else"
+        made.note = f"{which}{ignore}"
+    elif any(runs[side].duplicated().any() for side in runs):
+        # A key that does not apply to one side gives one run several partners: the pairs are not independent.
+        made.note = f"a run has several partners; report one {' and '.join(own - {*DETAILS}) or 'setting'} at a time"
     else:
-        values = pairs[["#_x", "#_y"]].astype(float)
-        pairs["d"] = values["#_x"] - values["#_y"]
-        made.difference = summarise(pairs["d"].tolist())
-        made.same = _same(pairs["d"], values)
-        steps = pairs[["steps_x", "steps_y"]].astype(float)
-        if (steps.max(axis=1) > 1.01 * steps.min(axis=1)).any():
-            made.steps = (float(steps["steps_x"].mean()), float(steps["steps_y"].mean()))
+        d = values.astype(float).mul([1, -1, -1, 1][: len(sides)]).sum(axis=1)
+        made.difference = summarise(d.tolist())
+        made.same = bool((d.abs() <= 10.0**-SAME_DIGITS * values.astype(float).abs().max(axis=1)).all())
+        steps = steps.astype(float)
+        if len(sides) == 2 and (steps.max(axis=1) > 1.01 * steps.min(axis=1)).any():
+            made.steps = (float(steps.iloc[:, 0].mean()), float(steps.iloc[:, 1].mean()))
         if equal and not made.same:
-            shown = pairs.assign(**{name: pairs[name].map(show) for name in equal})
-            made.opposite = _opposite(shown.groupby(equal)["d"].mean(), equal, made.difference.mean)
-    return made, {*pairs["run_x"], *pairs["run_y"]}
+            by = [pairs[name].map(show) for name in equal]
+            made.opposite = _opposite(d.groupby(by).mean(), equal, made.difference.mean)
+    return {*runs.to_numpy().ravel()}

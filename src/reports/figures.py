@@ -26,7 +26,8 @@ FORMATS = ("png", "svg", "pdf")
 X_AXES = {"step": "steps", "characters": "characters", "seconds": "seconds"}
 # Six colours that people with any common colour blindness tell apart (after Okabe and Ito), each with four dashes.
 COLOURS = ("#0067a5", "#c24a00", "#007a59", "#a8467f", "#8a6a00", "#4d4d4d")
-LINES = cycler(linestyle=["-", (0, (6, 3)), (0, (2, 2)), (0, (7, 2, 2, 2))]) * cycler(color=COLOURS)
+DASHES: list[Any] = ["-", (0, (6, 3)), (0, (2, 2)), (0, (7, 2, 2, 2))]
+LINES = cycler(linestyle=DASHES) * cycler(color=COLOURS)
 TOO_HIGH = 1e150  # its square is no float
 # Fonts of a PDF as TrueType (42): journals refuse matplotlib's default, Type 3
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "axes.prop_cycle": LINES, "text.parse_math": False}

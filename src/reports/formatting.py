@@ -113,8 +113,7 @@ def _cells(table: Table, row: Row) -> dict[str, str]:
 
 
 def _comparison(table: Table, keys: Sequence[str]) -> Section:
-    compared = compare_two(table, keys, table.metric) if len(keys) > 1 else compare(table, keys[0], table.metric)
-    items, alone = compared
+    items, alone = compare_two(table, keys, table.metric) if len(keys) > 1 else compare(table, keys[0], table.metric)
     how = "over pairs of equal seed and equal other settings (paired t; d = mean / sd of the differences)"
     title = f"{' and '.join(keys)} compared by {table.metric.describe()}: difference = first - second, {how}"
     heads = ("first", "second", "difference", "95 % interval", "p", "p (Holm)", "d", "n", "is it more than noise?")
@@ -186,10 +185,6 @@ def to_csv(report: Report, content: Sequence[Section], command: str) -> str:
 
 def to_json(report: Report, content: Sequence[Section], command: str) -> str:
     """Return the tables and comparisons as JSON, all digits, each row with the folder, seed and value of its runs."""
-
-    def plain(summary: Summary) -> dict[str, Any]:
-        return {**vars(summary), "p": summary.p, "d": summary.effect}
-
     tables: list[dict[str, Any]] = []
     for section in content:
         if table := section.table:
@@ -198,7 +193,8 @@ def to_json(report: Report, content: Sequence[Section], command: str) -> str:
                     for row in table.rows]  # fmt: skip
             tables.append({"text": table.text, "metric": asdict(table.metric), "rows": rows, "compared": []})
         for one in section.compared:
-            difference = plain(one.difference) if one.difference else None
+            found = one.difference
+            difference = {**vars(found), "p": found.p, "d": found.effect} if found else None
             tables[-1]["compared"].append({**vars(one), "difference": difference})
     left = [{"folder": str(one.run.folder), "reason": one.reason, "why": one.why} for one in report.left_out]
     return files.to_json({"format": 1, "command": command, "tables": tables, "not_counted": left}, indent=2) + "\n"

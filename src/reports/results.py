@@ -20,14 +20,13 @@ from tabulate import tabulate  # type: ignore[import-untyped]
 from src.config.schema import Study
 from src.errors import UserError, counted, nearest
 from src.files import write_atomic
-from src.reports.figures import COLOURS, FORMATS, STYLE, X_AXES, curve_of, encode
+from src.reports.figures import COLOURS, DASHES, FORMATS, STYLE, X_AXES, curve_of, encode
 from src.reports.runs import COSTS, Run, mapping, read_run
 from src.reports.statistics import summarise
 from src.reports.table import Metric, affects_result, baselines, differing, short_names, show
 
 BEGIN, END = "<!-- results: made by python -m src.study {} -->", "<!-- end of results -->"
 MARKERS, GREY = "osD^vPX*", "#595959"
-DASHES: tuple[Any, ...] = ("-", (0, (6, 3)), (0, (2, 2)), (0, (7, 2, 2, 2)))
 
 
 def write(study: Study, folder: Path, size: str, folders: Sequence[Path]) -> str:
@@ -171,14 +170,16 @@ def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
             for axes in rows.flat[len(places) :]:
                 axes.set_axis_off()
             for (x, value), axes in zip(places, rows.flat, strict=False):
-                _panel(axes, study, frame[frame[spec.panels] == value] if spec.panels else frame, runs, x, y, order)
+                at = {} if x in X_AXES else _places(frame[x])
+                own = frame[frame[spec.panels] == value] if spec.panels else frame
+                _panel(axes, study, own.assign(at=own[x].map(at)) if at else own, runs, x, y, order)
                 axes.set_title(f"{spec.panels} {value}" if spec.panels else "", fontsize="medium")
                 axes.set_xlabel(X_AXES.get(x, x))
-                for axis in spec.log:
+                for axis in spec.log or "":
                     axes.set(**{f"{axis}scale": "log"})
                     getattr(axes, f"{axis}axis").set_major_formatter("{x:g}")
-                if x not in X_AXES and len(axes.lines) and (ticks := _numbers(frame[x])):
-                    axes.set_xticks(sorted(set(ticks)), [f"{tick:g}" for tick in sorted(set(ticks))])
+                if at and len(axes.lines):
+                    axes.set_xticks([*at.values()], [value.strip("[]") for value in at])
                     axes.minorticks_off()
             share = study.success is not None and y == study.metric[0]
             for row in rows:
@@ -206,14 +207,13 @@ def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: 
                 axes.fill_between(curve.index, *ends, color=look["color"], alpha=0.15, lw=0)
             continue
         points = []
-        for value, at in some.groupby(x, sort=False):
+        for value, at in some.groupby("at"):
             if share:
                 points.append((value, sum(one >= (study.success or 0) for one in _values(at, y)) / len(at), 0.0))
             elif found := _values(at, y):
                 points.append((value, summarise(found).mean, summarise(found).sd or 0.0))
         if points:
-            labels, means, spreads = zip(*points, strict=True)
-            at_x: Any = _numbers(labels) or labels
+            at_x, means, spreads = zip(*points, strict=True)
             axes.errorbar(at_x, means, spreads, label=label, capsize=2, **look)
     same, (low, high) = y.rpartition("/")[2] == study.metric[0].rpartition("/")[2] and not share, axes.get_ylim()
     for head in (head for head in own if same and str(head).startswith("baseline ")):
@@ -226,7 +226,11 @@ def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: 
                       xytext=(0, 2), textcoords="offset points", fontsize="small")  # fmt: skip
 
 
-def _numbers(values: Any) -> list[float]:
-    """Return values as numbers, `[20]` as 20 and `[10, 200]` as 200; an empty list if one is none."""
-    texts = [re.sub(r"^\[(?:.*, ?)?(.*)\]$", r"\1", str(value)) for value in values]
-    return [float(text) for text in texts] if all(re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?", text) for text in texts) else []
+def _places(values: pd.Series[str]) -> dict[str, float]:
+    """Return each value's place on x: `[10, 200]` at 200; 1, 2, 3, ... if one is no number or two share a place."""
+    last = {value: re.sub(r"^\[(?:.*, ?)?(.*)\]$", r"\1", value) for value in values}
+    numbers = {value: float(text) for value, text in last.items() if re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?", text)}
+    if len({*numbers.values()}) == len(last):
+        return numbers
+    order = sorted(numbers, key=numbers.__getitem__) if len(numbers) == len(last) else last
+    return {value: float(place) for place, value in enumerate(order, start=1)}

@@ -120,7 +120,7 @@ def run_folders(place: Path, onerror: Callable[[OSError], None] | None = None) -
 def read_run(folder: Path) -> Run:
     """Read one run folder; what is wrong with it becomes its `problem`."""
     record, problem = _read(folder / "run.json", parse_json)
-    settings, config_problem = _read(folder / "config.yaml", _parse_config)
+    settings, config_problem = _read(folder / "config.yaml", lambda text: settings_of(mapping(parse_yaml(text))))
     points, curve_problem = _read(folder / "metrics.jsonl", _parse_lines)
     problem = problem or config_problem or (curve_problem if (folder / "metrics.jsonl").exists() else "")
     status = str(record.get("status"))
@@ -153,10 +153,10 @@ def _read(file: Path, parse: Callable[[str], Any]) -> tuple[dict[str, Any], str]
     return (content, "") if isinstance(content, dict) and content else ({}, f"{file.name} holds no keys and values")
 
 
-def _parse_config(text: str) -> Settings:
+def settings_of(config: Mapping[str, Any]) -> Settings:
     """Return a configuration by the keys of the command line: `model` is `model.name`; lists and booleans are JSON."""
     flat: Settings = {}
-    for key, value in flatten(mapping(parse_yaml(text))):
+    for key, value in flatten(config):
         if isinstance(value, bool) or not isinstance(value, str | int | float | None):
             value = json.dumps(value, ensure_ascii=False, default=str)
         flat[key.removesuffix(".name")] = value if value != "{}" else None

@@ -20,7 +20,7 @@ from src.data.batching import IGNORED, Windows
 from src.data.corpus import open_corpus
 from src.data.tasks import task_of
 from src.errors import UserError
-from src.inference.evaluate import evaluate_run
+from src.inference.evaluate import evaluate_run, keep
 from src.inference.load import load
 from src.training.run import fit, resume
 
@@ -195,6 +195,7 @@ def test_every_task_trains_is_evaluated_on_its_targets_scored_and_sampled(name: 
     assert result["characters"] == int(real.sum())
     assert [mean is None for mean in result["loss_by_position"]] == (~real.any(1)).tolist()
     longer = evaluate_run(model, "test", EvaluationDataConfig(test_length=[20]))
+    assert (keep(model, result), keep(model, longer)) == (folder / "evaluation_val.json", None)  # not the run's own
     assert len(longer["loss_by_position"]) > len(result["loss_by_position"]) - (name == "anbn")
     item = "".join(model.vocabulary.symbols[i] for i in open_corpus(model.config.data).splits["val"].fixed.ids[1:, 0])
     score = model.score(item.strip("\n"))

@@ -155,12 +155,8 @@ def test_a_result_that_cannot_be_written_is_printed_all_the_same(answer, folder,
 
 def test_no_number_is_minus_zero(answer, tmp_path):
     folder = fabricate(tmp_path / "run", text="a" * 400)
-    for entry, *words in (
-        ("evaluate",),
-        ("evaluate", "format=json"),
-        ("score", "text=aaa"),
-        ("score", "text=aaa", "format=json"),
-    ):
+    for command in ("evaluate", "evaluate format=json", "score text=aaa", "score text=aaa format=json"):
+        entry, *words = command.split()
         assert "-0.0" not in answer(entry, f"run={folder}", *words)
 
 
@@ -200,11 +196,17 @@ def test_evaluate_prints_the_count_the_four_numbers_and_what_to_beat(answer, fol
     assert float(rows["ngram_5"][1]) == pytest.approx(result["baselines"]["ngram_5"], abs=1e-6)
 
 
-def test_a_text_that_moved_is_found_where_the_command_says(answer, tmp_path):
-    folder = fabricate(tmp_path / "run")
+def test_a_moved_text_is_the_run_s_own_and_the_result_of_another_is_not_kept(answer, tmp_path, monkeypatch):
+    folder, notes = fabricate(tmp_path / "run"), []
     moved = (folder / "text.txt").rename(tmp_path / "moved, it is.txt")
     assert "no such file" in answer("evaluate", f"run={folder}", code=2)
-    assert json.loads(answer("evaluate", f"run={folder}", f"data.path={moved}", "format=json"))["characters"] > 0
+    own = json.loads(answer("evaluate", f"run={folder}", f"data.path={moved}", "format=json"))
+    (tmp_path / "other.txt").write_text(VERSE * 2)
+    monkeypatch.setattr("src.inference.evaluate.complain", notes.append)
+    other = json.loads(answer("evaluate", f"run={folder}", f"data.path={tmp_path / 'other.txt'}", "format=json"))
+    assert other["characters"] > own["characters"] > 0
+    assert json.loads((folder / "evaluation_val.json").read_text()) == own
+    assert f"so {folder / 'evaluation_val.json'} was not written" in notes[0]
 
 
 # entry, words (RUN stands for a sound run), what the answer must name
@@ -316,11 +318,14 @@ def test_a_folder_of_runs_is_evaluated_in_one_process_and_only_what_is_missing(a
     before = {file: file.stat().st_mtime_ns for file in several.rglob("evaluation_val.json")}
     assert len(before) == 4
     os.utime(several / "runs/rhyme/x/checkpoints/best.ckpt", (2.2e9, 2.2e9))  # trained on since
+    foreign = several / "runs/sweeps/verse/0f3a/evaluation_val.json"  # of another text, kept by earlier code
+    foreign.write_text(json.dumps({**one, "text": {"changed": True}}))
     lines = answer("evaluate", "run=runs").splitlines()
-    assert [line.endswith("(evaluated before)") for line in lines[1:]] == [False, True, True, True]
+    assert [line.endswith("(evaluated before)") for line in lines[1:]] == [False, False, True, True]
     assert f"{one['cross_entropy']:.6f}" in lines[1]
-    changed = [file for file, time in before.items() if file.stat().st_mtime_ns != time]
-    assert changed == [several / "runs/rhyme/x/evaluation_val.json"]
+    changed = {file for file, time in before.items() if file.stat().st_mtime_ns != time}
+    assert changed == {several / "runs/rhyme/x/evaluation_val.json", foreign}
+    assert json.loads(foreign.read_text()) == one
     (several / "runs/rhyme/x/text.txt").unlink()
     lines = answer("evaluate", "run=runs/rhyme", "split=train", code=1).splitlines()
     assert lines == [f"runs/rhyme/x: {several / 'runs/rhyme/x/text.txt'}: there is no such file"] or len(lines) == 1

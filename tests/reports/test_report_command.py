@@ -29,9 +29,8 @@ def sweep(tmp_path):
     for model, shift in (("manual", 0.0), ("cell", 0.1)):
         for seed in range(3):
             value = 1.5 + shift + seed / 100
-            fabricate(
-                tmp_path / "runs" / f"{model}{seed}", value, seed=seed, model=model, evaluations={"test": value + 1}
-            )
+            folder = tmp_path / "runs" / f"{model}{seed}"
+            fabricate(folder, value, seed=seed, model=model, evaluations={"test": value + 1})
     fabricate(tmp_path / "runs" / "bad", None, seed=3, status="failed",
               record={"error": {"type": "ValueError", "message": "no such layer"}})  # fmt: skip
     return tmp_path

@@ -25,9 +25,8 @@ def compared(root, key="model", metric=NATS, ignored=()):
 def two_models(root, manual, cell, **settings):
     for name, values in (("manual", manual), ("cell", cell)):
         for seed, value in values.items():
-            fabricate(
-                root / f"{name}{seed}{'_'.join(map(str, settings.values()))}", value, seed=seed, model=name, **settings
-            )
+            folder = root / f"{name}{seed}{'_'.join(map(str, settings.values()))}"
+            fabricate(folder, value, seed=seed, model=name, **settings)
 
 
 def test_difference_interval_and_p_are_those_of_a_hand_computation(tmp_path):
@@ -141,7 +140,6 @@ def test_several_comparisons_allow_for_their_number(tmp_path):
 @pytest.mark.parametrize(
     ("key", "told"),
     [
-        ("modle", "did you mean model"),
         ("seed", "paired by their seed"),
         ("optimizer.lr", "all runs have optimizer.lr = 0.002; what differs: model, model.hidden_size"),
     ],
@@ -160,9 +158,8 @@ def test_two_keys_are_compared_at_each_value_of_the_other_and_so_is_how_they_dep
         for seed in range(3):
             value = mean + seed / 10 + noise[seed] * (init == "torch" and clip is None)
             fabricate(tmp_path / f"{init}{clip}{seed}", value, seed=seed, init=init, gradient_clip_val=clip)
-    shown = command.report(
-        ["--compare", "init", "gradient_clip_val", str(tmp_path), "--json", str(tmp_path / "t.json")]
-    )
+    words = ["--compare", "init", "gradient_clip_val", str(tmp_path)]
+    shown = command.report([*words, "--json", str(tmp_path / "t.json")])
     (table,) = json.loads((tmp_path / "t.json").read_text())["tables"]
     found = {(one["first"], one["second"]): one["difference"] for one in table["compared"]}
     at = "gradient_clip_val"

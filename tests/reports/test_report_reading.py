@@ -122,7 +122,6 @@ def test_a_text_without_validation_is_compared_on_what_it_was_trained_on(tmp_pat
 @pytest.mark.parametrize(
     ("name", "split", "told"),
     [
-        ("bits_per_char", None, "did you mean val/bits_per_character"),
         ("nonsense", None, "known: val/cross_entropy"),
         (None, "train", r"src.evaluate run=DIR split=train"),
     ],

@@ -5,19 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from src.reports.statistics import holm, summarise
+from src.reports.statistics import Summary, holm, summarise
+
+PAIR = st.tuples(st.integers(0, 900), st.integers(0, 900))
 
 
-def test_one_value_has_a_mean_and_no_spread():
-    summary = summarise([1.5])
-    assert (summary.n, summary.mean, summary.sd, summary.low, summary.high) == (1, 1.5, None, None, None)
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 900), st.integers(0, 900)), min_size=2, max_size=9, unique_by=lambda ab: ab[0] - ab[1]
-    )
-)
+@given(st.lists(PAIR, min_size=2, max_size=9, unique_by=lambda ab: ab[0] - ab[1]))
 def test_interval_and_p_are_those_of_scipy(pairs):
     first, second = zip(*pairs, strict=True)
     differences = [a - b for a, b in pairs]
@@ -26,7 +19,8 @@ def test_interval_and_p_are_those_of_scipy(pairs):
     assert (summary.low, summary.high) == pytest.approx(tuple(test.confidence_interval(0.95)), rel=1e-9, abs=1e-9)
 
 
-def test_differences_without_spread_have_an_answer():
+def test_one_value_has_a_mean_alone_and_differences_without_spread_have_an_answer():
+    assert summarise([1.5]) == Summary(1, 1.5, None, None, None)
     assert summarise([0.0, 0.0, 0.0]).p == 1.0
     assert summarise([0.1, 0.1, 0.1]).p == 0.0
     assert summarise([0.5]).p is None

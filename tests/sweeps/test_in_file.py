@@ -33,10 +33,7 @@ def test_each_job_is_crossed_with_the_grid_and_nearer_values_come_first() -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"params": {"model.hiden_size": 3}},
-            "hydra.sweeper.params: model.hiden_size: there is no such key; did you mean",
-        ),
+        ({"params": {"model.hiden_size": 3}}, "hydra.sweeper.params: model.hiden_size: there is no such key; did you"),
         ({"jobs": [{"optimizer.lr": "fast"}]}, "hydra.sweeper.jobs: optimizer.lr='fast': expected a number"),
         ({"jobs": {"seed": 1}}, "hydra.sweeper.jobs: expected a list of {KEY: VALUE, KEY: VALUE}"),
         ({"params": ["seed=1"]}, "hydra.sweeper.params: expected KEY: VALUES, as seed: 0,1,2"),
