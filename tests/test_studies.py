@@ -112,14 +112,12 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
         assert "4 of 4 runs not made; " in command("own", "runs=elsewhere")
     assert "in runs/studies/own" in command("own", "size=quick")
     assert (folder / "results.csv").read_bytes() == kept
+    readme.write_bytes(b"own \xff")
+    with pytest.raises(UserError, match=r"README.md is not UTF-8: byte 4 is wrong"):
+        command("own")
     readme.write_text("# Mine\n\nabove\n" + page.replace("4 runs", "5 runs") + "below\n")
     with pytest.raises(UserError, match="does not show what results"):
         command("own", "check=true")
-    mine = readme.read_bytes()
-    readme.write_bytes(mine + b"\xff")
-    with pytest.raises(UserError, match=r"README.md is not UTF-8: byte \d+ is wrong"):
-        command("own")
-    readme.write_bytes(mine)
     command("own", "table=true")
     command("own", "check=true")
     assert readme.read_text() == "# Mine\n\nabove\n" + page + "below\n"
@@ -163,6 +161,5 @@ def test_what_is_wrong_is_said_before_anything_runs(old, new, words, message, co
 def test_each_value_has_a_place_of_its_own_on_the_axis_of_a_figure(values, places, labels) -> None:  # type: ignore[no-untyped-def]
     frame = pd.DataFrame({"data.length": values, "status": "done", "loss": [*map(str, range(len(values)))]})
     (axes,) = draw(Study(metric=["loss"], figure=StudyFigure(x=["data.length"])), frame, []).axes
-    assert [*axes.get_xticks()] == places
-    assert [label.get_text() for label in axes.get_xticklabels()] == labels
+    assert ([*axes.get_xticks()], [label.get_text() for label in axes.get_xticklabels()]) == (places, labels)
     assert [values[int(loss)].strip("[]") for loss in axes.lines[0].get_ydata()] == labels

@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # part b is deterministic; read when cuBLAS starts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +110,6 @@ def table(rows: Sequence[Sequence[object]]) -> str:
 
 def first_losses(settings: Settings, words: Sequence[str]) -> tuple[list[float], int]:
     """Return the loss of each step of a run, and how many shapes of window were captured as a graph."""
-    import torch
     from lightning.pytorch.callbacks import Callback
 
     from src.training.run import fit
@@ -164,15 +165,10 @@ def part_a(settings: Settings, left: Callable[[], float]) -> Report:
 
 
 def weights_of(run: Path) -> dict[str, Any]:
-    import torch
-
-    content = torch.load(run / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
-    return dict(content["state_dict"])
+    return dict(torch.load(run / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"])
 
 
 def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    import torch
-
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -284,7 +280,6 @@ def part_c(settings: Settings, left: Callable[[], float]) -> Report:
 def flashrnn_number(settings: Settings) -> Report | str:
     """Return microseconds a step of FlashRNN's Elman layer, forward and backward, if the package is installed."""
     try:
-        import torch
         from flashrnn import flashrnn  # type: ignore[import-not-found]
 
         B, T, D = 64, 100, 512
@@ -358,7 +353,6 @@ def part_d(settings: Settings, left: Callable[[], float]) -> Report:
 
 def part_e(settings: Settings, left: Callable[[], float]) -> Report:
     import numpy as np
-    import torch
 
     from src.data.corpus import open_corpus
     from tests.gpu.transformer import Transformer, batches, validation_loss
@@ -441,8 +435,6 @@ PARTS: dict[str, tuple[str, Callable[[Settings, Callable[[], float]], Report]]] 
 
 
 def machine(settings: Settings) -> Report:
-    import torch
-
     found: Report = {"torch": torch.__version__, "python": platform.python_version(), "cores": os.cpu_count()}
     if settings.on_gpu:
         from src.training.machine import gpu_description
@@ -463,11 +455,8 @@ def summary(results: dict[str, Report]) -> Iterator[str]:
         rows = [(size, f"{one['stacked_ms']:.3f}", one["fastest_stacked"], f"{one['times']:.1f}",
                  f"{one.get('manual_against_stacked', math.nan):.2f}") for size, one in marks.items()]  # fmt: skip
         yield table([("size", "stacked ms", "fastest stacked", "times", "manual / stacked, float32 graphs"), *rows])
-    runs = {
-        **results.get("d", {}).get("runs", {}),
-        **({"transformer": e} if (e := results.get("e")) and "best" in e else {}),
-    }
-    if runs:
+    runs, e = results.get("d", {}).get("runs", {}), results.get("e", {})
+    if runs := runs | ({"transformer": e} if "best" in e else {}):
         head = ("run", "nats on val", "seconds", f"seconds to {TARGET}")
         yield table([head, *((name, f"{one['best']:.4f}", f"{one['seconds']:.1f}", one["seconds_to_target"])
                              for name, one in runs.items() if "best" in one)])  # fmt: skip
@@ -476,15 +465,8 @@ def summary(results: dict[str, Report]) -> Iterator[str]:
 def main(words: Sequence[str]) -> int:
     """Run the parts; return the exit code: 1 if one has failed."""
     settings = Settings(words)
-    try:
-        import torch
-    except ImportError:
-        say("make gpu: there is no torch in this Python")
-        return 1
     if settings.on_gpu and not torch.cuda.is_available():
-        say(
-            "make gpu: torch sees no CUDA GPU on this machine, so nothing was run (device=cpu tries the program itself)"
-        )
+        say("make gpu: torch sees no CUDA GPU on this machine, so nothing was run (device=cpu tries the program)")
         return 0
     settings.out.mkdir(parents=True, exist_ok=True)
     started, results = time.perf_counter(), {"machine": machine(settings)}
