@@ -141,6 +141,9 @@ def evaluate_runs(study: Study, jobs: list[Job]) -> None:
         from src.inference.load import load
     for job in (job for job in jobs if job.action == "skip"):
         for split in study.evaluate:
+            file, checkpoints = job.folder / f"evaluation_{split}.json", job.folder.glob("checkpoints/*.ckpt")
+            if file.exists() and not any(checkpoints):
+                continue  # deleted since, to make room
             if evaluated_before(job.folder, split, locate(job.folder)) is None:
                 trained = load(job.folder, trust=job.config.model._target_)
                 use_threads(threads_for("auto", trained.config.model.hidden_size))

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # part b is deterministic; read when cuBLAS starts
@@ -352,8 +353,6 @@ def part_d(settings: Settings, left: Callable[[], float]) -> Report:
 
 
 def part_e(settings: Settings, left: Callable[[], float]) -> Report:
-    import numpy as np
-
     from src.data.corpus import open_corpus
     from tests.gpu.transformer import Transformer, batches, validation_loss
 
