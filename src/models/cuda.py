@@ -1,8 +1,8 @@
 """The recurrences on a CUDA GPU: which algorithm cuDNN takes, and CUDA graphs of the loops over time.
 
-There a step of a small network takes less time than Python needs to launch its kernels. So the loop over time of
-`manual` is captured once per shape and launched as one CUDA graph: two kernels a step, no Python between them. One
-Triton kernel for all steps would have to fit W into one processor, or share it out with barriers that spin.
+There a step of a small network takes less time than Python needs to launch its kernels. So all steps of `manual` are
+one Triton kernel where W fits into a processor (`triton_walk`); elsewhere the loop over time is captured once per shape
+and launched as one CUDA graph: two kernels a step, no Python between them.
 
 `stacked`, `lstm` and `gru` call cuDNN, whose algorithm torch picks from the sizes (`cudnn_algorithm`, the rules of
 aten/src/ATen/native/cudnn/RNN.cpp). `layer_plan` says from sizes and precision alone when the layers are called one by
@@ -25,9 +25,11 @@ from src.errors import first_line
 from src.models.layers import WiredWindow, Wiring
 
 WARM_UP = 3  # calls before a capture, in which libraries allocate what they keep
+MOST_UNITS = 256  # of a layer in one kernel: above, W does not fit into a processor
 SHORT = 8  # steps; a loop of fewer is not worth a graph
-MOST_GRAPHS = 16  # captured loops that are kept; later shapes run as plain loops
+MOST_GRAPHS = 16  # captured loops that are kept, those used last
 log = logging.getLogger(__name__)
+_without_triton: list[str] = []  # why, once a kernel of ours could not be run
 _streams: dict[int, Any] = {}  # of each device, the one stream on which everything is warmed up and captured
 
 
@@ -59,11 +61,16 @@ def capture(function: Callable[[], object], device: torch.device) -> Callable[[]
     Memory that the function reads must stay where it is; what it allocates keeps its place in the graph's own pool.
     """
     graph = torch.cuda.CUDAGraph()
-    with (
-        side_stream(device),  # thread_local: another thread (NCCL's watchdog) may call CUDA meanwhile
-        torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"),
-    ):
-        function()
+    # cuBLAS makes its workspace inside the graph's pool: Lightning frees those outside of it at the end of every run
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        with (
+            side_stream(device),  # thread_local: another thread (NCCL's watchdog) may call CUDA meanwhile
+            torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"),
+        ):
+            function()
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
     return graph.replay
 
 
@@ -101,19 +108,28 @@ def run_loop(body: Callable[..., object], key: Any, *buffers: Tensor | None) -> 
 
     `key` says all that the body depends on beside the shapes, types and device of the buffers.
     """
-    known = (key, *((b.shape, b.dtype, b.device) if b is not None else None for b in buffers))
-    if known not in captured_loops and len(captured_loops) < MOST_GRAPHS and takes_graph(cast(Tensor, buffers[0])):
-        try:
-            captured_loops[known] = Loop(body, buffers)
-        except RuntimeError as error:
-            captured_loops[known] = None
-            why = first_line(error)
-            log.warning("a loop over time could not be captured in a CUDA graph and runs without: %s", why)
-    loop = captured_loops.get(known) if takes_graph(cast(Tensor, buffers[0])) else None
+    first, loop = cast(Tensor, buffers[0]), None
+    if takes_graph(first):
+        known = (key, *((b.shape, b.dtype, b.device) if b is not None else None for b in buffers))
+        loop = captured_loops.pop(known) if known in captured_loops else captured_loop(body, buffers)
+        captured_loops[known] = loop  # in the order of their last use
+        if len(captured_loops) > MOST_GRAPHS:
+            torch.cuda.synchronize(first.device)  # the GPU may still be at work on it
+            del captured_loops[next(iter(captured_loops))]
     if loop is None:
         body(*buffers)
     else:
         loop(buffers)
+
+
+def captured_loop(body: Callable[..., object], buffers: Sequence[Tensor | None]) -> Loop | None:
+    """Return the loop as a CUDA graph, or None, with a warning, if it cannot be captured."""
+    try:
+        return Loop(body, buffers)
+    except RuntimeError as error:
+        why = first_line(error)
+        log.warning("a loop over time could not be captured in a CUDA graph and runs without: %s", why)
+        return None
 
 
 def forward_steps(hidden: Tensor, W: Tensor, h_0: Tensor | None, nonlinearity: str, reverse: bool) -> None:
@@ -127,13 +143,13 @@ def forward_steps(hidden: Tensor, W: Tensor, h_0: Tensor | None, nonlinearity: s
         h_prev = h_t
 
 
-def backward_steps(delta: Tensor, W: Tensor, h: Tensor, grad_h_n: Tensor, nonlinearity: str, reverse: bool) -> None:
+def backward_steps(delta: Tensor, W: Tensor, h: Tensor, nonlinearity: str, reverse: bool) -> None:
     """Turn g_t into delta_t = f'(z_t) * (g_t + W^T delta_{t+1}), in place in delta (time, batch, hidden)."""
     order = range(len(delta))[:: 1 if reverse else -1]
     steps, states = delta.unbind(0), h.unbind(0)
     delta_next = None
     for t in order:
-        dh_t = steps[t].add_(grad_h_n) if delta_next is None else steps[t].addmm_(delta_next, W)
+        dh_t = steps[t] if delta_next is None else steps[t].addmm_(delta_next, W)
         if nonlinearity == "relu":
             torch.ops.aten.threshold_backward.grad_input(dh_t, states[t], 0, grad_input=dh_t)
         else:
@@ -141,18 +157,40 @@ def backward_steps(delta: Tensor, W: Tensor, h: Tensor, grad_h_n: Tensor, nonlin
         delta_next = dh_t
 
 
+def one_kernel(x: Tensor, M: Tensor, start: Tensor | None, h: Tensor | None, nonlinearity: str, reverse: bool) -> bool:
+    """Make all steps in one kernel, `triton_walk.walk`; False, with nothing done, where it does not fit or run.
+
+    `reverse`: from the last step to the first.
+    """
+    small = x.dtype in (torch.float32, torch.bfloat16, torch.float16) and x.size(2) <= MOST_UNITS
+    if not small or x.numel() >= 2**31 or _without_triton:
+        return False
+    try:
+        from src.models import triton_walk
+
+        triton_walk.launch(x, M.t().contiguous(), start, h, nonlinearity == "relu", reverse)
+    except Exception as error:  # of many kinds: there is no Triton, no C compiler for it, no code for this GPU
+        _without_triton.append(first_line(error))
+        log.warning("model=manual runs without its Triton kernel: %s", *_without_triton)
+        return False
+    return True
+
+
 def forward_walk(hidden: Tensor, W: Tensor, h_0: Tensor | None, nonlinearity: str, reverse: bool) -> None:
-    """`forward_steps`, as one CUDA graph where that is possible."""
-    body = partial(forward_steps, nonlinearity=nonlinearity, reverse=reverse)
+    """`forward_steps`, as one kernel or as one CUDA graph where that is possible."""
     # contiguous, as in the graph's memory: cuBLAS may take another kernel for another layout, and round otherwise
     start = None if h_0 is None else h_0.contiguous()
-    run_loop(body, ("forward", nonlinearity, reverse), hidden, W.contiguous(), start)
+    if not one_kernel(hidden, W, start, None, nonlinearity, reverse):
+        body = partial(forward_steps, nonlinearity=nonlinearity, reverse=reverse)
+        run_loop(body, ("forward", nonlinearity, reverse), hidden, W.contiguous(), start)
 
 
 def backward_walk(delta: Tensor, W: Tensor, h: Tensor, grad_h_n: Tensor, nonlinearity: str, reverse: bool) -> None:
-    """`backward_steps`, as one CUDA graph where that is possible."""
-    body = partial(backward_steps, nonlinearity=nonlinearity, reverse=reverse)
-    run_loop(body, ("backward", nonlinearity, reverse), delta, W.contiguous(), h, grad_h_n.contiguous())
+    """`backward_steps`, as one kernel or as one CUDA graph where that is possible."""
+    delta[0 if reverse else -1].add_(grad_h_n)
+    if not one_kernel(delta, W.t(), None, h, nonlinearity, not reverse):
+        body = partial(backward_steps, nonlinearity=nonlinearity, reverse=reverse)
+        run_loop(body, ("backward", nonlinearity, reverse), delta, W.contiguous(), h)
 
 
 def sums_by_id(delta: Tensor, ids: Tensor, size: int) -> Tensor:

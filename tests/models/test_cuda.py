@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_dropout_between_layers_is_torchs_own_and_the_state_of_its_generator_rep
 
 def grads(function, x: Tensor, weight: Tensor, bias: Tensor, h_0: Tensor | None, *how) -> list[Tensor]:
     hidden, h_n = function(x, weight, bias, h_0, *how)
-    pull = torch.randn(hidden.shape, dtype=F64, generator=torch.Generator().manual_seed(1))
+    pull = torch.randn(hidden.shape, dtype=hidden.dtype, generator=torch.Generator().manual_seed(1))
     leaves = [leaf for leaf in (x, weight, bias, h_0) if leaf is not None and leaf.requires_grad]
     return [hidden, h_n, *torch.autograd.grad((hidden * pull).sum() + (h_n * pull[0]).sum(), leaves)]
 
@@ -100,6 +102,7 @@ def test_a_captured_loop_computes_the_reference_again_and_again(nonlinearity, re
     monkeypatch.setattr(cuda, "takes_graph", lambda hidden: True)
     monkeypatch.setattr(kernels, "on_gpu", lambda tensor: True)
     monkeypatch.setattr(cuda, "captured_loops", {})
+    monkeypatch.setattr(cuda, "MOST_GRAPHS", 3)  # no more are needed, or one is captured again
     for seed in range(3):
         torch.manual_seed(seed)
         weight = torch.randn(4, 9, dtype=F64, requires_grad=True)
@@ -113,6 +116,44 @@ def test_a_captured_loop_computes_the_reference_again_and_again(nonlinearity, re
     assert (captures.captured, captures.replayed) == (3, 12)  # forward from a state, from none, and backward
 
 
+def test_the_loop_that_was_used_longest_ago_makes_room(monkeypatch):
+    captures, waits = Captures(), []
+    monkeypatch.setattr(cuda, "capture", captures)
+    monkeypatch.setattr(cuda, "takes_graph", lambda hidden: True)
+    monkeypatch.setattr(cuda, "captured_loops", {})
+    monkeypatch.setattr(cuda, "MOST_GRAPHS", 2)
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    for steps in (9, 10, 9, 11, 9, 10):
+        cuda.forward_walk(torch.zeros(steps, 2, 3, dtype=F64), torch.eye(3, dtype=F64), None, "tanh", False)
+    assert captures.captured == 4  # 9, 10 and 11, and 10 again
+    assert len(waits) == len(cuda.captured_loops) == 2
+
+
+@pytest.mark.parametrize(("nonlinearity", "reverse", "ids"), CASES)
+def test_the_kernel_of_all_steps_is_asked_for_what_the_reference_computes(nonlinearity, reverse, ids, monkeypatch):
+    def launch(x: Tensor, M_T: Tensor, start: Tensor | None, h: Tensor | None, relu: bool, backwards: bool) -> None:
+        assert (M_T.is_contiguous(), x.is_contiguous(), relu) == (True, True, nonlinearity == "relu")
+        asked_for.append(h is not None)
+        state = start
+        for t in reversed(range(len(x))) if backwards else range(len(x)):
+            z = x[t] if state is None else x[t] + state @ M_T
+            slope = 1 if h is None else (h[t] > 0).to(z) if relu else 1 - h[t] ** 2
+            state = x[t] = z * slope if h is not None else z.relu() if relu else z.tanh()
+
+    asked_for: list[bool] = []
+    monkeypatch.setitem(sys.modules, "src.models.triton_walk", SimpleNamespace(launch=launch))
+    monkeypatch.setattr(kernels, "on_gpu", lambda tensor: True)
+    monkeypatch.setattr(kernels, "tanh_by_sigmoid", lambda *_: False)  # of a tensor in main memory
+    torch.manual_seed(0)
+    weight, bias, h_0 = (torch.randn(size, requires_grad=True) for size in ((4, 9), (4,), (3, 4)))
+    x = torch.randint(5, (12, 3)) if ids else torch.randn(12, 3, 5, requires_grad=True)
+    for state in (h_0, None):
+        how = x, weight, bias, state, nonlinearity, reverse
+        for value, truth in zip(grads(recurrence, *how), grads(reference, *how), strict=True):
+            assert torch.allclose(value, truth, rtol=1e-4, atol=1e-4)
+    assert asked_for == [False, True] * 2
+
+
 def test_a_loop_that_cannot_be_captured_runs_as_it_is(monkeypatch, caplog):
     def broken(function, device):
         raise RuntimeError("CUDA error: no graphs today\nsearch for advice")
@@ -120,13 +161,17 @@ def test_a_loop_that_cannot_be_captured_runs_as_it_is(monkeypatch, caplog):
     monkeypatch.setattr(cuda, "capture", broken)
     monkeypatch.setattr(cuda, "takes_graph", lambda hidden: True)
     monkeypatch.setattr(cuda, "captured_loops", {})
+    monkeypatch.setattr(cuda, "_without_triton", [])
+    monkeypatch.setitem(sys.modules, "src.models.triton_walk", None)  # an import of it fails
     for _ in range(2):
         hidden, W = torch.ones(9, 2, 3), torch.eye(3)
         cuda.forward_walk(hidden, W, None, "relu", False)
         assert torch.equal(hidden[:, 0, 0], torch.arange(1.0, 10.0))
-    assert [record.getMessage() for record in caplog.records] == [
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("model=manual runs without its Triton kernel: import of src.models.triton_walk halted")
+    assert second == (
         "a loop over time could not be captured in a CUDA graph and runs without: CUDA error: no graphs today"
-    ]
+    )
 
 
 def test_sums_by_id_are_one_product():
