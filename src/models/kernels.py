@@ -11,6 +11,7 @@ What is private of torch (written for 2.13; tests/parity/test_bptt.py fails by n
     torch.ops.mkldnn._is_mkldnn_bf16_supported   a product with a matrix that oneDNN has laid out once a window,
     torch.ops.mkldnn._reorder_linear_weight      which MKL else does at every step; numbers in `pays_to_pack`
     torch.ops.mkldnn._linear_pointwise
+    torch.cpu._is_amx_tile_supported             see `on_intel`
     torch._C._are_functorch_transforms_active    torch.func cannot go through our autograd.Function and would fail
 """
 
@@ -64,18 +65,26 @@ def multiplies_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+@cache
+def on_intel() -> bool:
+    """Whether this is an Intel processor with AMX, which no other make has: MKL's products are fast on it."""
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
 def pays_to_pack(M: Tensor, rows: int) -> bool:
     """Whether oneDNN, with M laid out in blocks beforehand, multiplies (rows, n) by M (n, n) faster than addmm.
 
     Microseconds of a step of 64 rows on two AVX-512 cores, addmm and packed: float32, H = 256: 56, 65; 384: 130, 110;
     1024: 1,190, 680. bfloat16, H = 128: 27, 26; 1024: 428, 370. Packing itself takes 700 (float32, H = 512). Two of a
     Zen 3 (AVX2): 448: 306, 309; 1024: 2,023, 1,278; 32 rows, 448: 155, 181; a window of 2,048 rows pays from 384, too.
+    GFLOP/s of two cores of a Xeon (AMX), 64 rows: float32, 512: 202, 154; 1024: 203, 229; bfloat16, 256: 127, 293.
     """
     if rows < 8 or not in_main_memory(M):
         return False
     if M.dtype is torch.bfloat16:
         return min(M.shape) >= 128 and multiplies_bf16()
-    least = 384 if rows >= 2048 or torch.backends.cpu.get_cpu_capability() == "AVX512" else 640
+    avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    least = 384 if rows >= 2048 else 1024 if on_intel() else 384 if avx512 else 640
     return M.dtype is torch.float32 and min(M.shape) >= least and torch.backends.mkldnn.is_available()
 
 
@@ -257,12 +266,13 @@ def shares(hidden: Tensor) -> list[slice]:
 
 
 def pays_to_share(size: int) -> bool:
-    """Whether the columns of a window of so many units are shared out to threads: with AVX-512.
+    """Whether the columns of a window of so many units are shared out to threads: with AVX-512, on an AMD.
 
     Milliseconds whole and in two halves: a forward pass (H = 512, T = 100, B = 64) on two cores of a Zen 5 (AVX-512):
-    17.8, 11.4; a train step (B = 64) on two of a Zen 3: 2 x 384, T = 32: 68, 91; 2 x 1024, T = 128: 1,546, 1,612.
+    17.8, 11.4; a train step (B = 64) on two of a Zen 3: 2 x 384, T = 32: 68, 91; 2 x 1024, T = 128: 1,546, 1,612; on
+    two of a Xeon (AMX): 2 x 512, T = 100: 179, 209 to 524.
     """
-    return size >= 256 and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return size >= 256 and torch.backends.cpu.get_cpu_capability() == "AVX512" and not on_intel()
 
 
 def side_by_side(walk: Callable[[slice], None], parts: Sequence[slice]) -> None:
