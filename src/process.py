@@ -216,11 +216,12 @@ DROPPED = (
     "Tip", "GPU available", "TPU available", "IPU available", "HPU available", "You are using the plain", "💡",
     "`Trainer.fit` stopped", "`Trainer(", "Initializing distributed", "-----", "distributed_backend",
     "All distributed processes", "Restoring states from", "Restored all states", "Detected ", "Starting with v2",
-    "SLURM auto-requeueing",
+    "SLURM auto-requeueing", "You are using a CUDA device", "LOCAL_RANK: ", "Using bfloat16", "Using 16bit",
 )  # fmt: skip
 IGNORED_WARNINGS = (
     ".*(treespec|LeafSpec|isinstance\\(treespec).*",
     ".*does not have many workers.*",
+    ".*GPU available but not used.*",
     ".*callbacks used to create the checkpoint need to be provided.*",  # the user has switched one off
 )
 
