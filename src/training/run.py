@@ -110,6 +110,8 @@ def prepare(
     threads = threads_for(trainer.threads, config.model.hidden_size, int(trainer.devices))
     if checkpoint and trainer.threads == "auto":
         threads = checkpoint.progress["threads"]  # with another number sums have other last digits
+    elif trainer.threads == "auto" and machine.uses_cuda(trainer):
+        threads = min(threads, 4)  # for figures alone; runs side by side with all cores each would hardly go on
     use_threads(threads)
     torch.manual_seed(seed)
     model = build_model(config.model, size, trust)  # nothing draws from torch's generator before it

@@ -291,6 +291,17 @@ def test_devices_auto_is_every_gpu_and_on_a_cpu_one_process(monkeypatch):
     assert machine.with_devices(TrainerConfig(devices=3)).devices == 3
 
 
+def test_on_a_gpu_a_run_leaves_cores_to_other_runs(composed, monkeypatch):
+    threads: list[int] = []
+    monkeypatch.setattr(run, "use_threads", threads.append)
+    monkeypatch.setattr("src.process.available_cores", lambda: 16)
+    for on_gpu, asked in ((False, "auto"), (True, "auto"), (True, "9")):
+        monkeypatch.setattr(machine, "uses_cuda", lambda trainer, on_gpu=on_gpu: on_gpu)
+        run.prepare(composed("model.hidden_size=300", f"trainer.threads={asked}"))
+    torch.backends.cudnn.allow_tf32 = True  # torch's own
+    assert threads == [16, 4, 9]
+
+
 def test_a_gpu_is_set_up_for_what_the_configuration_says(monkeypatch):
     with pytest.raises(UserError, match=r"trainer.cuda_graph=true, but torch sees no CUDA GPU"):
         machine.check_machine(TrainerConfig(accelerator="auto", cuda_graph=True))
