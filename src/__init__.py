@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,6 +17,8 @@ __all__ = ["curves", "fit", "load", "runs"]  # `fit` is not imported above: noth
 if sys.argv[:1] == ["-m"]:  # this is `python -m src....`
     if find_spec("hydra") is None:  # with another Python
         sys.exit(f"{sys.executable} lacks Unroll's packages: run   . .venv/bin/activate   first (make train makes it)")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, in a shell's background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `exit_with`: Ctrl-C ends the imports without a traceback
     gc.set_threshold(100_000)  # a collection at each 700 new objects takes a fifth of the start; heavy_imports ends it
 HOMES = {"fit": "src.train", "load": "src.inference.load", "runs": "src.reports.runs", "curves": "src.reports.runs"}
 

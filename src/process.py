@@ -127,6 +127,8 @@ def exit_with(run: Callable[[], None]) -> NoReturn:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the text
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if logging.lastResort:  # the handler of commands that keep no log
         logging.lastResort.setFormatter(OnStandardError())
     try:

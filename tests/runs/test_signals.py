@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,17 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(text: Path, signum: 
     if signum == signal.SIGTERM:
         assert f"at step {step}" in run(f"resume={only_run(text)}", "trainer.max_time=00:00:01", cwd=text)
         assert status(text) == "done"  # by the time given
+
+
+def test_ctrl_c_while_the_program_is_imported_prints_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "src.train"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stderr=pipe, text=True, cwd=tmp_path, env=environment()) as process:
+        assert process.stderr is not None
+        assert any("src.errors" in line for line in process.stderr)  # a line is printed as it is imported
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == -signal.SIGINT
 
 
 def test_a_preempted_run_saves_and_goes_on_and_no_second_process_may_have_its_folder(text: Path) -> None:
