@@ -15,7 +15,7 @@ import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "B"])  # else a last, shorter window is compiled for itself
 def walk(  # type: ignore[no-untyped-def]
     x_ptr, h_ptr, M_ptr, start_ptr, T, B, H: tl.constexpr, P: tl.constexpr,
     BACKWARD: tl.constexpr, RELU: tl.constexpr, REVERSE: tl.constexpr, START: tl.constexpr,
