@@ -17,12 +17,8 @@ from src.files import user_path
 
 GATED = ("lstm", "gru")
 # Keys of the optimizer group that each optimizer has, beside lr and weight_decay.
-OPTIMIZER_KEYS = {
-    "adam": ("betas", "eps"),
-    "adamw": ("betas", "eps"),
-    "sgd": ("momentum", "nesterov"),
-    "rmsprop": ("alpha", "eps", "momentum"),
-}
+OPTIMIZER_KEYS = {"adam": ("betas", "eps"), "adamw": ("betas", "eps"), "sgd": ("momentum", "nesterov"),
+                  "rmsprop": ("alpha", "eps", "momentum")}  # fmt: skip
 
 # Loggers of Lightning's with an extra of ours, which has the package's name
 TRACKERS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
@@ -39,17 +35,11 @@ GOES_WITH: dict[str, tuple[str, Any]] = {
 BY_SIZE = tuple(f"model.{key}" for key in ("hidden_size", "num_layers", "dropout", "dropout_mask"))
 BY_SIZE += tuple(f"model.{key}" for key in ("init", "input_scale", "interlayer_scale", "readout_bias"))
 BY_SIZE += ("data.batch_size", "optimizer.lr", "optimizer.weight_decay", "trainer.max_epochs")
-BY_TIME = BY_SIZE + tuple(
-    f"{group}.{key}"
-    for group, keys in {
-        "model": ("name", "_target_"),
-        "data": ("seq_len", "offset"),
-        "optimizer": ("name", "decay", "betas", "eps"),
-        "scheduler": ("name", "warmup_steps"),
-        "trainer": ("gradient_clip_val", "precision", "max_steps"),
-    }.items()
-    for key in keys
-)
+BY_TIME = (
+    *BY_SIZE, "model.name", "model._target_", "data.seq_len", "data.offset", "optimizer.name", "optimizer.decay",
+    "optimizer.betas", "optimizer.eps", "scheduler.name", "scheduler.warmup_steps", "trainer.gradient_clip_val",
+    "trainer.precision", "trainer.max_steps",
+)  # fmt: skip
 LENGTH = {"trainer.max_epochs", "trainer.max_steps"}
 
 
@@ -150,8 +140,7 @@ def _errors_in_loggers(loggers: Mapping[str, Any]) -> Iterator[str]:
             expected = f"lightning.pytorch.loggers.NAME, or an option of conf/logger: logger=[{name}]"
             yield f"logger.{name}._target_={target}: expected {expected}"
         elif (package := TRACKERS.get(str(target).rpartition(".")[2])) and not importlib.util.find_spec(package):
-            install = f"pip install -e '.[{package}]'"
-            yield f"logger={name} needs the extra {package}, which is not installed: {install}"
+            yield f"logger={name} needs the extra {package}, which is not installed: pip install -e '.[{package}]'"
 
 
 def _combinations(config: Config) -> Iterator[str]:

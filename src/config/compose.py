@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from src.inference.load import TrainedModel
 
 Check = Callable[[Any], list[str]]
-Inference = TypeVar("Inference", bound=InferenceConfig)
 
 
 def compose_and_run(
@@ -117,16 +116,14 @@ def _single_run(config_name: str, flags: list[str], overrides: list[str]) -> Any
         known.cfg = before
 
 
-def _checked_overrides(
-    config_name: str, schema: type, flags: list[str], overrides: list[str], check: Check
-) -> list[str]:
+def _checked_overrides(name: str, schema: type, flags: list[str], overrides: list[str], check: Check) -> list[str]:
     """Return the overrides of a command with their literal values quoted, or raise all that is wrong with it."""
     wrong_flags = [*command_line.errors_in_flags(flags), *command_line.errors_in_repeats(overrides)]
     overrides = command_line.quote_literals(overrides, schema, sweep=bool({"-m", "--multirun"}.intersection(flags)))
     wrong = command_line.errors_in_overrides(overrides, schema, config_folders(flags))
     if wrong or wrong_flags:
         right = [override for override in overrides if override not in wrong]
-        further = _further_errors(config_name, right, check)
+        further = _further_errors(name, right, check)
         # Composed without `data=txt` it has the default text, about which nothing was asked
         groups = [key for word in wrong if (key := word.lstrip("+").partition("=")[0]) in command_line.groups()]
         others = [error for error in further if not any(re.search(rf"\b{group}[.=]", error) for group in groups)]
@@ -290,9 +287,7 @@ def take_trust(arguments: Iterable[str]) -> tuple[str | None, list[str]]:
     return taken.get("trust"), rest
 
 
-def stored_config(
-    folder: Path, arguments: Sequence[str] = (), trust: str | None = None
-) -> tuple[Config, dict[str, Any]]:
+def stored_config(folder: Path, command: Sequence[str] = (), trust: str | None = None) -> tuple[Config, dict[str, Any]]:
     """Return the configuration of a run, changed by the overrides and checked as a whole, and {dotted key: new value}.
 
     UserError: no run; a wrong override, or a group, whose other keys are stored; a class neither ours nor `trust`.
@@ -309,7 +304,7 @@ def stored_config(
         raise UserError(f"{folder} is no run: there is no {path.name} in it{below}") from error
     except (ValueError, TypeError, AssertionError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not the configuration of a run: {first_line(error)}") from error
-    flags, overrides = command_line.flags_and_overrides(arguments)
+    flags, overrides = command_line.flags_and_overrides(command)
     wrong = command_line.errors_in_repeats(overrides)
     overrides = command_line.quote_literals(overrides)
     accepted, errors = errors_if_new(config), command_line.errors_in_overrides(overrides, Config)
@@ -405,13 +400,7 @@ def _config_of_checkpoint(checkpoint: Path) -> Mapping[str, Any]:
     return config
 
 
-def run_inference(
-    name: str,
-    schema: type[Inference],
-    task: Callable[[Inference], None],
-    check: Callable[[Inference], list[str]],
-    arguments: list[str],
-) -> None:
+def run_inference(name: str, schema: type, task: Callable[[Any], object], check: Check, arguments: list[str]) -> None:
     """Compose conf/<name>.yaml with a command line, check it, and run the task; UserError with all that is wrong."""
     decided = [word for word in arguments if word.partition("=")[0] in command_line.groups().keys() - {"model"}]
     if decided:

@@ -24,14 +24,10 @@ from src.config.hydra_compat import CONF, error_in_launcher
 from src.config.schema import Config, key_table
 from src.errors import UserError, nearest, typed
 
-FLAGS_WITH_A_VALUE = (
-    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
-    *("--package", "-p", "--cfg", "-c", "--info", "-i"),
-)
-FLAGS = (
-    *("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve"),
-    *("--shell-completion", "-sc", "--experimental-rerun"),
-)
+FLAGS_WITH_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p",
+                      "--cfg", "-c", "--info", "-i")  # fmt: skip
+FLAGS = ("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve",
+         "--shell-completion", "-sc", "--experimental-rerun")  # fmt: skip
 
 
 def flags_and_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -121,9 +117,7 @@ def _quoted_items(text: str) -> str:
     return ",".join(as_is or _quoted(item) for as_is, item in items)
 
 
-def in_file(
-    settings: Any, arguments: Sequence[str], schema: type, folders: Iterable[Path] = (CONF,)
-) -> list[list[str]]:
+def in_file(settings: Any, command: Sequence[str], schema: type, folders: Iterable[Path] = (CONF,)) -> list[list[str]]:
     """Return the overrides of each of a file's `hydra.sweeper.jobs`, with its `params`, and those of the command.
 
     `params` are written as on the command line (`seed: 0,1,2`) or as a list (`seed: [0, 1, 2]`); each job of `jobs`,
@@ -144,7 +138,7 @@ def in_file(
         wrong |= dict.fromkeys(f"hydra.sweeper.{where}: {error}" for error in errors)
     if wrong:
         raise UserError(*wrong)
-    by_key = [{word.partition("=")[0]: word for word in [*grid, *pair, *arguments]} for pair in pairs]
+    by_key = [{word.partition("=")[0]: word for word in [*grid, *pair, *command]} for pair in pairs]
     return [list(words.values()) for words in by_key]
 
 

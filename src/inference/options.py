@@ -8,15 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from src.config.schema import (
-    AT,
-    EvaluateConfig,
-    ExportConfig,
-    InferenceConfig,
-    SampleConfig,
-    ScoreConfig,
-    errors_in_values,
-)
+from src.config import schema
 from src.errors import UserError, nearest
 from src.files import read_json, user_path
 from src.process import complain
@@ -47,9 +39,9 @@ def locate(path: str | Path, at: str | None = None) -> Path:
     if not os.path.isfile(place / "run.json") and not os.path.isdir(folder):
         inside = f"; did you mean {place.parent}?" if (place.parent / "run.json").is_file() else newest_below(place)
         raise UserError(f"{path} is no run: it has no run.json and no checkpoints{inside}")
-    found = [name for name in (AT if at else (*AT, "previous")) if os.path.isfile(folder / f"{name}.ckpt")]
+    found = [one for one in (schema.AT if at else (*schema.AT, "previous")) if os.path.isfile(folder / f"{one}.ckpt")]
     if not found:
-        if odd := [name for name in AT if os.path.exists(folder / f"{name}.ckpt")]:
+        if odd := [name for name in schema.AT if os.path.exists(folder / f"{name}.ckpt")]:
             raise UserError(f"{folder / odd[0]}.ckpt is a folder, a pipe or a device, not a file")
         why = "it ended before the first one, or had checkpoint.enabled=false"
         raise UserError(f"{path} is a run without a checkpoint: {why}; train it again (python -m src.train rerun=...)")
@@ -114,21 +106,21 @@ def newest_below(place: Path) -> str:
     return f"; did you mean {max(records, key=lambda record: record.stat().st_mtime).parent}?"
 
 
-def errors_in_inference(config: InferenceConfig) -> list[str]:
+def errors_in_inference(config: schema.InferenceConfig) -> list[str]:
     """Return what is wrong with the choice of a model, and every value that its key does not allow, one text each."""
-    errors = list(errors_in_values(config, type(config)))
+    errors = list(schema.errors_in_values(config, type(config)))
     if (config.run is None) == (config.checkpoint is None):
         return ["which model? give run=... (the folder of a run) or checkpoint=... (a file), one of them", *errors]
-    if isinstance(config, EvaluateConfig) and runs_of(config):
+    if isinstance(config, schema.EvaluateConfig) and runs_of(config):
         return errors  # a folder of runs; those without a checkpoint are named and left out
     try:
-        locate(config.path or "", config.at if config.at in AT else None)
+        locate(config.path or "", config.at if config.at in schema.AT else None)
     except UserError as error:
         errors += error.messages
     return errors
 
 
-def runs_of(config: EvaluateConfig) -> list[Path]:
+def runs_of(config: schema.EvaluateConfig) -> list[Path]:
     """Return the folders of runs below `run=`, if that is a folder of runs and not one run."""
     place = user_path(config.run or "")
     if not config.run or (place / "run.json").is_file() or (place / "checkpoints").is_dir():
@@ -136,7 +128,7 @@ def runs_of(config: EvaluateConfig) -> list[Path]:
     return sorted(run_folders(place))
 
 
-def errors_in_sample(config: SampleConfig) -> list[str]:
+def errors_in_sample(config: schema.SampleConfig) -> list[str]:
     """Return what is wrong with the options of `python -m src.sample`."""
     errors = errors_in_inference(config)
     if config.stop == "":
@@ -150,7 +142,7 @@ def errors_in_sample(config: SampleConfig) -> list[str]:
     return errors
 
 
-def errors_in_score(config: ScoreConfig) -> list[str]:
+def errors_in_score(config: schema.ScoreConfig) -> list[str]:
     """Return what is wrong with the options of `python -m src.score`."""
     errors = errors_in_inference(config)
     if (config.text is None) == (config.file is None):
@@ -161,7 +153,7 @@ def errors_in_score(config: ScoreConfig) -> list[str]:
     return errors
 
 
-def errors_in_export(config: ExportConfig) -> list[str]:
+def errors_in_export(config: schema.ExportConfig) -> list[str]:
     """Return what is wrong with the options of `python -m src.export`."""
     errors, output = errors_in_inference(config), config.output
     if config.example is not None and config.format != "html":

@@ -18,18 +18,7 @@ import pandas as pd
 from src.errors import UserError, nearest
 from src.reports.runs import Run
 from src.reports.statistics import Summary, figure, holm, p_value, summarise
-from src.reports.table import (
-    DETAILS,
-    UNITS,
-    Metric,
-    Table,
-    affects_result,
-    differing,
-    label,
-    short_names,
-    show,
-    text_of,
-)
+from src.reports.table import DETAILS, Metric, Table, affects_result, differing, label, short_names, show, text_of
 
 SIGNIFICANT = 0.05
 NAMED_AT_MOST = 6  # settings at which a difference has the other sign; of more their number
@@ -87,7 +76,7 @@ class Comparison:
         found = self.difference
         if found is None or found.effect is None or self.same:
             return ""
-        unit = f" {UNITS[metric.tail]}" if metric.tail in UNITS else ""
+        unit = metric.unit and f" {metric.unit}"
         p, p_holm = (f"p {'' if x.startswith('<') else '= '}{x}" for x in (p_value(found.p), p_value(self.p_holm)))
         adjusted = f", {p_holm} after Holm's adjustment for {self.tests} tests" if self.tests > 1 else ""
         size = f"{figure(abs(found.mean))}{unit} {'lower' if found.mean < 0 else 'higher'}"

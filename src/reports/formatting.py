@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +145,7 @@ def to_text(content: Sequence[Section], width: float = math.inf) -> str:
 
 def to_markdown(_: Report, content: Sequence[Section], command: str) -> str:
     """Return GitHub's Markdown; no column, emphasis, link or tag is made of the text of a cell."""
-
-    def escape(text: str) -> str:
-        return MARKUP.sub(lambda match: f"\\{match[0]}", text)
-
-    blocks = []
+    escape, blocks = partial(MARKUP.sub, r"\\\g<0>"), []
     for one in content:
         escaped = Section([], one.grid.map(escape).rename(columns=escape))
         blocks += [*map(escape, one.lines), escaped.tabulate("pipe")]

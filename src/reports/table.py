@@ -60,6 +60,10 @@ class Metric:
         return self.name.rpartition("/")[2]
 
     @property
+    def unit(self) -> str:
+        return UNITS.get(self.tail, "")
+
+    @property
     def column(self) -> str:
         return f"evaluation/{self.name}" if self.split else f"best/{self.name}" if self.at_best else self.name
 
@@ -67,7 +71,7 @@ class Metric:
         """Return `val/cross_entropy at the end of training, nats a character, lower is better`."""
         where = "at the best checkpoint" if self.at_best else "at the end of training"
         where = f"of evaluation_{self.split}.json" if self.split else where
-        unit = f", {UNITS[self.tail]}" if self.tail in UNITS else ""
+        unit = self.unit and f", {self.unit}"
         return f"{self.name} {where}{unit}, {'higher' if self.mode == 'max' else 'lower'} is better"
 
     def of(self, runs: Iterable[Run]) -> Metric:
