@@ -287,15 +287,12 @@ def _parts(config: DataConfig) -> list[Part]:
 def _key(config: DataConfig, parts: list[Part], digests: list[str], vocabulary: Vocabulary | None) -> str:
     """Return the hash of everything that the ids depend on: content, rules, splits, vocabulary; not the paths."""
     content = {
-        "format": text_reader.FORMAT,
-        "digests": digests,
-        "parts": [[part.names, len(part.sources), part.shares] for part in parts],
-        "rules": rules_of(config),
-        "items": config.split_seed if is_list(config) else None,
-        "unknown": config.unknown,
+        "format": text_reader.FORMAT, "digests": digests,
+        "parts": [[part.names, len(part.sources), part.shares] for part in parts], "rules": rules_of(config),
+        "items": config.split_seed if is_list(config) else None, "unknown": config.unknown,
         "published": config.name if config.name in CORPORA and CORPORA[config.name].alphabet else None,
         "vocabulary": vocabulary.to_plain() if vocabulary else None,
-    }
+    }  # fmt: skip
     return text_reader.hash_of(content)
 
 
@@ -332,16 +329,12 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
     if any(digest in scans[0].digests for one in scans[1:] for digest in one.digests):
         notes += ["a file to train on is held out too, so the loss on it is no test: see data.val_path, data.test_path"]
     facts = {
-        "vocabulary": vocabulary.to_plain(),
-        "length": sum(one.length for one in text_scans),
-        "spans": spans,
-        "sizes": [size for one in scans for size in one.sizes],
-        "digests": digests,
-        "notes": notes,
+        "vocabulary": vocabulary.to_plain(), "length": sum(one.length for one in text_scans), "spans": spans,
+        "sizes": [size for one in scans for size in one.sizes], "digests": digests, "notes": notes,
         "cleaned": {name: sum(one.counts[name] for one in scans) for name in CLEANED},
         "mapped": {} if config.unknown == "extend" else {name: count for name, (count, _, _) in missing.items()},
         "unused": unused,
-    }
+    }  # fmt: skip
 
     def write(stream: BinaryIO) -> None:
         text_reader.write_ids(stream, symbols(), vocabulary)
@@ -452,17 +445,13 @@ def _corpus(config: DataConfig, key: str, ids: np.ndarray, facts: Facts, parts: 
             {"path": source.name, "sha256": digest, "bytes": size, "address": source.address}
             for source, digest, size in zip(files[:20], digests, facts["sizes"], strict=False)
         ],
-        "file_count": len(files),
-        "key": key,
+        "file_count": len(files), "key": key,
         "characters": {name: len(split) for name, split in splits.items()},
         "transitions": {name: split.transitions for name, split in splits.items()},
         "split": [list(part.shares) for part in parts] if len(parts) > 1 else list(parts[0].shares),
-        "unused": facts["unused"],
-        "rules": rules_of(config),
-        "cleaned": facts["cleaned"],
-        "unknown": config.unknown,
+        "unused": facts["unused"], "rules": rules_of(config), "cleaned": facts["cleaned"], "unknown": config.unknown,
         "mapped": facts["mapped"],
-    }
+    }  # fmt: skip
     own_entries = {"ptb": {"convention": config.convention}, "pydoc": {"python": platform.python_version()}}
     record |= own_entries.get(config.name, {})
     if is_list(config):

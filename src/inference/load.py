@@ -31,11 +31,8 @@ FORMAT = 1
 REMEDY = "name a run's folder, or a file of its checkpoints/ (with at=last if the best is damaged)"
 PREFIX = "model."  # in a checkpoint: Lightning names a parameter from the module that trains it
 # Implementations of the same network, between which weights move without loss; as in conf/model/
-IMPLEMENTATIONS = {
-    "cell": "src.models.cell.CellRNN",
-    "stacked": "src.models.stacked.StackedRNN",
-    "manual": "src.models.manual.ManualRNN",
-}
+IMPLEMENTATIONS = {"cell": "src.models.cell.CellRNN", "stacked": "src.models.stacked.StackedRNN",
+                   "manual": "src.models.manual.ManualRNN"}  # fmt: skip
 log = logging.getLogger(__name__)
 
 
@@ -78,8 +75,7 @@ class TrainedModel:
         """
         sampling = SamplingConfig(temperature, top_k, top_p, min_p, length, num_samples, seed, stop)
         prompt = self.start if prompt is None else prompt
-        pieces = list(generate(self, prompt, sampling))
-        texts = [prompt + "".join(own) for own in zip(*pieces, strict=True)]
+        texts = [prompt + "".join(own) for own in zip(*generate(self, prompt, sampling), strict=True)]
         return texts[0] if num_samples == 1 else texts
 
     def score(self, text: str, name: str = "text") -> Score:
@@ -93,8 +89,7 @@ class TrainedModel:
         """Return the recurrence as torch's own module, if torch has one; `model.readout` after it gives the logits."""
         if skip := self.config.model.skip:
             raise UserError(f"model.skip={skip}: torch has no module with skip connections; use .model.recurrence")
-        has_one = hasattr(self.model.recurrence, "rnn")
-        model = self.model if has_one else self.in_implementation("stacked").model
+        model = self.model if hasattr(self.model.recurrence, "rnn") else self.in_implementation("stacked").model
         return model.recurrence.rnn  # type: ignore[return-value]  # nn.Module types it as a tensor
 
     def in_implementation(self, name: str) -> TrainedModel:

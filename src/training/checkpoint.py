@@ -31,14 +31,8 @@ log = logging.getLogger(__name__)
 EARLIER_BEST = "earlier_best.ckpt"  # the best before the line at the end of the run, which was better
 GROWING_FILES = ("metrics.jsonl", "metrics.csv", "events.out.tfevents.*")
 # Checkpoints of earlier versions name a callback's state by its class: by these, or in snake_case what is now the key.
-STATE_KEYS = {
-    "Keeper": "checkpoint",
-    "History": "metrics",
-    "StopEarly": "early_stopping",
-    "Curves": "scalars",
-    "Watching": "diagnostics",
-    "HParams": "hparams",
-}
+STATE_KEYS = {"Keeper": "checkpoint", "History": "metrics", "StopEarly": "early_stopping", "Curves": "scalars",
+              "Watching": "diagnostics", "HParams": "hparams"}  # fmt: skip
 
 
 class Checkpoint(NamedTuple):

@@ -85,15 +85,12 @@ def gpu_description() -> dict[str, Any] | None:
         return None
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     return {
-        "name": properties.name,
-        "capability": f"{properties.major}.{properties.minor}",
-        "processors": properties.multi_processor_count,
-        "memory_mb": round(properties.total_memory / 1e6),
+        "name": properties.name, "capability": f"{properties.major}.{properties.minor}",
+        "processors": properties.multi_processor_count, "memory_mb": round(properties.total_memory / 1e6),
         "peak_mb": round(torch.cuda.max_memory_allocated() / 1e6, 1),
         "peak_reserved_mb": round(torch.cuda.max_memory_reserved() / 1e6, 1),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-    }
+        "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
+    }  # fmt: skip
 
 
 def check_prompt(samples: TextSamplesConfig, vocabulary: Vocabulary) -> None:

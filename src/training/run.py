@@ -191,15 +191,13 @@ class Built:
     signals: StopOnSignal
 
 
-def build_trainer(
-    config: Config, folder: Path, corpus: Corpus, steps_an_epoch: int, loggers: Sequence[Logger] = ()
-) -> Built:
-    """Build the trainer of a run in `folder`; `steps_an_epoch` counts optimizer steps."""
+def build_trainer(config: Config, folder: Path, corpus: Corpus, an_epoch: int, loggers: Sequence[Logger] = ()) -> Built:
+    """Build the trainer of a run in `folder`; `an_epoch` are its optimizer steps."""
     keys, checkpoint = config.trainer, config.checkpoint
     prints_predictions = config.callbacks.predicted_string.enabled
     stopper = EarlyStopping(config.early_stopping, checkpoint.monitor) if config.early_stopping.enabled else None
     metrics = MetricsLog(folder / "metrics.jsonl", checkpoint, prints_predictions, stopper)
-    scalars = ScalarLogger(min(keys.log_every_n_steps, steps_an_epoch))  # a short epoch too has a point
+    scalars = ScalarLogger(min(keys.log_every_n_steps, an_epoch))  # a short epoch too has a point
     checkpoints = CheckpointCallback(folder / "checkpoints", checkpoint, metrics) if checkpoint.enabled else None
     signals = StopOnSignal(checkpoints, keys.max_time)
     callbacks: list[Callback] = [signals, scalars, metrics]
@@ -216,25 +214,18 @@ def build_trainer(
         callbacks.append(ProfilerCallback(folder / "trace.json"))
     callbacks += [one for one in (stopper, checkpoints) if one]  # checkpoints last: they store the state of the others
     if keys.enable_progress_bar and (sys.stdout.isatty() or in_notebook()) and not prints_predictions:
-        callbacks.append(ProgressBar(keys.run_steps(steps_an_epoch)))
+        callbacks.append(ProgressBar(keys.run_steps(an_epoch)))
     given = {key: value for key, value in vars(keys).items() if key not in OURS}
     if uses_cuda(keys) and keys.processes > 1:  # NCCL between the GPUs; what the processes agree on goes by gloo
         given["strategy"] = DDPStrategy(process_group_backend="cpu:gloo,cuda:nccl")
     if "val" not in corpus.splits:
         given["limit_val_batches"] = 0
     trainer = pl.Trainer(
-        **given,
-        callbacks=callbacks,
-        logger=list(loggers),
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=folder,
+        **given, callbacks=callbacks, logger=list(loggers), plugins=[AtomicCheckpointIO()], default_root_dir=folder,
         log_every_n_steps=1,  # Lightning's own cadence; ours is that of `ScalarLogger`
         enable_progress_bar=False,  # ours is a callback
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-    )
+        enable_model_summary=False, enable_checkpointing=False, use_distributed_sampler=False, num_sanity_val_steps=0,
+    )  # fmt: skip
     run_to_the_end(trainer, lambda: metrics.close(trainer), checkpoints)
     return Built(trainer, metrics, scalars, signals)
 
@@ -309,17 +300,13 @@ def finish(record: Record, status: str, prepared: Prepared, built: Built, error:
     trainer, metrics, final = built.trainer, built.metrics, built.metrics.final
     bits = final.get("val/bits_per_character", final.get("train/bits_per_character", 0.0))
     record.update(
-        status=status,
-        finished=now(),
-        seconds=round(metrics.seconds, 3),
-        steps=trainer.global_step,
-        epochs=trainer.fit_loop.epoch_progress.current.completed,
-        characters=int(prepared.module.characters),
+        status=status, finished=now(), seconds=round(metrics.seconds, 3), steps=trainer.global_step,
+        epochs=trainer.fit_loop.epoch_progress.current.completed, characters=int(prepared.module.characters),
         metrics={"final": {**built.scalars.latest, **final}, "best": metrics.best},
         **({"gpu": gpu} if (gpu := machine.gpu_description()) else {}),
         worse_than_uniform=not bits <= record.entries.get("baselines", {}).get("uniform", math.inf),  # nan too
         error=error,
-    )
+    )  # fmt: skip
     close_loggers(trainer.loggers, status)
 
 
@@ -333,20 +320,13 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     config, corpus = prepared.config, prepared.corpus
     known = baselines(corpus) if "val" in corpus.splits else {"uniform": math.log2(len(corpus.vocabulary))}
     return {
-        "name": config.name,
-        "experiment": config.experiment,
-        "model": config.model.name,
-        "data": config.data.name,
-        "seed": config.seed,
-        "parameters": sum(p.numel() for p in prepared.module.parameters() if p.requires_grad),
+        "name": config.name, "experiment": config.experiment, "model": config.model.name, "data": config.data.name,
+        "seed": config.seed, "parameters": sum(p.numel() for p in prepared.module.parameters() if p.requires_grad),
         "vocab_size": len(corpus.vocabulary),
         "baselines": {name: max(0.0, known[name]) for name in KEPT_BASELINES if name in known},
-        "baselines_basis": basis(corpus),
-        "windows": prepared.data.described(),
-        "data_provenance": corpus.provenance,
-        "init_from": prepared.module.identity["init_from"],
-        "error": None,
-    }
+        "baselines_basis": basis(corpus), "windows": prepared.data.described(), "data_provenance": corpus.provenance,
+        "init_from": prepared.module.identity["init_from"], "error": None,
+    }  # fmt: skip
 
 
 def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | None = None) -> Path:
@@ -463,12 +443,9 @@ def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabular
             model.readout.bias[:known] = old.readout.bias
             _extend_recurrence(model.recurrence, old.recurrence)
     return {
-        "path": str(source.path),
-        "model": source.config.model.name,
-        **source.progress,
-        "vocabulary": source.vocabulary.to_plain(),
-        "characters_added": list(vocabulary.symbols[known:]),
-    }
+        "path": str(source.path), "model": source.config.model.name, **source.progress,
+        "vocabulary": source.vocabulary.to_plain(), "characters_added": list(vocabulary.symbols[known:]),
+    }  # fmt: skip
 
 
 def _extend_recurrence(into: nn.Module, source: nn.Module) -> None:

@@ -79,15 +79,11 @@ class Record:
 def provenance() -> dict[str, Any]:
     """Return what a reader needs to repeat a run: code, versions, machine, process."""
     return {
-        "format": FORMAT,
-        "started": now(),
-        "finished": None,
-        "process": this_process(),
-        "slurm_job": slurm_job(),
+        "format": FORMAT, "started": now(), "finished": None, "process": this_process(), "slurm_job": slurm_job(),
         "git": git_state(),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS_OF}},
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
-    }
+    }  # fmt: skip
 
 
 def now() -> str:

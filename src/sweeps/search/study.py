@@ -240,16 +240,12 @@ def write_trials(study: optuna.Study, folder: Path) -> None:
     trials = study.get_trials(deepcopy=False)
     given_up = {t.user_attrs["again"]: t.user_attrs["why"] for t in trials if "why" in t.user_attrs}
     rows = [
-        {
-            "number": trial.number,
-            "state": trial.state.name.lower(),
-            "value": trial.value if trial.state == TrialState.COMPLETE else trial.user_attrs.get("best"),
-            "note": trial.user_attrs.get("note", given_up.get(trial.number)),
-            "seconds": round(trial.duration.total_seconds(), 3) if trial.duration else None,
-            **trial.params,
-        }
+        {"number": trial.number, "state": trial.state.name.lower(),
+         "value": trial.value if trial.state == TrialState.COMPLETE else trial.user_attrs.get("best"),
+         "note": trial.user_attrs.get("note", given_up.get(trial.number)),
+         "seconds": round(trial.duration.total_seconds(), 3) if trial.duration else None, **trial.params}
         for trial in trials
-    ]
+    ]  # fmt: skip
     write_atomic(folder / "trials.csv", pd.DataFrame(rows, dtype=object).to_csv(index=False))
 
 
