@@ -70,10 +70,8 @@ def converse(conversation: Conversation, prompt: str | None) -> None:
                 return say("\n" if terminal else "")
         try:
             if prompt is None:
-                given = Source("prompt", content=line.rstrip(b"\r\n"))
-                prompt = read_text(given, conversation.trained.config.data)
-            pieces = conversation.turn(prompt)
-            for piece in itertools.chain([prompt], pieces, ["\n"]):
+                prompt = read_text(Source("prompt", content=line.rstrip(b"\r\n")), conversation.trained.config.data)
+            for piece in itertools.chain([prompt], conversation.turn(prompt), ["\n"]):
                 say(piece)
         except UserError as error:
             complain(error)

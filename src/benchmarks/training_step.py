@@ -120,7 +120,5 @@ def table(found: dict[str, Any]) -> list[str]:
     rows = [[name, *(found[f"{kind}_ms"][name] for kind in KINDS), n] for name, n in found["steps"].items()]
     rows.append(["ratio", *(found[f"{kind}_ratio"] for kind in KINDS), ""])
     formats = {"a step of training": "", "min ms": ".3f", "median": ".3f", "mean": ".3f", "steps": ""}
-    return [
-        f"{what} x {found['batch_size']} streams; {counted(found['threads'], 'threads')}",
-        *table_lines(formats, rows),
-    ]
+    title = f"{what} x {found['batch_size']} streams; {counted(found['threads'], 'threads')}"
+    return [title, *table_lines(formats, rows)]

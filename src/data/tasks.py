@@ -322,8 +322,7 @@ class TaskPlan:
             return self.split.fixed
         epoch = epoch if self.random else 0
         if self.drawn is None or self.drawn[0] != epoch:
-            generator = np.random.default_rng((self.seed, epoch, 0))
-            self.drawn = epoch, self.split.task.draw(generator, len(self.split))
+            self.drawn = epoch, self.split.task.draw(np.random.default_rng((self.seed, epoch, 0)), len(self.split))
         return self.drawn[1]
 
     def cut(self, epoch: int, index: int, columns: slice) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray]:
@@ -348,8 +347,7 @@ def open_task(config: DataConfig) -> tuple[Vocabulary, Splits, dict[str, Any]]:
     for name, size in sizes.items():
         splits[name] = TaskSplit(name, empty, 0, task_of(config, name), size, config.split_seed)
     keys = ("length", "test_length", "kinds", "recall", "depth", "test_depth", "split_seed")
-    record = {key: getattr(config, key) for key in keys} | {"sequences": sizes}
-    return vocabulary, splits, record
+    return vocabulary, splits, {key: getattr(config, key) for key in keys} | {"sequences": sizes}
 
 
 def target_mask(config: DataConfig, vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:

@@ -26,8 +26,7 @@ NO_CODE = 0xFFFFFFFF  # the code of the unknown symbol: no code point, no byte
 def codes_of(text: str | bytes, kind: str) -> np.ndarray:
     """Return the codes (length,): code points (uint32), or byte values (uint8), of a str those of its UTF-8."""
     if kind == "bytes":  # surrogateescape: Python's form of an invalid byte of a command line
-        content = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-        return np.frombuffer(content, np.uint8)
+        return np.frombuffer(text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text, np.uint8)
     if isinstance(text, bytes):
         text = text.decode("utf-8")
     # surrogatepass: a lone surrogate is then looked up and reported as an unknown character
@@ -123,8 +122,7 @@ class Vocabulary:
         return kinds if count == len(codes) else f"{counted(count, 'occurrences')} of {kinds}"
 
     def names(self, codes: list[int]) -> str:
-        wide = self.kind == "bytes"
-        names = ", ".join(f"byte \\x{code:02x}" if wide else shown(chr(code)) for code in codes[:5])
+        names = ", ".join(f"byte \\x{code:02x}" if self.kind == "bytes" else shown(chr(code)) for code in codes[:5])
         return f"{names} and {len(codes) - 5} more" if len(codes) > 5 else names
 
     def to_plain(self) -> dict[str, Any]:

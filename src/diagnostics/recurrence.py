@@ -93,9 +93,8 @@ class RecurrentMatrix(Diagnostic):
 def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[Sequence[Tensor]]) -> Any:
     """Draw the `spectrum` of each layer's W, in grey that at the start: eigenvalues, unit circle, singular values."""
     rows = drawing.in_rows(len(now))
-    pairs = [count for count in rows for _ in range(2)]
-    heights = 3 + 2.5 * len(rows), pairs, [1.9, 1.0] * len(rows)
-    figure, grid = drawing.page(f"The recurrent matrix W, after {step:,} steps", *heights)
+    sizes = 3 + 2.5 * len(rows), [count for count in rows for _ in range(2)], [1.9, 1.0] * len(rows)
+    figure, grid = drawing.page(f"The recurrent matrix W, after {step:,} steps", *sizes)
     circles, spectra = ([axes for row in grid[half::2] for axes in row] for half in (0, 1))
     angles = torch.linspace(0, 2 * math.pi, 200)
     for layer, (plane, sigma_axes) in enumerate(zip(circles, spectra, strict=True)):

@@ -18,9 +18,8 @@ from src.metrics import four_metrics
 
 CHARTS = {  # of the page Custom Scalars: category -> chart -> patterns of the tags drawn in it
     "learning": {
-        "val, bits per character, with the baselines": [
-            r"^val/bits_per_character$", r"^baseline/(uniform|unigram|ngram_5)$",
-        ],
+        "val, bits per character, with the baselines": [r"^val/bits_per_character$",
+                                                        r"^baseline/(uniform|unigram|ngram_5)$"],
         "train and val, bits per character": [r"^(train|val)/bits_per_character$"],
         "train and val, accuracy": [r"^(train|val)/accuracy$"],
         "a fresh state against the carried one, nats per character": [r"^window/cross_entropy_(carried|fresh)$"],

@@ -102,8 +102,7 @@ def export_onnx(model: LanguageModel, header: dict[str, str]) -> tuple[bytes, fl
     inputs, shapes = example(model)
     before, after = ["ids", "h", "c"][: len(inputs)], ["logits", "h_n", "c_n"][: len(inputs)]
     options: dict[str, Any] = {"input_names": before, "output_names": after, "dynamic_shapes": shapes}
-    program = torch.onnx.export(one_step(model), inputs, verbose=False, **options)
-    proto = program.model_proto  # type: ignore[union-attr]
+    proto = torch.onnx.export(one_step(model), inputs, verbose=False, **options).model_proto  # type: ignore[union-attr]
     onnx.helper.set_model_props(proto, header)
     onnx.checker.check_model(proto)
     content = proto.SerializeToString()
@@ -114,8 +113,7 @@ def export_onnx(model: LanguageModel, header: dict[str, str]) -> tuple[bytes, fl
 def export_torch(model: LanguageModel, header: dict[str, str]) -> tuple[bytes, float]:
     """Return the step as `torch.export` saves it, `header` as extra files, and its difference from the model."""
     (inputs, shapes), file = example(model), io.BytesIO()
-    program = torch.export.export(one_step(model), inputs, dynamic_shapes=shapes)
-    torch.export.save(program, file, extra_files=header)
+    torch.export.save(torch.export.export(one_step(model), inputs, dynamic_shapes=shapes), file, extra_files=header)
     loaded = torch.export.load(io.BytesIO(file.getvalue())).module()
     run = lambda *values: [out.numpy() for out in loaded(*map(torch.from_numpy, values))]  # noqa: E731
     return file.getvalue(), check_agreement(model, run)

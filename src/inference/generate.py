@@ -68,11 +68,7 @@ def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 
 
 def generate_ids(
-    model: LanguageModel,
-    prompt: np.ndarray,
-    sampling: SamplingConfig,
-    seeds: Sequence[int],
-    boundary: int | None = None,
+    model: LanguageModel, prompt: np.ndarray, options: SamplingConfig, seeds: Sequence[int], boundary: int | None = None
 ) -> Iterator[np.ndarray]:
     """Yield ids (batch,) without end, a stream a seed, after a prompt (length,); from zeros after a `boundary`."""
     last, state = read_prompt(model, prompt)
@@ -81,7 +77,7 @@ def generate_ids(
     generators = [np.random.default_rng(seed) for seed in seeds]
     while True:
         uniform = np.minimum([generator.random() for generator in generators], BELOW_ONE)
-        ids = draw(weights_of(logits, sampling), uniform)
+        ids = draw(weights_of(logits, options), uniform)
         yield ids
         if boundary is not None and (ended := ids == boundary).any():
             decoder.restart(ended)
@@ -150,8 +146,7 @@ class Conversation:
     def turn(self, prompt: str) -> Iterator[str]:
         """Return the next text, piece by piece; after an error, which comes at once, the last one can be continued."""
         if prompt or self.ids is None:
-            sampling = replace(self.sampling, seed=next(self.seeds))
-            self.ids = start(self.trained, prompt or self.trained.start, sampling)
+            self.ids = start(self.trained, prompt or self.trained.start, replace(self.sampling, seed=next(self.seeds)))
             self.text = TextStream(self.trained.vocabulary, self.stop)
         elif self.text.stopped:
             self.text = TextStream(self.trained.vocabulary, self.stop)

@@ -133,8 +133,7 @@ class Recurrence(torch.autograd.Function):
             found = iter(torch.autograd.grad(outputs, some, grad_outputs, create_graph=True, allow_unused=True))
             return *[next(found) if need else None for need in needed], *[None] * 6
         grad_hidden, grad_h_n = grad_outputs
-        how = ctx.nonlinearity, ctx.reverse, ctx.spend_grad
-        delta = backward_window(grad_hidden, grad_h_n, weight, hidden, *how)
+        delta = backward_window(grad_hidden, grad_h_n, weight, hidden, ctx.nonlinearity, ctx.reverse, ctx.spend_grad)
         if ctx.on_deltas is not None:
             ctx.on_deltas(delta)
         grads = gradients(delta, inputs, weight, h_0, hidden, ctx.reverse, needed, ids)

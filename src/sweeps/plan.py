@@ -106,8 +106,7 @@ def status_of(folder: Path, config: Config) -> str:
     if not folder.exists():
         return "new"
     status = ended_status(record_of(folder), folder)
-    known = status == "running" or (status in ACTIONS and has_configuration(folder, config))
-    return status if known else "other"
+    return status if status == "running" or (status in ACTIONS and has_configuration(folder, config)) else "other"
 
 
 def ended_status(record: Mapping[str, Any], folder: Path) -> str:

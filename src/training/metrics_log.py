@@ -195,8 +195,7 @@ class ProgressBar(Callback):
         if self.bar is not None:
             self.bar.close()
 
-    def on_exception(self, *_: Any) -> None:
-        self.on_train_end()
+    on_exception = on_train_end  # type: ignore[assignment]
 
 
 class PredictedString(Callback):

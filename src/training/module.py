@@ -59,8 +59,7 @@ class LanguageModule(pl.LightningModule):
         self.schedule = Schedule(config.scheduler, run_steps)
         self.averaged: AveragedModel | None = None  # what is validated and stored, if not the trained weights
         if decay := config.optimizer.average:
-            average = get_ema_multi_avg_fn(decay)
-            self.averaged = AveragedModel(model, multi_avg_fn=average).requires_grad_(False)
+            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)).requires_grad_(False)
         self.identity = identity
         self.random_state: Mapping[str, Any] | None = None  # of a checkpoint, until the first batch restores it
         self.states: dict[str, State] = {"train": None, "val": None}
@@ -287,17 +286,10 @@ class TextData(pl.LightningDataModule):
         self.position: dict[str, Any] | None = None  # the state of a loader that a checkpoint has stored
 
     def windows(self, rank: int = 0, world_size: int = 1) -> Windows:
-        return Windows(
-            self.corpus.splits["train"],
-            *self.config.window,
-            offset=self.config.offset,
-            reset=self.config.reset,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-            limit=self.limit,
-            noise=self.config.noise or 0.0,
-        )
+        train, config = self.corpus.splits["train"], self.config
+        how: dict[str, Any] = {"offset": config.offset, "reset": config.reset, "noise": config.noise or 0.0}
+        how |= {"seed": self.seed, "limit": self.limit}
+        return Windows(train, *config.window, rank=rank, world_size=world_size, **how)
 
     def val_windows(self) -> Windows | None:
         """Return the windows of a validation, the same in every process, or None if the corpus has no val."""
