@@ -130,10 +130,6 @@ class WindowLoss:
     def real(self) -> Tensor:
         return self.targets != NO_TARGET
 
-    def by_position(self) -> Tensor:
-        """Return L_t (time,), averaged over the streams that have a target at t."""
-        return self.losses.sum(1) / self.real.sum(1).clamp(min=1)
-
     def mean(self) -> Tensor:
         return self.nats / self.characters.clamp(min=1)
 

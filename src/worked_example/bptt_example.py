@@ -254,19 +254,11 @@ def updated(p: Problem, gradients: dict[str, Tensor]) -> tuple[float, Problem]:
         rate /= 2
 
 
-@dataclass
-class Reach:
-    """How far back the error of the last step alone reaches in a layer."""
-
-    radius: float  # rho(W), the largest absolute value of an eigenvalue
-    norms: list[float]  # |dL_T/dz_{T-k}| by lag k = 0 .. T-1
-
-
-def reach(p: Problem) -> list[Reach]:
-    """Return the reach of each layer."""
+def reach(p: Problem) -> list[tuple[float, list[float]]]:
+    """Return of each layer rho(W), the largest absolute eigenvalue, and |dL_T/dz_{T-k}| by lag k = 0 .. T-1."""
     deltas = compute(p, last_alone=True).delta
     radii = [float(torch.linalg.eigvals(W).abs().max()) for W in p.W]
-    return [Reach(rho, delta.norm(dim=1).flip(0).tolist()) for rho, delta in zip(radii, deltas, strict=True)]
+    return [(rho, delta.norm(dim=1).flip(0).tolist()) for rho, delta in zip(radii, deltas, strict=True)]
 
 
 MOST_UNITS, UNITS, MOST_SYMBOLS = 8, 3, 8  # a layer of more than MOST_UNITS is shown by UNITS of them

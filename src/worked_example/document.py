@@ -458,15 +458,15 @@ class Page:
 
     def reach(self) -> list[Block]:
         layers = bptt.reach(self.p)
-        radii = ", ".join(f"rho({self.of('W', l)}) = {one.radius:.3f}" for l, one in enumerate(layers))  # noqa: E741
+        radii = ", ".join(f"rho({self.of('W', l)}) = {radius:.3f}" for l, (radius, _) in enumerate(layers))  # noqa: E741
         lower = " In a lower layer it also comes back through the W of the layers above it." * bool(self.top)
         header, rows = ["k"], [[f"{k}"] for k in self.steps]
-        for l, one in enumerate(layers):  # noqa: E741
+        for l, (radius, norms) in enumerate(layers):  # noqa: E741
             header += [*[f"|{self.of('delta', l)}|"] * (not self.top), self.of("share", l)]
             header.append(f"rho({self.of('W', l)})^k")
-            for k, norm in enumerate(one.norms):
-                share = number(norm / one.norms[0], 4) if one.norms[0] else "-"
-                rows[k] += [*[f"{norm:.2e}"] * (not self.top), share, number(one.radius**k, 4)]
+            for k, norm in enumerate(norms):
+                share = number(norm / norms[0], 4) if norms[0] else "-"
+                rows[k] += [*[f"{norm:.2e}"] * (not self.top), share, number(radius**k, 4)]
         return [
             Heading("7. How far the error reaches"),
             "The loss of the last step alone, L_T, sent back k steps: |delta| is the length of dL_T/dz_{T-k}; its "

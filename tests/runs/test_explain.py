@@ -121,18 +121,16 @@ def test_the_update_lowers_the_loss_and_the_reach_is_that_of_the_last_loss_alone
     assert rate == 0.1
     assert loss(after) < loss(p)
     assert torch.equal(after.W[1], p.W[1] - 0.1 * n.gradients["dW^2"])
-    z = [
-        torch.zeros(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)
-    ]  # added to z, to differentiate by
+    z = [torch.zeros(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]  # added to z, for its gradient
     h, total = [torch.zeros(3, dtype=torch.float64)] * 2, None
     for t in range(5):
         below = p.x[t]
         for l in range(2):  # noqa: E741
             h[l] = below = torch.tanh(p.U[l] @ below + p.W[l] @ h[l] + p.b[l] + z[l][t])
         total = -(p.V @ below + p.c).log_softmax(0)[p.targets[t]]
-    for one, W, gradient in zip(reach(p), p.W, torch.autograd.grad(total, z), strict=True):
-        assert one.norms == pytest.approx(gradient.norm(dim=1).flip(0).tolist())
-        assert one.radius == pytest.approx(max(abs(torch.linalg.eigvals(W))).item())
+    for (radius, norms), W, gradient in zip(reach(p), p.W, torch.autograd.grad(total, z), strict=True):
+        assert norms == pytest.approx(gradient.norm(dim=1).flip(0).tolist())
+        assert radius == pytest.approx(max(abs(torch.linalg.eigvals(W))).item())
 
 
 @pytest.mark.parametrize("name", ["delta", "above", "gradients"])

@@ -48,7 +48,7 @@ def test_what_is_padding_costs_nothing_and_counts_for_nothing() -> None:
         (grad,) = torch.autograd.grad(loss.minimised, logits)
         assert not grad[2:, 1].any()
         assert grad[:2].abs().sum(-1).all()
-    assert torch.allclose(loss.by_position().sum(), loss.minimised)
+    assert torch.allclose((loss.losses.sum(1) / loss.real.sum(1)).sum(), loss.minimised)
     nothing = window_loss(logits, torch.full((4, 3), NO_TARGET), "mean")
     assert nothing.minimised.item() == 0
 
@@ -101,12 +101,8 @@ def test_groups_of_weights_have_their_own_weight_decay_and_learning_rate() -> No
 
 
 def test_windows_and_steps_are_counted_as_lightning_counts_them() -> None:
-    for limits, windows in (
-        ({}, 10),
-        ({"limit_train_batches": 0.5}, 5),
-        ({"limit_train_batches": 1}, 1),
-        ({"overfit_batches": 3}, 3),
-    ):
-        assert TrainerConfig(**limits).windows_an_epoch(10) == windows
+    assert TrainerConfig().windows_an_epoch(10) == 10
+    assert [TrainerConfig(limit_train_batches=limit).windows_an_epoch(10) for limit in (0.5, 1)] == [5, 1]
+    assert TrainerConfig(overfit_batches=3).windows_an_epoch(10) == 3
     assert TrainerConfig(max_epochs=3).run_steps(10) == 30
     assert TrainerConfig(max_epochs=3, max_steps=7).run_steps(10) == 7
