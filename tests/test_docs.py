@@ -51,9 +51,7 @@ def sections(text: str) -> list[tuple[str, dict[str, Counter[str]]]]:
             "commands": [re.sub(r" +# .*", "", line) for block in blocks for line in block.splitlines()],
             "code": [re.sub(r"\s+", " ", one) for one in code],
             "links": links,
-            "numbers": re.findall(
-                r"\d+(?:[.,]\d+)*", re.sub(r"\]\([^)]*\)|^\|[^|]*\|", "]", prose, flags=re.MULTILINE)
-            ),
+            "numbers": re.findall(r"\d+(?:[.,]\d+)*", re.sub(r"\]\([^)]*\)|^\|[^|]*\|", "]", prose, flags=re.M)),
             "rows": re.findall(r"^\|", prose, re.MULTILINE),
         }
         found.append((heading, {kind: Counter(some) for kind, some in facts.items()}))

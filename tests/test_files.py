@@ -31,9 +31,7 @@ def test_one_lock_is_held_once_and_is_free_again_afterwards(tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_reported_once_and_leaves_no_marker_that_looks_held(
-    tmp_path, monkeypatch, caplog, code
-):
+def test_a_file_system_without_locks_is_reported_once_and_nothing_looks_held(tmp_path, monkeypatch, caplog, code):
     refuse(monkeypatch, code)
     monkeypatch.setattr(files, "WITHOUT_LOCKS", set())
     for _ in range(2):  # as after a killed process: what the first left must not lock the second out
@@ -54,9 +52,7 @@ def test_what_a_command_prints_and_what_it_writes_has_null_for_a_number_that_jso
     assert in_json({"perplexity": inf, "text": "中"}) == '{"perplexity": null, "text": "中"}\n'
 
 
-def test_a_full_disk_is_told_with_numbers_and_leaves_the_old_file_alone_and_the_record_says_failed(
-    tmp_path, monkeypatch
-):
+def test_a_full_disk_is_told_with_numbers_and_leaves_the_old_file_and_the_record_says_failed(tmp_path, monkeypatch):
     record = Record(tmp_path, {"status": "running", "text": "x" * 99})
     record.update()
 

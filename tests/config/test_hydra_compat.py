@@ -22,18 +22,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from src.config import hydra_compat as ours
 from src.config.compose import to_config
-from src.config.hydra_compat import (
-    SWEEPER,
-    CheckedSweeper,
-    ComposedJob,
-    Launcher,
-    RememberingLoader,
-    Sweep,
-    error_in_launcher,
-    register,
-    run_each,
-)
 from src.config.overrides import CONF
 from src.config.schema import Config
 from src.errors import UserError
@@ -66,7 +56,7 @@ def test_every_private_name_of_hydra_is_as_it_was() -> None:
     plugins = Plugins.instance()
     assert isinstance(plugins.class_name_to_class, dict), changed("Plugins.class_name_to_class")
     assert isinstance(plugins.plugin_type_to_subclass_list, dict), changed("Plugins.plugin_type_to_subclass_list")
-    assert plugins.is_in_toplevel_plugins_module(SWEEPER), changed("the package that it takes plugins from")
+    assert plugins.is_in_toplevel_plugins_module(ours.SWEEPER), changed("the package that it takes plugins from")
     job = JobReturn()
     job.return_value = 3
     assert getattr(job, "_return_value", None) == 3, changed("JobReturn._return_value")
@@ -88,7 +78,7 @@ def test_each_help_text_can_be_rendered_when_it_is_added_as_python_3_14_does(mon
 @pytest.fixture
 def hydra_here() -> Iterator[Any]:
     ConfigStore.instance().store(name="train_schema", node=Config)
-    register(Sweep(to_config, lambda config: [], None))
+    ours.register(ours.Sweep(to_config, lambda config: [], None))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield GlobalHydra.instance().hydra
 
@@ -96,18 +86,17 @@ def hydra_here() -> Iterator[Any]:
 def test_hydra_makes_our_sweeper_and_forgets_it_before_its_plugins_are_sent_to_workers(hydra_here: Any) -> None:
     master = hydra_here.compose_config("train", ["seed=0,1"], run_mode=RunMode.MULTIRUN)
     context = type("Context", (), {"config_loader": hydra_here.config_loader, "callbacks": None})
-    sweeper = Plugins.instance().instantiate_sweeper(
-        hydra_context=context, task_function=lambda cfg: None, config=master
-    )
-    assert isinstance(sweeper, CheckedSweeper), changed("how a sweeper is made")
-    assert SWEEPER not in Plugins.instance().class_name_to_class, changed("Plugins.class_name_to_class")
-    assert CheckedSweeper not in Plugins.instance().discover(Sweeper), changed("Plugins.plugin_type_to_subclass_list")
+    plugins = Plugins.instance()
+    sweeper = plugins.instantiate_sweeper(hydra_context=context, task_function=lambda cfg: None, config=master)
+    assert isinstance(sweeper, ours.CheckedSweeper), changed("how a sweeper is made")
+    assert ours.SWEEPER not in plugins.class_name_to_class, changed("Plugins.class_name_to_class")
+    assert ours.CheckedSweeper not in plugins.discover(Sweeper), changed("Plugins.plugin_type_to_subclass_list")
 
 
 def test_a_job_is_composed_as_hydra_composes_it(hydra_here: Any) -> None:
     master = hydra_here.compose_config("train", ["seed=0,1"], run_mode=RunMode.MULTIRUN)
     assert isinstance(hydra_here.config_loader, ConfigLoaderImpl), changed("the class of its loader")
-    loader = RememberingLoader(hydra_here.config_loader)
+    loader = ours.RememberingLoader(hydra_here.config_loader)
     for overrides in JOBS:  # the later ones with the memory of the earlier ones
         mine = loader.load_sweep_config(master, overrides)
         theirs = hydra_here.config_loader.load_sweep_config(master, overrides)
@@ -127,7 +116,7 @@ def test_our_launcher_presets_raise_no_warning(hydra_here: Any) -> None:
         hydra_here.compose_config("train", ["hydra/launcher=joblib"], run_mode=RunMode.MULTIRUN)
 
 
-def launcher(*outcomes: Any) -> Launcher:
+def launcher(*outcomes: Any) -> ours.Launcher:
     """A launcher whose jobs end with the given values or exceptions."""
 
     def launch(jobs: Any, task: Any) -> list[JobReturn]:
@@ -139,20 +128,21 @@ def launcher(*outcomes: Any) -> Launcher:
             ended.append(job)
         return ended
 
-    return Launcher("basic", {}, launch)
+    return ours.Launcher("basic", {}, launch)
 
 
 def test_jobs_without_a_record_that_raise_are_named_and_make_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = [ComposedJob([f"a={i}"], {}) for i in range(3)]
-    assert run_each(jobs, launcher(None, 3, None), lambda cfg: None) == 0
+    jobs = [ours.ComposedJob([f"a={i}"], {}) for i in range(3)]
+    assert ours.run_each(jobs, launcher(None, 3, None), lambda cfg: None) == 0
     assert capsys.readouterr().err == ""
-    assert run_each(jobs, launcher(UserError("no such run"), None, ZeroDivisionError("by zero")), lambda cfg: None) == 1
+    raising = launcher(UserError("no such run"), None, ZeroDivisionError("by zero"))
+    assert ours.run_each(jobs, raising, lambda cfg: None) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["failed: a=0: no such run", "failed: a=2: ZeroDivisionError: by zero"]
 
 
 def test_a_launcher_that_is_not_installed_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.config.hydra_compat.is_installed", lambda module: module == "hydra")
-    assert error_in_launcher("basic") is None
-    assert str(error_in_launcher("submitit_slurm")).endswith("pip install -e '.[slurm]'")
-    assert str(error_in_launcher("joblip")).endswith("did you mean joblib?")
+    assert ours.error_in_launcher("basic") is None
+    assert str(ours.error_in_launcher("submitit_slurm")).endswith("pip install -e '.[slurm]'")
+    assert str(ours.error_in_launcher("joblip")).endswith("did you mean joblib?")

@@ -161,9 +161,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path, encoding):
 
 
 @pytest.mark.parametrize("encoding", ["characters", "bytes"])
-def test_a_text_rewritten_at_the_same_size_between_its_two_readings_is_noticed_and_not_kept(
-    text, cache, monkeypatch, encoding
-):
+def test_a_text_rewritten_at_its_size_between_two_readings_is_noticed_and_not_kept(text, cache, monkeypatch, encoding):
     original, content = text_reader.write_ids, text.read_text()
 
     def rewrite(*arguments):

@@ -155,9 +155,8 @@ def test_epochs_have_fresh_sequences_held_out_ones_stay_and_processes_share_the_
     assert all(map(torch.equal, whole, again))
     assert not all(map(torch.equal, whole[:3], whole[3:]))
     assert all(map(torch.equal, fixed[:3], fixed[3:]))
-    halves = [
-        torch.cat(pair, 1) for pair in zip(windows(rank=0, world_size=2), windows(rank=1, world_size=2), strict=True)
-    ]
+    parts = (windows(rank=rank, world_size=2) for rank in (0, 1))
+    halves = [torch.cat(pair, 1) for pair in zip(*parts, strict=True)]
     assert all(map(torch.equal, whole, halves))
     one, other = (open_corpus(options(name)).splits["val"] for _ in range(2))
     assert np.array_equal(one.fixed.ids, other.fixed.ids)
@@ -213,9 +212,8 @@ def test_a_run_that_ends_within_an_epoch_and_goes_on_equals_one_that_never_stopp
         torch.load(at / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for at in (straight, stopped)
     )
     assert all(torch.equal(one[key], other[key]) for key in one)
-    assert [line["val/cross_entropy"] for line in lines(straight)] == [
-        line["val/cross_entropy"] for line in lines(stopped)
-    ]
+    first, second = ([line["val/cross_entropy"] for line in lines(at)] for at in (straight, stopped))
+    assert first == second
 
 
 def test_the_loss_of_a_window_is_a_mean_over_its_targets_alone(tmp_path: Path) -> None:

@@ -20,9 +20,7 @@ def read(*contents, counts=None, block=None, name="text", **rules):
         parts = list(pieces(sources, DataConfig(name, **rules), counts))
     if rules.get("encoding") == "bytes":
         return b"".join(parts)
-    return "".join(
-        part.decode("ascii") if isinstance(part, bytes) else "".join(map(chr, part.tolist())) for part in parts
-    )
+    return "".join(one.decode("ascii") if isinstance(one, bytes) else "".join(map(chr, one.tolist())) for one in parts)
 
 
 def slow_rules(content, lowercase, errors):
@@ -155,8 +153,7 @@ def test_gzip_and_zip_files_are_the_texts_in_them_and_documents_are_named(tmp_pa
 def test_a_trained_model_reads_utf_8_and_else_the_codec_of_its_text():
     config = DataConfig("text", codec="cp1252")
     for codec in ("utf-8", "cp1252"):
-        source = Source("letter", content=ACCENTS.replace("\n", "\r\n").encode(codec))
-        assert read_text(source, config) == ACCENTS
+        assert read_text(Source("letter", content=ACCENTS.replace("\n", "\r\n").encode(codec)), config) == ACCENTS
     with pytest.raises(DataError, match=r"a PDF.*the model reads texts as in training"):
         read_text(Source("prompt", content=b"%PDF-1.4"), DataConfig("text"))
 

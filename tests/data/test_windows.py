@@ -36,9 +36,7 @@ def test_windows_cover_every_transition_once_up_to_the_stated_remainder(length, 
         list(windows)
     found = list(windows)
     assert len(found) == len(windows)
-    pairs = [
-        pair for w in found for pair in zip(w.inputs.flatten().tolist(), w.targets.flatten().tolist(), strict=True)
-    ]
+    pairs = [one for w in found for one in zip(w.inputs.flatten().tolist(), w.targets.flatten().tolist(), strict=True)]
     assert all(after == before + 1 for before, after in pairs)  # never the wrapped-around first character
     assert windows.dropped < batch_size
     assert len(pairs) == length - 1 - windows.dropped
@@ -165,17 +163,14 @@ def test_too_short_a_text_is_refused_with_the_arithmetic():
 @given(sizes, steps, st.integers(1, 40))
 def test_an_evaluation_drops_less_than_its_streams_and_in_one_stream_nothing(length, seq_len, streams):
     windows = evaluation_windows(text(length), seq_len, streams)
-    scored = sum(window.targets.numel() for window in windows)
-    assert scored + windows.dropped == length - 1
+    assert sum(window.targets.numel() for window in windows) + windows.dropped == length - 1
     assert windows.dropped < max(streams, 1)
     assert evaluation_windows(text(length), seq_len, 1).dropped == 0
     assert [w.starts for w in windows] == [True] + [False] * (len(windows) - 1)
 
 
 @given(sizes, steps, st.integers(1, 40), st.integers(0, 30))
-def test_with_a_warm_up_each_transition_is_scored_once_after_as_many_as_that_or_from_the_start(
-    length, seq_len, streams, warmup
-):
+def test_with_a_warm_up_each_transition_is_scored_once_after_that_many_or_the_start(length, seq_len, streams, warmup):
     windows = evaluation_windows(text(length), seq_len, streams, warmup)
     found = list(windows)
     assert len(found) == len(windows)
@@ -276,5 +271,4 @@ def test_noise_replaces_a_share_of_the_inputs_as_often_as_the_text_has_them_and_
     other.load_state_dict({**noisy.state_dict(), "epoch": 1, "position": 7})  # as a resumed run goes on
     assert torch.equal(next(iter(other)).inputs, epochs[1][1][7].inputs)
     halves = [Windows(split, 25, 8, offset="random", seed=5, noise=0.25, rank=rank, world_size=2) for rank in (0, 1)]
-    joined = torch.cat([half.window(1, 7).inputs for half in halves], dim=1)
-    assert torch.equal(joined, epochs[1][1][7].inputs)
+    assert torch.equal(torch.cat([half.window(1, 7).inputs for half in halves], dim=1), epochs[1][1][7].inputs)

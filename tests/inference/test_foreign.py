@@ -54,14 +54,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = fabricate(here / "shared", "cell")
     (folder / "x.py").write_text(PLANTED)
     respell(folder, _target_="shared.x.Own")
-    words = [
-        "data=text",
-        "callbacks=none",
-        f"data.path={folder}/text.txt",
-        "model.num_layers=2",
-        "model.hidden_size=13",
-    ]
-    config = to_config(compose([*words, "model._target_=shared.x.Own"]))
+    words = ["data=text", f"data.path={folder}/text.txt", "callbacks=none", "model._target_=shared.x.Own"]
+    config = to_config(compose([*words, "model.num_layers=2", "model.hidden_size=13"]))
     (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(config)))
     run("run=shared", "format=safetensors", "output=shared/weights.safetensors", TRUST, cwd=here, module="src.export")
     (here / "executed").unlink()

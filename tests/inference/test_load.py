@@ -153,9 +153,8 @@ def test_an_unseen_character_is_named_with_those_that_are_known(run):
 
 def test_letters_in_the_other_normal_form_are_named_with_the_form_that_the_model_knows(tmp_path):
     trained = load(fabricate(tmp_path / "nfd", text="cafe\u0301 noir " * 90))
-    with pytest.raises(
-        UnknownCharacter, match=r"prompt has .*\u00e9.*in the form NFD: give unicodedata.normalize\('NFD'"
-    ):
+    remedy = r"prompt has .*\u00e9.*in the form NFD: give unicodedata.normalize\('NFD'"
+    with pytest.raises(UnknownCharacter, match=remedy):
         trained.sample("caf\u00e9")
     with pytest.raises(UnknownCharacter, match="the model knows"):
         trained.sample("caf\u00e9 z")

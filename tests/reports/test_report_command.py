@@ -52,9 +52,7 @@ def test_the_table_the_comparison_and_the_files_in_one_call(call, sweep):
     assert sorted(path.name for path in sweep.iterdir()) == ["figures", "runs", "t.csv", "t.html", "t.md", "t.tex"]
     names = ("curves_by_characters", "curves_by_seconds", "curves_by_steps", "final_values")
     kinds = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
-    assert sorted(path.name for path in (sweep / "figures").iterdir()) == sorted(
-        f"{n}.{k}" for n in names for k in kinds
-    )
+    assert sorted(one.name for one in (sweep / "figures").iterdir()) == sorted(f"{n}.{k}" for n in names for k in kinds)
     for kind, start in kinds.items():
         assert (sweep / "figures" / f"final_values.{kind}").read_bytes().startswith(start)
 

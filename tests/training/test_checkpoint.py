@@ -42,9 +42,7 @@ def test_callback_states_of_earlier_versions_get_the_keys_of_today() -> None:
     assert with_state_keys({"callbacks": new})["callbacks"] == new
 
 
-def test_best_is_made_again_from_the_checkpoint_of_the_best_step(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_best_is_made_again_from_the_checkpoint_of_its_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Earlier versions wrote last.ckpt first: a kill before the copy left best.ckpt behind for ever."""
     best = {"callbacks": {"metrics": {"best": {"step": 2}}}}
     for name, step in (("best", 1), ("previous", 2), ("last", 3)):

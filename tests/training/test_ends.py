@@ -137,9 +137,8 @@ def test_a_run_that_ends_above_the_uniform_guess_says_so(
     run(monkeypatch, *words, "trainer.max_steps=9", "optimizer.lr=100")
     assert json.loads((only_run(Path()) / "run.json").read_text())["worse_than_uniform"]
     printed = capsys.readouterr()
-    assert re.search(
-        r"the loss at the end, [\d.]+, is worse than a uniform guess, [\d.]+: the run has diverged", printed.err
-    )
+    warning = r"the loss at the end, [\d.]+, is worse than a uniform guess, [\d.]+: the run has diverged"
+    assert re.search(warning, printed.err)
     assert "done in" not in printed.out
     assert "src.sample" not in printed.out
 
@@ -199,9 +198,8 @@ def test_on_a_terminal_one_bar_shows_the_whole_run_and_leaves_every_line_clean(
         lines = [line for line in seen(text) if line]
         assert len(lines) >= 4
         for line in lines:
-            assert re.match(
-                r"(stacked on|train:|to beat|epoch \d/2  step \d+  train|best val|sample:|done in|going on)", line
-            ), line
+            begins = r"(stacked on|train:|to beat|epoch \d/2  step \d+  train|best val|sample:|done in|going on)"
+            assert re.match(begins, line), line
             assert "%" not in line
         drawn = [part for part in re.split(r"[\r\n]", text) if "% |" in part]
         assert all(len(part) <= width for part in drawn)

@@ -77,9 +77,8 @@ def test_it_trains_what_the_command_trains_into_the_same_folder_to_the_bit(words
 def test_the_configuration_is_that_of_the_command(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own" / "model").mkdir(parents=True)
-    (tmp_path / "own" / "model" / "mine.yaml").write_text(
-        "name: mine\n_target_: mine.RNN\nhidden_size: 77\noptions: {leak: 0.5}\n"
-    )
+    mine = "name: mine\n_target_: mine.RNN\nhidden_size: 77\noptions: {leak: 0.5}\n"
+    (tmp_path / "own" / "model" / "mine.yaml").write_text(mine)
     composed: list[Config] = []
     compose_and_run("train", Config, composed.append, words, errors_in_config)
     assert to_plain(checked_config(words)) == to_plain(composed[0])
