@@ -49,9 +49,8 @@ def test_the_studies_are_listed_with_their_questions(command) -> None:  # type: 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_runs_small_into_a_scratch_folder(name, command, tmp_path) -> None:  # type: ignore[no-untyped-def]
     before = {path: path.read_bytes() for path in (ROOT / "experiments").rglob("*") if path.is_file()}
-    assert f"written: results.csv, README.md, figure (png, svg, pdf) in runs/.smoke/{name}" in command(
-        name, "smoke=true"
-    )
+    written = f"written: results.csv, README.md, figure (png, svg, pdf) in runs/.smoke/{name}"
+    assert written in command(name, "smoke=true")
     frame = pd.read_csv(tmp_path / "runs" / ".smoke" / name / "results.csv")
     assert set(frame.status) == {"done"}
     assert set(frame["size"]) == {"smoke"}

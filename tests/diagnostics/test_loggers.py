@@ -61,9 +61,8 @@ def expected(folder: Path, tag: str) -> list[tuple[int, float]]:
 def test_tensorboard_and_csv_have_each_point_once(tracked: Path) -> None:
     with (only_run(tracked) / "metrics.csv").open(newline="") as file:
         rows = [(row["tag"], int(row["step"]), float(row["value"])) for row in csv.DictReader(file)]
-    assert [(step, value) for tag, step, value in rows if tag == "val/cross_entropy"] == expected(
-        tracked, "val/cross_entropy"
-    )
+    points = [(step, value) for tag, step, value in rows if tag == "val/cross_entropy"]
+    assert points == expected(tracked, "val/cross_entropy")
     events = scalars(only_run(tracked))
     for tag, points in events.items():
         assert points == [(step, pytest.approx(value)) for name, step, value in rows if name == tag], tag
@@ -123,9 +122,7 @@ def test_wandb_has_one_run_with_its_curves_figures_texts_and_configuration(track
     assert len({path.read_bytes() for path in pictures}) == 3
 
 
-def test_what_is_wrong_with_a_logger_is_refused_before_there_is_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_logger_is_refused_before_there_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words, right in (
         (["logger=[tensorboard,wanb]"], "did you mean wandb?"),
         (["logger=csv", "logger.wandb.project=x"], "logger.wandb.project"),

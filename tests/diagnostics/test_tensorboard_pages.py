@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.diagnostics.test_watched_runs import SMALL, TEXT
 from tests.runs.commands import ROOT, environment, run
 
 PATIENCE = 60_000  # milliseconds: a page may wait for a server that shares its core with it
-TEXT = "What is aught, but as 'tis valued? <b>markup</b> costs $5 & `more`.\n" * 40
 pytestmark = pytest.mark.slow
 
 
@@ -26,13 +26,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of two models."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "text.txt").write_text(TEXT)
-    run(
-        "-m", "model=manual,lstm", "data=text", "data.path=text.txt", "data.seq_len=9", "data.batch_size=4",
-        "model.num_layers=2", "model.hidden_size=8", "trainer.max_epochs=1", "trainer.limit_train_batches=12",
-        "trainer.log_every_n_steps=3", "budget=null",
-        "callbacks.text_samples.length=120", "callbacks.confusions.enabled=false",
-        cwd=folder, timeout=400,
-    )  # fmt: skip
+    words = [*SMALL, "budget=null", "trainer.max_epochs=1", "trainer.limit_train_batches=12"]
+    words += ["callbacks.text_samples.length=120", "callbacks.confusions.enabled=false"]
+    run("-m", "model=manual,lstm", *words, cwd=folder, timeout=400)
     return folder / "runs"
 
 
@@ -95,9 +91,8 @@ def test_images_are_our_figures_at_their_size(page, address):
     shown(page, "gradient/by_lag")
     picture = page.locator("tf-image-loader img").first
     picture.wait_for()
-    page.wait_for_function(
-        "img => img.complete && img.naturalWidth === 800", arg=picture.element_handle(), timeout=PATIENCE
-    )
+    is_whole = "img => img.complete && img.naturalWidth === 800"
+    page.wait_for_function(is_whole, arg=picture.element_handle(), timeout=PATIENCE)
     for group in ("gradient", "hidden", "recurrent", "text", "window"):
         shown(page, group)
 

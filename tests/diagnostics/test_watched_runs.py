@@ -88,11 +88,8 @@ def test_every_curve_of_the_table_is_there_with_its_points(sweep, model):
 def test_each_line_of_metrics_has_what_the_diagnostics_measured_at_its_step(sweep):
     for model in ("manual", "lstm"):
         events, layers = events_of(sweep[model]), ("layer_0", "layer_1")
-        tags = [
-            "window/cross_entropy_fresh",
-            "window/cross_entropy_carried",
-            *(f"recurrent/saturated/{layer}" for layer in layers),
-        ]
+        tags = ["window/cross_entropy_fresh", "window/cross_entropy_carried"]
+        tags += [f"recurrent/saturated/{layer}" for layer in layers]
         names = ("recurrent/spectral_radius", "gradient/lag_1_percent")
         tags += [f"{name}/{layer}" for name in names for layer in layers if model == "manual"]
         lines = [json.loads(line) for line in (sweep[model] / "metrics.jsonl").read_text().splitlines()]

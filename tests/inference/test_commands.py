@@ -246,9 +246,7 @@ def beside(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("entry", "words", "named"), MISTAKES, ids=[f"{e} {w}" for e, w, _ in MISTAKES])
-def test_a_mistake_is_answered_with_the_reason_and_the_remedy(
-    answer, beside, tmp_path, monkeypatch, entry, words, named
-):
+def test_a_mistake_is_answered_with_reason_and_remedy(answer, beside, tmp_path, monkeypatch, entry, words, named):
     monkeypatch.chdir(tmp_path)
     said = answer(entry, *(word.replace("RUN", str(beside)) for word in words.split()), code=2)
     assert named in said

@@ -52,12 +52,9 @@ def test_values_and_all_gradients_are_torchs(num_layers, bidirectional, time, no
         assert max(off(v, t) for v, t in zip(value, truth, strict=True)) < 1e-10
         for into in ([0], [1], [0, 1]):
             pull = [pulls[i] for i in into]
-            true = torch.autograd.grad(
-                [truth[i] for i in into], [*begin, *theirs.parameters()], pull, retain_graph=True, allow_unused=True
-            )
-            mine = torch.autograd.grad(
-                [value[i] for i in into], [*begin, *parameters], pull, retain_graph=True, allow_unused=True
-            )
+            how = {"grad_outputs": pull, "retain_graph": True, "allow_unused": True}
+            true = torch.autograd.grad([truth[i] for i in into], [*begin, *theirs.parameters()], **how)
+            mine = torch.autograd.grad([value[i] for i in into], [*begin, *parameters], **how)
             expected = [*true[: len(begin)], *weight_gradients(ours, list(true[len(begin) :]), 4 if bias else 2)]
             for m, t in zip(mine, expected, strict=True):
                 assert off(m, t) < 1e-10

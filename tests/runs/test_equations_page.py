@@ -33,9 +33,8 @@ def test_every_code_block_of_the_page_runs(
                 arguments += ["debug=fast", "trainer.threads=1", "callbacks=none"]
             printed += run(*arguments, module=module, cwd=tmp_path, timeout=500)
         else:  # it sets RUN, writes a file or pipes
-            script = (
-                f'set -euo pipefail; python() {{ "{sys.executable}" "$@"; }}; RUN={run_folder}\n{line}\necho "$RUN"'
-            )
+            set_up = f'set -euo pipefail; python() {{ "{sys.executable}" "$@"; }}; RUN={run_folder}'
+            script = f'{set_up}\n{line}\necho "$RUN"'
             answer = subprocess.check_output(["bash", "-c", script], cwd=tmp_path, env=environment(), text=True)
             run_folder = answer.splitlines()[-1]
     for expected in ("ngram_5", '"continuation"', "step.pt2"):

@@ -27,9 +27,7 @@ OWN_TESTS = ("src.search", "src.benchmark", "src.export", "src.study")  # they n
 COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
 SWEPT = ("model=manual", "model.init=torch,orthogonal", "trainer.gradient_clip_val=1,null", "seed=0,1")
 SWEPT += ("model.hidden_size=8", "trainer.max_epochs=1", "callbacks=none")
-TEXT = (
-    "To: It was the best of times, it was the worst of times, ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
-)
+TEXT = "To: It was the best of times, it was the worst of times ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +105,10 @@ def test_make_tensorboard_prints_its_address_and_stops_after_ctrl_c(folder: Path
     for stamp in ("bin/pip", ".installed-run"):
         (folder / ".venv" / stamp).touch()  # newer than the lock: nothing has to be installed
     process = subprocess.Popen(
-        ["make", "tensorboard", "ARGS=--port=0"],
-        cwd=folder,
+        ["make", "tensorboard", "ARGS=--port=0"], cwd=folder, text=True, start_new_session=True,
         env={key: value for key, value in environment().items() if not key.startswith(("MAKE", "MFLAGS"))},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     watchdog = threading.Timer(90, os.killpg, (process.pid, signal.SIGKILL))
     watchdog.start()
     try:

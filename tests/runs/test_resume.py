@@ -118,9 +118,7 @@ def test_killed_before_or_after_any_write_and_resumed_a_run_leaves_the_same_file
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_nothing_had_happened(
-    uninterrupted: Path, tmp_path: Path
-) -> None:
+def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_undisturbed(uninterrupted: Path, tmp_path: Path) -> None:
     moments = random.Random(1)
     words = [word.replace("text.txt", str(uninterrupted / "text.txt")) for word in UNWATCHED]
     kills = 0

@@ -89,9 +89,7 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_it_is_used(text: Path) -> 
         assert ended.code == 0, ended.err
         assert "last.ckpt" in ended.err
         assert "going on from previous.ckpt" in ended.out
-        assert (folder / "checkpoints" / "damaged.ckpt").read_bytes() == torn, (
-            "set aside, not lost and not kept as sound"
-        )
+        assert (folder / "checkpoints" / "damaged.ckpt").read_bytes() == torn, "set aside, not lost, not kept as sound"
 
 
 def test_validating_more_often_leaves_the_trained_weights_bit_identical(text: Path) -> None:

@@ -88,9 +88,7 @@ def test_two_jobs_of_eight_raise_the_others_finish_and_when_mended_only_those_tw
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_sweep_stops_at_the_first_failure_if_that_was_asked_for_and_the_same_command_goes_on(
-    tmp_path: Path, engine: str
-) -> None:
+def test_a_sweep_stops_at_the_first_failure_if_asked_and_the_same_command_goes_on(tmp_path: Path, engine: str) -> None:
     words = ("-m", *TROUBLE, "trainer.max_epochs=12", "+model.options.number=3,4,5", "+model.options.raises=mended")
     words += (f"hydra/launcher={engine}", "sweep.on_failure=stop")
     words += ("hydra.launcher.n_jobs=2", "+model.options.seconds=0.3") if engine == "joblib" else ()
@@ -155,9 +153,7 @@ def curve(path: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)]
 )
-def test_a_signal_in_mid_sweep_stops_it_and_its_record_says_what_was_not_run(
-    tmp_path: Path, signum: int, code: int
-) -> None:
+def test_a_signal_stops_a_sweep_and_its_record_says_what_was_not_run(tmp_path: Path, signum: int, code: int) -> None:
     process = start("-m", *TROUBLE, "trainer.max_epochs=20", "+model.options.seconds=0.1", "seed=0,1,2", cwd=tmp_path)
     wait_for(tmp_path, 0, process)
     process.send_signal(signum)

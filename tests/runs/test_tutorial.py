@@ -14,9 +14,7 @@ import pytest
 from tests.runs.commands import ROOT, only_run, run, scalars
 
 SCRIPT = ROOT / "docs" / "tutorial_script.py"
-TUTORIAL, TUTORIAL_ZH = (
-    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("tutorial.md", "tutorial.zh.md")
-)
+TUTORIAL, TUTORIAL_ZH = ((ROOT / "docs" / name).read_text("utf-8") for name in ("tutorial.md", "tutorial.zh.md"))
 EXPECTED = ROOT.parent / "shared" / "tutorial" / "expected.json"
 LINE = re.compile(r"Predicted string:(\w{5}),Epoch \[(\d+)/15\] loss=(\d+\.\d{4})$")
 

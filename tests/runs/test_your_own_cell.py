@@ -87,9 +87,8 @@ def test_keys_that_a_cell_of_ones_own_lacks_and_a_missing_class_are_refused(fold
     config = ModelConfig("leaky", "leaky.LeakyRNN", hidden_size=8, options={"leak": 0.25})
     assert build_model(config, 4, trust="leaky.LeakyRNN").recurrence.leak == 0.25
     config.num_layers, config.options = 2, {"lek": 0.25}
-    with pytest.raises(
-        UserError, match=r"(?s)model\.options\.lek: .*did you mean leak\?.*model\.num_layers=2 .*LeakyRNN"
-    ):
+    told = r"(?s)model\.options\.lek: .*did you mean leak\?.*model\.num_layers=2 .*LeakyRNN"
+    with pytest.raises(UserError, match=told):
         build_model(config, 4, trust="leaky.LeakyRNN")
     overrides = ("--config-dir", "my_conf", "model=leaky", "data=text", "data.path=my.txt", *SHORT)
     assert "leaky.Nobody" in refused(*overrides, "model._target_=leaky.Nobody", cwd=folder)[0]
