@@ -23,7 +23,7 @@ LEVELS = {
     **dict.fromkeys(("sweeps", "benchmarks", "worked_example"), 7),
     **dict.fromkeys(ENTRIES, 8),
 }
-COMPAT = {"training/lightning_compat.py", "config/hydra_compat.py", "models/kernels.py"}
+COMPAT = {"training/lightning_compat.py", "config/hydra_compat.py", "models/kernels.py", "models/cuda.py"}
 PUBLIC_ALL_THE_SAME = {"_replace", "_asdict", "_fields", "_exit"}  # of a NamedTuple, of os
 LIBRARIES = ("lightning", "hydra", "omegaconf", "optuna", "torch")
 

@@ -7,6 +7,8 @@ and launched as one CUDA graph: two kernels a step, no Python between them.
 `stacked`, `lstm` and `gru` call cuDNN, whose algorithm torch picks from the sizes (`cudnn_algorithm`, the rules of
 aten/src/ATen/native/cudnn/RNN.cpp). `layer_plan` says from sizes and precision alone when the layers are called one by
 one, and how far the input of a layer is padded with zeros. Nothing in this file needs a GPU to be imported or tested.
+
+Private of torch, in builds with CUDA alone (2.11; `make gpu` calls it): `torch._C._cuda_clearCublasWorkspaces`.
 """
 
 from __future__ import annotations

@@ -259,6 +259,7 @@ def test_what_is_private_of_torch_is_as_kernels_py_expects():
     a, c, M = torch.randn(16, 384), torch.randn(16, 384), torch.randn(384, 384) / 20
     mkldnn = torch.ops.mkldnn
     checks = {
+        "_is_amx_tile_supported": lambda: torch.cpu._is_amx_tile_supported() in (True, False),
         "_is_mkldnn_bf16_supported": lambda: mkldnn._is_mkldnn_bf16_supported() in (True, False),
         "_reorder_linear_weight, _linear_pointwise": lambda: torch.allclose(
             mkldnn._linear_pointwise(a, mkldnn._reorder_linear_weight(M, 16), c[0], "none", [None], ""),
