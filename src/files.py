@@ -25,6 +25,7 @@ DEPTH = 32  # the most levels of a stored file; ours have six
 TOO_DEEP = f"it is nested deeper than {DEPTH} levels"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit of this process, ulimit -f
+RECORDS = ("run.json", "config.yaml", "metrics.jsonl", "metrics.csv", "train.log")
 WITHOUT_LOCKS: set[int] = set()  # file systems, each reported once
 LACKING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EXDEV)
 
@@ -57,6 +58,21 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_result(path: str, content: str | bytes) -> None:
+    """Write a file that a user has named; a link, a device or a pipe is written to, not replaced. OSError.
+
+    What a run has recorded is not written over: another name is needed.
+    """
+    target = user_path(path)
+    recorded = target.suffix == ".ckpt" or (target.name in RECORDS and (target.parent / "run.json").exists())
+    if recorded and target.is_file():
+        raise OSError(errno.EEXIST, "it belongs to a run", path)
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        target.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
+    else:
+        write_atomic(target, content)
 
 
 def write_atomic(path: Path, content: str | bytes | memoryview, keep: Path | None = None) -> None:

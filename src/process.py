@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from src.errors import RunFailure, UserError
-from src.files import NO_FOLDER, disk_full, to_json, user_path, write_atomic
+from src.files import NO_FOLDER, disk_full, to_json, write_result
 
 # Up to this hidden size one thread. Alone on two cores a step of two threads is 0.95 to 1.1 times as fast up to 96
 # units and 1.25 to 1.55 at 128, but two such runs side by side slow one another tenfold, and small runs are many.
@@ -206,12 +206,10 @@ def bytes_of(value: str, key: str) -> bytes:
 def write_file(path: str, text: str, key: str = "output") -> None:
     """Write a file that the user named with `key`; UserError if it cannot be written."""
     try:
-        write_atomic(user_path(path), text)
+        write_result(path, text)
     except OSError as error:
         raise UserError(f"{key}={path} cannot be written: {error.strerror}") from error
 
-
-# -- the lines of a run -----------------------------------------------------------------------------------------------
 
 # Beginnings of Lightning's lines that a user can do nothing about, or that our own lines say.
 DROPPED = (

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from src.errors import UserError
-from src.files import user_path, write_atomic
+from src.files import user_path, write_result
 from src.process import complain, exit_with, say
 
 FORMATS = {
@@ -97,7 +97,7 @@ def report(arguments: Sequence[str]) -> str:
     written = ""
     try:
         for kind in (kind for kind in files if targets[kind] != "-"):
-            write_atomic(user_path(targets[kind]), files[kind])
+            write_result(targets[kind], files[kind])
             written += f"{kind}: {targets[kind]}\n"
         if options.figures:
             from src.reports.figures import write_figures

@@ -52,6 +52,14 @@ def test_what_a_command_prints_and_what_it_writes_has_null_for_a_number_that_jso
     assert in_json({"perplexity": inf, "text": "中"}) == '{"perplexity": null, "text": "中"}\n'
 
 
+def test_a_result_is_written_through_a_link_and_over_no_record_of_a_run(tmp_path):
+    (tmp_path / "link").symlink_to("run.json")
+    files.write_result(str(tmp_path / "link"), "new")
+    assert (tmp_path / "run.json").read_text() == "new"
+    with pytest.raises(OSError, match="it belongs to a run"):
+        files.write_result(str(tmp_path / "run.json"), "")
+
+
 def test_a_full_disk_is_told_with_numbers_and_leaves_the_old_file_and_the_record_says_failed(tmp_path, monkeypatch):
     record = Record(tmp_path, {"status": "running", "text": "x" * 99})
     record.update()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from src.inference.load import TrainedModel
 
 Check = Callable[[Any], list[str]]
+COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeError)  # all that composing may raise
 
 
 def compose_and_run(
@@ -66,14 +68,14 @@ def compose_and_run(
     register(sweep := Sweep(to_config, check, run_jobs, in_sweep if jobs is None else lambda *_: jobs))
     overrides = _checked_overrides(config_name, schema, flags, overrides, check)
     composed: list[Any] = []
-    unresolved: list[OmegaConfBaseException] = []
+    unresolved: list[Exception] = []
 
     def run(cfg: DictConfig) -> Any:
         if in_a_sweep():
             return task(to_config(cfg))
         try:
             composed.append(to_config(cfg))  # a single run starts below, after Hydra
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, UserError) as error:
             unresolved.append(error)  # raised here, Hydra would report it as a failure of the job
         return None
 
@@ -86,7 +88,7 @@ def compose_and_run(
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(run)()
         if unresolved:
             raise unresolved[0]
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSING as error:
         raise UserError(_first_lines(error)) from error
     finally:
         sys.argv = before
@@ -136,7 +138,7 @@ def compose(overrides: Iterable[str]) -> DictConfig:
     overrides = command_line.quote_literals(overrides)
     try:
         return _composed_for_train(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSING as error:
         raise UserError(f"{' '.join(overrides)}: {_first_lines(error)}") from error
 
 
@@ -158,7 +160,7 @@ def checked_config(arguments: Iterable[str]) -> Config:
     try:
         cfg = _composed_for_train(command_line.without_null_groups(overrides), own)
         config: Config = to_config(cfg)
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSING as error:
         raise UserError(_first_lines(error)) from error
     if cfg.hydra.mode == RunMode.MULTIRUN or config.sweep.dry_run:
         raise UserError("this trains one run, and the configuration asks for a sweep: use python -m src.train")
@@ -202,6 +204,9 @@ def to_config(cfg: DictConfig) -> Any:
             ours.experiment = hydra_node.runtime.choices.get("experiment")
     config = OmegaConf.to_object(ours)
     if isinstance(config, Config):
+        in_file = hydra_node.sweeper.get("params") or hydra_node.sweeper.get("jobs")
+        if in_file and hydra_node.mode != RunMode.MULTIRUN:
+            raise UserError("hydra.sweeper has the values of a sweep: add hydra.mode: MULTIRUN to the file, or give -m")
         if config.trainer.overfit_batches:
             config.data.offset = "fixed"  # nothing can be overfitted in windows that are drawn anew
         if config.budget:
@@ -246,13 +251,17 @@ def _further_errors(config_name: str, overrides: list[str], check: Check) -> lis
         with _hydra_for_a_moment():
             cfg = hydra.compose(config_name, [command_line.first_of_several(override) for override in overrides])
             return check(OmegaConf.to_object(cfg))
-    except (HydraException, OmegaConfBaseException):
+    except COMPOSING:
         return []  # it does not compose, because of what is in the list already
 
 
 def _first_lines(error: Exception) -> str:
     """Return the part of Hydra's message that applies here, without its advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, yaml.YAMLError | UnicodeError):
+        return f"a configuration file is no YAML: {' '.join(lines)}"
+    if named := re.match(r"In '(experiment/[^']+)'.*Cannot convert 'DictConfig' to string", " ".join(lines)):
+        return f"{named[1]}.yaml: its first line must be   # @package _global_"
     if isinstance(error, InterpolationKeyError):
         return f"{error.full_key}: {lines[0]}"
     if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'(?: requires|$)", lines[0]):
@@ -300,8 +309,9 @@ def stored_config(folder: Path, command: Sequence[str] = (), trust: str | None =
     except OSError as error:
         if path.exists():
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
-        below = newest_below(folder) if folder.is_dir() else ""
-        raise UserError(f"{folder} is no run: there is no {path.name} in it{below}") from error
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder, and no run of that name") from error
+        raise UserError(f"{folder} is no run: there is no {path.name} in it{newest_below(folder)}") from error
     except (ValueError, TypeError, AssertionError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not the configuration of a run: {first_line(error)}") from error
     flags, overrides = command_line.flags_and_overrides(command)

@@ -102,8 +102,6 @@ def is_installed(module: str) -> bool:
     return False
 
 
-# -- the order in which files are merged; a later one replaces the values of an earlier one ---------------------------
-
 DEFAULTS, BY_EXPERIMENT, NAMED = 0, 2, 4  # files of the other groups, by who has chosen them
 PLACES = {"data": 1, "experiment": 3, "debug": 5}  # files that set keys of any group
 

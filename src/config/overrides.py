@@ -329,5 +329,6 @@ def _error_in_value(key: str, value: Any, schema: type) -> str | None:
         remedy = f"did you mean {key}.{likely}={text}?" if likely else f"{key}.KEY=..., KEY one of {', '.join(below)}"
         return f"{key}={text}: {key} has keys of its own; {remedy}"
     expected = f"{TYPES.get(about.type, str(about.type))}{' or null' if about.optional else ''}"
-    listed = f"; did you mean {key}=[{value}]?" if expected.startswith("a list of names") and value else ""
+    one_name = expected.startswith("a list of names") and isinstance(value, str) and value
+    listed = f"; did you mean {key}=[{value}]?" if one_name else ""
     return f"{key}={value!r}: expected {expected}{listed}"

@@ -390,9 +390,6 @@ class Config:
         return dataclasses.replace(self, data=data, init_from=self.init_from and absolute_path(self.init_from))
 
 
-# -- the table of keys ------------------------------------------------------------------------------------------------
-
-
 @functools.cache
 def key_table(schema: type = Config) -> dict[str, Key]:
     """Return every leaf of a schema by its dotted key: `seed`, `data.seq_len`, `callbacks.surprisal.enabled`."""
@@ -422,9 +419,6 @@ def errors_in_values(config: Any, schema: type = Config) -> Iterator[str]:
             yield f"{key}={value}: expected one of {', '.join(about.choices)}{nearest(str(value), about.choices)}"
         if about.range is not None and not about.range.holds(value):
             yield f"{key}={typed(value)}: expected {about.range.text}{', or null' if about.optional else ''}"
-
-
-# -- between dataclasses and plain data -------------------------------------------------------------------------------
 
 
 def set_value(config: Any, key: str, value: Any) -> None:

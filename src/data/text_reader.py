@@ -106,8 +106,10 @@ class Source:
         return stamp if self.packed is None else [*stamp, self.packed]
 
 
-def error_in_path(path: str, key: str = "data.path") -> str | None:
-    """Return what is wrong with a path that can be no file: an address, or standard input."""
+def error_in_path(path: Any, key: str = "data.path") -> str | None:
+    """Return what is wrong with a path that can be no file: an address, standard input, or a list in a list."""
+    if not isinstance(path, str):
+        return f"{key} has {path} in it: expected a list of names"
     if re.match(r"(https?|ftp)://", path):
         return f"{key}={path} is an address, and nothing is fetched; download it: curl -L -o my.txt '{path}'"
     if path == "-":

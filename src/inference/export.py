@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from src.config.schema import to_plain
 from src.errors import UserError
-from src.files import to_json, user_path, write_atomic, write_json
+from src.files import to_json, user_path, write_json, write_result
 from src.inference.incremental import Network, network_of, parts_of
 from src.inference.load import FORMAT, TrainedModel, export_libraries
 from src.inference.options import EXPORTED, run_of
@@ -169,7 +169,7 @@ def export_to(
             raise UserError(f"{files[1]} is no file of an export, and would be replaced; name another file: output=...")
     try:
         files[0].parent.mkdir(exist_ok=True)
-        write_atomic(files[0], content)
+        write_result(str(files[0]), content)
         if format == "safetensors":
             write_json(files[1], identity)
     except OSError as error:

@@ -150,6 +150,8 @@ def errors_in_score(config: schema.ScoreConfig) -> list[str]:
     elif "" in (config.text, config.file):
         what = "text" if config.file is None else "file"
         errors.append(f"{what} is empty: expected a text of at least two characters, or a file, a folder or a glob")
+    elif config.file and config.output and user_path(config.file).resolve() == user_path(config.output).resolve():
+        errors.append(f"output={config.output} is the text that is read; name another file")
     return errors
 
 

@@ -91,7 +91,8 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     possible = [one for one in fitting if one[2] <= left or (fixed and len(fitting) == 1)]
     if not possible:
         width, _, seconds = fitting[0]
-        what = f"{counted(least, 'steps')} of {width} units take about {math.ceil(seconds / SHARE)} s here"
+        whole_time = math.ceil((seconds + SHARE * available - left) / SHARE)
+        what = f"{counted(least, 'steps')} of {width} units take about {whole_time} s here"
         raise UserError(f"budget={config.budget}: {what}; give more time")
     wanted = [one for one in possible if few or one[1] / an_epoch >= wanted_epochs(one[0], n, config.data.window[1])]
     width, steps, seconds = wanted[-1] if wanted else possible[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -256,7 +257,7 @@ def say_end(record: Record, config: Config) -> None:
         side = f"{abs(lowest - rival):.2f} {'above' if lowest > rival else 'below'} the {name} ({rival:.3f})"
         way = "rerun" if config.scheduler.name == "cosine" else "resume"  # after a cosine's end the rate is 0
         again = " ".join(f"trainer.{key}={2 * value}" for key, value in config.trainer.limits.items())
-        more = f"; to train longer: python -m src.train {way}={folder} {again}"
+        more = f"; to train longer: python -m src.train {shlex.quote(f'{way}={folder}')} {again}"
         more = more if lowest > rival and alone and not worse else ""
         log.info("best val %.4f nats per character, at step %d: %s%s", lowest, best["step"], side, more)
     if worse:
@@ -266,8 +267,8 @@ def say_end(record: Record, config: Config) -> None:
         what = f"the loss at the end, {end:.4f}, is worse than a uniform guess, {nats['uniform']:.3f}"
         log.warning("%s: the run has %s", what, remedy)
     elif alone:
-        run = "last" if config.runs == "runs" else folder
-        log.info("sample: python -m src.sample run=%s length=500 temperature=0.8", run)
+        run = "last" if config.runs == "runs" and Path("runs") in folder.parents else folder
+        log.info("sample: python -m src.sample %s length=500 temperature=0.8", shlex.quote(f"run={run}"))
     log.info("%s in %.1f s: %s", "worse than a uniform guess" if worse else "done", known["seconds"], folder)
 
 
@@ -282,7 +283,7 @@ def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: B
     finish(record, "stopped" if stopped else "failed", prepared, built, failed)
     if rank() > 0 and (gone or isinstance(error, Interrupted | RunFailure)):
         sys.exit(int(gone))  # on the other reasons all processes have agreed, and process 0 reports them
-    again = f"python -m src.train resume={folder}"
+    again = f"python -m src.train {shlex.quote(f'resume={folder}')}"
     if gone:
         raise RunFailure(f"another process of the run has died; to go on: {again}") from error
     if full:
@@ -352,7 +353,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | 
         checkpoint, done = newest_checkpoint(folder), record.entries["status"] == "done"
         longer = " ".join(f"trainer.{key}=N" for key in config.trainer.limits)
         if done and not changes:
-            log.info("%s is done; to go on: resume=%s %s (or max_time)", folder, folder, longer)
+            log.info("%s is done; to go on: %s %s (or max_time)", folder, shlex.quote(f"resume={folder}"), longer)
             return folder
         prepared = prepare(config, checkpoint, trust, new="baselines" not in record.entries)
         check_text(prepared, record, checkpoint)

@@ -142,7 +142,7 @@ def test_a_result_that_cannot_be_written_is_printed_all_the_same(answer, folder,
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("src.inference.evaluate.write_json", refuse)
-    monkeypatch.setattr("src.inference.export.write_atomic", refuse)
+    monkeypatch.setattr("src.inference.export.write_result", refuse)
     monkeypatch.setattr(sys, "argv", ["evaluate", f"run={folder}"])
     with pytest.raises(SystemExit) as ended:
         exit_with(importlib.import_module("src.evaluate").main)
@@ -223,6 +223,7 @@ MISTAKES = [
     ("sample", "run=RUN checkpoint=RUN", "one of them"),
     ("sample", "run=nowhere", "no such file"),
     ("score", "run=RUN", "text=... or file=..."),
+    ("score", "run=RUN file=RUN output=RUN", "is the text that is read"),
     ("score", "run=RUN text=a file=b", "one of them"),
     ("score", "run=RUN text=", "text is empty"),
     ("score", "run=RUN text=e", "one character"),

@@ -30,9 +30,7 @@ CASES = {
         "stacked", VERSE, "Day €",
         {"model.init": "orthogonal", "model.dropout": 0.4, "data.lowercase": True, "data.unknown": "map"},
     ),
-    "manual, tanh, 3 layers, skip, Chinese": (
-        "manual", CHINESE, "江月", {"model.num_layers": 3, "model.skip": "both"},
-    ),
+    "manual, tanh, 3 layers, skip, Chinese": ("manual", CHINESE, "江月", {"model.num_layers": 3, "model.skip": "both"}),
     "lstm, 2 layers, bytes": ("lstm", CHINESE, "江月", {"data.encoding": "bytes"}),
     "gru, 3 layers, skip from the input, a list, float64": (
         "gru", NAMES, "",

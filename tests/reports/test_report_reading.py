@@ -121,10 +121,7 @@ def test_a_text_without_validation_is_compared_on_what_it_was_trained_on(tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "split", "told"),
-    [
-        ("nonsense", None, "known: val/cross_entropy"),
-        (None, "train", r"src.evaluate run=DIR split=train"),
-    ],
+    [("nonsense", None, "known: val/cross_entropy"), (None, "train", r"src.evaluate run=DIR split=train")],
 )
 def test_a_metric_that_no_run_has_is_answered_with_the_nearest(tmp_path, name, split, told):
     fabricate(tmp_path / "a", evaluations={"test": 1.7})

@@ -83,4 +83,9 @@ def test_an_experiment_file_is_a_sweep_without_m_and_what_is_done_is_not_run_aga
         command("optimizer.lr=-1")
     with pytest.raises(UserError, match=r"^experiment=pairs: this file is a sweep of its own"):
         command("-m", file="pairs,tutorial")
+    no_mode, tab = FILE.replace("  mode: MULTIRUN\n", ""), "a:\n\t- 1"
+    for content, message in ((tab, "no YAML: .*line 2"), ("seed: 1", "its first line"), (no_mode, "mode: MULT")):
+        (tmp_path / "experiment" / "wrong.yaml").write_text(content)
+        with pytest.raises(UserError, match=message):
+            command(file="wrong")
     assert len(list(tmp_path.glob("runs/sweeps/pairs/*/run.json"))) == 6

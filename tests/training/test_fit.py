@@ -122,7 +122,7 @@ def test_the_process_is_afterwards_as_it_was_and_a_second_run_is_the_same_as_the
         (["seed=0,1"], "several values make a sweep"),
         (["-m", "seed=0,1"], "-m: this trains one run"),
         (["trainer.devices=2"], "fit trains in this one process"),
-        (["resume=nowhere"], "nowhere is no run"),
+        (["resume=nowhere"], "nowhere: there is no such folder"),
         (["data.path=no.txt"], "no.txt: there is no such file"),
         ("model=manual data=text", "fit(['model=manual', 'data=text'])"),
     ],
