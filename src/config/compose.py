@@ -370,7 +370,10 @@ def with_sizes_of_source(arguments: Sequence[str], trust: str | None = None) -> 
         if trust is not None:
             raise UserError(f"trust={trust}: this command reads no stored run; leave it out")
         return list(arguments)
-    stored = _config_of_checkpoint(locate(given[-1]))
+    source = given[-1]
+    if re.fullmatch(r"choice\([^()'\"]+\)", source):  # in a sweep: the sizes of the first
+        source = command_line.first_of_several(f"init_from={source}").partition("=")[2]
+    stored = _config_of_checkpoint(locate(source))
     model, data = stored["model"], stored["data"]
     own = {key.lstrip("+"): value for key, _, value in (argument.partition("=") for argument in arguments)}
     if model.get("_target_") in MODEL_CLASSES or "model" in own:

@@ -63,6 +63,7 @@ def test_the_command_line_gets_the_sizes_of_the_source_where_it_gives_none(tmp_p
     ]  # fmt: skip
     alone = (folder / "checkpoints" / "best.ckpt").rename(tmp_path / "alone.ckpt")
     assert "model=manual" in with_sizes_of_source([f"init_from={alone}"])
+    assert "model=manual" in with_sizes_of_source([f"init_from=choice({alone},{folder})"])  # as the first, in a sweep
     assert with_sizes_of_source(["model=cell"]) == ["model=cell"]
 
 
