@@ -4,7 +4,7 @@
     backward   delta_t = f'(z_t) * (g_t + W^T delta_{t+1}),  f' read off h_t: 1 - h_t^2, or h_t > 0
 
 A program computes one stream; streams are independent, so none waits for another. It holds M (W, or W^T) in the
-registers of its processor; of 256 x 256 a fourth does not fit and stays in its cache. Sums are in float32.
+registers of its processor; of 256 x 256 a tenth does not fit and stays in its cache. Sums are in float32.
 """
 
 from __future__ import annotations
