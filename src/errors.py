@@ -65,5 +65,6 @@ def counted(count: int, things: str) -> str:
 
 
 def first_line(error: object) -> str:
-    """Return the first line of a message; others of CUDA or Hydra are advice on how to debug them."""
-    return str(error).strip().partition("\n")[0]
+    """Return the first line of a message, which names its key; others of CUDA or Hydra are advice on debugging."""
+    line, key = str(error).strip().partition("\n")[0], getattr(error, "full_key", None)
+    return f"{key}: {line}" if key and f"'{key}'" not in line else line

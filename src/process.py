@@ -296,5 +296,4 @@ def logging_to(folder: Path) -> Iterator[None]:
 
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook, where a line can be replaced as on a terminal."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return hasattr(shell, "kernel")
+    return hasattr(sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None, "kernel")

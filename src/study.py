@@ -13,6 +13,7 @@ experiments/README.md has the keys of experiments/NAME/study.yaml.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from src.config.checks import errors_in_config
 from src.config.compose import compose_and_run
 from src.config.hydra_compat import CONF, ComposedJob, Launcher, expand
 from src.config.overrides import in_file, keys, quote, quote_literals
-from src.config.schema import TASKS, Config, Study, errors_in_values, flatten, key_table, to_plain
+from src.config.schema import METRICS, TASKS, Config, Study, errors_in_values, flatten, key_table, to_plain
 from src.errors import UserError, counted, first_line, nearest
 from src.files import parse_yaml, read_text, user_path
 from src.inference.options import evaluated_before, locate
@@ -67,16 +68,16 @@ def read_study(folder: Path) -> Study:
     named = (*study.rows, study.columns, *figure.lines, figure.panels, *figure.x, *study.quick)
     unknown = [key for key in named if key and key not in known and not key.startswith("model.options.")]
     wrong = [*errors_in_values(study, Study), *(f"there is no key {key}{nearest(key, known)}" for key in unknown)]
+    for name in (*study.metric, *figure.y):
+        of, split, *_ = (*(measured := name.removeprefix("best/")).split("/"), "")
+        if of in ("train", "val") and measured not in METRICS:
+            wrong.append(f"there is no metric {name}{nearest(measured, METRICS)}")
+        if of == "evaluation" and split not in study.evaluate:
+            wrong.append(f"metric {name} needs evaluate: [{split}]")
     if wrong:
         raise UserError(*(f"{path}: {one}" for one in wrong))
     study.quick = {key: values if isinstance(values, list) else [values] for key, values in study.quick.items()}
     return study
-
-
-def selected(config: Config, part: dict[str, Any]) -> bool:
-    """Return whether a run is in the part of a grid that {key: values} states."""
-    flat = dict(flatten(to_plain(config)))
-    return all(flat.get(key, flat.get(f"{key}.name")) in values for key, values in part.items())
 
 
 def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[int, list[Job]]:
@@ -97,10 +98,12 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
     chosen: list[ComposedJob] = []
 
     def run_part(composed: list[ComposedJob], launcher: Launcher) -> int:
-        part = study.quick if size == "quick" else {}
-        chosen.extend(job for job in composed if selected(job.config, part))
+        part = (study.quick if size == "quick" else {}).items()
+        flat = [dict(flatten(to_plain(job.config))) for job in composed]
+        inside = [all(own.get(key, own.get(f"{key}.name")) in values for key, values in part) for own in flat]
+        chosen.extend(itertools.compress(composed, inside))
         if not chosen:
-            raise UserError(f"{folder / 'study.yaml'}: no run of the grid is in the part quick: {part}")
+            raise UserError(f"{folder / 'study.yaml'}: no run of the grid is in the part quick: {study.quick}")
         if size != "smoke" and (pooled := pooled_over(study, chosen)):
             cell = "a cell would hold several runs of one seed, which differ in"
             raise UserError(f"{folder / 'study.yaml'}: {cell} {', '.join(pooled)}; add what differs to rows")

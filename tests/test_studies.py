@@ -20,16 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(file.parent.name for file in (ROOT / "experiments").glob("*/study.yaml"))
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def command(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     """Run src.study in this process, in an empty folder; return what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UNROLL_CACHE", str(cache))
+    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path.parent / "cache"))
 
     def run(*words: str) -> str:
         monkeypatch.setattr(sys, "argv", ["study", *words])
@@ -136,8 +131,11 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
         ("", "", ["own", "optimizer.lr=1"], "only keys that change no result"),
         ("quick: {seed: 0}", "quick: {seed: 9}", ["own", "size=quick"], "no run of the grid is in the part"),
         ("seed: [0, 1]", "seed: 0, data.seq_len: [4, 8]", ["own"], "of one seed, which differ in data.seq_len; add"),
+        ("rows:", "success: high\nrows:", ["own"], "study.yaml: success: Value 'high' of type 'str' could not"),
         ("rows:", "digits: -1\nrows:", ["own"], "digits=-1: expected at least 0"),
         ("[val]", "[tset]", ["own"], "evaluate=['tset']: expected a list of train, val, test"),
+        ("[val/cross", "[val/cros", ["own"], "no metric val/cros_entropy; did you mean val/cross_entropy"),
+        ("hidden_size]}", "hidden_size], y: [evaluation/test/accuracy]}", ["own"], "accuracy needs evaluate: [test]"),
         ("hidden_size]}", "hidden_size], log: q}", ["own"], "figure.log=q: expected one of x, y, xy"),
     ],
 )

@@ -26,7 +26,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from src.config import overrides as command_line
 from src.config.checks import GATED, GOES_WITH, choose_by_budget, errors_if_new, errors_in_config, resolve
@@ -262,8 +262,10 @@ def _first_lines(error: Exception) -> str:
         return f"a configuration file is no YAML: {' '.join(lines)}"
     if named := re.match(r"In '(experiment/[^']+)'.*Cannot convert 'DictConfig' to string", " ".join(lines)):
         return f"{named[1]}.yaml: its first line must be   # @package _global_"
-    if isinstance(error, InterpolationKeyError):
-        return f"{error.full_key}: {lines[0]}"
+    if file := re.match(r"In '([^']+)': \w+ raised while", lines[0]):
+        return f"{file[1]}.yaml: {first_line(error.__context__)}"
+    if isinstance(error, OmegaConfBaseException):
+        return first_line(error)
     if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'(?: requires|$)", lines[0]):
         key = several[1].partition("=")[0]
         return f"{several[1]}: several values make a sweep: add -m; one value with commas in it: '{key}=\"...\"'"

@@ -54,11 +54,6 @@ class Wiring:
         """The dropout that torch's modules know."""
         return self.dropout if self.dropout_mask != "window" else 0.0
 
-    @property
-    def is_torchs(self) -> bool:
-        """Whether torch's modules compute this in training."""
-        return self.skip is None and not self.weight_drop and self.dropout == self.step_dropout
-
     def input_sizes(self, directions: int = 1) -> list[int]:
         """Return what each layer reads beside its own state."""
         above = self.hidden_size * directions + (self.input_size if self.from_input else 0)

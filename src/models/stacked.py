@@ -58,8 +58,9 @@ class TorchRecurrence(nn.Module):
         weights = self.all_weights
         weight = weights[0][0]
         x = as_features(inputs, self.input_size, weight.dtype)
-        if not self.wiring.is_torchs:
-            window = self.wiring.window([W for _, W, *_ in weights], x.size(1), self.training)
+        own = self.wiring
+        if own.skip or own.weight_drop or own.dropout != own.step_dropout:  # torch's modules do not compute it
+            window = own.window([W for _, W, *_ in weights], x.size(1), self.training)
             dtype = autocast_dtype(weight) or weight.dtype
             return run_apart(self.layers[0], x, state, x.size(-1), dtype, weights, window)
         if x.is_cuda and not needs_plain_torch():

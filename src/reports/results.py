@@ -33,7 +33,7 @@ def write(study: Study, folder: Path, size: str, folders: Sequence[Path]) -> str
     """Write results.csv, the figure and the table of README.md into a folder; return what was written, in words."""
     runs = [read_run(path) for path in folders]
     known = {name for run in runs for name in run.numbers}
-    if missing := [name for name in study.metric if known and name not in known]:
+    if missing := [name for name in (*study.metric, *study.figure.y) if known and name not in known]:
         raise UserError(*(f"metric {name}: no run has it{nearest(name, known)}" for name in missing))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "results.csv", csv_of(study, size, runs))
@@ -54,8 +54,7 @@ def check(study: Study, folder: Path, rewrite: bool = False) -> None:
     if content in page:
         return
     if not rewrite:
-        again = f"python -m src.study {name} table=true writes the table again"
-        raise UserError(f"{path} does not show what results.csv holds; {again}")
+        raise UserError(f"{path} does not show what results.csv holds; python -m src.study {name} table=true mends it")
     marked = re.compile(f"{re.escape(BEGIN.format(name))}.*?{re.escape(END)}", re.DOTALL)
     page = page if marked.search(page) else f"{page}\n{BEGIN.format(name)}{END}\n"
     write_atomic(path, marked.sub(lambda _: content, page, count=1))

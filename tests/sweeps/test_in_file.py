@@ -83,8 +83,9 @@ def test_an_experiment_file_is_a_sweep_without_m_and_what_is_done_is_not_run_aga
         command("optimizer.lr=-1")
     with pytest.raises(UserError, match=r"^experiment=pairs: this file is a sweep of its own"):
         command("-m", file="pairs,tutorial")
-    no_mode, tab = FILE.replace("  mode: MULTIRUN\n", ""), "a:\n\t- 1"
-    for content, message in ((tab, "no YAML: .*line 2"), ("seed: 1", "its first line"), (no_mode, "mode: MULT")):
+    no_mode, typed = FILE.replace("  mode: MULTIRUN\n", ""), FILE.replace("2}", "x}")
+    wrong = {"a:\n\t- 1": "YAML: .*line 2", "seed: 1": "its first line", no_mode: "mode: MULT", typed: "trainer.max"}
+    for content, message in wrong.items():
         (tmp_path / "experiment" / "wrong.yaml").write_text(content)
         with pytest.raises(UserError, match=message):
             command(file="wrong")
