@@ -107,7 +107,7 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
         if size != "smoke" and (pooled := pooled_over(study, chosen)):
             cell = "a cell would hold several runs of one seed, which differ in"
             raise UserError(f"{folder / 'study.yaml'}: {cell} {', '.join(pooled)}; add what differs to rows")
-        return run_sweep(chosen, launcher, sys.argv[1:], "src.study")
+        return run_sweep(chosen, launcher, sys.argv[1:], "src.study", *study.evaluate)
 
     code = 0
     try:

@@ -69,7 +69,7 @@ def main() -> None:
         def run_jobs(jobs: list[ComposedJob], launcher: Launcher) -> int:
             from src.sweeps.sweep import run_sweep
 
-            return run_sweep(jobs, launcher, arguments)
+            return run_sweep(jobs, launcher, arguments, "src.train")
 
         task = partial(train, arguments=arguments)
         compose_and_run("train", Config, task, with_sizes_of_source(rest, trust), errors_in_config, run_jobs)

@@ -134,6 +134,7 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
         ("rows:", "success: high\nrows:", ["own"], "study.yaml: success: Value 'high' of type 'str' could not"),
         ("rows:", "digits: -1\nrows:", ["own"], "digits=-1: expected at least 0"),
         ("[val]", "[tset]", ["own"], "evaluate=['tset']: expected a list of train, val, test"),
+        ("[val]", "[val, test]", ["own"], "evaluate: [test]: data=pydoc has train, val"),
         ("[val/cross", "[val/cros", ["own"], "no metric val/cros_entropy; did you mean val/cross_entropy"),
         ("hidden_size]}", "hidden_size], y: [evaluation/test/accuracy]}", ["own"], "accuracy needs evaluate: [test]"),
         ("hidden_size]}", "hidden_size], log: q}", ["own"], "figure.log=q: expected one of x, y, xy"),

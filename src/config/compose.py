@@ -332,7 +332,7 @@ def stored_config(folder: Path, command: Sequence[str] = (), trust: str | None =
             nodes = [read_yaml(CONF / "logger" / f"{option}.yaml") for option in options]
             config.logger = changes[key] = {name: node for several in nodes for name, node in several.items()}
         elif key in command_line.groups() or override.is_sweep_override():
-            wrong.append(f"{override.input_line}: a stored run is changed key by key ({key}.KEY=value)")
+            wrong.append(f"{override.input_line}: a stored run is changed key by key, one value each; no group")
         else:
             OmegaConf.update(typed, key, override.value())
             value = OmegaConf.select(typed, key)  # of the key's type

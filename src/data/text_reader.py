@@ -375,11 +375,10 @@ def cache_folder() -> Path:
 
 def read_cached(path: Path) -> Any:
     """Return what a JSON file of the cache holds; None if there is none, or its checksum is wrong."""
-    try:
+    with contextlib.suppress(OSError, ValueError, TypeError):
         checksum, value = read_json(path)
-    except (OSError, ValueError, TypeError):
-        return None
-    return value if checksum == hash_of(value) else None
+        return value if checksum == hash_of(value) else None
+    return None
 
 
 def write_cached(path: Path, value: Any) -> None:

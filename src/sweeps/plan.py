@@ -117,10 +117,9 @@ def ended_status(record: Mapping[str, Any], folder: Path) -> str:
 
 def record_of(folder: Path) -> dict[str, Any]:
     """Return a folder's run.json; an empty dict where it is missing or unreadable."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         return Record.read(folder).entries
-    except (OSError, ValueError):
-        return {}
+    return {}
 
 
 def has_configuration(folder: Path, config: Config) -> bool:

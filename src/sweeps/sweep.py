@@ -38,8 +38,8 @@ HEADER = ("status", "job", "best", "seconds", "folder")
 TABLE_ORDER = ("done", "running", "stopped", "interrupted", "not run", "failed")
 
 
-def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], entry: str = "src.train") -> int:
-    """Run what is missing of a sweep of `entry`; return the exit code: 0 if all is done, 1, or 128 + the signal."""
+def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], entry: str, *splits: str) -> int:
+    """Run what is missing of a sweep of `entry`, on texts with `splits`; return 0 if all is done, 1 or 128 + signal."""
     plan = make_plan(jobs)
     if jobs[0].config.sweep.dry_run:
         say_line("\n".join(plan.lines()))
@@ -51,7 +51,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], e
     if launcher.name == "submitit_slurm" and shutil.which("srun") is None:
         errors.append(f"hydra/launcher={launcher.name}: this machine has no SLURM (no srun); use submitit_local")
     if launcher.name not in OTHER_MACHINES:
-        errors += errors_here([job.config for job in plan.to_do])
+        errors += errors_here([job.config for job in plan.to_do], splits)
     if errors:
         raise UserError(*errors)
     say_line("\n".join(filter(None, (plan.summary(), plan.earlier_meaning()))))
@@ -79,7 +79,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], e
     return 128 + stopped_by if stopped_by is not None else 0 if all_done else 1
 
 
-def errors_here(configs: Sequence[Config]) -> list[str]:
+def errors_here(configs: Sequence[Config], splits: Sequence[str] = ()) -> list[str]:
     """Return what the texts, this machine and stored weights say against jobs; torch is imported only where needed."""
     errors: dict[str, None] = {}
     made: dict[str, Any] = {}
@@ -103,14 +103,16 @@ def errors_here(configs: Sequence[Config]) -> list[str]:
         if source or not config.init_from:  # else the vocabulary of the text is not known
             text = {key: value for key, value in to_plain(data).items() if key not in WINDOW_KEYS}
             if corpus := attempt([config.init_from, text], partial(open_corpus, data, source and source.vocabulary)):
-                attempt(config, partial(_check_text, config, corpus))
+                attempt(config, partial(_check_text, config, corpus, splits))
         if config.trainer.accelerator != "cpu":
             attempt(config.trainer, partial(check_machine, config.trainer))
     return list(errors)
 
 
-def _check_text(config: Config, corpus: Corpus) -> None:
-    """Check that a text is long enough for the windows, and has the samples' prompt and monitored split."""
+def _check_text(config: Config, corpus: Corpus, splits: Sequence[str]) -> None:
+    """Check that a text is long enough for the windows, and has the samples' prompt and the splits that are read."""
+    if missing := [split for split in splits if split not in corpus.splits]:
+        raise UserError(f"evaluate: [{missing[0]}]: data={config.data.name} has {', '.join(corpus.splits)}")
     check_prompt(config.callbacks.text_samples, corpus.vocabulary)
     check_monitor(config, corpus.splits)
     data, _ = fitted(config.data, corpus.splits["train"])

@@ -11,7 +11,7 @@ of widths, steps and dropout on eight texts of 100 kB to 3 MB (experiments/budge
 The widest network that can make its E epochs in the time is taken, and makes all steps that end in it; a step is timed
 at a few widths. In 25 to 100 s this is 0.003 nats above the grid's best at equal time, 0.014 at most. For 64 streams,
 which the grid has not, it follows a few runs on 10^6 characters. `budget=auto` plans AUTO seconds and times nothing. A
-text with fewer than FEW examples of each character (a short Chinese one) gets the layer SPARSE and about 600 steps.
+text with fewer than FEW examples of each character (a Chinese one) gets the layer SPARSE, of 128 or 256 units.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from src.training.module import build_optimizer
 RECIPE = {"data.seq_len": 32, "data.offset": "random", "scheduler.name": "cosine", "trainer.gradient_clip_val": 0.2}
 RECIPE |= {"optimizer.name": "adamw", "optimizer.decay": "matrices", "optimizer.betas": [0.9, 0.99]}
 WIDTHS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
-TIMED = (128, 256, 512, 1024)  # a step is timed at these widths, until one takes longer than SLOW seconds
+TIMED = (32, 128, 256, 512, 1024)  # a step is timed at these widths, until one takes longer than SLOW seconds
 SLOW = 0.5
 MOST_EPOCHS = 60  # a rule of thumb, as the next one
 MOST_PARAMETERS = 6  # a character of the text: a wider network would learn a short text by heart
@@ -50,8 +50,7 @@ LONG = 400_000  # characters, from which on a window has 64 streams in place of 
 SHORT = 120  # seconds, below which it has 32 there too (experiments/budget); in two minutes 32: 1.614, 64: 1.592
 LEAST = 100  # steps, or an epoch of a short text, without which a budget is refused
 FEW = 212  # up to here one layer was better on most texts that were tried, above it two or neither (experiments/budget)
-SPARSE = {"model.num_layers": 1, "model.hidden_size": 128, "model.dropout": 0.5, "model.dropout_mask": "window"}
-SPARSE |= {"model.input_scale": 12.0, "optimizer.lr": 0.013}
+SPARSE = {"model.num_layers": 1, "model.dropout_mask": "window", "model.input_scale": 12.0}
 AUTO = 190  # seconds of training that budget=auto plans, at the speed of `seconds_a_character`
 
 
@@ -82,7 +81,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
         trainer.max_epochs, fixed = math.ceil(trainer.max_steps / an_epoch) or 1, True
     whole = 1 if "trainer.max_steps" in free else an_epoch  # max_steps=-1 as typed: no part of an epoch
     least = trainer.run_steps(an_epoch) if fixed else max(whole, min(LEAST, an_epoch))
-    widths = [128] if few else [width for width in WIDTHS if fits(width, n)] or WIDTHS[:1]
+    widths = [width for width in WIDTHS if fits(width, n, few)] or WIDTHS[:1]
     for width in widths if "model.hidden_size" in free else (config.model.hidden_size,):
         taken = partial(seconds_of, config, corpus, speed, width)
         most = range(an_epoch * (sparse_epochs(n) if few else MOST_EPOCHS) + 1)
@@ -94,7 +93,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
         whole_time = math.ceil((seconds + SHARE * available - left) / SHARE)
         what = f"{counted(least, 'steps')} of {width} units take about {whole_time} s here"
         raise UserError(f"budget={config.budget}: {what}; give more time")
-    wanted = [one for one in possible if few or one[1] / an_epoch >= wanted_epochs(one[0], n, config.data.window[1])]
+    wanted = [(w, s, t) for w, s, t in possible if s / an_epoch >= wanted_epochs(w, n, config.data.window[1], few)]
     width, steps, seconds = wanted[-1] if wanted else possible[0]
     set_free(config, free, {"model.hidden_size": width, "scheduler.warmup_steps": min(100, steps // 10)})
     if not fixed:
@@ -111,8 +110,8 @@ def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, .
     few = set_up_layers(config, free, symbols := len(corpus.vocabulary), n)
     streams = config.data.window[1]
     possible = {w: int(AUTO / (n * seconds_a_character(w, symbols, streams))) for w in WIDTHS if w >= 128}
-    wanted = [w for w in possible if fits(w, n) and possible[w] >= max(1, wanted_epochs(w, n, streams))]
-    width = 128 if few else max(wanted, default=128)
+    wanted = [w for w in possible if fits(w, n, few) and possible[w] >= max(1, wanted_epochs(w, n, streams, few))]
+    width = max(wanted, default=128)
     epochs = max(1, min(possible[width], sparse_epochs(n) if few else MOST_EPOCHS))
     # Epochs of the width that belongs to this text: a sweep over widths has equal steps
     set_free(config, free, {"model.hidden_size": width, "trainer.max_epochs": epochs})
@@ -129,11 +128,11 @@ def set_free(config: Config, free: set[str], values: Mapping[str, Any]) -> None:
 
 
 def set_regularisation(config: Config, free: set[str], few: bool, corpus: Corpus) -> None:
-    """Set, in place, the rate, dropout and weight decay that suit the width; SPARSE has its own rate and dropout."""
-    if not few:
-        set_free(config, free, {"optimizer.lr": learning_rate(config.model.hidden_size)})
-        n = corpus.splits["train"].transitions
-        set_free(config, free, {"model.dropout": dropout(config, len(corpus.vocabulary), n)})
+    """Set, in place, the rate, dropout and weight decay that suit the width; with SPARSE they follow other rules."""
+    width, n = config.model.hidden_size, corpus.splits["train"].transitions
+    set_free(config, free, {"optimizer.lr": round(1.7 / width, 3) if few else learning_rate(width)})
+    sparse = round(0.5 * min(1.0, (180_000 / n) ** 0.75), 2)
+    set_free(config, free, {"model.dropout": sparse if few else dropout(config, len(corpus.vocabulary), n)})
     # 3 epochs of War and Peace end at 1.363 with 0.01 and at 1.372 with 0.1
     set_free(config, free, {"optimizer.weight_decay": 0.1 if config.model.dropout else 0.01})
 
@@ -163,8 +162,7 @@ def described(config: Config, n: int, few: bool, step: float, steps: int, taken:
     what = f"{model.name}, {counted(model.num_layers, 'layers')} of {model.hidden_size} units"
     what += f", dropout {model.dropout:g}; {steps / steps_an_epoch(config, n):.2g} epochs ({counted(steps, 'steps')})"
     how = f"{config.optimizer.name} with lr {config.optimizer.lr:g}, schedule {config.scheduler.name}"
-    best = sparse_epochs(n) if few else wanted_epochs(model.hidden_size, n, streams)
-    wanted = f"{n:,} characters want {best:.2g} epochs of this width"
+    wanted = f"{n:,} characters want {wanted_epochs(model.hidden_size, n, streams, few):.2g} epochs of this width"
     return (
         f"budget={config.budget}: {what}, {how}, windows of {length} x {streams}, {config.trainer.precision}",
         f"a step takes {1e3 * step:.1f} ms here, and {wanted}; expected time {taken:.0f} s",
@@ -175,11 +173,13 @@ def behind(config: Config, seconds: float) -> str | None:
     """Return a line about a run that took over a tenth longer than its budget."""
     if config.budget in (None, "auto") or seconds <= 1.1 * duration(config.budget):
         return None
-    return f"budget={config.budget}, and it took {seconds:.0f} s: the machine was slower than when its steps were timed"
+    return f"budget={config.budget}, and it took {seconds:.0f} s: the machine was slower, or other keys ask for more"
 
 
-def wanted_epochs(width: int, n: int, streams: int) -> float:
+def wanted_epochs(width: int, n: int, streams: int, few: bool = False) -> float:
     """Return how often a network of this width should read n characters."""
+    if few:
+        return sparse_epochs(n) / 3
     at_a_million = 7.4 * (width / 448) ** 1.5 if streams < 64 else 9 * width / 448
     return min(MOST_EPOCHS / 2, at_a_million * (1e6 / max(n, 1)) ** 0.85)
 
@@ -198,9 +198,9 @@ def sparse_epochs(n: int) -> int:
     return min(MOST_EPOCHS, max(10, round(600 * 1024 / n)))
 
 
-def fits(width: int, n: int) -> bool:
-    """Whether a network of two layers of this width would not learn n characters by heart."""
-    return 3 * width**2 <= MOST_PARAMETERS * n
+def fits(width: int, n: int, few: bool) -> bool:
+    """Whether two layers of this width, or the one of SPARSE, would not learn n characters by heart."""
+    return width in (128, 256)[: 1 + (n >= 250_000)] if few else 3 * width**2 <= MOST_PARAMETERS * n
 
 
 def learning_rate(width: int) -> float:

@@ -40,7 +40,7 @@ from src.models.convert import Layer, convert_, read_layers, write_layers
 from src.models.gated import Gated
 from src.models.kernels import multiplies_bf16
 from src.models.language_model import LanguageModel, build_model
-from src.process import in_notebook, logging_to, threads_for, use_threads
+from src.process import in_notebook, logging_to, signal_handlers, threads_for, use_threads
 from src.training import machine
 from src.training.budget import behind, choose
 from src.training.checkpoint import AtomicCheckpointIO, Checkpoint, CheckpointCallback, newest_checkpoint, restore_files
@@ -163,7 +163,7 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
             raise
     built = build_trainer(prepared.config, record.folder, prepared.corpus, prepared.steps_an_epoch, loggers)
     built.trainer.callbacks.extend(also)  # type: ignore[attr-defined]
-    with built.signals.listening():
+    with signal_handlers(built.signals.handlers):
         try:
             record.update()
             if rank() == 0:
@@ -259,6 +259,8 @@ def say_end(record: Record, config: Config) -> None:
         again = " ".join(f"trainer.{key}={2 * value}" for key, value in config.trainer.limits.items())
         more = f"; to train longer: python -m src.train {shlex.quote(f'{way}={folder}')} {again}"
         more = more if lowest > rival and alone and not worse else ""
+        if alone and lowest + 0.02 < (end := last.get("val/cross_entropy", lowest)):
+            more = f"; it was {end:.4f} at the end: fewer epochs, a smaller network or dropout may help"
         log.info("best val %.4f nats per character, at step %d: %s%s", lowest, best["step"], side, more)
     if worse:
         end = last.get("val/cross_entropy", last.get("train/cross_entropy", math.nan))

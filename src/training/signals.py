@@ -9,14 +9,13 @@ import logging
 import signal
 import subprocess
 import time
-from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from src.process import RECEIVED, STOP_SIGNALS, set_handlers, signal_handlers
+from src.process import RECEIVED, STOP_SIGNALS, set_handlers
 from src.training.checkpoint import CheckpointCallback
 from src.training.lightning_compat import ignore_lightnings_sigterm
 from src.training.machine import reduced
@@ -46,13 +45,11 @@ class StopOnSignal(Callback):
         self.preempting = False
         self.stop = 0.0  # agreed on by all processes at the end of a batch: a signal's number, 0.5 for `max_time`
         self.preempted = False
-
-    def listening(self) -> AbstractContextManager[None]:
-        return signal_handlers(dict.fromkeys(SIGNALS, self._handle))
+        self.handlers = dict.fromkeys(SIGNALS, self._handle)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the handlers again: Lightning has just set its own, which stop in the middle of anything."""
-        set_handlers(dict.fromkeys(SIGNALS, self._handle))
+        set_handlers(self.handlers)
         ignore_lightnings_sigterm(trainer)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

@@ -32,7 +32,7 @@ def test_the_spectral_radius_of_a_known_matrix(W, radius):
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_the_spectral_radius_is_the_largest_eigenvalue(size, scale):
     W = scale * torch.randn(size, size, generator=torch.Generator().manual_seed(size)) / math.sqrt(size)
-    assert spectral_radius(W) == pytest.approx(float(spectrum(W)[0][0].abs()), rel=3e-3)
+    assert spectral_radius(W) == pytest.approx(float(spectrum(W)[0][0].abs()), rel=3e-4)
 
 
 def test_an_orthogonal_matrix_has_every_eigenvalue_on_the_unit_circle_and_every_singular_value_one():

@@ -87,20 +87,14 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
         assert f"model.hidden_size={model.hidden_size}, model.num_layers=2, model.dropout={model.dropout}" in line
         assert (model.init, model.input_scale, model.readout_bias) == ("orthogonal", 3.0, "unigram")
         assert (budget.behind(config, 1e6), config.data.batch_size) == (None, 64 if n >= 400_000 else None)
-    assert chosen == {
-        20_000: (192, 60, True),
-        60_000: (320, 60, True),
-        1_000_000: (320, 9, False),
-        3_000_000: (320, 3, False),
-        10**9: (128, 1, False),
-    }
-    sparse, _ = budget.choose(composed(), corpus(60_000, 300))  # a short Chinese text
-    assert (sparse.model.num_layers, sparse.model.hidden_size, sparse.trainer.max_epochs) == (1, 128, 10)
-    assert (sparse.model.dropout, sparse.model.dropout_mask, sparse.model.readout_bias) == (0.5, "window", "unigram")
-    skipping, _ = budget.choose(composed("model.skip=both", "model.dropout=0.3"), corpus(60_000, 2700))
-    assert (skipping.model.num_layers, skipping.model.dropout) == (2, 0.3)
-    stepping, _ = budget.choose(composed("model.dropout_mask=step"), corpus(60_000, 2700))
-    assert (stepping.model.num_layers, stepping.model.dropout) == (2, 0.5)
+    assert [*chosen.values()] == [(192, 60, True), (320, 60, True), (320, 9, False), (320, 3, False), (128, 1, False)]
+    for n, symbols, *expected in ((60_000, 2700, 128, 10, 0.5, 0.013), (600_000, 3900, 256, 4, 0.2, 0.007)):  # Chinese
+        model, trainer = (sparse := budget.choose(composed(), corpus(n, symbols))[0]).model, sparse.trainer
+        assert [model.hidden_size, trainer.max_epochs, model.dropout, sparse.optimizer.lr] == expected
+        assert (model.num_layers, model.dropout_mask, model.readout_bias) == (1, "window", "unigram")
+    for words, dropout in ((("model.skip=both", "model.dropout=0.3"), 0.3), (("model.dropout_mask=step",), 0.5)):
+        two, _ = budget.choose(composed(*words), corpus(60_000, 2700))
+        assert (two.model.num_layers, two.model.dropout) == (2, dropout)
     lstm, _ = budget.choose(composed("model=lstm"), corpus(60_000, 2700))
     assert (lstm.model.num_layers, lstm.model.readout_bias) == (2, "unigram")
     own, _ = budget.choose(composed("model.hidden_size=64", "optimizer.lr=0.1"), corpus(1_000_000))
@@ -117,8 +111,8 @@ def test_a_part_of_an_epoch_will_do_and_a_time_too_short_for_it_is_refused_with_
     enough = int(str(refused.value).split("about ")[1].split()[0])
     config, _ = budget.choose(composed(f"budget={enough + 1}s"), corpus(10**8))
     assert config.trainer.max_steps >= 100
-    with pytest.raises(UserError, match="9,770 steps"):
-        budget.choose(composed("budget=1min", "trainer.max_epochs=10"), corpus(10**6))
+    with pytest.raises(UserError, match="390,800 steps"):
+        budget.choose(composed("budget=1min", "trainer.max_epochs=400"), corpus(10**6))
 
 
 def test_the_key_of_a_sweep_is_made_from_the_words_and_the_budget(machine):

@@ -144,24 +144,27 @@ def test_a_run_that_ends_above_the_uniform_guess_says_so(
 
 
 @pytest.mark.parametrize(
-    ("words", "side"),
-    [("trainer.max_steps=30 optimizer.lr=0.01", "above"), ("trainer.max_steps=400 optimizer.lr=0.02", "below")],
+    ("words", "side", "rises"),
+    [("30 optimizer.lr=0.01", "above", 0), ("400 optimizer.lr=.02", "below", 0), ("400 optimizer.lr=.001", "below", 1)],
 )
 def test_a_run_says_how_it_stands_to_the_counted_5_gram_and_what_to_type_next(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, side: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, side: str, rises: int
 ) -> None:
     if side == "below":  # a text without anything to count; the other one is counted exactly
-        Path("text.txt").write_text("".join(random.Random(0).choices("abcd", [8, 4, 2, 1], k=3000)))
+        draw, often = random.Random(0).choices, [8, 4, 2, 1]
+        Path("text.txt").write_text("".join(draw("abcd", often, k=2700) + draw("abcd", often[:: 1 - 2 * rises], k=300)))
     plain = WORDS.replace("model.dropout=0.3", "model.dropout=0")
-    run(monkeypatch, *plain.split(), *words.split(), "trainer.check_val_every_n_epoch=10")
+    run(monkeypatch, *plain.split(), *f"trainer.max_steps={words}".split(), "trainer.check_val_every_n_epoch=2")
     lines, record = capsys.readouterr().out.splitlines(), json.loads((only_run(Path()) / "run.json").read_text())
     best, five_gram = record["metrics"]["best"]["value"], record["baselines"]["ngram_5"] * math.log(2)
+    end = record["metrics"]["final"]["val/cross_entropy"]
     (verdict,) = [line for line in lines if line.startswith("best val")]
     assert f": {abs(best - five_gram):.2f} {side} the counted 5-gram ({five_gram:.3f})" in verdict
-    assert ("trainer.max_steps=60" in verdict) == (side == "above")
-    assert (best > five_gram) == (side == "above")
-    assert lines[-2] == "sample: python -m src.sample run=last length=500 temperature=0.8"
-    assert sum("nats" in line for line in lines) == 2, "the unit is said at the start, and in the verdict"
+    assert ("trainer.max_steps=60" in verdict) == (best > five_gram) == (side == "above")
+    assert (f"; it was {end:.4f} at the end: fewer" in verdict) == (end > best + 0.02) == bool(rises)
+    sample = "sample: python -m src.sample run=last length=500 temperature=0.8"
+    assert (lines[-2] == sample) != rises  # a rising one ends above the uniform guess
+    assert sum("nats" in line for line in lines) == 2, "the unit is said at the start and in the verdict"
 
 
 def seen(written: str) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from src import train
+from src.process import signal_handlers
 from src.training import signals
 from src.training.signals import Interrupted, StopOnSignal
 from tests.runs.commands import only_run
@@ -78,7 +79,7 @@ def test_signals_are_heard_before_training_begins_a_second_ctrl_c_leaves_at_once
     """Between its record and its first step a run died of SIGTERM, with status running; Lightning made 1 of a 130."""
     before = [signal.getsignal(number) for number in signals.SIGNALS]
     stopper = StopOnSignal(checkpoints=None)
-    with stopper.listening():
+    with signal_handlers(stopper.handlers):
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGINT)
         assert (stopper.preempting, stopper.received) == (True, signal.SIGINT)
