@@ -92,9 +92,13 @@ function lower(text) {  // as in training, a character remains one; of bytes onl
   if (inBytes) return text.replace(/[A-Z]/g, letter => letter.toLowerCase());
   return [...text].map(one => [...one.toLowerCase()].length === 1 ? one.toLowerCase() : one).join("");
 }
-function encode(text) {
+function codesOf(text) {
   const cased = data.lowercase ? lower(text) : text;
-  const codes = inBytes ? [...new TextEncoder().encode(cased)] : [...cased].map(one => one.codePointAt(0));
+  return inBytes ? [...new TextEncoder().encode(cased)] : [...cased].map(one => one.codePointAt(0));
+}
+function encode(text) {
+  const forms = [text, text.normalize("NFC"), text.normalize("NFD")].map(codesOf);  // é as one character, or as e and an accent
+  const codes = forms.find(form => form.every(code => idOf.has(code))) ?? forms[0];
   const missing = new Set(codes.filter(code => !idOf.has(code)));
   if (missing.size && unknown < 0) {
     const names = [...missing].slice(0, 10).map(code => inBytes ? `byte ${code}` : `“${String.fromCodePoint(code)}”`).join(" ");
