@@ -36,11 +36,8 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """Return the parser; the options are documented by their help."""
-    made = Parser(
-        prog="python -m src.report",
-        description="One table of all runs below PATH: grouped by what differs, averaged over seeds, best first.",
-        allow_abbrev=False,
-    )
+    about = "One table of all runs below PATH: grouped by what differs, averaged over seeds, best first."
+    made = Parser("python -m src.report", description=about, allow_abbrev=False)
     add = made.add_argument
     add("paths", nargs="*", metavar="PATH", help="a run's folder, or a folder with runs below it")
     add("--metric", metavar="NAME", help="what to compare, default val/cross_entropy; also seconds, parameters")
@@ -60,11 +57,10 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the report; return the exit code: 0, or 2 after a user's error, which goes to stderr."""
     try:
-        printed = report(list(sys.argv[1:] if arguments is None else arguments))
+        say(report(list(sys.argv[1:] if arguments is None else arguments)))
     except UserError as error:
         complain(*error.messages)
         return 2
-    say(printed)
     return 0
 
 

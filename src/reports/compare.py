@@ -1,8 +1,9 @@
 """Is A better than B, or was it luck? A paired comparison over seeds: a t test of the differences d_i = a_i - b_i.
 
 Two runs are a pair if their seed and all other settings are equal. Pairing removes what the seed does to both runs (the
-same first weights, the same order of the text), so it detects smaller differences than two intervals side by side. The
-effect size is Cohen's d of paired values, mean d / sd(d). Of several comparisons, Holm's adjusted p decides.
+same first weights, the same order of the text), so it detects smaller differences than two intervals side by side.
+Pairs that share a seed are not independent of each other: d_i is the mean over the pairs of seed i, and n counts seeds.
+The effect size is Cohen's d of paired values, mean d / sd(d). Of several comparisons, Holm's adjusted p decides.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Comparison:
         if self.same:
             return f"the same to {SAME_DIGITS} digits in every pair"
         if found.p is None or found.high is None:
-            return "one pair cannot tell a difference from noise; run more seeds"
+            return "one seed cannot tell a difference from noise; run more seeds"
         verdict = f"not more than noise once all {self.tests} comparisons are allowed for"
         better, other = (self.first, self.second)[:: 1 if (found.mean < 0) == (mode == "min") else -1]
         places = " and at ".join(self.opposite)
@@ -64,7 +65,7 @@ class Comparison:
             verdict = f"more than noise: {f'the difference depends on {self.depends_on}' if self.depends_on else what}"
         elif found.p >= SIGNIFICANT:
             reach = found.high - found.mean
-            verdict = f"not more than noise: {found.n} pairs can tell a difference of about {reach:.2g} or more"
+            verdict = f"not more than noise: {found.n} seeds can tell a difference of about {reach:.2g} or more"
         return f"{verdict}{where}{self._steps(f'; but {self.first} was trained for')}"
 
     def _steps(self, before: str) -> str:
@@ -80,10 +81,10 @@ class Comparison:
         p, p_holm = (f"p {'' if x.startswith('<') else '= '}{x}" for x in (p_value(found.p), p_value(self.p_holm)))
         adjusted = f", {p_holm} after Holm's adjustment for {self.tests} tests" if self.tests > 1 else ""
         size = f"{figure(abs(found.mean))}{unit} {'lower' if found.mean < 0 else 'higher'}"
-        test = f"paired t test, n = {found.n}, {p}{adjusted}; d = {found.effect:.2f}"
+        test = f"paired t test, n = {found.n} seeds, {p}{adjusted}; d = {found.effect:.2f}"
         interval = f"95 % interval of the difference {figure(found.low)} to {figure(found.high)}"
-        said = f"{metric.name} of {self.first} was {size} than of {self.second} ({interval}; {test})"
-        return f"{said}{self._steps(', trained for')}."
+        steps = self._steps(", trained for")
+        return f"{metric.name} of {self.first} was {size} than of {self.second} ({interval}; {test}){steps}."
 
 
 def resolve_key(name: str, runs: Sequence[Run]) -> str:
@@ -93,6 +94,7 @@ def resolve_key(name: str, runs: Sequence[Run]) -> str:
     every = [run.settings for run in runs if run.status != "unreadable"]
     differ, known = differing(every), dict.fromkeys(key for settings in every for key in settings)
     ends = [name] if name in known else [key for key in known if key.endswith(f".{name}")]
+    ends = [key for key in ends if key in differ] or ends
     if len(ends) != 1:
         hint = f"; it may be {' or '.join(ends)}" if ends else nearest(name, known) or f"; known: {', '.join(known)}"
         raise UserError(f"--compare {name}: no setting of these runs has that name{hint}")
@@ -196,7 +198,7 @@ def _compare(made: Comparison, sides: Sequence[pd.DataFrame], keys: Sequence[str
         made.note = f"a run has several partners; report one {' and '.join(own - {*DETAILS}) or 'setting'} at a time"
     else:
         d = values.astype(float).mul([1, -1, -1, 1][: len(sides)]).sum(axis=1)
-        made.difference = summarise(d.tolist())
+        made.difference = summarise(d.groupby(pairs["seed"], dropna=False).mean().tolist())
         made.same = bool((d.abs() <= 10.0**-SAME_DIGITS * values.astype(float).abs().max(axis=1)).all())
         steps = steps.astype(float)
         if len(sides) == 2 and (steps.max(axis=1) > 1.01 * steps.min(axis=1)).any():

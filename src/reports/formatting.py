@@ -88,9 +88,8 @@ def sections(report: Report, keys: Sequence[str] = ()) -> list[Section]:
         made += [_comparison(table, keys)] if keys else []
     if report.left_out:
         heads = ["why not", "run", "so far", "what happened", "folder"]
-        so_far = [figure(one.run.numbers.get(one.metric.name)) for one in report.left_out]
-        rows = [[reason, report.label_of(run) or "-", so_far[i], why, str(run.folder)]
-                for i, (reason, run, why, _) in enumerate(report.left_out)]  # fmt: skip
+        rows = [[reason, report.label_of(run) or "-", figure(run.numbers.get(metric.name)), why, str(run.folder)]
+                for reason, run, why, metric in report.left_out]  # fmt: skip
         made.append(Section([f"not counted ({len(rows)}):"], DataFrame(rows, columns=heads), heading="Not counted"))
     return made
 
@@ -115,7 +114,7 @@ def _cells(table: Table, row: Row) -> dict[str, str]:
 
 def _comparison(table: Table, keys: Sequence[str]) -> Section:
     items, alone = compare_two(table, keys, table.metric) if len(keys) > 1 else compare(table, keys[0], table.metric)
-    how = "over pairs of equal seed and equal other settings (paired t; d = mean / sd of the differences)"
+    how = "over pairs of equal seed and settings, averaged for each seed (paired t over n seeds; d = mean / sd)"
     title = f"{' and '.join(keys)} compared by {table.metric.describe()}: difference = first - second, {how}"
     heads = ("first", "second", "difference", "95 % interval", "p", "p (Holm)", "d", "n", "is it more than noise?")
     rows = []
@@ -171,9 +170,8 @@ def to_csv(report: Report, content: Sequence[Section], command: str) -> str:
         about = {"metric": metric.name, "place": row.place, "kind": kind, "name": row.name, "seeds": seeds}
         lines.append({**row.settings, **vars(row.summary), **about, "n": n, **row.costs})
     for reason, run, why, metric in report.left_out:
-        so_far = run.numbers.get(metric.name)
         lines.append({**run.settings, "metric": metric.name, "kind": "not counted", "seeds": run.seed, "status": reason,
-                      "so_far": so_far, "why": why, "folder": run.folder})  # fmt: skip
+                      "so_far": run.numbers.get(metric.name), "why": why, "folder": run.folder})  # fmt: skip
     keys = differing([group.settings for table in report.tables for group in table.groups])
     heads = ["place", "kind", "name", *keys, "metric", "mean", "sd", "n", "low", "high", "best", *COSTS]
     frame = DataFrame(lines, columns=[*heads, "seeds", "status", "so_far", "why", "folder"], dtype=object)
@@ -190,8 +188,7 @@ def to_json(report: Report, content: Sequence[Section], command: str) -> str:
                     for row in table.rows]  # fmt: skip
             tables.append({"text": table.text, "metric": asdict(table.metric), "rows": rows, "compared": []})
         for one in section.compared:
-            found = one.difference
-            difference = {**vars(found), "p": found.p, "d": found.effect} if found else None
+            difference = {**vars(found), "p": found.p, "d": found.effect} if (found := one.difference) else None
             tables[-1]["compared"].append({**vars(one), "difference": difference})
     left = [{"folder": str(one.run.folder), "reason": one.reason, "why": one.why} for one in report.left_out]
     return files.to_json({"format": 1, "command": command, "tables": tables, "not_counted": left}, indent=2) + "\n"

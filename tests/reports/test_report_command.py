@@ -43,8 +43,7 @@ def test_the_table_the_comparison_and_the_files_in_one_call(call, sweep):
     assert "7 runs: 6 counted, 1 failed" in out
     assert "ValueError: no such layer" in out
     assert "more than noise: manual is better" in out
-    lines = list(csv.DictReader((sweep / "t.csv").read_text(encoding="utf-8").splitlines()))
-    first = lines[0]
+    first = next(csv.DictReader((sweep / "t.csv").read_text(encoding="utf-8").splitlines()))
     assert (first["model"], first["n"], first["seeds"]) == ("manual", "3", "0 1 2")
     assert float(first["mean"]) == pytest.approx(1.51)
     assert re.search(r"\| 1 +\| manual +\| 1.5100 \| 0.0100 \|", (sweep / "t.md").read_text(encoding="utf-8"))

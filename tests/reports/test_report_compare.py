@@ -1,10 +1,12 @@
 """A paired comparison: which runs are pairs, the figures by hand, and what is said in words."""
 
+import itertools
 import json
 import math
 
 import pytest
 from fabricated import NATS, fabricate
+from scipy import stats
 
 from src import report as command
 from src.errors import UserError
@@ -12,8 +14,6 @@ from src.reports.compare import compare, compare_two, resolve_key
 from src.reports.formatting import sections, to_markdown, to_text
 from src.reports.runs import find_runs
 from src.reports.table import Metric, build
-
-T_OF_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
 
 
 def compared(root, key="model", metric=NATS, ignored=()):
@@ -35,15 +35,15 @@ def test_difference_interval_and_p_are_those_of_a_hand_computation(tmp_path):
     content, (one,), alone = compared(tmp_path)
     assert (one.first, one.second, one.difference.n) == ("manual", "cell", 3)
     assert one.difference.mean == pytest.approx(-0.2)  # differences -0.1, -0.2, -0.3: sd 0.1
-    assert one.difference.high == pytest.approx(-0.2 + T_OF_2 * 0.1 / math.sqrt(3))
+    assert one.difference.high == pytest.approx(-0.2 + 4.302653 * 0.1 / math.sqrt(3))
     assert one.difference.p == pytest.approx(1 - math.sqrt(12 / 14))  # t = 2 sqrt 3, p = 1 - t / sqrt(2 + t^2) = 0.0742
     assert one.p_holm == one.difference.p  # a single test needs no adjustment
     assert one.difference.effect == pytest.approx(-2.0)
-    assert one.verdict("min").startswith("not more than noise: 3 pairs")
+    assert one.verdict("min").startswith("not more than noise: 3 seeds")
     assert alone == []
     # -0.2 -+ 4.303 * 0.1 / sqrt 3 = -0.4484 and 0.0484
     told = "in a sentence: val/cross_entropy of model manual was 0.2000 nats a character lower than of model cell "
-    told += "(95 % interval of the difference -0.4484 to 0.0484; paired t test, n = 3, p = 0.074; d = -2.00)."
+    told += "(95 % interval of the difference -0.4484 to 0.0484; paired t test, n = 3 seeds, p = 0.074; d = -2.00)."
     assert told in to_text(content)
 
 
@@ -84,19 +84,13 @@ def test_pairs_have_equal_other_settings_and_a_mean_difference_does_not_hide_opp
     two_models(tmp_path, {0: 1.0, 1: 1.1}, {0: 1.2, 1: 1.4}, hidden_size=64)
     two_models(tmp_path, {0: 1.3, 1: 1.4}, {0: 1.2, 1: 1.1}, hidden_size=128)
     content, items, _ = compared(tmp_path)
-    assert (items[0].difference.n, items[0].difference.mean) == (4, pytest.approx(-0.025))  # -0.2, -0.3, +0.1, +0.3
+    found, of_seeds = items[0].difference, [(-0.2 + 0.1) / 2, (-0.3 + 0.3) / 2]  # the pairs of a seed are one sample
+    assert (found.n, found.mean) == (2, pytest.approx(-0.025))
+    assert found.p == pytest.approx(stats.ttest_1samp(of_seeds, 0).pvalue)
     assert items[0].verdict("min").endswith("; cell is better at hidden_size 128")
     assert "cell is better at hidden_size 128" in to_text(content)
     items[0].p_holm = 0.01
     assert items[0].verdict("min") == "more than noise: manual is better on average; cell is better at hidden_size 128"
-
-
-def test_numbers_of_different_texts_are_not_compared(tmp_path):
-    for seed in range(2):
-        fabricate(tmp_path / f"a{seed}", seed=seed, data="names")
-        fabricate(tmp_path / f"b{seed}", seed=seed, data="enwik8")
-    with pytest.raises(UserError, match="each text has its own table"):
-        resolve_key("data", find_runs([str(tmp_path)]))
 
 
 def test_without_equal_other_settings_there_is_no_pair_and_the_reason_is_told(tmp_path):
@@ -118,7 +112,7 @@ def test_a_setting_that_one_side_does_not_use_does_not_part_a_pair(tmp_path, set
             fabricate(tmp_path / f"a{seed}{lr}", 1.5 + shift, seed=seed, model="manual", lr=lr)
             fabricate(tmp_path / f"b{seed}{lr}", 1.4 + shift + seed / 100, seed=seed, lr=lr, **settings)
     _, items, _ = compared(tmp_path)
-    assert items[0].difference.n == 6
+    assert items[0].difference.n == 3
     (table,) = build(find_runs(tmp_path), NATS, kept=["model"]).tables
     items, alone = compare_two(table, ["model", "optimizer.lr"], NATS)
     assert [one.difference.n for one in items] == [3] * 5
@@ -131,8 +125,7 @@ def test_several_comparisons_allow_for_their_number(tmp_path):
         for seed in range(3):
             fabricate(tmp_path / f"{name}{seed}", 1 + shift + 0.012 * seed * shift * 10, seed=seed, model=name)
     content, items, _ = compared(tmp_path)
-    assert [(one.first, one.second) for one in items] == [
-        ("cell", "stacked"), ("cell", "manual"), ("stacked", "manual")]  # fmt: skip
+    assert [f"{one.first} {one.second}" for one in items] == ["cell stacked", "cell manual", "stacked manual"]
     assert all(one.tests == 3 and one.p_holm >= one.difference.p for one in items)
     assert "p (Holm)" in to_text(content)
 
@@ -141,12 +134,14 @@ def test_several_comparisons_allow_for_their_number(tmp_path):
     ("key", "told"),
     [
         ("seed", "paired by their seed"),
-        ("optimizer.lr", "all runs have optimizer.lr = 0.002; what differs: model, model.hidden_size"),
+        ("optimizer.lr", "all runs have optimizer.lr = 0.002; what differs: data, model, data.length, model.h"),
+        ("data", "each text has its own table"),
+        ("length", "numbers of different texts"),  # data.length; callbacks.text_samples.length is the same in all runs
     ],
 )
 def test_a_key_that_cannot_be_compared_is_answered(tmp_path, key, told):
     fabricate(tmp_path / "a", hidden_size=64, model="cell")
-    fabricate(tmp_path / "b", hidden_size=128)
+    fabricate(tmp_path / "b", hidden_size=128, data="names", **{"data.length": 9})
     with pytest.raises(UserError, match=told):
         resolve_key(key, find_runs([str(tmp_path)]))
 
@@ -155,11 +150,10 @@ def test_two_keys_are_compared_at_each_value_of_the_other_and_so_is_how_they_dep
     means = {("torch", 1.0): 1.5, ("orthogonal", 1.0): 1.4, ("torch", None): 1.6, ("orthogonal", None): 1.7}
     noise = (0.0, 0.001, 0.003)  # of one of the four, so that there is a spread
     for (init, clip), mean in means.items():
-        for seed in range(3):
+        for seed, lr in itertools.product(range(3), (0.1, 0.2)):  # two settings of a seed are one sample
             value = mean + seed / 10 + noise[seed] * (init == "torch" and clip is None)
-            fabricate(tmp_path / f"{init}{clip}{seed}", value, seed=seed, init=init, gradient_clip_val=clip)
-    words = ["--compare", "init", "gradient_clip_val", str(tmp_path)]
-    shown = command.report([*words, "--json", str(tmp_path / "t.json")])
+            fabricate(tmp_path / f"{init}{clip}{seed}{lr}", value, seed=seed, init=init, gradient_clip_val=clip, lr=lr)
+    shown = command.report(["--compare", "init", "gradient_clip_val", "--json", f"{tmp_path}/t.json", str(tmp_path)])
     (table,) = json.loads((tmp_path / "t.json").read_text())["tables"]
     found = {(one["first"], one["second"]): one["difference"] for one in table["compared"]}
     at = "gradient_clip_val"

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import platform
 
@@ -174,16 +173,14 @@ def test_curves_are_a_frame_with_one_row_a_validation(tmp_path):
     fabricate(tmp_path / "a", seed=3, curve=[(100, 2.0), (200, 1.5)])
     fabricate(tmp_path / "b", seed=4, curve=[(100, 3.0)])
     frame = curves([tmp_path / "a", tmp_path / "b"])
-    assert list(zip(frame.seed, frame.step, frame["val/cross_entropy"], strict=True)) == [
-        (3, 100, 2.0), (3, 200, 1.5), (4, 100, 3.0)]  # fmt: skip
+    assert frame[["seed", "step", "val/cross_entropy"]].to_numpy().tolist() == [[3, 100, 2], [3, 200, 1.5], [4, 100, 3]]
     assert len(runs(tmp_path).merge(frame, on=["folder", "seed"])) == 3
 
 
 def test_any_number_of_metrics_jsonl_can_be_compared(tmp_path):
     folder = fabricate(tmp_path / "a")
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"step": 300, "recurrent/spectral_radius/layer_0": 0.9}) + "\n")
-        file.write(json.dumps({"step": 400}) + "\n")  # not every line has every number
+        file.write('{"step": 300, "recurrent/spectral_radius/layer_0": 0.9}\n{"step": 400}\n')  # not in every line
     metric = resolve_metric("recurrent/spectral_radius/layer_0", None, None, find_runs(tmp_path))
     (row,) = runs_of(*report_of(tmp_path, metric).tables)
     assert row.summary.mean == 0.9

@@ -138,9 +138,7 @@ def test_a_sweep_of_two_keys_has_two_columns_and_the_csv_their_full_names(tmp_pa
 
 
 def test_many_settings_that_follow_from_one_are_one_column(tmp_path):
-    fabricate(
-        tmp_path / "a", hidden_size=4, lr=0.1, model="cell", record={"experiment": "first"}, num_layers=2, dropout=0.1
-    )
+    fabricate(tmp_path / "a", hidden_size=4, lr=0.1, model="cell", record={"experiment": "first"}, num_layers=2)
     fabricate(tmp_path / "b", hidden_size=64, lr=0.2, model="gru", record={"experiment": "second"})
     table = table_of(tmp_path)
     assert table.columns == ["experiment"]
