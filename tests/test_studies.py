@@ -15,6 +15,7 @@ from src import study
 from src.config.schema import Study, StudyFigure
 from src.errors import UserError
 from src.reports.results import draw
+from src.reports.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(file.parent.name for file in (ROOT / "experiments").glob("*/study.yaml"))
@@ -162,3 +163,14 @@ def test_each_value_has_a_place_of_its_own_on_the_axis_of_a_figure(values, place
     (axes,) = draw(Study(metric=["loss"], figure=StudyFigure(x=["data.length"])), frame, []).axes
     assert ([*axes.get_xticks()], [label.get_text() for label in axes.get_xticklabels()]) == (places, labels)
     assert [values[int(loss)].strip("[]") for loss in axes.lines[0].get_ydata()] == labels
+
+
+@pytest.mark.parametrize(("low", "high", "ticks"), [(0.3, 1, "0.3 0.4 0.6 1"), (0.93, 1.02, "0.94 0.96 0.98 1 1.02")])
+def test_a_curve_is_no_share_and_a_logarithmic_axis_has_plain_numbers(low, high, ticks) -> None:  # type: ignore[no-untyped-def]
+    run = Run(Path("a"), "done", curve=[{"step": 0, "loss": high}, {"step": 9, "loss": low}])
+    frame = pd.DataFrame({"model": ["cell"], "status": "done", "loss": str(low)})
+    study = Study(metric=["loss"], success=low, figure=StudyFigure(x=["step", "model"], log="y"))
+    curve, shares = draw(study, frame, [run]).axes
+    assert (curve.get_ylabel(), shares.get_ylabel()) == ("loss", f"share of seeds, loss ≥ {low}")
+    shown = {one.get_position()[1]: one.get_text() for one in curve.yaxis.get_ticklabels(which="both")}
+    assert " ".join(text for at, text in sorted(shown.items()) if text and low <= at <= high) == ticks

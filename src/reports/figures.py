@@ -16,14 +16,14 @@ import pandas as pd
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from src.files import write_atomic
 from src.reports.runs import Run, number
 from src.reports.table import DEFAULTS, Metric, Report, Row, Table, label
 
 FORMATS = ("png", "svg", "pdf")
-# The x axes: the field of a line of metrics.jsonl, and its name.
-X_AXES = {"step": "steps", "characters": "characters", "seconds": "seconds"}
+X_AXES = {"step": "steps", "characters": "characters", "seconds": "seconds"}  # {field of metrics.jsonl: axis name}
 # Six colours that people with any common colour blindness tell apart (after Okabe and Ito), each with four dashes.
 COLOURS = ("#0067a5", "#c24a00", "#007a59", "#a8467f", "#8a6a00", "#4d4d4d")
 DASHES: list[Any] = ["-", (0, (6, 3)), (0, (2, 2)), (0, (7, 2, 2, 2))]
@@ -31,6 +31,13 @@ LINES = cycler(linestyle=DASHES) * cycler(color=COLOURS)
 TOO_HIGH = 1e150  # its square is no float
 # Fonts of a PDF as TrueType (42): journals refuse matplotlib's default, Type 3
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "axes.prop_cycle": LINES, "text.parse_math": False}
+
+
+class PlainLog(LogFormatter):
+    """Label the ticks of a logarithmic axis that LogFormatter labels (some between powers of ten), plainly: 0.02."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def write_figures(report: Report, folder: Path) -> str:
@@ -93,8 +100,7 @@ def _curves(table: Table, curves: Sequence[tuple[Row, pd.DataFrame]], x: str, y:
     axes = figure.add_subplot()
     for row, frame in curves:
         centre, spread = frame.mean(axis=1), frame.std(axis=1)
-        marker = "o" if len(frame) == 1 else None
-        (line,) = axes.plot(centre.index, centre, marker=marker, label=_label(row, table))
+        (line,) = axes.plot(centre.index, centre, marker="o" if len(frame) == 1 else None, label=_label(row, table))
         if len(frame.columns) > 1:
             colour = line.get_color()
             axes.fill_between(frame.index, centre - spread, centre + spread, color=colour, alpha=0.15, linewidth=0)

@@ -20,7 +20,7 @@ from tabulate import tabulate  # type: ignore[import-untyped]
 from src.config.schema import Study
 from src.errors import UserError, counted, nearest
 from src.files import write_atomic
-from src.reports.figures import COLOURS, DASHES, FORMATS, STYLE, X_AXES, curve_of, encode
+from src.reports.figures import COLOURS, DASHES, FORMATS, STYLE, X_AXES, PlainLog, curve_of, encode
 from src.reports.runs import COSTS, Run, mapping, read_run
 from src.reports.statistics import summarise
 from src.reports.table import Metric, affects_result, baselines, differing, short_names, show
@@ -107,9 +107,8 @@ def block(study: Study, folder: Path, frame: pd.DataFrame) -> str:
         for (on, cores, torch, python), part in machines
     ]
     counts = f"{counted(len(frame), 'runs')}, {done} done, {counted(frame.seed.nunique(), 'seeds')}"
-    cell = "mean ± standard deviation over seeds"
-    if study.success is not None:
-        cell = f"seeds with {study.metric[0]} ≥ {study.success:g}, of all"
+    mean = "mean ± standard deviation over seeds"
+    cell = f"seeds with {study.metric[0]} ≥ {study.success:g}, of all" if study.success is not None else mean
     parts = [
         f"`python -m src.study {name} size={frame['size'].iloc[0]}`: {counts}, {spent} of training in all.\n"
         f"Every run is in [results.csv](results.csv). {'; '.join(made)}. Cells: {cell}.",
@@ -168,21 +167,19 @@ def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
         for y, rows in zip(ys, grid.reshape(len(ys), down, across), strict=True):
             for axes in rows.flat[len(places) :]:
                 axes.set_axis_off()
-            for (x, value), axes in zip(places, rows.flat, strict=False):
+            shown: list[str] = []
+            for i, ((x, value), axes) in enumerate(zip(places, rows.flat, strict=False)):
                 at = {} if x in X_AXES else _places(frame[x])
                 own = frame[frame[spec.panels] == value] if spec.panels else frame
-                _panel(axes, study, own.assign(at=own[x].map(at)) if at else own, runs, x, y, order)
+                shown.append(_panel(axes, study, own.assign(at=own[x].map(at)) if at else own, runs, x, y, order))
                 axes.set_title(f"{spec.panels} {value}" if spec.panels else "", fontsize="medium")
-                axes.set_xlabel(X_AXES.get(x, x))
+                axes.set(xlabel=X_AXES.get(x, x), ylabel=shown[-1] if i % across == 0 or shown[-1] != shown[-2] else "")
                 for axis in spec.log or "":
                     axes.set(**{f"{axis}scale": "log"})
-                    getattr(axes, f"{axis}axis").set_major_formatter("{x:g}")
+                    getattr(axes, f"{axis}axis").set(major_formatter=PlainLog(), minor_formatter=PlainLog())
                 if at and len(axes.lines):
                     axes.set_xticks([*at.values()], [value.strip("[]") for value in at])
-                    axes.minorticks_off()
-            share = study.success is not None and y == study.metric[0]
-            for row in rows:
-                row[0].set_ylabel(f"share of seeds, {y} ≥ {study.success:g}" if share else y)
+                    axes.xaxis.minorticks_off()
         handles = [axes.get_legend_handles_labels() for axes in grid.flat]
         if found := {label: line for some, labels in handles for line, label in zip(some, labels, strict=True)}:
             look = {"ncols": 3 if max(map(len, found)) < 40 else 2, "frameon": False, "handlelength": 4}
@@ -190,9 +187,9 @@ def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: str, y: str, order: list[Any]) -> None:
-    """Draw a panel: curves over training with their range over seeds, or points over a key with one sd."""
-    keys, share = study.figure.lines, study.success is not None and y == study.metric[0]
+def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: str, y: str, order: list[Any]) -> str:
+    """Draw curves over training with their range over seeds, or points over a key with one sd; return what y is."""
+    keys, share = study.figure.lines, study.success is not None and y == study.metric[0] and x not in X_AXES
     for values, some in own.groupby(keys, sort=False) if keys else [((), own)]:
         place = order.index(values)
         look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "linestyle": DASHES[place % len(DASHES)]}
@@ -223,6 +220,7 @@ def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: 
         axes.axhline(one.value, color=GREY, linewidth=1, linestyle="--")
         axes.annotate(f"{one.name} {one.value:g}", (0.02, one.value), xycoords=("axes fraction", "data"), color=GREY,
                       xytext=(0, 2), textcoords="offset points", fontsize="small")  # fmt: skip
+    return f"share of seeds, {y} ≥ {study.success:g}" if share else y
 
 
 def _places(values: pd.Series[str]) -> dict[str, float]:
