@@ -67,4 +67,7 @@ def counted(count: int, things: str) -> str:
 def first_line(error: object) -> str:
     """Return the first line of a message, which names its key; others of CUDA or Hydra are advice on debugging."""
     line, key = str(error).strip().partition("\n")[0], getattr(error, "full_key", None)
+    line = "expected a list" if "is not a ListConfig" in line else line
+    known = getattr(getattr(error, "object_type", None), "__dataclass_fields__", ())
+    line += nearest(str(key).rpartition(".")[2], known) if isinstance(error, KeyError) else ""
     return f"{key}: {line}" if key and f"'{key}'" not in line else line

@@ -142,15 +142,14 @@ def evaluate_runs(study: Study, jobs: list[Job]) -> None:
     with heavy_imports():
         from src.inference.evaluate import evaluate_run, keep
         from src.inference.load import load
-    for job in (job for job in jobs if job.action == "skip"):
-        for split in study.evaluate:
-            file, checkpoints = job.folder / f"evaluation_{split}.json", job.folder.glob("checkpoints/*.ckpt")
-            if file.exists() and not any(checkpoints):
-                continue  # deleted since, to make room
-            if evaluated_before(job.folder, split, locate(job.folder)) is None:
-                trained = load(job.folder, trust=job.config.model._target_)
-                use_threads(threads_for("auto", trained.config.model.hidden_size))
-                keep(trained, evaluate_run(trained, split))
+    for job, split in itertools.product((job for job in jobs if job.action == "skip"), study.evaluate):
+        file, checkpoints = job.folder / f"evaluation_{split}.json", job.folder.glob("checkpoints/*.ckpt")
+        if file.exists() and not any(checkpoints):
+            continue  # deleted since, to make room
+        if evaluated_before(job.folder, split, locate(job.folder)) is None:
+            trained = load(job.folder, trust=job.config.model._target_)
+            use_threads(threads_for("auto", trained.config.model.hidden_size))
+            keep(trained, evaluate_run(trained, split))
 
 
 def main() -> None:
@@ -178,10 +177,10 @@ def main() -> None:
     from src.reports import results
 
     if given.get("check") == "true" or given.get("table") == "true":
-        return results.check(study, folder, rewrite=given.get("table") == "true")
+        results.check(study, folder, rewrite=given.get("table") == "true")
+        return say(f"{folder / 'README.md'} shows what results.csv holds\n")
     runs = user_path(next((word.partition("=")[2] for word in words if word.startswith("runs=")), "runs"))
-    written = results.frame_in(folder)
-    keep = size == "quick" and len(written) and written["size"].iloc[0] == "full"  # which quick must not replace
+    keep = size == "quick" and "full" in [*results.frame_in(folder).get("size", [])]  # which quick must not replace
     target = runs / "studies" / folder.name if keep else folder
     if given.get("smoke") == "true":
         size, target = "smoke", runs / ".smoke" / folder.name  # which reports do not search

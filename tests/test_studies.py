@@ -95,7 +95,7 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
         row = rf"\| {width} +\| {rate} +\| {values.mean():.3f} ± {values.std():.3f} +\| {values.mean():.2f}"
         assert re.search(row, page)
     assert "4 runs, 4 done, 2 seeds" in page
-    command("own", "check=true")
+    assert command("own", "check=true") == "experiments/own/README.md shows what results.csv holds\n"
     for evaluation in tmp_path.rglob("evaluation_val.json"):  # src.evaluate at=last
         evaluation.write_text(evaluation.read_text().replace('"best"', '"last"').replace(": 4.", ": 9."))
     command("own")
@@ -114,8 +114,7 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
     readme.write_text("# Mine\n\nabove\n" + page.replace("4 runs", "5 runs") + "below\n")
     with pytest.raises(UserError, match="does not show what results"):
         command("own", "check=true")
-    command("own", "table=true")
-    command("own", "check=true")
+    assert command("own", "table=true") == command("own", "check=true") != ""
     assert readme.read_text() == "# Mine\n\nabove\n" + page + "below\n"
     shutil.rmtree(tmp_path / "runs")
 
@@ -124,7 +123,8 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
     ("old", "new", "words", "message"),
     [
         (OWN, "question: x\n", ["own"], "a study needs sweeps and a metric"),
-        ("rows:", "rwos: [seed]\nrows:", ["own"], "Key 'rwos' not in 'Study'"),
+        ("rows:", "rwos: [seed]\nrows:", ["own"], "Key 'rwos' not in 'Study'; did you mean rows?"),
+        ("rows: [model.hidden_size, optimizer.lr]", "rows: seed", ["own"], "study.yaml: rows: expected a list;"),
         ("optimizer.lr: 0.002", "optimizer.rl: 0.002", ["own"], "optimizer.rl: there is no such key"),
         ("rows: [model.h", "rows: [m.h", ["own"], "no key m.hidden_size; did you mean model.hidden_size"),
         ("", "", ["wn"], "there is no experiments/wn/study.yaml; did you mean own"),
