@@ -194,8 +194,8 @@ def seconds_a_character(width: int, vocab_size: int, streams: int) -> float:
 
 
 def sparse_epochs(n: int) -> int:
-    """Return how often to read a text with few examples of each character: about 600 windows of 32 x 32."""
-    return min(MOST_EPOCHS, max(10, round(600 * 1024 / n)))
+    """Return how often to read a text with few examples of each character: about 600 windows of 32 x 32, 10 to 20."""
+    return min(20, max(10, round(600 * 1024 / n)))
 
 
 def fits(width: int, n: int, few: bool) -> bool:
