@@ -31,8 +31,7 @@ def locate(path: str | Path, at: str | None = None) -> Path:
         if os.path.exists(place):
             raise UserError(f"{path} is a pipe or a device, not a run or a checkpoint")
         above = next((parent for parent in place.parents if os.path.isdir(parent)), Path())
-        near_by = (x.name for at in ("", "sweeps/") for x in Path("runs").glob(f"{at}[!.]*/"))
-        names = [name for name in near_by if name != str(path)]
+        names = sorted({x.name for at in ("", "sweeps/") for x in Path("runs").glob(f"{at}[!.]*/")} - {str(path)})
         near = newest_below(above) if above != Path() else nearest(str(path), [LAST, *names] if names else [])
         near = near or f", and no run of that name below runs (relative paths start at {Path.cwd()})"
         raise UserError(f"{path}: there is no such file or folder{near}")

@@ -178,7 +178,8 @@ def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
                     axes.set(**{f"{axis}scale": "log"})
                     getattr(axes, f"{axis}axis").set(major_formatter=PlainLog(), minor_formatter=PlainLog())
                 if at and len(axes.lines):
-                    axes.set_xticks([*at.values()], [value.strip("[]") for value in at])
+                    slant = 45 if max(map(len, at)) * len(at) * across > 130 else 0  # else they would overlap
+                    axes.set_xticks([*at.values()], [value.strip("[]") for value in at], rotation=slant)
                     axes.xaxis.minorticks_off()
         handles = [axes.get_legend_handles_labels() for axes in grid.flat]
         if found := {label: line for some, labels in handles for line, label in zip(some, labels, strict=True)}:
