@@ -26,20 +26,20 @@ COMMAND = re.compile(r"^ *(\$ )?python -m (src\.\w+) (.*?)(?: +# .*)?$", re.MULT
 OWN_TESTS = ("src.search", "src.benchmark", "src.export", "src.study")  # they need extras, or other tests run them
 COMMANDS = sorted({match.groups("") for match in COMMAND.finditer(PAGES) if match[2] not in OWN_TESTS})
 SWEPT = ("model=manual", "model.init=torch,orthogonal", "trainer.gradient_clip_val=1,null", "seed=0,1")
-SWEPT += ("model.hidden_size=8", "trainer.max_epochs=1", "callbacks=none")
 TEXT = "To: It was the best of times, it was the worst of times ROMEO: to be, or not to be. def leaf(self): pass\n" * 40
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a sweep and a small run on a text; each command gets a copy of it."""
+    """A folder with two sweeps and a small run on a text; each command gets a copy of it."""
     folder = tmp_path_factory.mktemp("trained")
     for name in ("my.txt", "letter.txt", "other.txt"):
         (folder / name).write_text(TEXT)
     (folder / "docs/pictures").mkdir(parents=True)
-    text = ("data=text", "data.path=my.txt")
-    run("-m", "name=init_clip", *text, *SWEPT, cwd=folder)
-    run(*text, "model.hidden_size=8", "trainer.max_epochs=1", "model=manual", "callbacks=none", cwd=folder)
+    small = ("data=text", "data.path=my.txt", "model.hidden_size=8", "trainer.max_epochs=1", "callbacks=none")
+    run("-m", "name=init_clip", *small, *SWEPT, cwd=folder)
+    run("-m", "name=three", *small, "model=cell,stacked,manual", cwd=folder)
+    run(*small, "model=manual", cwd=folder)
     return folder
 
 
