@@ -26,9 +26,9 @@ EXPLODED = 10.0
 STREAMS = 8  # columns of the window that is measured: the means over them hardly move any more
 WARM_UP = 16  # steps read before it from a zero state, so that the window starts as windows do in training
 SENTENCES = {
-    "exploding": "the gradient explodes: in layer {layer} |dL_T/dz_(T-k)| is over {exploded:g} times that at lag 0 at "
-    "lag k = {lag}; trainer.gradient_clip_val=1 bounds the step",
-    "vanishing": "the gradient vanishes: in layer {layer} |dL_T/dz_(T-k)| stays below {vanished:g} of that at lag 0 "
+    "exploding": f"the gradient explodes: in layer {{layer}} |dL_T/dz_(T-k)| is over {EXPLODED:g} times that at lag 0 "
+    "at lag k = {lag}; trainer.gradient_clip_val=1 bounds the step",
+    "vanishing": f"the gradient vanishes: in layer {{layer}} |dL_T/dz_(T-k)| stays below {VANISHED:g} of that at lag 0 "
     "from lag k = {lag} on; what lies further back is not learned from this error; model.init=orthogonal, "
     "model=lstm or model=gru carry it further",
 }
@@ -114,8 +114,7 @@ def verdict(curve: Tensor) -> tuple[str, int] | None:
 def verdicts(lags: Tensor) -> dict[str, str]:
     """Return a sentence by kind of verdict, for the first layer of (layers, time) that has it."""
     judged = [(*found, layer) for layer, curve in enumerate(lags) if (found := verdict(curve))]
-    words = {"vanished": VANISHED, "exploded": EXPLODED}
-    return {kind: SENTENCES[kind].format(layer=layer, lag=lag, **words) for kind, lag, layer in reversed(judged)}
+    return {kind: SENTENCES[kind].format(layer=layer, lag=lag) for kind, lag, layer in reversed(judged)}
 
 
 def lag_of(curve: Tensor, share: float) -> int:
@@ -153,6 +152,7 @@ class GradientFlow(Diagnostic):
         for kind, sentence in verdicts(self.lags[-1]).items():
             if kind not in self.said:
                 self.said.append(kind)
+                sentence = sentence.replace(f"model.init={view.module.config.model.init}, ", "")  # it is set already
                 log.log(logging.WARNING if kind == "exploding" else logging.INFO, "at step %d %s", view.step, sentence)
         lags = [lag_of(curve, FALLEN) for curve in self.lags[-1]]
         return {f"gradient/lag_1_percent/layer_{layer}": float(lag) for layer, lag in enumerate(lags)}
