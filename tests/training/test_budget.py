@@ -92,9 +92,9 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
         model, trainer = (sparse := budget.choose(composed(), corpus(n, symbols))[0]).model, sparse.trainer
         assert [model.hidden_size, trainer.max_epochs, model.dropout, sparse.optimizer.lr] == expected
         assert (model.num_layers, model.dropout_mask, model.readout_bias) == (1, "window", "unigram")
-    for words, dropout in ((("model.skip=both", "model.dropout=0.3"), 0.3), (("model.dropout_mask=step",), 0.5)):
-        two, _ = budget.choose(composed(*words), corpus(60_000, 2700))
-        assert (two.model.num_layers, two.model.dropout) == (2, dropout)
+    for words, p in (("model.skip=both model.dropout=.3", 0.3), ("model.dropout_mask=step model.hidden_size=16", 0.5)):
+        two, _ = budget.choose(composed(*words.split()), corpus(60_000, 2700))
+        assert (two.model.num_layers, two.model.dropout, two.optimizer.lr) == (2, p, 0.013)
     lstm, _ = budget.choose(composed("model=lstm"), corpus(60_000, 2700))
     assert (lstm.model.num_layers, lstm.model.readout_bias) == (2, "unigram")
     own, _ = budget.choose(composed("model.hidden_size=64", "optimizer.lr=0.1"), corpus(1_000_000))
