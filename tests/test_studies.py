@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import shutil
 import sys
@@ -14,7 +15,7 @@ import pytest
 from src import study
 from src.config.schema import Study, StudyFigure
 from src.errors import UserError
-from src.reports.results import draw
+from src.reports.results import csv_of, draw, table
 from src.reports.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +26,6 @@ STUDIES = sorted(file.parent.name for file in (ROOT / "experiments").glob("*/stu
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     """Run src.study in this process, in an empty folder; return what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path.parent / "cache"))
 
     def run(*words: str) -> str:
         monkeypatch.setattr(sys, "argv", ["study", *words])
@@ -163,6 +163,15 @@ def test_each_value_has_a_place_of_its_own_on_the_axis_of_a_figure(values, place
     (axes,) = draw(Study(metric=["loss"], figure=StudyFigure(x=["data.length"])), frame, []).axes
     assert ([*axes.get_xticks()], [label.get_text() for label in axes.get_xticklabels()]) == (places, labels)
     assert [values[int(loss)].strip("[]") for loss in axes.lines[0].get_ydata()] == labels
+
+
+def test_a_run_that_went_on_has_the_commits_of_all_its_starts_and_unequal_networks_a_spread() -> None:
+    record = {"git": {"commit": "b" * 40}, "resumed": [{"before": {"git": {"commit": "a" * 40, "dirty": True}}}]}
+    written = csv_of(Study(metric=["loss"]), "full", [Run(Path("a"), "done", record=record)])
+    assert pd.read_csv(io.StringIO(written)).commit.tolist() == [f"{'a' * 10} with changes + {'b' * 10}"]
+    for sizes, shown in ((("7", "7"), "| 7 "), (("6", "8"), "| 7 ± 1 ")):
+        frame = pd.DataFrame({"status": "done", "parameters": sizes})
+        assert shown in table(Study(metric=["parameters"]), frame)
 
 
 @pytest.mark.parametrize(("low", "high", "ticks"), [(0.3, 1, "0.3 0.4 0.6 1"), (0.93, 1.02, "0.94 0.96 0.98 1 1.02")])

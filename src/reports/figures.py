@@ -112,7 +112,7 @@ def _curves(table: Table, curves: Sequence[tuple[Row, pd.DataFrame]], x: str, y:
     high = max(frame.iloc[len(frame) // 5 :].to_numpy().max() for _, frame in curves)
     margin = 0.05 * ((high - low) or abs(high) or 1.0)
     axes.set(xlabel=x, ylabel=y, ylim=(low - margin, high + margin))
-    if y.rpartition("/")[2] == metric.tail:
+    if y == metric.name:
         _baselines(axes.axhline, axes.get_ylim(), table)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), fontsize="small", handlelength=4)
     return figure

@@ -75,14 +75,16 @@ def csv_of(study: Study, size: str, runs: Sequence[Run]) -> str:
     differ = [key for key in differing([run.settings for run in runs]) if affects_result(key)]
     rows = []
     for run in runs:
-        machine, git = mapping(run.record.get("machine")), mapping(run.record.get("git"))
+        machine, before = mapping(run.record.get("machine")), [one["before"] for one in run.record.get("resumed", [])]
+        gits = [mapping(record.get("git")) for record in (*before, run.record)]  # of each start
+        commits = [f"{str(git.get('commit'))[:10]}{' with changes' * bool(git.get('dirty'))}" for git in gits]
         row: dict[str, Any] = {"size": size}
         row |= {key: show(run.settings.get(key)) for key in dict.fromkeys([*named, *differ]) if key}
         row |= {"seed": run.seed, "status": run.status}
         row |= {name: run.numbers.get(name) for name in dict.fromkeys([*study.metric, *figure.y, *COSTS])}
         row |= {f"baseline {name}": value for name, value in baselines(metric, run).items()}
         row |= {"started": run.record.get("started"), **mapping(run.record.get("versions"))}
-        row |= {"commit": f"{str(git.get('commit'))[:10]}{' with changes' if git.get('dirty') else ''}"}
+        row |= {"commit": " + ".join(dict.fromkeys(commits))}
         row |= {"processor": machine.get("processor"), "cores": machine.get("cores"), "key": run.record.get("key")}
         rows.append({name: _rounded(value) if isinstance(value, float) else value for name, value in row.items()})
     return str(pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n"))
@@ -151,7 +153,7 @@ def _cell(some: pd.DataFrame, metric: str, study: Study) -> str:
     if not values:
         return ", ".join(some.status.unique())
     found, digits = summarise(values), 0 if metric in COSTS else study.digits
-    spread = "" if found.sd is None or metric == "parameters" else f" ± {found.sd:,.{digits}f}"
+    spread = "" if found.sd is None or (metric == "parameters" and not found.sd) else f" ± {found.sd:,.{digits}f}"
     return f"{found.mean:,.{digits}f}{spread}{'' if len(values) == n else f' ({len(values)} of {n} runs)'}"
 
 

@@ -139,6 +139,8 @@ def read_run(folder: Path) -> Run:
         settings["data.sha256"] = sha256[:12]  # files of one name may have different content
     files = sorted(folder.glob("evaluation_*.json"))
     evaluations = {file.stem.removeprefix("evaluation_"): _read(file, parse_json)[0] for file in files}
+    own = (None, mapping(mapping(record.get("metrics")).get("best")).get("step"), record.get("steps"))
+    evaluations = {name: one for name, one in evaluations.items() if status != "done" or one.get("step") in own}
     return Run(folder, status, problem, record, settings, points.get("lines", []), evaluations)
 
 

@@ -30,7 +30,7 @@ UNITS = {
     "perplexity": "equally likely characters", "accuracy": "share of characters",
     "sequences_right": "share of sequences",
 }  # fmt: skip
-HIGHER_IS_BETTER = ("accuracy", "sequences_right", "characters_per_second")
+HIGHER_IS_BETTER = ("accuracy", "sequences_right", "characters_per_second", "lag_1_percent")
 # Names of whole choices: what they bring along (an experiment's sizes, a model's options) follows from them.
 CHOICES = ("experiment", "data", "model", "optimizer", "scheduler")
 # What `model` and `data` stand for; shown only where nothing else differs.
@@ -103,7 +103,8 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
         _, split, tail = found.split("/", 2)
         found = f"{split}/{tail}"
     monitors = {(run.settings.get("checkpoint.monitor"), run.settings.get("checkpoint.mode")) for run in runs}
-    mode = "max" if found.rpartition("/")[2] in HIGHER_IS_BETTER or (found, "max") in monitors else "min"
+    higher = not {*HIGHER_IS_BETTER}.isdisjoint(found.split("/"))
+    mode = "max" if higher or (found, "max") in monitors else "min"
     return Metric(found, split, at == "best" and found not in RUN_NUMBERS, mode, by_default)
 
 

@@ -11,7 +11,7 @@ from fabricated import NATS, fabricate
 from src.reports import figures
 from src.reports.formatting import sections, to_html
 from src.reports.runs import find_runs
-from src.reports.table import build
+from src.reports.table import build, resolve_metric
 
 HOSTILE = "<script>alert(1)</script>\"'&$x"
 
@@ -85,6 +85,15 @@ def test_a_curve_is_the_mean_of_the_seeds_where_all_of_them_are(tmp_path):
     assert list(frame.std(axis=1)) == [0.0, pytest.approx(math.sqrt(0.125)), pytest.approx(math.sqrt(0.5))]
 
 
+def test_only_baselines_of_what_is_drawn_stand_beside_a_curve(tmp_path):
+    fabricate(tmp_path / "a", 1.5, evaluations={"test": 1.6})
+    found = find_runs(tmp_path)
+    for split, drawn in ((None, True), ("test", False)):  # there is no curve of the test split
+        metric = resolve_metric(None, split, None, found)
+        (axes,) = figures.draw(build(found, metric).tables[0], metric)["curves_by_steps"].axes
+        assert any("5-gram" in str(line.get_label()) for line in axes.lines) == drawn
+
+
 @pytest.mark.parametrize("curve", [[], [(0, 2.0)], [(5, 2.0), (5, 2.5)], [(0, 2.0), (100, 2.0)], [(0, float("nan"))]])
 def test_a_curve_of_few_or_equal_points_is_drawn_without_an_error(tmp_path, curve):
     fabricate(tmp_path / "a", curve=curve, baselines={})
@@ -102,6 +111,7 @@ def test_a_click_sorts_and_a_second_click_turns_the_order(page, page_file):
     assert column(page, 0)[:4] == ["4", "3", "2", "1"]
     button.click()
     assert column(page, seconds) == ["61.0", "51.0", "46.0", "31.0", "", "", ""]
+    assert page.evaluate("['[-0.2, 0.1]', '1,234', '<0.001', '3 of 5'].map(number)") == [-0.2, 1234, 0.001, 3]
     address = page.url
     assert address.endswith(f"#sort=-{seconds + 1}")
     page.goto("about:blank")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import platform
 
@@ -92,12 +93,16 @@ def test_evaluations_are_compared_on_their_split(tmp_path):
     fabricate(tmp_path / "a", 1.0, evaluations={"test": 1.7})
     fabricate(tmp_path / "b", 1.1, seed=1, evaluations={"test": 1.9})
     fabricate(tmp_path / "c", 0.9, seed=2)
+    fabricate(tmp_path / "d", 0.9, seed=3, evaluations={"test": 1.2})
+    for name, step in (("a", 200), ("d", 100)):  # d was evaluated, and then trained on
+        file = tmp_path / name / "evaluation_test.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "step": step}))
     found = find_runs([str(tmp_path)])
     for name, split in ((None, "test"), ("cross_entropy", "test"), ("test/cross_entropy", None)):
         report = build(found, resolve_metric(name, split, None, found))
         (row,) = runs_of(*report.tables)
         assert (row.summary.mean, row.summary.n) == (pytest.approx(1.8), 2)
-        assert reasons_of(report) == {"c": "no value"}
+        assert reasons_of(report) == {"c": "no value", "d": "no value"}
         assert any(row.name == "5-gram" for row in report.tables[0].rows)
 
 
@@ -180,7 +185,9 @@ def test_curves_are_a_frame_with_one_row_a_validation(tmp_path):
 def test_any_number_of_metrics_jsonl_can_be_compared(tmp_path):
     folder = fabricate(tmp_path / "a")
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 300, "recurrent/spectral_radius/layer_0": 0.9}\n{"step": 400}\n')  # not in every line
-    metric = resolve_metric("recurrent/spectral_radius/layer_0", None, None, find_runs(tmp_path))
-    (row,) = runs_of(*report_of(tmp_path, metric).tables)
-    assert row.summary.mean == 0.9
+        measured = {"recurrent/spectral_radius/layer_0": 0.9, "gradient/lag_1_percent/layer_0": 20}
+        file.write(json.dumps({"step": 300, **measured}) + '\n{"step": 400}\n')  # not in every line
+    for (name, value), better in zip(measured.items(), ("min", "max"), strict=True):  # a longer reach is better
+        metric = resolve_metric(name, None, None, find_runs(tmp_path))
+        (row,) = runs_of(*report_of(tmp_path, metric).tables)
+        assert (row.summary.mean, metric.mode) == (value, better)

@@ -90,7 +90,7 @@ def test_baselines_stand_between_the_runs_in_the_metrics_unit(tmp_path):
 def test_each_text_has_a_table_of_its_own(tmp_path):
     fabricate(tmp_path / "a", 1.2, data="names", baselines={"uniform": 4.75})
     fabricate(tmp_path / "b", 1.5, data="enwik8", baselines={"uniform": 7.0})
-    fabricate(tmp_path / "c", 1.4, data="enwik8", baselines={"uniform": 7.0}, seq_len=16)
+    fabricate(tmp_path / "c", 1.4, data="enwik8", baselines={"uniform": 7.0}, seq_len=16, noise=0.1)
     report = report_of(tmp_path)
     found = [(table.text, [row.place or row.name for row in table.rows]) for table in report.tables]
     chance = "uniform guess (chance)"
