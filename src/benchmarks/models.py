@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from src.benchmarks.measuring import MB, Size, in_own_process, peak_memory, table_lines, take_turns, timed
-from src.config.schema import BenchmarkOptions, ModelConfig, OptimizerConfig, SamplingConfig
+from src.config.schema import CLASSES, BenchmarkOptions, ModelConfig, OptimizerConfig, SamplingConfig
 from src.data.vocabulary import Vocabulary
 from src.errors import counted
 from src.inference.generate import decoded, generate_ids
 from src.inference.incremental import parts_of
-from src.inference.load import IMPLEMENTATIONS
 from src.models.cuda import WARM_UP, capture, card_of, cudnn_algorithm, layer_plan, side_stream
 from src.models.kernels import Affine
 from src.models.language_model import LanguageModel, State, build_model, change_parts, detached
@@ -33,7 +32,6 @@ SIZES = [Size(128, 1, 64, 32), Size(128, 2, 50, 50), Size(256, 1, 100, 64), Size
 SIZES += [Size(1024, 2, 128, 64)]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 GRAPH = "+graph"
-CLASSES = IMPLEMENTATIONS | {"lstm": "src.models.gated.LSTM", "gru": "src.models.gated.GRU"}
 
 
 def build(name: str, size: Size) -> LanguageModel:
@@ -250,7 +248,7 @@ def run_sampling(options: BenchmarkOptions) -> dict[str, Any]:
     use_threads(threads := threads_for(options.threads or "auto", size.hidden_size))
     model = build("manual", size).eval().requires_grad_(False)
     rates = {str(streams): sampling_rate(model, size.vocab_size, streams, options.seconds or 0) for streams in STREAMS}
-    ids = generated(model, 1)
+    ids = generate_ids(model, np.zeros(1, np.uint8), SamplingConfig(), range(1))
     seconds = [timed(lambda: next(ids)) for _ in range(LATE + AROUND)]
     times = {str(first): statistics.median(seconds[first : first + AROUND]) * 1e6 for first in (EARLY, LATE)}
     found = {key: getattr(size, key) for key in ("num_layers", "hidden_size", "vocab_size")}
@@ -260,17 +258,13 @@ def run_sampling(options: BenchmarkOptions) -> dict[str, Any]:
 def sampling_rate(model: LanguageModel, vocab_size: int, streams: int, seconds: float) -> float:
     """Return how many characters a second all streams generate together, as text, over `seconds`."""
     vocabulary = Vocabulary(tuple(range(vocab_size)))
-    texts = decoded(generated(model, streams), vocabulary, SamplingConfig(length=10**12, num_samples=streams))
+    ids = generate_ids(model, np.zeros(1, np.uint8), SamplingConfig(), range(streams))
+    texts = decoded(ids, vocabulary, SamplingConfig(length=10**12, num_samples=streams))
     list(islice(texts, EARLY))  # without what is loaded and allocated at first
     steps, started = 0, time.perf_counter()
     while (taken := time.perf_counter() - started) < seconds or not steps:
         steps += len(list(islice(texts, 10)))
     return steps * streams / taken
-
-
-def generated(model: LanguageModel, streams: int) -> Iterator[np.ndarray]:
-    """Yield ids (streams,) without end, after the first character of the vocabulary, at temperature 1."""
-    return generate_ids(model, np.zeros(1, np.uint8), SamplingConfig(), range(streams))
 
 
 def sampling_table(found: dict[str, Any]) -> list[str]:

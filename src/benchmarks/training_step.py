@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,24 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
     config: Config = to_config(compose(overrides))
     if errors := errors_in_config(config):
         raise UserError(*errors)
+    if config.trainer.precision not in ("32", "32-true", "bf16-mixed") or config.trainer.accelerator != "cpu":
+        raise UserError("benchmark=step: the bare loop runs on a CPU, with trainer.precision=32-true or bf16-mixed")
     config.name = config.run_name
     with heavy_imports():
         import torch
         from lightning.pytorch.callbacks import Callback
 
         from src.diagnostics.loggers import open_loggers
+        from src.training.budget import plain_steps
+        from src.training.module import build_optimizer
         from src.training.run import build_trainer, prepare
 
     prepared = prepare(config)
     config.trainer.max_epochs = -(-(steps + 2 * BLOCK) // prepared.steps_an_epoch)
-    bare_step = bare(prepare(config), config)  # its own model, from the same seed
+    twin = prepare(config)  # its own model, from the same seed
+    model, windows, clip = twin.module.model, twin.data.windows(), config.trainer.gradient_clip_val
+    again = (window for _ in itertools.count() for window in windows)
+    bare_step = plain_steps(model, build_optimizer(model, config.optimizer), again, clip, config.trainer.precision)
     seconds: dict[str, list[float]] = {"framework": [], "bare loop": []}
 
     class TakeTurns(Callback):
@@ -72,37 +80,10 @@ def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
         built = build_trainer(config, Path(folder), prepared.corpus, prepared.steps_an_epoch, loggers)
         built.trainer.callbacks.insert(0, TakeTurns())  # type: ignore[attr-defined]
         built.trainer.fit(prepared.module, datamodule=prepared.data)
-    model, data = config.model, config.data
-    found: dict[str, Any] = {"name": model.name, "hidden_size": model.hidden_size, "num_layers": model.num_layers}
-    found |= {"seq_len": data.seq_len, "batch_size": data.batch_size, "threads": torch.get_num_threads()}
+    found: dict[str, Any] = {key: getattr(config.model, key) for key in ("name", "hidden_size", "num_layers")}
+    found |= {"seq_len": config.data.seq_len, "batch_size": config.data.batch_size, "threads": torch.get_num_threads()}
     # the first block of both warms up
     return found | summary({name: taken[BLOCK:] for name, taken in seconds.items()})
-
-
-def bare(prepared: Any, config: Config) -> Iterator[float]:
-    """Yield the seconds of one step of a plain loop after another."""
-    import torch
-    from torch.nn import functional as F
-
-    from src.models.language_model import detached
-    from src.training.module import build_optimizer
-
-    model, clip = prepared.module.model, config.trainer.gradient_clip_val
-    optimizer = build_optimizer(model, config.optimizer)
-    windows, state = prepared.data.windows(), None
-    while True:
-        started = time.perf_counter()
-        for window in windows:
-            logits, state = model(window.inputs, None if window.starts else state)
-            state = detached(state)
-            loss = F.cross_entropy(logits.flatten(0, 1), window.targets.flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            if clip is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-            optimizer.step()
-            yield time.perf_counter() - started
-            started = time.perf_counter()
 
 
 def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:

@@ -46,14 +46,14 @@ LENGTH = {"trainer.max_epochs", "trainer.max_steps"}
 def choose_by_budget(config: Config, given: set[str], by_files: set[str]) -> None:
     """Set, in place, which keys the budget is to choose: those that neither the command nor the files it names set.
 
-    An experiment's length is not that for a time. The class of the model is chosen here: a run is named after it.
+    A length in a file is not that for a time. The class of the model is chosen here: a run is named after it.
     """
     keys = BY_SIZE if config.budget == "auto" else BY_TIME
-    if config.experiment and config.budget != "auto":
+    if config.budget != "auto" and "trainer" not in given:
         by_files = by_files - LENGTH
     if "debug" in given:  # a preset says how long; a text to overfit needs no dropout
         by_files = by_files | LENGTH | {"model.dropout"}
-    if "optimizer" in given:  # another one has other keys
+    if "optimizer" in given or ("optimizer.name" in by_files and config.optimizer.name != "adamw"):  # has other keys
         keys = tuple(key for key in keys if not key.startswith("optimizer."))
     free = [key for key in keys if key not in given | by_files]
     if {"model.name", "model._target_"} <= set(free):
@@ -99,8 +99,9 @@ def resolve(config: Config) -> Config:
     if optimizer.decay == "all" or not optimizer.weight_decay:
         optimizer.decay = None
     trainer.tf32, model.weight_drop = trainer.tf32 or None, model.weight_drop or None
+    config.data.items = (config.data.name != "lines" and config.data.items) or None
     config.data.noise, optimizer.average = config.data.noise or None, optimizer.average or None
-    if model.dropout_mask == "step" or not model.dropout:
+    if model.dropout_mask == "step" or not (model.dropout or "model.dropout" in (config.chosen or ())):
         model.dropout_mask = None
     if not trainer.average_last_group or trainer.accumulate_grad_batches == 1:
         trainer.average_last_group = None

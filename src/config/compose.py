@@ -210,10 +210,9 @@ def to_config(cfg: DictConfig) -> Any:
         if config.trainer.overfit_batches:
             config.data.offset = "fixed"  # nothing can be overfitted in windows that are drawn anew
         if config.budget:
-            others = command_line.groups().keys() - {"data"}
             words = dict(word.lstrip("+~").partition("=")[::2] for word in hydra_node.overrides.task)
             folders = [Path(source.path) for source in hydra_node.runtime.config_sources if source.schema == "file"]
-            files = [_keys_of_file(folders, group, option) for group, option in words.items() if group in others]
+            files = [_keys_of_file(folders, *word) for word in words.items() if word[0] in command_line.groups()]
             choose_by_budget(config, set(words), set().union(*files))
         resolve(config)
     return config
@@ -221,15 +220,17 @@ def to_config(cfg: DictConfig) -> Any:
 
 def _keys_of_file(folders: Sequence[Path], group: str, option: str) -> set[str]:
     """Return the keys that an option of a group sets, with those of options that it builds on; not our defaults."""
+    from src.data.corpus import NAMES  # with numpy, which --help does without
+
     file = next((file for folder in folders if (file := folder / group / f"{option}.yaml").is_file()), None)
-    if file is None or (file.parent.parent == CONF and (option == "default" or option.startswith("_"))):
+    suggests = option in NAMES if group == "data" else option == "default"  # our files of data only suggest
+    if file is None or (file.parent.parent == CONF and (suggests or option.startswith("_"))):
         return set()
-    content = read_yaml(file) or {}
-    keys = {key if group in ("experiment", "debug") else f"{group}.{key}" for key, _ in flatten(content)}
+    content: Any = OmegaConf.to_container(OmegaConf.load(file)) or {}
+    keys = {key if group in ("data", "experiment", "debug") else f"{group}.{key}" for key, _ in flatten(content)}
     for entry in content.get("defaults", []):
         ((other, choice),) = entry.items() if isinstance(entry, dict) else [(group, entry)]
-        if (chosen := other.rpartition("/")[2]) != "data":  # whose files only suggest
-            keys |= _keys_of_file(folders, chosen, str(choice))
+        keys |= _keys_of_file(folders, other.rpartition("/")[2], str(choice))
     return keys
 
 

@@ -63,11 +63,13 @@ SPLITS = Range("a list of train, val, test", lambda x: {"train", "val", "test"}.
 MEASURES = ("cross_entropy", "bits_per_character", "perplexity", "accuracy")
 METRICS = (*(f"{stage}/{name}" for stage in ("val", "train") for name in MEASURES), "train/loss", "val/sequences_right")
 # How a text is cut into windows; all other keys of `data` define the text itself
-WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "evaluation_streams", "evaluation_warmup")
+WINDOW_KEYS = ("seq_len", "batch_size", "offset", "reset", "noise", "evaluation_streams", "evaluation_warmup")
 TASKS = ("copy", "temporal_order", "brackets", "anbn", "reber")  # data that is generated (data/tasks.py)
-# The classes that a stored file may name: importing any other module would run its code.
-CLASSES = ("cell.CellRNN", "stacked.StackedRNN", "manual.ManualRNN", "gated.LSTM", "gated.GRU")
-MODEL_CLASSES = tuple(f"src.models.{name}" for name in CLASSES)
+# Implementations of the same network, between which weights move without loss
+IMPLEMENTATIONS = {"cell": "src.models.cell.CellRNN", "stacked": "src.models.stacked.StackedRNN",
+                   "manual": "src.models.manual.ManualRNN"}  # fmt: skip
+CLASSES = IMPLEMENTATIONS | {"lstm": "src.models.gated.LSTM", "gru": "src.models.gated.GRU"}
+MODEL_CLASSES = tuple(CLASSES.values())  # that a stored file may name: importing any other module would run its code
 OUR_LOGGERS = {"tensorboard": "src.diagnostics.loggers.RunTensorBoard", "csv": "src.diagnostics.loggers.RunCSV"}
 # Folders that are not searched for runs: they hold none, and may be large. Nor are those that begin with a dot.
 NO_RUNS = ("checkpoints", "figures", "wandb", "mlruns", "__pycache__", "node_modules")
@@ -120,6 +122,7 @@ class DataConfig:
     root: str | None = setting(None, may_change=True, affects_result=False)
     encoding: str = setting("characters", choices=("characters", "bytes"))
     codec: str | None = setting(None, added_later=True)
+    items: bool | None = setting(None, added_later=True)
     lowercase: bool = False
     errors: str = setting("strict", choices=("strict", "replace"))
     separator: str = "\n"
@@ -486,6 +489,7 @@ class StoredModel:
     checkpoint: str | None = None
     at: str | None = setting(None, choices=AT)
     runs: str = "runs"
+    trust: str | None = None
 
     @property
     def path(self) -> str | None:
@@ -499,7 +503,6 @@ class InferenceConfig(StoredModel):
 
     precision: str | None = setting(None, choices=MODEL_PRECISIONS)
     threads: str = setting("auto", range=THREADS)
-    trust: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
 
     @property

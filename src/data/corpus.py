@@ -62,7 +62,7 @@ OWN_TEXT = ("text", "lines")
 NAMES = ("hello", *OWN_TEXT, "pydoc", *CORPORA, *TASKS)
 SPLITS = ("train", "val", "test")
 USED_BY: dict[str, tuple[str, ...]] = {  # key -> the corpora that use it
-    **dict.fromkeys(("path", "paths", "val_path", "test_path", "codec"), OWN_TEXT),
+    **dict.fromkeys(("path", "paths", "val_path", "test_path", "codec", "items"), OWN_TEXT),
     "root": tuple(CORPORA),
     "split": tuple(name for name in NAMES if name not in ("hello", "ptb", *TASKS)),
     **dict.fromkeys(("sequences", "held_out", "length", "test_length"), TASKS),
@@ -120,7 +120,8 @@ REGISTRY = {(file := File(*line.split())).path: file for line in LINES if not li
 
 def is_list(config: DataConfig) -> bool:
     """Whether the corpus is a list of items, one per line; the sequences of a task are items too."""
-    return config.name == "lines" or config.is_task or (config.name in CORPORA and CORPORA[config.name].is_list)
+    named = CORPORA.get(config.name)
+    return bool(config.items or config.name == "lines" or config.is_task or (named and named.is_list))
 
 
 def sources(name: str, root: str | None) -> list[Source]:

@@ -290,6 +290,7 @@ class TaskSplit(LineSplit):
     task: Copy | TemporalOrder | Words
     count: int
     seed: int
+    held_out: int
 
     def __len__(self) -> int:
         return self.count
@@ -322,7 +323,10 @@ class TaskPlan:
             return self.split.fixed
         epoch = epoch if self.random else 0
         if self.drawn is None or self.drawn[0] != epoch:
-            self.drawn = epoch, self.split.task.draw(np.random.default_rng((self.seed, epoch, 0)), len(self.split))
+            # Numpy takes (4, 0, 0) and (4, 0) for the same: as many sequences would be those of val (5: of test)
+            taken = self.seed in (4, 5) and epoch == self.split.seed and len(self.split) == self.split.held_out
+            generator = np.random.default_rng((self.seed, epoch, int(taken)))
+            self.drawn = epoch, self.split.task.draw(generator, len(self.split))
         return self.drawn[1]
 
     def cut(self, epoch: int, index: int, columns: slice) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray]:
@@ -345,7 +349,7 @@ def open_task(config: DataConfig) -> tuple[Vocabulary, Splits, dict[str, Any]]:
     sizes = {"train": config.sequences or 1, **dict.fromkeys(("val", "test"), config.held_out or 1)}
     splits, empty = Splits(), np.zeros(0, np.uint8)
     for name, size in sizes.items():
-        splits[name] = TaskSplit(name, empty, 0, task_of(config, name), size, config.split_seed)
+        splits[name] = TaskSplit(name, empty, 0, task_of(config, name), size, config.split_seed, sizes["val"])
     keys = ("length", "test_length", "kinds", "recall", "depth", "test_depth", "split_seed")
     return vocabulary, splits, {key: getattr(config, key) for key in keys} | {"sequences": sizes}
 

@@ -52,7 +52,7 @@ KINDS = {  # first bytes of files that are no plain text -> what they are, and t
     **dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), ("a text in UTF-32", "add data.codec=utf-32")),
     **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), ("a text in UTF-16", "add data.codec=utf-16")),
 }
-WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE)
+WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<(!doctype html|html)\b", re.IGNORECASE)
 MARK = b"unroll ids 3\n\0\0\0"  # the end of a complete file of ids
 Piece = bytes | np.ndarray  # symbols: bytes if each is one symbol (ASCII, or encoding=bytes), else code points (uint32)
 Facts = dict[str, Any]  # what a file of ids says of itself
@@ -211,9 +211,10 @@ def read_text(source: Source, config: DataConfig) -> str:
     codec of the model's own text. Of a model of bytes, invalid ones are surrogates.
     """
     config = dataclasses.replace(config, lowercase=False)
+    errors = "strict" if config.codec else config.errors  # replaced, no byte would ask for the codec
     try:
         try:
-            symbols = list(pieces([source], dataclasses.replace(config, codec=None)))
+            symbols = list(pieces([source], dataclasses.replace(config, codec=None, errors=errors)))
         except DataError:
             if not config.codec:
                 raise

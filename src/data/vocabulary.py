@@ -20,7 +20,17 @@ from src.errors import UnknownCharacter, counted, shown
 
 UNKNOWN = "<unknown>"  # longer than one character, so it cannot be confused with a symbol of a text
 REMEDY = "leave them out, or train with data.unknown=map (one symbol for all of them)"
+SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "⇤", UNKNOWN: "�"}
 NO_CODE = 0xFFFFFFFF  # the code of the unknown symbol: no code point, no byte
+
+
+def label(symbol: str) -> str:
+    """Return a printable form of one symbol: a space as ␣, a newline as ↵, an invisible one by its number."""
+    if len(symbol) != 1 or symbol in SHOWN:
+        return SHOWN.get(symbol, symbol)  # a byte as \\xNN is printable already
+    if not symbol.isprintable():
+        return f"U+{ord(symbol):04X}"
+    return "◌" + symbol if unicodedata.category(symbol).startswith("M") else symbol
 
 
 def codes_of(text: str | bytes, kind: str) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.config.schema import MODEL_CLASSES, MODEL_PRECISIONS, Config, ModelConfig, SamplingConfig, from_plain
+from src.config import schema
+from src.config.schema import Config, ModelConfig, SamplingConfig, from_plain
 from src.data.batching import BOUNDARY
 from src.data.corpus import is_list
 from src.data.vocabulary import Vocabulary, codes_of
@@ -30,9 +31,6 @@ from src.models.language_model import LanguageModel, State, build_model
 FORMAT = 1
 REMEDY = "name a run's folder, or a file of its checkpoints/ (with at=last if the best is damaged)"
 PREFIX = "model."  # in a checkpoint: Lightning names a parameter from the module that trains it
-# Implementations of the same network, between which weights move without loss; as in conf/model/
-IMPLEMENTATIONS = {"cell": "src.models.cell.CellRNN", "stacked": "src.models.stacked.StackedRNN",
-                   "manual": "src.models.manual.ManualRNN"}  # fmt: skip
 log = logging.getLogger(__name__)
 
 
@@ -146,10 +144,10 @@ def implementation_config(config: ModelConfig, name: str) -> ModelConfig:
     """Return the same network's configuration in the implementation `name`; UserError if that has other equations."""
     if name == config.name:
         return config
-    if not {name, config.name} <= IMPLEMENTATIONS.keys():
-        same = f"only {', '.join(IMPLEMENTATIONS)} have the same weights; name one of them, or leave model= out"
+    if not {name, config.name} <= schema.IMPLEMENTATIONS.keys():
+        same = f"only {', '.join(schema.IMPLEMENTATIONS)} have the same weights; name one of them, or leave model= out"
         raise UserError(f"model={name}: the weights of a {config.name} model do not fit it; {same}")
-    return dataclasses.replace(config, name=name, _target_=IMPLEMENTATIONS[name])
+    return dataclasses.replace(config, name=name, _target_=schema.IMPLEMENTATIONS[name])
 
 
 def built(config: ModelConfig, vocabulary: Vocabulary, dtype: torch.dtype, trust: str | None) -> LanguageModel:
@@ -170,18 +168,21 @@ def load(
         precision: `32-true` or `64-true`; None is float64 for a run trained in it, else float32.
         trust: the class of a model of your own, as `leaky.LeakyRNN`: only then is its module imported.
     """
-    if precision not in (None, *MODEL_PRECISIONS):
-        raise UserError(f"precision={precision}: expected one of {', '.join(MODEL_PRECISIONS)}")
+    if precision not in (None, *schema.MODEL_PRECISIONS):
+        raise UserError(f"precision={precision}: expected one of {', '.join(schema.MODEL_PRECISIONS)}")
     file, content = read_model(newest_run(str(path)) or path, at)
     try:
         stored = content["state_dict"].items()
         weights = {name.removeprefix(PREFIX): tensor for name, tensor in stored if name.startswith(PREFIX)}
         double = any(tensor.dtype is torch.float64 for tensor in weights.values())
-        dtype = torch.float64 if (precision or MODEL_PRECISIONS[double]) == "64-true" else torch.float32
+        dtype = torch.float64 if (precision or schema.MODEL_PRECISIONS[double]) == "64-true" else torch.float32
         config: Config = from_plain(content["unroll"]["config"])
         vocabulary = Vocabulary.from_plain(content["unroll"]["vocabulary"])
         stored = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
-        if config.model._target_ in MODEL_CLASSES and config.model.num_layers * config.model.hidden_size**2 > stored:
+        if (
+            config.model._target_ in schema.MODEL_CLASSES
+            and config.model.num_layers * config.model.hidden_size**2 > stored
+        ):
             sizes = f"model.num_layers={config.model.num_layers} and model.hidden_size={config.model.hidden_size}"
             raise UserError(f"{sizes} need more weights than the {stored:,} bytes in it; use another checkpoint")
         model = built(config.model, vocabulary, dtype, trust)

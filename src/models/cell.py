@@ -8,7 +8,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from src.models.layers import Wiring, initialise_layers_
 
@@ -85,6 +84,5 @@ def as_features(inputs: Tensor, input_size: int, dtype: torch.dtype) -> Tensor:
 
 def one_hot(ids: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """Return the one-hot vectors of `ids` (any shape) along a new last axis."""
-    if ids.device.type != "cpu":  # F.one_hot may read the values to check them, which a GPU would be waited for
-        return (ids.unsqueeze(-1) == torch.arange(size, device=ids.device)).to(dtype)
-    return F.one_hot(ids.long(), size).to(dtype)
+    # Not F.one_hot, which may read the values to check them, and a GPU would be waited for
+    return (ids.unsqueeze(-1) == torch.arange(size, device=ids.device)).to(dtype)

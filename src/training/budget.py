@@ -9,34 +9,41 @@ of widths, steps and dropout on eight texts of 100 kB to 3 MB (experiments/budge
     dropout         0.15 a parameter per character, from 0.8 of them on; less below 30 epochs, none up to 10
 
 The widest network that can make its E epochs in the time is taken, and makes all steps that end in it; a step is timed
-at a few widths. In 25 to 100 s this is 0.003 nats above the grid's best at equal time, 0.014 at most. For 64 streams,
-which the grid has not, it follows a few runs on 10^6 characters. `budget=auto` plans AUTO seconds and times nothing. A
-text with fewer than FEW examples of each character (a Chinese one) gets the layer SPARSE, of 128 or 256 units.
+at a few widths. For 64 streams, which the grid has not, it follows a few runs on 10^6 characters. `budget=auto` plans
+AUTO seconds and times nothing. A text with fewer than FEW examples of each character (a Chinese one) gets SPARSE.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
-from src.config.schema import Config, duration, flatten, set_value, to_plain
+from src.config.schema import IMPLEMENTATIONS, Config, duration, flatten, set_value, to_plain
+from src.data.batching import LineSplit, TextSplit, fitted, plan
 from src.data.corpus import Corpus
 from src.errors import UserError, counted
 from src.models.kernels import multiplies_bf16
-from src.models.language_model import State, build_model, detached
+from src.models.language_model import LanguageModel, build_model, detached
 from src.process import threads_for, use_threads
 from src.training.module import build_optimizer
 
-RECIPE = {"data.seq_len": 32, "data.offset": "random", "scheduler.name": "cosine", "trainer.gradient_clip_val": 0.2}
+RECIPE: dict[str, Any] = {
+    "data.seq_len": None,
+    "data.offset": "random",
+    "scheduler.name": "cosine",
+    "trainer.gradient_clip_val": 0.2,
+}
 RECIPE |= {"optimizer.name": "adamw", "optimizer.decay": "matrices", "optimizer.betas": [0.9, 0.99]}
 WIDTHS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
 TIMED = (32, 128, 256, 512, 1024)  # a step is timed at these widths, until one takes longer than SLOW seconds
@@ -67,15 +74,16 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     config, free = copy.deepcopy(config), set(config.chosen or ())
     n = corpus.splits["train"].transitions
     few = set_up_layers(config, free, len(corpus.vocabulary), n)
-    set_free(config, free, RECIPE | ({"data.batch_size": 32} if available < SHORT else {}))
+    set_free(config, free, RECIPE | ({"data.batch_size": 32} if available < SHORT and n >= LONG else {}))
+    config.data, notes = fitted(config.data, corpus.splits["train"])
     timed = TIMED if "model.hidden_size" in free else (config.model.hidden_size,)
-    speed = Speed(config, len(corpus.vocabulary), timed)
+    speed = Speed(config, corpus, timed)
     if "trainer.precision" in free and config.trainer.precision == "32-true" and speed.bf16_is_faster():
         config.trainer.precision = "bf16-mixed"
-        set_free(config, free, {"data.batch_size": 64 if n >= LONG else 32})  # 64 rows are what makes bfloat16 fast
-        speed = Speed(config, len(corpus.vocabulary), timed)
+        set_free(config, free, {"data.batch_size": 64} if n >= LONG else {})  # 64 rows are what makes bfloat16 fast
+        speed = Speed(config, corpus, timed)
     left = SHARE * available - (time.perf_counter() - started)
-    fitting, trainer, an_epoch = [], config.trainer, steps_an_epoch(config, n)
+    fitting, trainer, an_epoch = [], config.trainer, speed.steps_an_epoch
     fixed = "trainer.max_epochs" not in free
     if not fixed and "trainer.max_steps" not in free and trainer.max_steps >= 0:
         trainer.max_epochs, fixed = math.ceil(trainer.max_steps / an_epoch) or 1, True
@@ -101,7 +109,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
         set_free(config, free, {"trainer.max_steps": steps})
     use_threads(threads_for(config.trainer.threads, width))
     set_regularisation(config, free, few, corpus)
-    return config, described(config, n, few, speed(width), steps, seconds + time.perf_counter() - started)
+    return config, described(config, n, few, speed, steps, seconds + time.perf_counter() - started) + notes
 
 
 def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
@@ -133,16 +141,16 @@ def set_regularisation(config: Config, free: set[str], few: bool, corpus: Corpus
     set_free(config, free, {"optimizer.lr": round(min(0.013, 1.7 / width), 3) if few else learning_rate(width)})
     sparse = round(0.5 * min(1.0, (180_000 / n) ** 0.75), 2)
     set_free(config, free, {"model.dropout": sparse if few else dropout(config, len(corpus.vocabulary), n)})
-    # 3 epochs of War and Peace end at 1.363 with 0.01 and at 1.372 with 0.1
-    set_free(config, free, {"optimizer.weight_decay": 0.1 if config.model.dropout else 0.01})
+    if config.optimizer.name == "adamw":  # 3 epochs of War and Peace end at 1.363 with 0.01 and at 1.372 with 0.1
+        set_free(config, free, {"optimizer.weight_decay": 0.1 if config.model.dropout else 0.01})
 
 
 def set_up_layers(config: Config, free: set[str], vocab_size: int, n: int) -> bool:
     """Set, in place, the layers and streams that are free; return whether the text has few examples of a character."""
-    few = config.model.name in ("cell", "stacked", "manual") and n < FEW * vocab_size
+    few = config.model.name in IMPLEMENTATIONS and n < FEW * vocab_size
     values: dict[str, Any] = {"model.num_layers": 2, "data.batch_size": 64 if n >= LONG else None}
     values |= {"model.readout_bias": "unigram"}
-    if config.model.name in ("cell", "stacked", "manual"):
+    if config.model.name in IMPLEMENTATIONS:
         values |= {"model.init": "orthogonal", "model.input_scale": 3.0, "model.interlayer_scale": 1.73}
     if few:
         step_mask = "model.dropout_mask" not in free and config.model.dropout_mask != "window"
@@ -156,16 +164,16 @@ def set_up_layers(config: Config, free: set[str], vocab_size: int, n: int) -> bo
     return few
 
 
-def described(config: Config, n: int, few: bool, step: float, steps: int, taken: float) -> tuple[str, ...]:
+def described(config: Config, n: int, few: bool, speed: Speed, steps: int, taken: float) -> tuple[str, ...]:
     """Return what was chosen, and why."""
     model, (length, streams) = config.model, config.data.window
     what = f"{model.name}, {counted(model.num_layers, 'layers')} of {model.hidden_size} units"
-    what += f", dropout {model.dropout:g}; {steps / steps_an_epoch(config, n):.2g} epochs ({counted(steps, 'steps')})"
+    what += f", dropout {model.dropout:g}; {steps / speed.steps_an_epoch:.2g} epochs ({counted(steps, 'steps')})"
     how = f"{config.optimizer.name} with lr {config.optimizer.lr:g}, schedule {config.scheduler.name}"
     wanted = f"{n:,} characters want {wanted_epochs(model.hidden_size, n, streams, few):.2g} epochs of this width"
     return (
         f"budget={config.budget}: {what}, {how}, windows of {length} x {streams}, {config.trainer.precision}",
-        f"a step takes {1e3 * step:.1f} ms here, and {wanted}; expected time {taken:.0f} s",
+        f"a step takes {1e3 * speed(model.hidden_size):.1f} ms here, and {wanted}; expected time {taken:.0f} s",
     )
 
 
@@ -218,18 +226,22 @@ def dropout(config: Config, vocab_size: int, n: int) -> float:
     return 0.0 if weights < 0.8 or rate < 0.05 else round(rate, 2)
 
 
-def steps_an_epoch(config: Config, n: int) -> int:
-    """Return how many steps an epoch of n characters has."""
-    windows = config.trainer.windows_an_epoch(math.ceil(n / math.prod(config.data.window)))
-    return math.ceil(windows / config.trainer.accumulate_grad_batches)
+def windows_of(config: Config, train: TextSplit) -> tuple[int, int]:
+    """Return how many windows an epoch has, and the steps of one: in a list on average, as its items are padded."""
+    made = plan(train, *config.data.window, config.data.offset, 0)
+    if not isinstance(train, LineSplit):
+        return made.count, config.data.window[0]
+    some = range(0, made.count, math.ceil(made.count / 50))
+    return made.count, math.ceil(sum(len(made.cut(0, at, slice(None))[0]) for at in some) / len(some))
 
 
 def seconds_of(config: Config, corpus: Corpus, speed: Speed, width: int, steps: int) -> float:
     """Return the seconds of a whole run: steps, a validation an epoch and at the end, diagnostics, start and end."""
-    epochs = math.ceil(steps / steps_an_epoch(config, corpus.splits["train"].transitions))
+    epochs = math.ceil(steps / speed.steps_an_epoch)
     held_out = corpus.splits["val"].transitions if "val" in corpus.splits else 0
     held_out += config.data.evaluation_streams * (config.data.evaluation_warmup or 0)
-    forward = 0.6 * speed(width) * held_out / math.prod(config.data.window)  # a third of a step, at fewer streams
+    windows = held_out * speed.windows / corpus.splits["train"].transitions
+    forward = 0.6 * speed(width) * windows  # a third of a step, at fewer streams
     looks = LOOK * (0.5 + 0.5 * (width / 256) ** 2) if config.callbacks.gradient_flow.enabled else 0.0
     drawings = FIGURES + looks if looks else 0.0
     drawn = 2 + math.floor(math.log(max(epochs, 1), 4))
@@ -238,10 +250,13 @@ def seconds_of(config: Config, corpus: Corpus, speed: Speed, width: int, steps: 
 
 
 class Speed:
-    """Seconds of a train step by width: timed at some, on a power law between them."""
+    """Seconds of a train step by width: timed at some, on a power law between them; and the windows of an epoch."""
 
-    def __init__(self, config: Config, vocab_size: int, widths: Sequence[int]) -> None:
-        self.config, self.vocab_size = config, vocab_size
+    def __init__(self, config: Config, corpus: Corpus, widths: Sequence[int]) -> None:
+        self.config, self.vocab_size = config, len(corpus.vocabulary)
+        self.windows, self.length = windows_of(config, corpus.splits["train"])
+        taken = config.trainer.windows_an_epoch(self.windows)
+        self.steps_an_epoch = math.ceil(taken / config.trainer.accumulate_grad_batches)
         self.on_gpu = config.trainer.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
         self.known: dict[int, float] = {}
         for width in widths:
@@ -271,21 +286,34 @@ class Speed:
         dtype = torch.float64 if precision == "64-true" else torch.float32
         model = build_model(options, self.vocab_size, options._target_).to(device, dtype)
         optimizer = build_optimizer(model, self.config.optimizer)
-        inputs, targets = torch.randint(self.vocab_size, (2, *self.config.data.window), device=device)
-        state: State = None
+        shape = (2, self.length, self.config.data.window[1])
+        inputs, targets = torch.randint(self.vocab_size, shape, device=device)
         seconds: list[float] = []
         until = time.perf_counter() + min(1.0, duration(self.config.budget or "") / 60)
-        while (len(seconds) < 3 and sum(seconds) < 3 * SLOW) or (time.perf_counter() < until and len(seconds) < 60):
-            started = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
-                logits, state = model(inputs, state)
-                loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-            state = detached(state)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            if self.on_gpu:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
+        for taken in plain_steps(model, optimizer, itertools.repeat((inputs, targets, False)), 1.0, precision):
+            seconds.append(taken)
+            enough = len(seconds) >= 3 or sum(seconds) >= 3 * SLOW
+            if enough and (time.perf_counter() >= until or len(seconds) >= 60):
+                break
         return float(np.median(seconds[1:] or seconds))
+
+
+def plain_steps(
+    model: LanguageModel, optimizer: Optimizer, windows: Iterable[Any], clip: float | None, precision: str
+) -> Iterator[float]:
+    """Yield the seconds of one training step of a plain loop after another; windows: inputs, targets, starts, ..."""
+    state, device, started = None, next(model.parameters()).device, time.perf_counter()
+    for inputs, targets, starts, *_ in windows:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
+            logits, state = model(inputs, None if starts else state)
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        state = detached(state)
+        optimizer.zero_grad()
+        loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        yield time.perf_counter() - started
+        started = time.perf_counter()

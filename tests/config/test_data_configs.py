@@ -36,8 +36,7 @@ def test_a_corpus_composes_with_a_fitting_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_a_corpus_at_hand_trains_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
+def test_a_corpus_at_hand_trains_two_steps(name: str, tmp_path: Path) -> None:
     small = ["trainer.max_steps=2", "trainer.limit_val_batches=1", "callbacks=none", "logger=none"]
     config = composed(name, tmp_path, *small, *([f"data.root={SHARED_DATA}"] if name in IN_THE_FOLDER else []))
     if name in IN_THE_FOLDER and not SHARED_DATA.exists():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from src.config.compose import compose, to_config
-from src.config.overrides import errors_in_overrides, literal_keys, quote, quote_literals, split_literal
+from src.config.overrides import errors_in_overrides, literal_keys, quote_literals
 from src.config.schema import Config, ExplainConfig, ExportConfig, SampleConfig, ScoreConfig, SearchRoot, key_table
 from src.files import absolute_path
 from tests.runs.commands import run
@@ -40,7 +40,7 @@ TYPED = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters
 )
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(value=TYPED)
 @given_hard_values
 def test_any_value_stays_as_it_was_typed(value: str, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -67,13 +67,6 @@ def test_each_item_of_a_list_of_texts_is_literal() -> None:
     config = to_config(compose(["data=text", quoted]))
     assert config.data.paths == ["1.10", "my text.txt", "a,b.txt"]
     assert config.with_absolute_paths().data.paths == [absolute_path(path) for path in config.data.paths]
-
-
-def test_every_key_of_the_list_is_literal() -> None:
-    quoted = quote("it's")
-    for key in literal_keys():
-        assert split_literal(f"{key}=a=b,c") == (key, "a=b,c")
-        assert quote_literals([f"{key}=it's", "seed=1,2"]) == [f"{key}={quoted}", "seed=1,2"]
 
 
 @pytest.mark.slow

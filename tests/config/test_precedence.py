@@ -17,7 +17,10 @@ OWN = {
     "optimizer/mine.yaml": "name: adam\nlr: 0.3\n",
     "trainer/mine.yaml": "defaults: [default, _self_]\nmax_epochs: 77\ngradient_clip_val: 9.0\n",
     "experiment/chosen.yaml": "# @package _global_\ndefaults: [override /model: mine, override /optimizer: sgd]\n"
-    "model: {hidden_size: 64}\n",
+    "model: {hidden_size: &width 64}\ndata: {evaluation_streams: *width}\n",
+    "data/mine.yaml": "# @package _global_\ndefaults: [text, _self_]\ndata: {name: mine, path: x}\n"
+    "model: {dropout: 0.3}\ntrainer: {max_epochs: 20}\n",
+    "data/my_list.yaml": "# @package _global_\ndefaults: [lines, _self_]\ndata: {name: my_list, path: x}\n",
 }
 TEXT = "data=text data.path=x"
 CASES: dict[str, dict[str, Any]] = {
@@ -58,6 +61,16 @@ CASES: dict[str, dict[str, Any]] = {
             *("model.readout_bias", "data.batch_size", "optimizer.lr", "optimizer.weight_decay"),
         ]
     },
+    "data=mine": {"chosen": [key for key in BY_SIZE if key not in ("model.dropout", "trainer.max_epochs")]},
+    f"{TEXT} model.dropout_mask=window": {"model.dropout_mask": "window", "model.dropout": 0.0},
+    f"{TEXT} experiment=chosen budget=10min": {
+        "chosen": [
+            *("data.batch_size", "trainer.max_epochs", "data.seq_len", "data.offset", "scheduler.name"),
+            *("scheduler.warmup_steps", "trainer.gradient_clip_val", "trainer.precision", "trainer.max_steps"),
+        ]
+    },
+    "data=my_list": {"data.items": True},
+    "data=lines data.path=x": {"data.items": None},  # as in its stored runs
     "experiment=tiny_shakespeare": {"optimizer.lr": 0.0027, "optimizer.betas": [0.9, 0.99], "trainer.max_epochs": 8},
     # options called default, and what our options share, are defaults, typed or not
     "callbacks=default trainer=default": {"callbacks.predicted_string.enabled": True, "trainer.max_epochs": 15},

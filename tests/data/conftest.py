@@ -1,11 +1,6 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-# The same examples each time, and no time limit: on a busy machine the result must be the same
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

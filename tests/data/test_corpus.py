@@ -127,8 +127,9 @@ def test_a_text_of_ones_own_may_have_a_name_and_a_codec_and_be_packed(tmp_path):
     assert text_of(windows, "val") == text_of(plain, "val")
     assert windows.provenance["rules"]["codec"] == "cp1252"
     assert "codec" not in plain.provenance["rules"]
-    page = write(tmp_path, "page.html", "<!DOCTYPE html><p>caf</p>" * 3)
-    assert any("web page" in note for note in open_corpus(DataConfig("text", path=page)).notes)
+    for start in ("<!DOCTYPE html>", "\ufeff<html>", '<?xml version="1.0"?>\n<!doctype html>'):
+        page = write(tmp_path, "page.html", f"{start}<p>caf</p>" * 3)
+        assert any("web page" in note for note in open_corpus(DataConfig("text", path=page)).notes)
 
 
 @pytest.mark.parametrize("name", ["text", "lines"])

@@ -90,11 +90,6 @@ def test_a_pipe_in_place_of_a_text_is_told_and_not_waited_for(tmp_path):
         open_corpus(DataConfig("text", path=str(tmp_path / "pipe")))
 
 
-def test_ids_cannot_be_written_to(text):
-    with pytest.raises(ValueError, match="read-only"):
-        open_corpus(DataConfig("text", path=str(text))).splits["train"].ids[0] = 1
-
-
 def test_processes_that_start_together_write_one_sound_entry(text, cache):
     slow = """
 import time

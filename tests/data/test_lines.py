@@ -14,7 +14,7 @@ items = st.lists(st.text(st.sampled_from("abc\u00e9\u4f60"), min_size=1, max_siz
 def corpus_of(folder, lines, **options):
     place = folder / "list.txt"
     place.write_text("\n".join(lines), encoding="utf-8")
-    return open_corpus(DataConfig("lines", path=str(place), unknown="map", **options))
+    return open_corpus(DataConfig("my_list", items=True, path=str(place), unknown="map", **options))
 
 
 def read_back(corpus, windows):
@@ -69,33 +69,6 @@ def test_empty_lines_are_left_out_and_a_list_too_short_for_its_splits_is_refused
     assert sorted(text.strip("\n").split("\n")) == [" a ", "b", "c"]
     with pytest.raises(DataError, match=r"2 items, and with data.split=\[0.8, 0.1, 0.1\] one split has none"):
         corpus_of(tmp_path, ["a", "b"], split=[0.8, 0.1, 0.1])
-
-
-def test_ranks_see_the_columns_of_one_process_and_equally_many_windows(tmp_path):
-    split = corpus_of(tmp_path, ["a" * (1 + n % 17) for n in range(50)], split=[1.0]).splits["train"]
-    one = Windows(split, 6, 8, offset="random")
-    ranks = [Windows(split, 6, 8, offset="random", rank=rank, world_size=2) for rank in range(2)]
-    for whole, left, right in zip(one, *ranks, strict=True):
-        assert torch.equal(whole.inputs, torch.cat([left.inputs, right.inputs], dim=1))
-        assert torch.equal(whole.targets, torch.cat([left.targets, right.targets], dim=1))
-
-
-def test_a_loader_of_lists_goes_on_exactly(tmp_path):
-    split = corpus_of(tmp_path, ["ab" * (1 + n % 9) for n in range(40)], split=[1.0]).splits["train"]
-    windows = Windows(split, 5, 4, offset="random", seed=3)
-    whole = [window.targets.tolist() for _ in range(2) for window in windows]
-    for taken in (1, 7, len(windows), len(windows) + 3):
-        first, second = (Windows(split, 5, 4, offset="random", seed=3) for _ in range(2))
-        seen = 0
-        while seen < taken:
-            for _ in first:
-                seen += 1
-                if seen == taken:
-                    break
-        second.load_state_dict(first.state_dict())
-        rest = [window.targets.tolist() for window in second]
-        assert rest == whole[taken : taken + len(rest)]
-        assert len(rest) == len(windows) - taken % len(windows)
 
 
 def test_a_fixed_order_is_always_the_same_and_a_random_one_is_drawn_anew_each_epoch(tmp_path):

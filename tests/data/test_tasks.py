@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -16,7 +17,7 @@ import torch
 
 from src.config.compose import compose, to_config
 from src.config.schema import DataConfig, EvaluationDataConfig
-from src.data.batching import IGNORED, Windows
+from src.data.batching import IGNORED, Windows, plan
 from src.data.corpus import open_corpus
 from src.data.tasks import task_of
 from src.errors import UserError
@@ -159,6 +160,9 @@ def test_epochs_have_fresh_sequences_held_out_ones_stay_and_processes_share_the_
     halves = [torch.cat(pair, 1) for pair in zip(*parts, strict=True)]
     assert all(map(torch.equal, whole, halves))
     one, other = (open_corpus(options(name)).splits["val"] for _ in range(2))
+    for seed in range(7):  # no run trains on what is held out
+        first = plan(dataclasses.replace(split, count=len(one)), 64, 4, "fixed", seed).sequences(0)
+        assert not np.array_equal(first.ids, one.fixed.ids)
     assert np.array_equal(one.fixed.ids, other.fixed.ids)
     assert not np.array_equal(one.fixed.ids[:, :9], open_corpus(options(name)).splits["test"].fixed.ids[:, :9])
 

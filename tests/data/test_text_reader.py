@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import zipfile
 from collections import Counter
 
@@ -151,8 +152,8 @@ def test_gzip_and_zip_files_are_the_texts_in_them_and_documents_are_named(tmp_pa
 
 
 def test_a_trained_model_reads_utf_8_and_else_the_codec_of_its_text():
-    config = DataConfig("text", codec="cp1252")
-    for codec in ("utf-8", "cp1252"):
+    for codec, errors in itertools.product(("utf-8", "cp1252"), ("strict", "replace")):
+        config = DataConfig("text", codec="cp1252", errors=errors)
         assert read_text(Source("letter", content=ACCENTS.replace("\n", "\r\n").encode(codec)), config) == ACCENTS
     with pytest.raises(DataError, match=r"a PDF.*the model reads texts as in training"):
         read_text(Source("prompt", content=b"%PDF-1.4"), DataConfig("text"))

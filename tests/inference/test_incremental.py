@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.benchmarks.models import CLASSES
-from src.config.schema import ModelConfig, SamplingConfig
+from src.config.schema import CLASSES, ModelConfig, SamplingConfig
 from src.errors import UserError
 from src.inference.export import one_step
 from src.inference.generate import generate_ids

@@ -13,9 +13,9 @@ import torch
 
 from src.benchmark import MODELS, PEERS, errors_in_benchmark
 from src.benchmarks import measuring, peers
-from src.benchmarks.models import CLASSES, SIZES, Size, Step
-from src.config.schema import BenchmarkConfig, BenchmarkOptions
-from tests.runs.commands import SHARED_DATA, run
+from src.benchmarks.models import SIZES, Size, Step
+from src.config.schema import CLASSES, BenchmarkConfig, BenchmarkOptions
+from tests.runs.commands import SHARED_DATA, refused, run
 
 SMALL = Size(8, 2, 5, 3, 11)
 
@@ -132,6 +132,8 @@ def test_a_step_through_the_framework_and_a_bare_one_are_timed_in_turns(tmp_path
     assert found["median_ratio"] == found["median_ms"]["framework"] / found["median_ms"]["bare loop"]
     assert f"{found['min_ratio']:.3f}" in text.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
+    (told,) = refused(*words, "trainer.precision=64-true", cwd=tmp_path, module="src.benchmark")
+    assert told == "benchmark=step: the bare loop runs on a CPU, with trainer.precision=32-true or bf16-mixed"
 
 
 @pytest.mark.slow

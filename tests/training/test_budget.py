@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,6 +14,7 @@ from src.config.checks import choose_by_budget
 from src.config.compose import compose, to_config
 from src.config.run_key import run_key
 from src.config.schema import Config, duration, from_plain
+from src.data.batching import LineSplit, TextSplit, Windows
 from src.errors import UserError
 from src.training import budget
 from tests.runs.commands import only_run, refused_here, run
@@ -27,7 +29,7 @@ def composed(*overrides: str) -> Config:
 
 
 def corpus(n: int, symbols: int = 65) -> SimpleNamespace:
-    splits = {"train": SimpleNamespace(transitions=n), "val": SimpleNamespace(transitions=n // 9)}
+    splits = {name: TextSplit(name, np.zeros(size + 1, np.uint8)) for name, size in (("train", n), ("val", n // 9))}
     return SimpleNamespace(splits=splits, vocabulary=range(symbols))
 
 
@@ -111,8 +113,25 @@ def test_a_part_of_an_epoch_will_do_and_a_time_too_short_for_it_is_refused_with_
     enough = int(str(refused.value).split("about ")[1].split()[0])
     config, _ = budget.choose(composed(f"budget={enough + 1}s"), corpus(10**8))
     assert config.trainer.max_steps >= 100
-    with pytest.raises(UserError, match="390,800 steps"):
+    with pytest.raises(UserError, match="391,200 steps"):
         budget.choose(composed("budget=1min", "trainer.max_epochs=400"), corpus(10**6))
+
+
+def test_short_texts_and_lists_have_the_windows_that_the_run_will_have(machine):
+    sizes = np.random.default_rng(0).integers(2, 12, 4000)
+    names = LineSplit("train", np.concatenate([[0], *(np.append(np.ones(size, np.uint8), 0) for size in sizes)]), 0)
+    for split, key in ((TextSplit("train", np.zeros(900, np.uint8)), "text"), (names, "lines")):
+        known = SimpleNamespace(splits={"train": split}, vocabulary=range(4))
+        config, (line, *_, last) = budget.choose(composed(f"data={key}", "budget=1min"), known)
+        an_epoch = len(Windows(split, *config.data.window, offset=config.data.offset))
+        assert f"{config.trainer.max_steps / an_epoch:.2g} epochs ({config.trainer.max_steps:,} steps)" in line
+        assert ("data.batch_size=3, not 32 x 32" in last) == (key == "text")
+    assert budget.windows_of(config, names)[1] == 12  # the longest of 32, and its end
+
+
+def test_weight_decay_is_chosen_for_adamw_alone():
+    config, _ = budget.choose(to_config(compose(["data=time_machine", "budget=auto"])), corpus(162_000))
+    assert (config.model.num_layers, config.optimizer.name, config.optimizer.weight_decay) == (2, "adam", 0.0)
 
 
 def test_the_key_of_a_sweep_is_made_from_the_words_and_the_budget(machine):
