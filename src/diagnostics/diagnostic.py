@@ -29,6 +29,7 @@ class Reading(NamedTuple):
     targets: Tensor
     guesses: Tensor
     nats: Tensor
+    lead: int = 0  # steps before the window itself: the warm-up of a validation
 
 
 class EvalView:
@@ -37,15 +38,15 @@ class EvalView:
     def __init__(self, trainer: pl.Trainer, module: Any) -> None:
         self.trainer, self.module = trainer, module  # the latter is src.training.module.LanguageModule
         self.step = trainer.global_step  # optimizer steps made
-        self.model: LanguageModel = module.model
+        self.model: LanguageModel = module.model if module.averaged is None else module.averaged.module
         self.data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.split = "val" if "val" in self.data.corpus.splits else "train"
         self.writers = writers(trainer)  # the loggers that write for TensorBoard
         self.symbols: tuple[str, ...] = self.data.corpus.vocabulary.symbols  # by id
 
-    def windows(self) -> Windows:
-        """Return new windows of the split, as a validation (else training) reads them."""
-        return self.data.val_windows() or self.data.windows()
+    def windows(self, warms: bool = False) -> Windows:
+        """Return new windows of the split, as a validation (else training) reads them, with or without its warm-up."""
+        return self.data.val_windows(warms) or self.data.windows()
 
     def passage(self, length: int) -> list[Window]:
         """Return the first `length` characters of the split as windows of one column; of a list item by item."""
@@ -53,7 +54,7 @@ class EvalView:
         for index in range(len(windows)):
             inputs, targets, starts, _ = windows.window(0, index)
             real = min(1 + int((targets[:, 0] >= 0).nonzero()[-1]), length)
-            found.append(Window(inputs[:real], targets[:real], windows.plan.fresh or starts))
+            found.append(Window(inputs[:real], targets[:real], starts))
             length -= real
             if not length:
                 break
@@ -68,14 +69,14 @@ class EvalView:
 
     def readings(self, most: int, carry: bool = True) -> list[Reading]:
         """Read the validation's first windows, about `most` characters, from a carried state or always from zeros."""
-        windows, found, state, characters = self.windows(), [], None, 0
+        windows, found, state, characters = self.windows(warms=carry), [], None, 0
         limit = self.trainer.limit_val_batches if self.split == "val" else 0
         count = int(limit * len(windows)) if isinstance(limit, float) else limit
         for index in range(min(count or len(windows), len(windows))):
-            window = windows.window(0, index)
+            window, lead = windows.window(0, index), getattr(windows.plan, "warmup", 0) * (index == 0)
             loss, state = self.read(window, state if carry and not window.starts else None)
-            found.append(Reading(window.targets, loss.logits.argmax(-1).cpu(), loss.losses.cpu()))
-            characters += window.targets.numel()
+            found.append(Reading(window.targets, loss.logits.argmax(-1).cpu(), loss.losses.cpu(), lead))
+            characters += window.targets[lead:].numel()
             if characters >= most:
                 break
         return found
@@ -175,14 +176,15 @@ class Diagnostics(Callback):
             if part.drawn_at != trainer.global_step:
                 self._moment(part, trainer, pl_module, True)
 
-    def _moment(self, part: Diagnostic, trainer: pl.Trainer, pl_module: pl.LightningModule, draws: bool) -> None:
+    def _moment(self, part: Diagnostic, trainer: pl.Trainer, pl_module: Any, draws: bool) -> None:
         view = EvalView(trainer, pl_module)
         with undisturbed(pl_module):
             if part.looked_at != view.step:
                 part.looked_at = view.step
                 numbers = part.look(view)
                 write_scalars(trainer, numbers, view.step)
-                pl_module.measures |= numbers  # type: ignore[operator]  # of LanguageModule
+                step, before = pl_module.measures
+                pl_module.measures = view.step, {**(before if step == view.step else {}), **numbers}
             if draws and (take_figures(trainer) or self.save_figures):
                 part.drawn_at = view.step
                 drawing = type(part).draw is not Diagnostic.draw  # else matplotlib is not imported for it

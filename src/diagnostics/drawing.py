@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import unicodedata
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+from src.data.vocabulary import label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,18 +132,6 @@ def heat(axes: Axes, values: np.ndarray, **look: Any) -> Any:
 def colour_bar(image: Any, axes: Any, unit: str) -> Any:
     """Draw what the colours of an image mean, beside one axes or several; return the bar's own axis."""
     return image.figure.colorbar(image, ax=axes, label=unit, pad=0.01, fraction=0.1, aspect=30).ax.yaxis
-
-
-SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "⇤"}
-
-
-def label(symbol: str) -> str:
-    """Return a printable form of one symbol: a space as ␣, a newline as ↵, an invisible one by its number."""
-    if len(symbol) != 1 or symbol in SHOWN:
-        return SHOWN.get(symbol, symbol)  # a byte as \\xNN and <unknown> are printable already
-    if not symbol.isprintable():
-        return f"U+{ord(symbol):04X}"
-    return "◌" + symbol if unicodedata.category(symbol).startswith("M") else symbol
 
 
 def short(symbol: str) -> str:

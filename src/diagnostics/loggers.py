@@ -220,6 +220,7 @@ class ScalarLogger(Callback):
         self.latest: dict[str, float] = {}
         self.constant: dict[str, float] = {}  # baselines: a point at the first step and one at the last make a line
         self.steps_before = 0  # optimizer steps made before this batch
+        self.seconds = self.begun = 0.0  # of the steps so far; when this one began
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step == 0 and self.constant:  # a resumed run has begun these lines
@@ -233,9 +234,11 @@ class ScalarLogger(Callback):
         self.steps_before = trainer.global_step
         pl_module.norm_wanted = self.steps_before % self.every_n_steps == 0
         if self.last_point is None:
-            self.last_point = (time.perf_counter(), float(pl_module.characters), self.since)
+            self.last_point = (self.seconds, float(pl_module.characters), self.since)
+        self.begun = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        self.seconds += time.perf_counter() - self.begun  # without validations, figures and checkpoints between steps
         if self.steps_before % self.every_n_steps == 0 and trainer.global_step > self.steps_before:
             self.latest = self._point(trainer, pl_module, self.steps_before)
             write_scalars(trainer, self.latest, self.steps_before)
@@ -249,7 +252,7 @@ class ScalarLogger(Callback):
 
     def _point(self, trainer: pl.Trainer, module: Any, step: int) -> dict[str, float]:
         assert self.last_point is not None
-        seconds, characters = time.perf_counter(), float(module.characters)
+        seconds, characters = self.seconds, float(module.characters)
         seconds_before, characters_before, since = self.last_point
         point = last_window(trainer, module.outcome)
         if isinstance(module.grad_norm, Tensor):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from src.config.schema import DiagnosticConfig
+from src.data.vocabulary import label
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView
 from src.diagnostics.gradient_flow import PlainRecurrence, plain, widened
@@ -62,11 +63,13 @@ class RecurrentScalars(Diagnostic):
     def look(self, view: EvalView) -> dict[str, float]:
         recurrence = plain(view)
         radii = [spectral_radius(layer.W) for layer in recurrence.layers] if recurrence else []
-        state = view.module.states["train"]
+        found = {f"recurrent/spectral_radius/layer_{layer}": radius for layer, radius in enumerate(radii)}
+        if recurrence and recurrence.f is torch.relu:
+            return found  # its slope is 1 there
+        state = view.module.states["train"] if view.module.averaged is None else None  # of the trained weights
         if state is None:
             _, state = view.read(view.windows().window(0, 0), None)
         shares = saturated(state[0] if isinstance(state, tuple) else state).tolist()  # the LSTM's h, not its c
-        found = {f"recurrent/spectral_radius/layer_{layer}": radius for layer, radius in enumerate(radii)}
         return found | {f"recurrent/saturated/layer_{layer}": share for layer, share in enumerate(shares)}
 
 
@@ -127,7 +130,7 @@ class InputVectors(Diagnostic):
         gated, recurrence = view.model.recurrence, plain(view)
         U = recurrence.layers[0].U if recurrence else widened(gated.all_weights[0][0])  # type: ignore[index]
         for writer in view.writers:
-            writer.vectors("input_vectors", U.T.numpy(), [drawing.label(symbol) for symbol in view.symbols])
+            writer.vectors("input_vectors", U.T.numpy(), [*map(label, view.symbols)])
         return {}
 
 

@@ -18,7 +18,7 @@ from src.data.batching import LineSplit, PairSplit
 from src.data.corpus import Corpus
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading
-from src.diagnostics.loggers import log_text
+from src.diagnostics.loggers import log_text, take_figures
 from src.errors import UserError
 from src.inference.generate import generate_ids
 from src.models.language_model import LanguageModel
@@ -79,7 +79,8 @@ def count_confusions(readings: Sequence[Reading], vocab_size: int) -> tuple[Tens
     Return pairs (found, 2) of true and predicted id, the most frequent first, and their counts (found,); then nats and
     counts of each true character (vocab,).
     """
-    true, guess, nats = (torch.cat([part.flatten() for part in parts]) for parts in zip(*readings, strict=True))
+    tensors = zip(*(one[:3] for one in readings), strict=True)
+    true, guess, nats = (torch.cat([part.flatten() for part in parts]) for parts in tensors)
     real = true >= 0
     true, guess, nats = true[real], guess[real], nats[real]
     pairs, times = torch.stack([true, guess], 1).unique(dim=0, return_counts=True)
@@ -130,11 +131,12 @@ class LossByPosition(Diagnostic):
 
 def sums_by_position(readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
     """Return nats and number of characters by position in the window, (time,) float64; windows may differ in length."""
-    time = max(len(reading.targets) for reading in readings)
+    time = max(len(reading.targets) - reading.lead for reading in readings)
     nats, characters = torch.zeros(2, time, dtype=torch.float64)
-    for targets, _, losses in readings:
-        nats[: len(targets)] += losses.double().sum(1)
-        characters[: len(targets)] += (targets >= 0).sum(1)
+    for targets, _, losses, lead in readings:
+        at = (torch.arange(len(targets)) - lead) % time  # what is counted before the window is in windows before it
+        nats.index_add_(0, at, losses.double().sum(1))
+        characters.index_add_(0, at, (targets >= 0).sum(1).double())
     return nats, characters
 
 
@@ -177,7 +179,7 @@ class TextSamples(Diagnostic):
         return not isinstance(self.corpus.splits["train"], PairSplit)  # it does not predict the next character
 
     def look(self, view: EvalView) -> dict[str, float]:
-        if view.step == 0 or not view.writers:
+        if view.step == 0 or not take_figures(view.trainer):
             return {}  # noise, whatever the model; or nobody reads it
         model = view.model
         first = next(model.parameters())

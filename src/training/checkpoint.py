@@ -10,7 +10,6 @@ import io
 import logging
 import os
 import re
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from src.config.schema import CheckpointConfig
 from src.errors import UserError
-from src.files import atomic_file, remove_leftovers, sync, write_atomic
+from src.files import remove_leftovers, sync, write_atomic
 from src.inference.load import newest_sound, read_checkpoint
 from src.training.metrics_log import MetricsLog, validates_this_epoch
 
@@ -170,10 +169,11 @@ def restore_files(folder: Path, checkpoint: Checkpoint | None) -> None:
     truncate_logs(folder, checkpoint.state("checkpoint").get("lengths", {}) if checkpoint else {})
     if (checkpoints / EARLIER_BEST).exists():
         (checkpoints / EARLIER_BEST).replace(checkpoints / "best.ckpt")
-    elif checkpoint is None or checkpoint.state("metrics").get("best") is None:
-        (checkpoints / "best.ckpt").unlink(missing_ok=True)
-    if checkpoint:
-        repair_best(checkpoint)
+    best, path = checkpoint and checkpoint.state("metrics").get("best"), checkpoints / "best.ckpt"
+    if best is None:
+        path.unlink(missing_ok=True)
+    elif (step_of(path) or -1) < best["step"]:  # damaged; of a later step it will be written again
+        log.warning("%s is missing or not of the best step, %d: the next best replaces it", path, best["step"])
 
 
 def lengths(folder: Path) -> dict[str, int]:
@@ -196,19 +196,6 @@ def truncate_logs(folder: Path, to: Mapping[str, int]) -> None:
         if left < length:
             message = "%s has lost its end: the last %d of %d bytes are missing; the run goes on without them"
             log.warning(message, folder / name, length - left, length)
-
-
-def repair_best(checkpoint: Checkpoint) -> None:
-    """Make `best.ckpt` the checkpoint of the best step again, if it is of an earlier one or damaged."""
-    best, path = checkpoint.state("metrics").get("best"), checkpoint.path.with_name("best.ckpt")
-    if best is None or (step_of(path) or -1) >= best["step"]:  # of a later step: it will be written again
-        return
-    for name in ("last.ckpt", "previous.ckpt"):
-        if step_of(path.with_name(name)) == best["step"]:
-            with atomic_file(path) as temporary:  # a link would share damage to the other
-                shutil.copyfile(path.with_name(name), temporary)
-            return
-    log.warning("%s is missing or not of step %d, which was the best: the next best replaces it", path, best["step"])
 
 
 def step_of(path: Path) -> int | None:

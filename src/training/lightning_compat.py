@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import lightning.pytorch as pl
-from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -82,19 +80,6 @@ def run_to_the_end(trainer: pl.Trainer, closing: Callable[[], bool], checkpoints
     trainer.fit_loop = loop = RunToTheEnd(trainer, own.min_epochs, own.max_epochs)
     loop.closing, loop.epoch_loop = closing, ResumableEpoch(trainer, own.min_steps, own.max_steps)
     loop.epoch_loop.checkpoints = checkpoints
-
-
-def kill_later(observer: _ChildProcessObserver) -> None:
-    """Kill the processes of a run of which one has died, as Lightning does, but ten seconds later.
-
-    Process 0 notices by itself at its next step, writes its record and says why; without this it may be killed first.
-    """
-    time.sleep(10)
-    _kill(observer)
-
-
-_kill = _ChildProcessObserver._terminate_all
-_ChildProcessObserver._terminate_all = kill_later  # type: ignore[assignment, method-assign]
 
 
 def ignore_lightnings_sigterm(trainer: pl.Trainer) -> None:

@@ -42,12 +42,9 @@ class EarlyStopping(Callback):
 
     def after_line(self, trainer: pl.Trainer, signed: float) -> None:
         """Count a line with the metric, lower is better; ask the trainer to stop when there were `patience` of them."""
-        if signed + self.min_delta < self.best:
-            self.best, self.lines = signed, 0
-            return
-        self.lines += 1
-        if self.lines >= self.patience:
-            trainer.should_stop = True
+        self.best, self.lines = (signed, 0) if signed + self.min_delta < self.best else (self.best, self.lines + 1)
+        trainer.should_stop = self.lines >= self.patience  # trainer.min_epochs may let the run go on and recover
+        if trainer.should_stop:
             log.info("stopping early: %s has not improved %d times in a row", self.monitor, self.lines)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -129,7 +126,7 @@ class MetricsLog(Callback):
             metrics = trained | validated
         elif self.closing and characters == self.mark[1]:  # the line before has the same weights
             metrics = self.final | validated
-        metrics = metrics | module.measures
+        metrics = metrics | (module.measures[1] if module.measures[0] == trainer.global_step else {})
         self.final, self.mark = metrics, (nats, characters)
         position = {"step": trainer.global_step, "epoch": self.epoch, "characters": characters}
         value = metrics.get(self.monitor, math.nan)

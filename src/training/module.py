@@ -57,7 +57,7 @@ class LanguageModule(pl.LightningModule):
         self.over_time, self.averages_last_group = config.loss.over_time, config.trainer.average_last_group
         self.optimizer_config = config.optimizer
         self.schedule = Schedule(config.scheduler, run_steps)
-        self.averaged: AveragedModel | None = None  # what is validated and stored, if not the trained weights
+        self.averaged: AveragedModel | None = None  # if so, what is validated, stored and looked at
         if decay := config.optimizer.average:
             self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)).requires_grad_(False)
         self.identity = identity
@@ -70,7 +70,7 @@ class LanguageModule(pl.LightningModule):
         self.graph: StepGraph | None = None
         self.window: Window | None = None  # of this step, if it is launched as a graph
         self.outcome: WindowLoss | None = None
-        self.measures: dict[str, float] = {}  # of the diagnostics, for the lines of metrics.jsonl
+        self.measures: tuple[int, dict[str, float]] = (-1, {})  # a step, and what the diagnostics measured at it
         self.recent_norms: deque[tuple[int, Tensor]] = deque(maxlen=5)
         self.grad_norm: Tensor | None = None  # of the last step, before clipping; None if it was not computed
         self.clipped_steps: Tensor | float = 0.0  # since the scalar logger reset it
@@ -106,7 +106,8 @@ class LanguageModule(pl.LightningModule):
                 for device, state in enumerate(self.random_state["cuda"][: torch.cuda.device_count()]):
                     torch.cuda.set_rng_state(state, device)
             self.random_state = None
-        if self.averaged is not None:  # not after the step: a checkpoint may have been written between
+        first = batch_idx % self.trainer.accumulate_grad_batches == 0  # of a step
+        if self.averaged is not None and first:  # not after the step: a checkpoint may have been written between
             self.averaged.update_parameters(self.model)
         factor = self.schedule.factor(self.trainer.global_step)
         for group in self.trainer.optimizers[0].param_groups:
@@ -291,11 +292,11 @@ class TextData(pl.LightningDataModule):
         how |= {"seed": self.seed, "limit": self.limit}
         return Windows(train, *config.window, rank=rank, world_size=world_size, **how)
 
-    def val_windows(self) -> Windows | None:
-        """Return the windows of a validation, the same in every process, or None if the corpus has no val."""
+    def val_windows(self, warms: bool = True) -> Windows | None:
+        """Return the windows of a validation (or without its warm-up), the same in every process; None without val."""
         val, config = self.corpus.splits.get("val"), self.config
-        streams, warmup = config.evaluation_streams, config.evaluation_warmup
-        return None if val is None else evaluation_windows(val, config.window[0], streams, warmup)
+        warmup = config.evaluation_warmup if warms else config.evaluation_warmup and 0
+        return None if val is None else evaluation_windows(val, config.window[0], config.evaluation_streams, warmup)
 
     def described(self) -> dict[str, dict[str, int]]:
         """Return for the run's record the streams of all processes, and what an epoch without a limit scores."""

@@ -32,13 +32,17 @@ def new_folder(parent: Path) -> Path:
             return folder
 
 
+class Busy(UserError):
+    """A run is in the hands of another process."""
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process, until its end at most; UserError if another process trains in it."""
+    """Hold a run's folder for this process, until its end at most; Busy if another process trains in it."""
     refuse_links(folder)
     with contextlib.nullcontext(True) if folder == NO_FOLDER else lock(folder / ".lock") as held:
         if not held:
-            raise UserError(f"{folder}: another process is training in it; wait for it, or stop it first")
+            raise Busy(f"{folder}: another process is training in it; wait for it, or stop it first")
         yield
 
 

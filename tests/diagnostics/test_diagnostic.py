@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
 
-from src.config.schema import Config, DiagnosticConfig, to_plain
+from src.config.schema import Config, DataConfig, DiagnosticConfig, TextSamplesConfig, to_plain
 from src.data.batching import LineSplit, TextSplit, Window
+from src.data.vocabulary import Vocabulary
+from src.diagnostics import text
 from src.diagnostics.diagnostic import Diagnostic, Diagnostics, EvalView, undisturbed
 from src.diagnostics.loggers import literally, wrapped
 from src.diagnostics.tensorboard import first_columns, hparams_of, row_name
+from src.training.module import TextData
 
 
 def test_a_look_leaves_modes_and_generators_as_they_were():
@@ -51,7 +56,9 @@ def test_what_a_checkpoint_keeps_of_diagnostics_comes_back_to_the_one_of_that_na
 def passage(split: TextSplit | LineSplit, length: int) -> list[Window]:
     corpus = SimpleNamespace(splits={"val": split}, vocabulary=SimpleNamespace(symbols=()))
     data = SimpleNamespace(corpus=corpus, config=SimpleNamespace(window=(8, 4)))
-    view = EvalView(SimpleNamespace(datamodule=data, global_step=0, loggers=[]), SimpleNamespace(model=None))
+    view = EvalView(
+        SimpleNamespace(datamodule=data, global_step=0, loggers=[]), SimpleNamespace(model=None, averaged=None)
+    )
     return view.passage(length)
 
 
@@ -61,6 +68,35 @@ def test_the_passage_of_a_text_is_its_beginning_and_of_a_list_its_items_without_
     found = passage(LineSplit("val", np.array([0, 1, 2, 0, 3, 0, 4, 5, 6, 0]), 0), 100)
     assert sorted(window.targets[:, 0].tolist() for window in found) == [[1, 2, 0], [3, 0], [4, 5, 6, 0]]
     assert all(window.starts for window in found)
+    long = passage(LineSplit("val", np.array([0, *[1] * 11, 0]), 0), 100)  # goes on in a second window
+    assert [(len(window.inputs), window.starts) for window in long] == [(8, True), (4, False)]
+
+
+def test_the_warm_up_of_a_validation_is_read_for_a_carried_state_alone_and_takes_no_place_in_its_window():
+    corpus = SimpleNamespace(splits={"val": TextSplit("val", np.arange(400) % 5)}, vocabulary=Vocabulary.of("a"))
+    data = TextData(corpus, DataConfig("text", seq_len=8, evaluation_streams=4, evaluation_warmup=16), 0)
+    one = {"precision_plugin": SimpleNamespace(forward_context=contextlib.nullcontext), "limit_val_batches": 1.0}
+    model = lambda ids, state: (torch.zeros(*ids.shape, 5), state)  # noqa: E731
+    trainer = SimpleNamespace(datamodule=data, global_step=1, loggers=[], **one)
+    view = EvalView(trainer, SimpleNamespace(model=model, averaged=None, device="cpu"))
+    for carry, first in ((True, 24), (False, 8)):
+        found = view.readings(10**4, carry)
+        assert [len(reading.targets) for reading in found] == [first, *[8] * 11, 4]
+        nats, characters = text.sums_by_position(found)
+        assert (len(nats), characters.sum()) == (8, 399)  # each of the text once
+    assert len(view.windows().window(0, 0).inputs) == 8  # what the gradient is measured in
+
+
+def test_a_sample_is_written_for_each_store_that_takes_texts(monkeypatch):
+    written = []
+    monkeypatch.setattr(text, "log_text", lambda *given: written.append(given[1]))
+    monkeypatch.setattr(text.TextSamples, "_sample", lambda *_: "a")
+    model = SimpleNamespace(parameters=lambda: iter([torch.zeros(1)]))
+    part = text.TextSamples(TextSamplesConfig(temperatures=[0.5]), SimpleNamespace())
+    for logger in (MLFlowLogger, WandbLogger, CSVLogger):  # the last takes numbers alone
+        trainer = SimpleNamespace(loggers=[logger.__new__(logger)])
+        part.look(SimpleNamespace(step=1, trainer=trainer, writers=[], model=model))
+    assert written == ["samples/temperature_0.5"] * 2
 
 
 def test_a_value_is_short_text_in_all_runs():

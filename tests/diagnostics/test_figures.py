@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from src.data.vocabulary import label
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Reading
-from src.diagnostics.drawing import label, png, short
+from src.diagnostics.drawing import png, short
 from src.diagnostics.gradient_flow import gradient_by_lag
 from src.diagnostics.recurrence import spectrum_figure, units_over_text
 from src.diagnostics.text import confusions, count_confusions, loss_by_position, mean, sums_by_position, surprisal

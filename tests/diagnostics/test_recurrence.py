@@ -1,11 +1,14 @@
 """The spectral radius and the eigenvalues of W, against matrices whose answer a reader can do in the head."""
 
 import math
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
 
-from src.diagnostics.recurrence import saturated, spectral_radius, spectrum
+from src.config.schema import DiagnosticConfig
+from src.diagnostics.recurrence import RecurrentScalars, saturated, spectral_radius, spectrum
 
 
 def turned(radius: float, angle: float = 0.7) -> torch.Tensor:
@@ -59,6 +62,13 @@ def test_half_precision_is_widened_before_lapack_sees_it():
     W = torch.diag(torch.tensor([0.5, 2.0])).to(torch.bfloat16)
     assert spectrum(W)[0].abs().tolist() == [2.0, 0.5]
     assert spectral_radius(W) == pytest.approx(2.0)
+
+
+def test_a_relu_is_not_saturated_where_it_is_large():
+    recurrence = SimpleNamespace(f=torch.relu, layers=[SimpleNamespace(W=torch.eye(2))])
+    with patch("src.diagnostics.recurrence.plain", lambda view: recurrence):
+        found = RecurrentScalars(DiagnosticConfig()).look(SimpleNamespace())
+    assert found == {"recurrent/spectral_radius/layer_0": pytest.approx(1)}
 
 
 def test_saturation_is_the_share_beyond_99_hundredths_by_layer():

@@ -104,9 +104,10 @@ def test_each_line_of_metrics_has_what_the_diagnostics_measured_at_its_step(swee
 
 
 def test_the_measures_are_written_without_a_logger_and_not_where_their_callback_is_off(tmp_path):
-    words = [*SMALL, "model=manual", "trainer.max_epochs=1", "logger=none", "callbacks.gradient_flow.enabled=false"]
-    folder = run_here(tmp_path, *words)
-    (line,) = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
+    words = [*SMALL, "model=manual", "trainer.max_epochs=2", "logger=none", "callbacks.gradient_flow.enabled=false"]
+    folder = run_here(tmp_path, *words, "trainer.check_val_every_n_epoch=2")
+    first, line = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
+    assert {tag.split("/")[0] for tag in first if "/" in tag} == {"train"}  # those of step 0 are not of its step
     assert {"window/cross_entropy_fresh", "recurrent/spectral_radius/layer_1"} <= line.keys()
     assert not [tag for tag in line if tag.startswith("gradient")]
     assert not list(folder.glob("events*"))
@@ -168,7 +169,9 @@ def with_cadence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over longer windows, its gradient looked at every 8 steps."""
     folder = tmp_path_factory.mktemp("cadence")
     words = ["callbacks=none", "callbacks.gradient_flow.enabled=true", "callbacks.gradient_flow.every_n_steps=8"]
-    return run_here(folder, *SMALL, "model=cell", *words, "data.seq_len=40", "trainer.max_epochs=3")
+    return run_here(
+        folder, *SMALL, "model=cell", *words, "data.seq_len=40", "data.evaluation_streams=1", "trainer.max_epochs=3"
+    )
 
 
 def test_a_cadence_in_steps_looks_and_draws_at_each_of_its_multiples(with_cadence):

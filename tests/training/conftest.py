@@ -14,7 +14,6 @@ SMALL = ("model.hidden_size=6", "data.seq_len=5", "data.batch_size=3", "data.off
 
 @pytest.fixture
 def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog; " * 10)

@@ -43,7 +43,6 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> Captures:
     monkeypatch.setattr(module, "optimizer_form", on_gpu)
     monkeypatch.setattr(LanguageModule, "reading_waits", lambda self: True)
     monkeypatch.setattr(kernels, "in_main_memory", lambda tensor: False)
-    monkeypatch.setattr(cell, "one_hot", lambda ids, size, dtype: (ids.unsqueeze(-1) == torch.arange(size)).to(dtype))
     return captures
 
 

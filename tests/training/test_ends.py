@@ -35,7 +35,6 @@ CLOCK = ("lengths", "seconds", "train/characters_per_second")
 def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog; " * 16)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:

@@ -142,7 +142,7 @@ def test_an_interrupt_saves_the_run_ends_the_cell_and_the_run_goes_on_by_last(wo
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
     long = [*words[:-1], "trainer.max_epochs=1000000"]
     with pytest.raises(KeyboardInterrupt):

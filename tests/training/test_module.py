@@ -18,6 +18,7 @@ from torch import Tensor
 
 from src import load
 from src.config.schema import Config, to_plain
+from src.diagnostics.diagnostic import EvalView
 from src.errors import UserError
 from src.inference.evaluate import evaluate_run
 from src.models.language_model import build_model
@@ -148,10 +149,12 @@ def test_the_average_of_the_weights_is_what_is_validated_and_stored(config: Conf
     trained: list[Tensor] = []
 
     class Watch(pl.Callback):
-        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-            trained.append(pl_module.model.readout.weight.detach().clone())  # type: ignore[union-attr, operator]
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx % 2 == 0:  # a step
+                trained.append(pl_module.model.readout.weight.detach().clone())
+            assert EvalView(trainer, pl_module).model is pl_module.averaged.module  # what the diagnostics look at
 
-    config.optimizer.average = 0.8
+    config.optimizer.average, config.trainer.accumulate_grad_batches = 0.8, 2
     folder = fit(config, COMMAND, also=[Watch()])
     expected = trained[0]
     for weight in trained[1:]:

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from src import train
+from src.config.schema import EarlyStoppingConfig
 from src.process import signal_handlers
 from src.training import signals
+from src.training.metrics_log import EarlyStopping
 from src.training.signals import Interrupted, StopOnSignal
 from tests.runs.commands import only_run
 
@@ -73,6 +75,15 @@ def test_best_plateau_and_early_stopping_see_a_metric_of_training(
     assert (folder / "checkpoints" / "best.ckpt").exists()
     progress = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["unroll"]["progress"]
     assert progress["schedule"]["best"] == pytest.approx(record["metrics"]["best"]["value"])
+
+
+def test_a_run_that_may_not_stop_yet_and_recovers_goes_on():
+    stopper, trainer = EarlyStopping(EarlyStoppingConfig(patience=2), "val/cross_entropy"), SimpleNamespace()
+    asked = []
+    for value in (2.0, 2.1, 2.2, 1.9):
+        stopper.after_line(trainer, value)
+        asked.append(trainer.should_stop)
+    assert asked == [False, False, True, False]
 
 
 def test_signals_are_heard_before_training_begins_a_second_ctrl_c_leaves_at_once_and_all_are_given_back():
