@@ -10,6 +10,7 @@ from src.config.compose import load_model, run_inference
 from src.config.schema import ScoreConfig
 from src.data.text_reader import Source, find, read_text
 from src.errors import UserError
+from src.files import user_path
 from src.inference.options import errors_in_score
 from src.process import bytes_of, exit_with, in_json, say, write_file
 
@@ -28,7 +29,7 @@ def score(config: ScoreConfig, files: list[str]) -> None:
     if config.text is not None:
         scores = [trained.score(read_text(given, trained.config.data))]
     else:
-        scores = sorted(score_files(trained, files, given), key=lambda score: score.bits_per_character)
+        scores = sorted(score_files(trained, files, given, config.output), key=lambda score: score.bits_per_character)
     if config.format == "json":
         plain = [score.to_plain() for score in scores]
         text = in_json(plain[0] if len(plain) == 1 else plain)
@@ -42,7 +43,7 @@ def score(config: ScoreConfig, files: list[str]) -> None:
     say(f"written: {config.output}\n")
 
 
-def score_files(trained: TrainedModel, files: list[str], given: Source) -> list[Score]:
+def score_files(trained: TrainedModel, files: list[str], given: Source, output: str | None) -> list[Score]:
     """Score all files that these files, folders and globs name; a UserError has the errors of all of them."""
     scores: list[Score] = []
     sources: list[Source] = []
@@ -52,6 +53,8 @@ def score_files(trained: TrainedModel, files: list[str], given: Source) -> list[
             sources += [given] if file == "-" else find(file, "file", trained.config.data.encoding != "bytes")
         except UserError as error:
             errors += [message.removeprefix("data.") for message in error.messages]
+    if output and user_path(output).resolve() in {source.path.resolve() for source in sources if source.path}:
+        errors.append(f"output={output} is a text that is read; name another file")
     for source in sources:
         try:
             scores.append(trained.score(read_text(source, trained.config.data), source.name))

@@ -89,12 +89,12 @@ def run_of(checkpoint: Path) -> Path | None:
 
 def evaluated_before(folder: Path, split: str | None, checkpoint: Path) -> dict[str, Any] | None:
     """Return what a run's evaluation_<split>.json has for this checkpoint, on the text that the run was trained on."""
-    for file in (folder / f"evaluation_{one}.json" for one in ([split] if split else ["val", "train"])):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            result: dict[str, Any] = read_json(file)
-            own = result["checkpoint"] == checkpoint.stem and not result["text"]["changed"]
-            if own and os.path.getmtime(file) >= os.path.getmtime(checkpoint):
-                return result
+    file = folder / f"evaluation_{split or 'val'}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        result: dict[str, Any] = read_json(file)
+        own = result["checkpoint"] == checkpoint.stem and not result["text"]["changed"]
+        if own and os.path.getmtime(file) >= os.path.getmtime(checkpoint):
+            return result
     return None
 
 
@@ -150,8 +150,6 @@ def errors_in_score(config: schema.ScoreConfig) -> list[str]:
     elif "" in (config.text, config.file):
         what = "text" if config.file is None else "file"
         errors.append(f"{what} is empty: expected a text of at least two characters, or a file, a folder or a glob")
-    elif config.file and config.output and user_path(config.file).resolve() == user_path(config.output).resolve():
-        errors.append(f"output={config.output} is the text that is read; name another file")
     return errors
 
 

@@ -211,7 +211,8 @@ function frame(now) {
 
 const say = text => { $("said").textContent = text; };
 const percent = p => p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : `${(100 * p).toPrecision(2)} %`;
-const chosen = () => ({l: Number($("layer").value) - 1, i: Math.min(H, Math.max(1, Number($("unit").value) || 1)) - 1});
+const typed = (id, most) => Math.min(most, Math.max(1, Math.floor($(id).value) || 1)) - 1;  // a field may be empty, or hold any number
+const chosen = () => ({l: typed("layer", layers.length), i: typed("unit", H)});
 const signed = (value, share) => `rgb(var(--${value > 0 ? "plus" : "minus"}) / ${(share * Math.min(1, Math.abs(value))).toFixed(3)})`;
 function colour({span, bits, units}) {
   const by = $("colour").value, {l, i} = chosen();

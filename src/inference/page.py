@@ -21,7 +21,7 @@ from markupsafe import Markup
 from torch import nn
 
 from src.config.schema import MODEL_CLASSES, SamplingConfig
-from src.data.vocabulary import UNKNOWN
+from src.data.vocabulary import label
 from src.errors import UserError, counted
 from src.files import to_json
 from src.inference.evaluate import score_ids
@@ -35,7 +35,6 @@ HERE = Path(__file__).parent
 MEASURED = 2000  # symbols that the model writes, to measure what rounding costs
 LOSSES = {"train/bits_per_character": "training text", "val/bits_per_character": "validation text"}
 OWN_TEXTS = {"text": "a text", "lines": "a list"}  # for the names of the data groups that are no name of a text
-VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", UNKNOWN: "�"}
 
 
 def html_page(trained: TrainedModel, example: str | None = None) -> tuple[str, float]:
@@ -129,16 +128,11 @@ def facts_of(
         facts.append(("training", f"{length}, {spent['characters']:,.0f} {kind} read in {spent['seconds']:,.0f} s"))
     known = [("a counted 5-gram", baselines.get("ngram_5")), ("a uniform guess", baselines.get("uniform"))]
     beside = "".join(f"; {name} {value:.3f}" for name, value in known if value is not None)
-    for line in (line for line in run.curve if line["step"] == step):
+    for line in [line for line in run.curve if line["step"] == step][-1:]:
         losses = [f"{line[key]:.3f} on the {name}" for key, name in LOSSES.items() if line.get(key) is not None]
         facts.append((f"bits per character after {step:,} steps", ", ".join(losses) + beside))
     cost = f"{loss[0]:.4f} bits per character before, {loss[1]:.4f} after, on {MEASURED:,} {kind} that it wrote itself"
     return [*facts, ("rounding of the weights to 16 bits", cost)]
-
-
-def label(symbol: str) -> str:
-    """Return a symbol as it is shown, one character wide where possible."""
-    return VISIBLE.get(symbol) or (symbol if symbol.isprintable() else repr(symbol)[1:-1])
 
 
 def in_script(data: Any) -> Markup:

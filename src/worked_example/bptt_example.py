@@ -114,7 +114,7 @@ def build_problem(model: LanguageModel, symbols: Sequence[str], ids: Sequence[in
     return Problem(model, symbols, x, torch.tensor(targets)[first:], U, W, b, V, c, h_0, every[:first])
 
 
-def untrained(symbols: str, hidden_size: int, num_layers: int, nonlinearity: str, seed: int) -> LanguageModel:
+def untrained(symbols: Sequence[str], hidden_size: int, num_layers: int, nonlinearity: str, seed: int) -> LanguageModel:
     """Return the network that `python -m src.train model=manual model.readout=linear seed=...` starts from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -453,7 +453,7 @@ class Page:
             "again.",
             Table(["", "before", "after", "difference"], rows),
             f"For a small step the difference would be -{rate:g} times the sum of all squared gradients: "
-            f"{number(-rate * square, 4)}. Training repeats this, with Adam in place of this plain step.",
+            f"{number(-rate * square, 4)}. Training repeats this, with its optimizer in place of this step.",
         ]
 
     def reach(self) -> list[Block]:

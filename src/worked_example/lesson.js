@@ -144,10 +144,10 @@ const fixed = (x, digits) => { const text = x.toFixed(digits); return (Number(te
 const pageOf = () => Array.from({length: Math.min(PER_PAGE, net.H - state.page * PER_PAGE)}, (_, i) => state.page * PER_PAGE + i);
 
 function choose(which) {
-  state.which = which; state.walk = null; state.hovered = null; state.page = 0; state.updates = 0;
+  state.which = which; state.walk = null; state.hovered = null; state.updates = 0;
   net = network(data.networks[which]); base = network(data.networks[which]); n = compute(net); start = n.L;
   const p = state.pinned;
-  p.l = Math.min(p.l, net.layers - 1); p.i = Math.min(p.i, net.H - 1);
+  p.l = Math.min(p.l, net.layers - 1);
   const fits = matrices(net).find(([name, l, rows, columns]) => name === state.weight[0] && l === state.weight[1] && state.weight[2] < rows && state.weight[3] < columns);
   if (!fits) state.weight = ["W", 0, 0, 0];
   fillSelects(); build(); refresh();
@@ -444,12 +444,12 @@ function walk(by) {  // the next or previous step of the computation: forward th
   } else pin({q: "d", l: net.layers - 1 - (k - forward) % net.layers, t: T - 1 - Math.floor((k - forward) / net.layers), i});
   return k < last;
 }
-function stop() { clearInterval(state.timer); state.timer = null; $("play").textContent = say("play"); }
+function stop() { clearInterval(state.timer); state.timer = null; $("play").textContent = say($("play").dataset.say = "play"); }
 function play() {
   if (state.timer) return stop();
   if (state.walk === T * (2 * net.layers + 1) - 1) state.walk = null;
   state.timer = setInterval(() => walk(1) || stop(), 900);
-  $("play").textContent = say("stop");
+  $("play").textContent = say($("play").dataset.say = "stop");
   walk(1);
 }
 function about() {

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from src.config.schema import ExplainConfig, ExplainOptions
-from src.data.vocabulary import Vocabulary
+from src.config.schema import IMPLEMENTATIONS, ExplainConfig, ExplainOptions
+from src.data.batching import BOUNDARY
+from src.data.vocabulary import Vocabulary, label
 from src.errors import UserError
-from src.inference.load import IMPLEMENTATIONS, load
-from src.inference.page import in_script, label, template
+from src.inference.load import load
+from src.inference.page import in_script, template
 from src.worked_example.bptt_example import MOST_STEPS, Problem, build_problem, compute, shown_units, untrained
 from src.worked_example.document import as_markdown, as_text, number, page
 
@@ -41,15 +42,19 @@ def lesson_of(config: ExplainConfig) -> Lesson:
     command: list[str] = []
     source, averaged = "", False
     if path is not None:
-        trained = load(path, at=config.at, precision="64-true")
+        trained = load(path, at=config.at, precision="64-true", trust=config.trust)
         if trained.config.model.name not in IMPLEMENTATIONS:
             what = f"its equations are those of {trained.config.model.name}; explain knows the networks of"
             raise UserError(f"{path}: {what} {', '.join(IMPLEMENTATIONS)}")
+        if trained.config.data.is_task:
+            raise UserError(f"{path}: explain knows texts, and data={trained.config.data.name} is a task")
         pair = trained.config.data.input, trained.config.data.target
         averaged = trained.config.loss.over_time == "mean"
         vocabulary, model, source = trained.vocabulary, trained.in_implementation("manual").model, str(trained.path)
     word = options.input or pair[0] or "hello"
     target = options.target or (pair[1] if word == pair[0] else None)
+    if path is not None and target is None and trained.boundary_id is not None:
+        word = f"{BOUNDARY}{word.strip(BOUNDARY).rpartition(BOUNDARY)[2]}{BOUNDARY}"  # its last item, whole
     if path is None:
         texts = set(word + (target or ""))
         symbols = "ehlo" if texts <= set("ehlo") else "".join(sorted(texts))  # the tutorial's, where it is enough
@@ -99,7 +104,7 @@ def as_html(lesson: Lesson, options: ExplainOptions) -> str:
         targets = [0] * len(p.earlier) + p.targets.tolist()
         networks = []
         for layers, seed in product(sorted({1, 2, 3, options.num_layers}), sorted({*range(5), options.seed})):
-            model = untrained("".join(p.symbols), options.hidden_size, layers, options.nonlinearity, seed)
+            model = untrained(p.symbols, options.hidden_size, layers, options.nonlinearity, seed)
             networks.append(plain(build_problem(model, p.symbols, ids, targets), seed))
     chosen = (len(p.W), options.seed if lesson.command else None)
     data = {

@@ -223,7 +223,7 @@ MISTAKES = [
     ("sample", "run=RUN checkpoint=RUN", "one of them"),
     ("sample", "run=nowhere", "no such file"),
     ("score", "run=RUN", "text=... or file=..."),
-    ("score", "run=RUN file=RUN output=RUN", "is the text that is read"),
+    ("score", "run=RUN file=RUN/config.yaml file=RUN/text.txt output=RUN/config.yaml", "is a text that is read"),
     ("score", "run=RUN text=a file=b", "one of them"),
     ("score", "run=RUN text=", "text is empty"),
     ("score", "run=RUN text=e", "one character"),
@@ -310,6 +310,7 @@ def test_every_command_on_a_run_takes_a_name(answer, several, entry, word):
 
 
 def test_a_folder_of_runs_is_evaluated_in_one_process_and_only_what_is_missing(answer, several, monkeypatch):
+    answer("evaluate", "run=runs/sweeps/verse/0f3a", "split=train")  # which is not what split=null asks for
     one = json.loads(answer("evaluate", "run=runs/rhyme/x", "format=json"))
     found = json.loads(answer("evaluate", "run=runs", "format=json"))
     assert [Path(result.pop("run")).name for result in found] == ["x", "0f3a", "2026-01-01_b", "2026-01-02_a"]

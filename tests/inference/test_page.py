@@ -105,6 +105,9 @@ def test_a_seed_repeats_a_text_the_keys_walk_through_it_and_a_unit_colours_it(ex
     assert f"Unit 1 of layer 1: {value:.3f}" in page.locator("#detail").inner_text()
     backgrounds = "[...document.querySelectorAll('#text span')].map(one => one.style.background)"
     assert all("--plus" in one or "--minus" in one for one in page.evaluate(backgrounds))
+    page.locator("#layer").fill("")  # and so that a two may follow
+    page.locator("#unit").fill("2.5")
+    assert press(page, "write", seed=0) == first
     page.locator("#prompt").fill("€")
     page.locator("#read").click()
     assert "does not know “€”" in page.locator("#said").inner_text()

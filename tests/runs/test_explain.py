@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import xml.etree.ElementTree as ET
@@ -13,7 +14,9 @@ import torch
 from src.config.schema import ExplainConfig, ExplainOptions, ModelConfig
 from src.errors import UserError
 from src.explain import errors_in_explain
+from src.inference.load import load
 from src.models.language_model import build_model
+from src.worked_example import lesson as story
 from src.worked_example.bptt_example import MOST_STEPS, compute, differences, loss, reach, updated
 from src.worked_example.document import Table, as_markdown, as_text, columns, vector
 from src.worked_example.lesson import Lesson, lesson_of, render
@@ -70,6 +73,18 @@ def test_a_trained_network_is_explained_on_any_text_from_the_state_that_its_begi
     assert torch.allclose(compute(p).o, logits[-MOST_STEPS:, 0], atol=1e-12)
     page = printed(STORED / f"{name}.ckpt", input=text)
     assert f"The {len(text) - 1 - MOST_STEPS} before them are read first" in " ".join(page.split())
+
+
+def test_an_item_of_a_list_is_explained_from_its_start_to_its_end_and_a_task_is_refused(monkeypatch):
+    named = load(STORED / "cell.ckpt")
+    for data, read in (({"items": True}, "↵the␣d"), ({"name": "copy"}, "")):
+        config = dataclasses.replace(named.config, data=dataclasses.replace(named.config.data, **data))
+        monkeypatch.setattr(story, "load", lambda *_, c=config, **__: dataclasses.replace(named, config=c))
+        if read:
+            assert lesson(Path(), input="a dog\nthe d").input == read
+            assert lesson(Path(), input="the d").target == f"{read[1:]}↵"
+    with pytest.raises(UserError, match="explain knows texts, and data=copy is a task"):
+        lesson(Path(), input="the d")
 
 
 def test_a_run_without_a_readout_is_explained_on_its_own_pair_and_a_large_one_is_cut_as_said(tmp_path):

@@ -131,8 +131,10 @@ def test_the_keys_walk_through_time_and_a_delta_lights_its_two_sources_with_the_
 
 @pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.soak), 400])
 def test_the_page_fits_a_projector_and_a_phone_and_no_text_can_leave_its_place(lesson, width):
-    text = "</script><b>&amp;\n中文"
-    page = lesson(asked(num_layers=3, hidden_size=8, input=text, nonlinearity="relu"), width)
+    text = "</script><b>&amp;\n中\u3000"  # the last one's label has six letters
+    config = asked(num_layers=3, hidden_size=8, input=text, nonlinearity="relu")
+    page = lesson(config, width)
+    agrees(page, lesson_of(config).problem)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("b b").count() == 0
     for key in ["z", *["ArrowLeft"] * 12, "ArrowUp", "y", "e", "d", *["ArrowRight"] * 12]:
@@ -149,3 +151,7 @@ def test_a_trained_network_of_many_units_is_shown_a_few_at_a_time(lesson):
     page = lesson(config)
     agrees(page, lesson_of(config).problem)
     assert page.locator("#seed").is_hidden()
+    chosen = page.locator("[data-cell^='y']").last.get_attribute("data-cell")
+    page.locator(f"[data-cell='{chosen}']").click()
+    page.locator("#reset").click()
+    assert page.locator(".cell.on").get_attribute("data-cell") == chosen  # of more symbols than units

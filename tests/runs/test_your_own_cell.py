@@ -76,6 +76,8 @@ def test_the_cell_of_the_page_trains_is_used_and_resumes(folder):
     assert resume == ["resume=RUN", "trainer.max_epochs=20", trust]
     for stored in (f"resume={trained}", f"rerun={trained}"):  # a run of one's own is no exception
         assert trust in refused(stored, cwd=folder)[0]
+    told = refused(f"run={trained}", "explain.input=to", trust, cwd=folder, module="src.explain")[0]
+    assert "its equations are those of leaky; explain knows the networks of cell, stacked, manual" in told
     run(f"resume={trained}", "trainer.max_epochs=2", trust, cwd=folder)
     assert json.loads((trained / "run.json").read_text())["steps"] == 2 * record["steps"]
     run(f"rerun={trained}", "runs=again", trust, cwd=folder)
