@@ -25,6 +25,8 @@ def search(root: SearchRoot, name: str, words: Sequence[str]) -> None:
     config, words = root.search, [*root.search.words, *words]
     check_trials(words, config.space)
     shared = to_config(compose(words))
+    if shared.trainer.processes != 1:  # each would take a trial of its own
+        raise UserError("trainer.devices: a trial of a search is one process; leave it out")
     if errors := errors_here([shared]):
         raise UserError(*errors)
     with heavy_imports():

@@ -27,7 +27,7 @@ from src.errors import UserError
 from src.files import process_ended, this_process
 from src.process import RECEIVED, STOP_SIGNALS, exit_when, heavy_imports, say_line, signal_handlers
 from src.sweeps.plan import ACTIONS, TO_DO, archive, claim, is_stopping, record_of, status_of, stop_further_jobs
-from src.training.run_record import Record, now, provenance
+from src.training.run_record import Busy, Record, now, provenance
 
 
 @contextlib.contextmanager
@@ -43,17 +43,6 @@ def stop_on_signal(stop_jobs: Callable[[], None] | None = None) -> Iterator[None
     RECEIVED.clear()
     with signal_handlers(dict.fromkeys(STOP_SIGNALS, handle)):
         yield
-
-
-@contextlib.contextmanager
-def children_without_ctrl_c() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C, which a terminal sends to all processes: the sweep stops them itself."""
-    # Child processes inherit the mask, and not the handlers. Another thread of this process still receives the signal.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass
@@ -112,6 +101,8 @@ class JobRunner:
             if action == "resume":
                 try:
                     resume(folder, None, config.model._target_)
+                    return
+                except Busy:  # resumed by hand, or at its very end: its own
                     return
                 except UserError as error:
                     say_line(f"{folder} cannot be resumed and starts again: {error}")

@@ -27,7 +27,7 @@ from src.errors import UserError, counted, first_line
 from src.files import this_process
 from src.metrics import bits_per_character
 from src.process import RECEIVED, available_cores, complain, heavy_imports, say_line
-from src.sweeps.job import JobRunner, children_without_ctrl_c, stop_on_signal
+from src.sweeps.job import JobRunner, stop_on_signal
 from src.sweeps.plan import TO_DO, Job, Plan, SweepRecord, ended_status, make_plan, record_of
 from src.training.machine import check_machine, check_monitor, check_prompt, check_validation_comes
 from src.training.run_record import now
@@ -143,9 +143,8 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
         with contextlib.suppress(OSError):  # the terminal may be closed
             complain("stopping: running jobs save first; press Ctrl-C again to stop at once")
 
-    children = children_without_ctrl_c() if launcher.name == "submitit_local" else contextlib.nullcontext()
     try:
-        with stop_on_signal(None if launcher.name == "basic" else stop_jobs), progress.shown(), children:
+        with stop_on_signal(None if launcher.name == "basic" else stop_jobs), progress.shown():
             outcomes = launcher.launch([job.overrides for job in plan.to_do], runner)
         for job, outcome in zip(plan.to_do, outcomes, strict=False):
             if error := failure_of(outcome):  # the job could not even write a record: no disk, no permission

@@ -97,6 +97,8 @@ def test_the_way_to_a_search_is_told(folder: Path) -> None:
     lines = refused_here(*WORDS, "optimizer.lrr=1", "model.hidden_size=0", cwd=folder, module="src.search")
     assert "this search varies model.hidden_size" in lines[0]
     assert "did you mean optimizer.lr?" in lines[1]
+    (line,) = refused_here(*WORDS, "trainer.devices=2", cwd=folder, module="src.search")
+    assert line == "trainer.devices: a trial of a search is one process; leave it out"
     (line,) = refused_here(*WORDS, "-m", cwd=folder, module="src.search")
     assert line.endswith("leave -m out")
     assert not (folder / "runs").exists()

@@ -218,13 +218,6 @@ def test_a_disk_without_links_locks_and_fsync_is_good_enough(tmp_path: Path) -> 
         assert expected in run("src.train", *words, cwd=tmp_path, module="tests.runs.poor_disk")
 
 
-@pytest.mark.soak
-def test_such_a_disk_is_good_enough_for_a_search(tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("to be or not to be " * 200)
-    search = ("search=small_text", "data.path=text.txt", "search.trials=1", *QUIET, "trainer.max_epochs=1")
-    assert "1 of 1 trials finished" in run("src.search", *search, cwd=tmp_path, module="tests.runs.poor_disk")
-
-
 def test_a_dry_run_and_what_is_refused_before_the_first_job_make_nothing(tmp_path: Path) -> None:
     lines = run("-m", "seed=0,1,1", "model=cell,manual", "sweep.dry_run=true", cwd=tmp_path).splitlines()
     assert lines[0] == "6 jobs: 0 done, 4 to do (4 to run), 2 duplicates"

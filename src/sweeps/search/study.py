@@ -32,7 +32,7 @@ from src.config.schema import PrunerConfig, SearchConfig, flatten
 from src.errors import RunFailure, UserError
 from src.files import disk_full, lock, process_ended, sync, this_process, write_atomic
 from src.process import say
-from src.sweeps.plan import record_of
+from src.sweeps.plan import is_gone, record_of
 from src.sweeps.search.space import Space, as_experiment, override, suggest
 from src.training.metrics_log import MetricsLog
 from src.training.run import fit
@@ -97,8 +97,7 @@ def open_study(folder: Path, name: str, mode: str, question: Mapping[str, Any]) 
 def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optuna.Trial | None:
     """Return a trial to run, those of dead processes first; None when as many as wanted are finished or running."""
     with lock(folder / STUDY_LOCK, wait=True):
-        # A trial without a process: it died before it could write its own
-        _give_up(study, lambda process: not isinstance(process, dict) or process_ended(process), "its process died")
+        _give_up(study, is_dead, "its process died")
         trials = study.get_trials(deepcopy=False)
         if sum(trial.state in (*FINISHED, TrialState.RUNNING) for trial in trials) >= search.trials:
             return None
@@ -114,13 +113,21 @@ def next_trial(study: optuna.Study, folder: Path, search: SearchConfig) -> optun
 def release(study: optuna.Study, folder: Path) -> None:
     """Queue again the trial that this process was running when a signal came."""
     with lock(folder / STUDY_LOCK, wait=True):
-        _give_up(study, lambda process: process == this_process(), "stopped by a signal")
+        _give_up(study, lambda trial: trial.user_attrs.get("process") == this_process(), "stopped by a signal")
 
 
-def _give_up(study: optuna.Study, chosen: Callable[[Any], bool], why: str) -> None:
-    """Mark the running trials of the chosen processes as failed and queue their values again."""
+def is_dead(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether nobody trains a trial: its process died, before it could write its own perhaps, or on another machine."""
+    process, folder = trial.user_attrs.get("process"), trial.user_attrs.get("folder")
+    if folder and isinstance(process, dict) and process.get("host") != this_process()["host"]:
+        return is_gone({"process": process}, Path(folder))
+    return not isinstance(process, dict) or process_ended(process)
+
+
+def _give_up(study: optuna.Study, chosen: Callable[[optuna.trial.FrozenTrial], bool], why: str) -> None:
+    """Mark the chosen ones of the running trials as failed and queue their values again."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if chosen(trial.user_attrs.get("process")):
+        if chosen(trial):
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params, user_attrs={"again": trial.number, "why": why})
 

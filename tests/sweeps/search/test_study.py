@@ -18,8 +18,9 @@ optuna = pytest.importorskip("optuna", reason="the extra search is not installed
 from src.config.compose import compose, to_config  # noqa: E402
 from src.config.schema import Parameter, SamplerConfig, SearchConfig  # noqa: E402
 from src.errors import UserError  # noqa: E402
+from src.files import lock  # noqa: E402
 from src.sweeps.search.space import settings_of  # noqa: E402
-from src.sweeps.search.study import conclude, describe, next_trial, open_study, release, run_trial  # noqa: E402
+from src.sweeps.search.study import conclude, describe, is_dead, next_trial, open_study, release, run_trial  # noqa: E402
 
 SEARCH = SearchConfig(trials=3, sampler=SamplerConfig("random", startup_trials=2))
 RATE = Parameter("log_uniform", low=0.01, high=0.02)
@@ -78,6 +79,12 @@ def test_what_a_process_was_at_when_a_signal_came_is_queued_again(tmp_path: Path
     rate = own.suggest_float("optimizer.lr", 0.01, 0.02, log=True)
     release(study, tmp_path)
     assert [trial.state.name for trial in study.trials] == ["RUNNING", "FAIL", "WAITING"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    other.set_user_attr("folder", str(tmp_path / "run"))  # of a container that was started again: the lock decides
+    with lock(tmp_path / "run" / ".lock"):
+        assert not is_dead(study.trials[0])
+    assert is_dead(study.trials[0])
     assert next_trial(study, tmp_path, SEARCH).suggest_float("optimizer.lr", 0.01, 0.02, log=True) == rate
 
 
