@@ -1,4 +1,4 @@
-# Requirements: Linux or macOS, Python 3.11 to 3.14 (with venv) and make. The main targets are `make train` and `make test`.
+# Requirements: Linux (`make train` also on macOS), Python 3.11 to 3.14 (with venv) and make. The main targets are `make train` and `make test`.
 # Each target first installs its lock file into .venv if .venv is missing or older than the lock file.
 # Another Python: make PYTHON=/path/to/python3.12 train; a .venv of another one is made again.
 # Arguments for the target's command: make train ARGS="seed=1".
@@ -26,7 +26,7 @@ ifndef ARGS
 endif
 
 # mypy beside the tests: alone it leaves a core idle
-test: lint  ## lint, types and every test
+test: lint  ## lint, types and all tests but the long ones of make soak
 	@$(RUN) -m mypy & types=$$!; code=0; $(PYTEST) -m "not soak" $(ARGS) || code=$$?; wait $$types || code=$$?; exit $$code
 
 check: lint types  ## lint, types and the fast tests: run this before each commit
@@ -114,7 +114,7 @@ FIND_PYTHON = without_venv=; \
 # The test packages are resolved first and constrain the others, so that both lock files have the same versions.
 # Local build tags (torch's +cpu) and CUDA's packages are removed: torch's own build requires the right ones.
 lock:  ## resolve both lock files again from pyproject.toml (with Python 3.11)
-	@set -e; python=$$($(FIND_PYTHON)); rm -rf build/lock; mkdir -p build/lock; \
+	@set -e; python=$(or $(PYTHON),python3.11); rm -rf build/lock; mkdir -p build/lock; \
 	resolve() { \
 	  "$$python" -m venv build/lock/venv --clear; \
 	  build/lock/venv/bin/python -m pip install --quiet torch==2.13.0 $$2; \

@@ -7,15 +7,23 @@ import gc
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from src.process import heavy_imports
 
 with heavy_imports():
     import lightning.pytorch  # noqa: F401  # before a test module imports it, and scipy and matplotlib with it
 gc.set_threshold(100_000)  # as a command starts; a collection at each 700 new objects takes a tenth of all tests
+if "PYTEST_XDIST_WORKER" not in os.environ:  # an empty cache, whose folder the worker processes inherit
+    CACHE = tempfile.TemporaryDirectory(prefix="unroll-cache-")
+    os.environ["UNROLL_CACHE"] = CACHE.name
+# The same examples each time, and no time limit: on a busy machine the result must be the same
+settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+settings.load_profile("steady")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and a child would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as is this one in a shell's background job
 

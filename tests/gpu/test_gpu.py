@@ -15,8 +15,7 @@ NO_GPU = "torch sees no CUDA GPU on this machine; on one that has it: make gpu"
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this is about machines without a GPU")
-def test_without_a_gpu_every_part_of_the_program_runs_on_the_cpu(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "cache"))
+def test_without_a_gpu_every_part_of_the_program_runs_on_the_cpu(tmp_path: Path, capsys):
     assert run.main(["out=" + str(tmp_path / "out"), "device=cpu"]) == 0, capsys.readouterr().out
     found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
     assert found.keys() == set("abcde")

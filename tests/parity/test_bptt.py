@@ -95,24 +95,6 @@ def test_the_equations_written_one_a_line_are_what_autograd_finds(nonlinearity):
     assert {name: off(ours[name], value) < 1e-12 for name, value in truth.items()} == dict.fromkeys(truth, True)
 
 
-def test_the_deltas_are_autograds_gradients_of_z():
-    x, weight, bias, h_0 = layer(7, 3)
-    U, W = split(weight)
-    h_t, zs, hidden = h_0, [], []
-    for x_t in x:
-        z_t = x_t @ U.T + h_t @ W.T + bias
-        h_t = torch.tanh(z_t)
-        zs.append(z_t)
-        hidden.append(h_t)
-    pull = torch.randn(7, 3, HIDDEN, dtype=F64)
-    truth = torch.stack(torch.autograd.grad(torch.stack(hidden), zs, pull))
-    seen: list[Tensor] = []
-    fast, _ = recurrence(x, weight, bias, h_0, on_deltas=seen.append)
-    fast.backward(pull)
-    assert len(seen) == 1
-    assert off(seen[0], truth) < 1e-12
-
-
 @pytest.mark.parametrize("batch", [1, 3, 33])  # fewer streams than threads; shares of unequal size
 def test_two_threads_repeat_their_bits_and_raise_what_one_of_them_raises(batch, threads, monkeypatch):
     leaves = layer(9, batch, hidden=40)

@@ -27,7 +27,7 @@ def test_every_cell_runs_and_shows_the_kind_of_output_that_is_stored(tmp_path, m
 
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    stored, _ = outputs(notebook)
+    stored, shown = outputs(notebook)
     for cell in notebook["cells"]:  # the same cells, with shorter runs
         shorter = re.sub(r"(max_steps|check_interval)=(\d+)0", r"\1=\2", cell["source"])
         cell["source"] = shorter.replace("range(3)", "range(2)")
@@ -35,6 +35,10 @@ def test_every_cell_runs_and_shows_the_kind_of_output_that_is_stored(tmp_path, m
     NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
     found, printed = outputs(notebook)
     assert found == stored
+    units = (
+        {line.split(":")[0] for line in "".join(one).splitlines() if "to beat" in line} for one in (shown, printed)
+    )
+    assert next(units) == next(units) != set()
     everything = "\n".join(printed)
     assert "did you mean model.hidden_size?\nlr: there is no such key; did you mean optimizer.lr?" in everything
     assert "in a sentence: val/cross_entropy of init" in everything

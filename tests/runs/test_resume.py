@@ -134,7 +134,8 @@ def test_killed_at_random_moments_and_resumed_a_run_ends_as_if_undisturbed(unint
             if kills < KILLS:
                 time.sleep(moments.uniform(0.0, 1.0))
                 process.send_signal(signal.SIGKILL)
-            process.communicate()
+            _, err = process.communicate()
+            assert process.returncode in (0, -signal.SIGKILL), err
             kills += process.returncode == -signal.SIGKILL
             record = only_run(folder)
             if json.loads((record / "run.json").read_text())["status"] == "done":

@@ -150,14 +150,6 @@ def test_a_model_writes_and_scores_as_before(name: str) -> None:
     assert close(make.used(HERE / name), EXPECTED["models"][name])
 
 
-def test_a_model_is_sampled_and_scored_by_command_as_before(command: Command) -> None:
-    expected = EXPECTED["models"]["models/lstm.ckpt"]
-    model = "run=models/lstm.ckpt"
-    assert command("sample", model, "prompt=the ", "length=60", "temperature=0") == expected["sample"] + "\n"
-    scored = json.loads(command("score", model, f"text={make.SCORED}", "format=json"))
-    assert scored["bits_per_character"] == pytest.approx(expected["bits"], rel=1e-4)
-
-
 def test_an_exported_step_computes_what_its_model_does() -> None:
     step, model = torch.export.load(HERE / "exports/step.pt2").module(), load(HERE / "exports/weights.safetensors")
     state = torch.zeros(2, 1, 8)
