@@ -71,7 +71,7 @@ def main() -> None:
     if wrong := errors_in_repeats(words):
         raise UserError(*wrong)
     names = [word.partition("=")[2] for word in ours if word.startswith("search=")]
-    if not names and not flags:
+    if not names and all(flag.startswith(("--config-dir", "-cd")) or not flag.startswith("-") for flag in flags):
         raise UserError(f"which search? search=NAME, NAME one of {', '.join(groups().get('search', []))}")
     compose_and_run("search", SearchRoot, lambda root: search(root, names[-1], words), flags + ours, errors_in_search)
 

@@ -35,6 +35,7 @@ from src.sweeps.plan import Job, make_plan
 from src.sweeps.sweep import run_sweep
 
 CURVES = ("step", "characters", "seconds")  # what a figure's x may be beside a key
+FREE = ("hydra", "trainer.threads=")  # words that a study takes, whatever else may change a result
 OPTIONS = {"size": ("full", "quick"), **dict.fromkeys(("smoke", "check", "table"), ("true", "false"))}
 # Of a smoke run: two steps and one window of validation, on the texts of conf/, which need no download
 SMOKE = {"logger": "none", "trainer.max_steps": 2, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 1.0}
@@ -92,8 +93,7 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
         except UserError as error:
             raise UserError(*(f"{folder / 'study.yaml'}: {one}" for one in error.messages)) from error
     if size == "smoke":  # a few of the whole grid, chosen before all of it is composed, which takes a minute
-        parser = OverridesParser.create()
-        every = [shrunk(one) for job in jobs for one in expand(parser.parse_overrides(job))]
+        every = [shrunk(one) for job in jobs for one in expand(OverridesParser.create().parse_overrides(job))]
         jobs = every[:: max(1, len(every) - 1)]  # the first and the last, which differ in most keys
     chosen: list[ComposedJob] = []
 
@@ -161,11 +161,11 @@ def main() -> None:
     wrong = [f"{k}={v}: expected {' or '.join(OPTIONS[k])}" for k, v in given.items() if v not in OPTIONS[k]]
     known = {folder.name: folder for folder in folders()}
     names, words = [word for word in words if "=" not in word], [word for word in words if "=" in word]
-    abouts = {word: key_table().get(word.partition("=")[0]) for word in words if not word.startswith("hydra")}
+    abouts = {word: key_table().get(word.partition("=")[0]) for word in words if not word.startswith(FREE)}
     wrong += [
         f"{word}: a study states what its runs are; only keys that change no result are taken here"
         for word, about in abouts.items()
-        if about is None or (about.affects_result and word.partition("=")[0] != "trainer.threads")
+        if about is None or about.affects_result or word.startswith("experiment=")
     ]
     wrong += [f"{n}: there is no experiments/{n}/study.yaml{nearest(n, known)}" for n in names if n not in known]
     if wrong or len(names) > 1:

@@ -130,6 +130,7 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
         ("", "", ["wn"], "there is no experiments/wn/study.yaml; did you mean own"),
         ("", "", ["own", "size=small"], "size=small: expected full or quick"),
         ("", "", ["own", "optimizer.lr=1"], "only keys that change no result"),
+        ("", "", ["own", "experiment=tutorial"], "only keys that change no result"),
         ("quick: {seed: 0}", "quick: {seed: 9}", ["own", "size=quick"], "no run of the grid is in the part"),
         ("seed: [0, 1]", "seed: 0, data.seq_len: [4, 8]", ["own"], "of one seed, which differ in data.seq_len; add"),
         ("rows:", "success: high\nrows:", ["own"], "study.yaml: success: Value 'high' of type 'str' could not"),

@@ -22,8 +22,8 @@ OPTIMIZER_KEYS = {"adam": ("betas", "eps"), "adamw": ("betas", "eps"), "sgd": ("
 
 # Loggers of Lightning's with an extra of ours, which has the package's name
 TRACKERS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
-# What goes with a key that a command sets, unless the command sets that too. A stored run has older values, and keeps
-# them: null is what runs did before there was such a key.
+# A command that sets the first key also resets the second, unless it sets both. A stored run keeps its older values:
+# null is the behaviour from before the second key existed.
 GOES_WITH: dict[str, tuple[str, Any]] = {
     "checkpoint.monitor": ("checkpoint.mode", None),
     "optimizer.weight_decay": ("optimizer.decay", "matrices"),
@@ -31,7 +31,7 @@ GOES_WITH: dict[str, tuple[str, Any]] = {
     "trainer.overfit_batches": ("data.offset", "fixed"),
 }
 
-# What budget=auto may choose, and what a time may choose beside it. A model of the user's own has some width alone
+# The keys that budget=auto may choose, and those for a time budget. Of a class of the user's own, only the width
 BY_SIZE = tuple(f"model.{key}" for key in ("hidden_size", "num_layers", "dropout", "dropout_mask"))
 BY_SIZE += tuple(f"model.{key}" for key in ("init", "input_scale", "interlayer_scale", "readout_bias"))
 BY_SIZE += ("data.batch_size", "optimizer.lr", "optimizer.weight_decay", "trainer.max_epochs")
@@ -46,7 +46,7 @@ LENGTH = {"trainer.max_epochs", "trainer.max_steps"}
 def choose_by_budget(config: Config, given: set[str], by_files: set[str]) -> None:
     """Set, in place, which keys the budget is to choose: those that neither the command nor the files it names set.
 
-    A length in a file is not that for a time. The class of the model is chosen here: a run is named after it.
+    A time replaces the length in a file. The class of the model is chosen here: a run is named after it.
     """
     keys = BY_SIZE if config.budget == "auto" else BY_TIME
     if config.budget != "auto" and "trainer" not in given:
@@ -74,7 +74,7 @@ def errors_in_config(config: Config) -> list[str]:
 
 
 def errors_if_new(config: Config) -> list[str]:
-    """Return what is refused for a new run; a stored one from before goes on and is repeated as it was."""
+    """Return what is refused for a new run only: stored older runs are resumed and repeated unchanged."""
     checkpoint, clip, errors = config.checkpoint, config.trainer.gradient_clip_val, []
     best = direction(checkpoint.monitor)
     if (checkpoint.mode or best) != best:

@@ -121,12 +121,16 @@ def _single_run(config_name: str, flags: list[str], overrides: list[str]) -> Any
 def _checked_overrides(name: str, schema: type, flags: list[str], overrides: list[str], check: Check) -> list[str]:
     """Return the overrides of a command with their literal values quoted, or raise all that is wrong with it."""
     wrong_flags = [*command_line.errors_in_flags(flags), *command_line.errors_in_repeats(overrides)]
+    folders = config_folders(flags)[1:]
+    wrong_flags += [f"--config-dir {folder}: there is no such folder" for folder in folders if not folder.is_dir()]
+    own = (file for folder in folders if folder.resolve() != CONF for file in sorted(folder.glob("*/*.yaml")))
+    hidden = "conf/ has an option of this name, which is read in its place; rename yours"
+    wrong_flags += [f"{file}: {hidden}" for file in own if (CONF / file.parent.name / file.name).is_file()]
     overrides = command_line.quote_literals(overrides, schema, sweep=bool({"-m", "--multirun"}.intersection(flags)))
     wrong = command_line.errors_in_overrides(overrides, schema, config_folders(flags))
     if wrong or wrong_flags:
-        right = [override for override in overrides if override not in wrong]
-        further = _further_errors(name, right, check)
-        # Composed without `data=txt` it has the default text, about which nothing was asked
+        further = _further_errors(name, [override for override in overrides if override not in wrong], check)
+        # Without the wrong `data=txt` the default text is composed: its errors do not count
         groups = [key for word in wrong if (key := word.lstrip("+").partition("=")[0]) in command_line.groups()]
         others = [error for error in further if not any(re.search(rf"\b{group}[.=]", error) for group in groups)]
         raise UserError(*wrong_flags, *wrong.values(), *others)
@@ -135,7 +139,7 @@ def _checked_overrides(name: str, schema: type, flags: list[str], overrides: lis
 
 def compose(overrides: Iterable[str]) -> DictConfig:
     """Return what src.train composes from these overrides, Hydra's node included."""
-    overrides = command_line.quote_literals(overrides)
+    overrides = command_line.quote_literals(command_line.without_null_groups(overrides))
     try:
         return _composed_for_train(overrides)
     except COMPOSING as error:
@@ -152,11 +156,9 @@ def checked_config(arguments: Iterable[str]) -> Config:
     others = [flag for flag in flags if flag.startswith("-") and not flag.startswith(("--config-dir", "-cd"))]
     if others:
         raise UserError(f"{others[0]}: this trains one run, with no flag but --config-dir; use python -m src.train")
-    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
-        raise UserError(f"--config-dir {missing[0]}: there is no such folder")
     _register_train()
     overrides = _checked_overrides("train", Config, flags, overrides, errors_in_config)
-    own = [command_line.quote(folder.resolve().as_uri()) for folder in folders]
+    own = [command_line.quote(f"file://{folder.resolve()}") for folder in folders]
     try:
         cfg = _composed_for_train(command_line.without_null_groups(overrides), own)
         config: Config = to_config(cfg)
@@ -250,7 +252,8 @@ def _further_errors(config_name: str, overrides: list[str], check: Check) -> lis
     """Return what is wrong with the configuration that the right overrides alone would make."""
     try:
         with _hydra_for_a_moment():
-            cfg = hydra.compose(config_name, [command_line.first_of_several(override) for override in overrides])
+            one_each = [command_line.first_of_several(override) for override in overrides]
+            cfg = hydra.compose(config_name, command_line.without_null_groups(one_each))
             return check(OmegaConf.to_object(cfg))
     except COMPOSING:
         return []  # it does not compose, because of what is in the list already
@@ -349,8 +352,7 @@ def stored_config(folder: Path, command: Sequence[str] = (), trust: str | None =
     resolve(config)
     if wrong := [*wrong, *(error for error in errors_in_config(config) if error not in accepted)]:
         raise UserError(*wrong)
-    trust = config.model._target_ if "model._target_" in changes else trust
-    check_class(config.model._target_, trust, f"{path}: ")
+    check_class(config.model._target_, config.model._target_ if "model._target_" in changes else trust, f"{path}: ")
     return config, changes
 
 

@@ -107,7 +107,7 @@ PLACES = {"data": 1, "experiment": 3, "debug": 5}  # files that set keys of any 
 
 
 def _rank(default: Any, metadata: Mapping[str, Any]) -> int:
-    """Return where a file is merged; of our options `default`, shared ones and what a text suggests are defaults."""
+    """Return a file's rank in the merge: our `default` options, shared files, a text's suggestions are defaults."""
     group, _, option = (default.config_path or "").partition("/")
     if group in PLACES:
         return PLACES[group]
@@ -236,8 +236,7 @@ class CheckedSweeper(Sweeper):
             raise UserError(*errors)
         settings: Any = OmegaConf.to_container(self.master.hydra.launcher, resolve=False)
         launcher = Launcher(self.master.hydra.runtime.choices["hydra/launcher"], settings, self._launch)
-        run_jobs = self.current.run_jobs or partial(run_each, task=self.task)
-        self.current.exit_code = run_jobs(jobs, launcher)
+        self.current.exit_code = (self.current.run_jobs or partial(run_each, task=self.task))(jobs, launcher)
 
     def _launch(self, jobs: Sequence[Sequence[str]], task: TaskFunction) -> Sequence[JobReturn]:
         start = Plugins.instance().instantiate_launcher

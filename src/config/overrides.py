@@ -60,6 +60,8 @@ def errors_in_flags(flags: list[str]) -> list[str]:
         elif argument not in FLAGS:
             like = nearest(flag, (*FLAGS, *FLAGS_WITH_A_VALUE)) or "; there are --help, --multirun (-m), --cfg job"
             wrong.append(f"{argument}: there is no such flag{like}")
+    if {"-m", "--multirun"}.intersection(flags) and any(flag.partition("=")[0] in ("-c", "--cfg") for flag in flags):
+        wrong.append("--cfg shows one configuration: leave -m out")
     return wrong
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.config.schema import Config, key_table, to_plain
+from src.config.schema import MODEL_CLASSES, Config, key_table, to_plain
 
 # Names in a folder's name: of some groups the option says enough
 SHORT = {"model": "", "data": "", "optimizer": "", "experiment": "", "trainer.gradient_clip_val": "clip"}
@@ -21,6 +21,11 @@ def what_matters(config: Config) -> dict[str, Any]:
     plain["data"]["seq_len"], plain["data"]["batch_size"] = config.data.window
     chosen = set(config.chosen or ())
     later = {"data": ("batch_size", 32)} if config.budget == "auto" else {"trainer": ("max_steps", -1)}
+    if config.budget == "auto" and config.data.batch_size == 32 and "data.batch_size" not in chosen:
+        plain["data"]["batch_size"] = "32"  # as typed: 32 is what is chosen here since before 64 could be
+    if config.budget and config.model._target_ in MODEL_CLASSES:  # null as typed: the budget would choose a value
+        typed = [key for key in ("dropout_mask", "interlayer_scale", "readout_bias") if f"model.{key}" not in chosen]
+        plain["model"] |= {key: plain["model"][key] or "null" for key in typed}
     for group, (name, before) in later.items():  # in keys of runs from before a budget chose it
         plain[group][name] = before if f"{group}.{name}" in chosen else plain[group][name]
         chosen.discard(f"{group}.{name}")

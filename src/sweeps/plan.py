@@ -130,6 +130,7 @@ def has_configuration(folder: Path, config: Config) -> bool:
         for given, found, key in chosen:
             if getattr(given, key) is None:  # the run drew a seed, or chose windows that fit its text, and stored it
                 setattr(found, key, None)
+        made.chosen = config.chosen  # a budget may choose more keys by now
         return what_matters(config) == what_matters(made)
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return False
@@ -201,8 +202,8 @@ def stop_further_jobs(record: Path) -> None:
 
 
 def is_stopping(record: Path) -> bool:
-    """Whether the sweep of this record is being stopped; workers read it before each job."""
+    """Whether the sweep of this record is being stopped, or was; workers read it before each job."""
     try:
-        return bool(read_json(record)["status"] == "stopping")
+        return read_json(record)["status"] in ("stopping", "stopped")
     except (OSError, ValueError, KeyError):
         return False  # a worker on another machine may not see the file

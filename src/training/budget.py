@@ -6,10 +6,10 @@ of widths, steps and dropout on eight texts of 100 kB to 3 MB (experiments/budge
     epochs wanted   E(H, n) = 7.4 (H / 448)^1.5 (10^6 / n)^0.85    n characters to train on, H units, two layers, and
                               9.0 (H / 448)     (10^6 / n)^0.85    in windows of 64 streams
     learning rate   0.0027 (448 / H), at most 0.006; for more than 448 units 0.0027 (448 / H)^1.5
-    dropout         0.15 a parameter per character, from 0.8 of them on; less below 30 epochs, none up to 10
+    dropout         0.15 x parameters / characters, from a ratio of 0.8; less below 30 epochs, none up to 10
 
-The widest network that can make its E epochs in the time is taken, and makes all steps that end in it; a step is timed
-at a few widths. For 64 streams, which the grid has not, it follows a few runs on 10^6 characters. `budget=auto` plans
+The widest network that can make its E epochs in the time is chosen, and trains for all of it; steps are timed at a few
+widths. The rule for 64 streams, absent from the grid, follows a few runs on 10^6 characters. `budget=auto` plans
 AUTO seconds and times nothing. A text with fewer than FEW examples of each character (a Chinese one) gets SPARSE.
 """
 
@@ -20,7 +20,7 @@ import itertools
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from src.data.batching import LineSplit, TextSplit, fitted, plan
 from src.data.corpus import Corpus
 from src.errors import UserError, counted
 from src.models.kernels import multiplies_bf16
-from src.models.language_model import LanguageModel, build_model, detached
+from src.models.language_model import build_model, detached
 from src.process import threads_for, use_threads
 from src.training.module import build_optimizer
 
@@ -55,7 +55,7 @@ SHARE = 0.93  # of the time that is planned for: the rest is for what varies
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
 LONG = 400_000  # characters, from which on a window has 64 streams in place of 32
 SHORT = 120  # seconds, below which it has 32 there too (experiments/budget); in two minutes 32: 1.614, 64: 1.592
-LEAST = 100  # steps, or an epoch of a short text, without which a budget is refused
+LEAST = 100  # steps, or one epoch of a short text: a shorter budget is refused
 FEW = 212  # up to here one layer was better on most texts that were tried, above it two or neither (experiments/budget)
 SPARSE = {"model.num_layers": 1, "model.dropout_mask": "window", "model.input_scale": 12.0}
 AUTO = 190  # seconds of training that budget=auto plans, at the speed of `seconds_a_character`
@@ -73,7 +73,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     started, available = time.perf_counter(), duration(config.budget or "")
     config, free = copy.deepcopy(config), set(config.chosen or ())
     n = corpus.splits["train"].transitions
-    few = set_up_layers(config, free, len(corpus.vocabulary), n)
+    few = set_up_layers(config, free, corpus, n)
     set_free(config, free, RECIPE | ({"data.batch_size": 32} if available < SHORT and n >= LONG else {}))
     config.data, notes = fitted(config.data, corpus.splits["train"])
     timed = TIMED if "model.hidden_size" in free else (config.model.hidden_size,)
@@ -115,7 +115,7 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
 def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     """Return what `budget=auto` chooses: by the size of the text, without a clock, so that equal runs are equal."""
     config, free, n = copy.deepcopy(config), set(config.chosen or ()), corpus.splits["train"].transitions
-    few = set_up_layers(config, free, symbols := len(corpus.vocabulary), n)
+    few, symbols = set_up_layers(config, free, corpus, n), len(corpus.vocabulary)
     streams = config.data.window[1]
     possible = {w: int(AUTO / (n * seconds_a_character(w, symbols, streams))) for w in WIDTHS if w >= 128}
     wanted = [w for w in possible if fits(w, n, few) and possible[w] >= max(1, wanted_epochs(w, n, streams, few))]
@@ -145,9 +145,10 @@ def set_regularisation(config: Config, free: set[str], few: bool, corpus: Corpus
         set_free(config, free, {"optimizer.weight_decay": 0.1 if config.model.dropout else 0.01})
 
 
-def set_up_layers(config: Config, free: set[str], vocab_size: int, n: int) -> bool:
+def set_up_layers(config: Config, free: set[str], corpus: Corpus, n: int) -> bool:
     """Set, in place, the layers and streams that are free; return whether the text has few examples of a character."""
-    few = config.model.name in IMPLEMENTATIONS and n < FEW * vocab_size
+    own = np.unique(corpus.splits["train"].ids) if config.init_from else corpus.vocabulary  # has those of both texts
+    few = config.model.name in IMPLEMENTATIONS and n < FEW * len(own)
     values: dict[str, Any] = {"model.num_layers": 2, "data.batch_size": 64 if n >= LONG else None}
     values |= {"model.readout_bias": "unigram"}
     if config.model.name in IMPLEMENTATIONS:
@@ -170,7 +171,7 @@ def described(config: Config, n: int, few: bool, speed: Speed, steps: int, taken
     what = f"{model.name}, {counted(model.num_layers, 'layers')} of {model.hidden_size} units"
     what += f", dropout {model.dropout:g}; {steps / speed.steps_an_epoch:.2g} epochs ({counted(steps, 'steps')})"
     how = f"{config.optimizer.name} with lr {config.optimizer.lr:g}, schedule {config.scheduler.name}"
-    wanted = f"{n:,} characters want {wanted_epochs(model.hidden_size, n, streams, few):.2g} epochs of this width"
+    wanted = f"{n:,} characters need {wanted_epochs(model.hidden_size, n, streams, few):.2g} epochs of this width"
     return (
         f"budget={config.budget}: {what}, {how}, windows of {length} x {streams}, {config.trainer.precision}",
         f"a step takes {1e3 * speed(model.hidden_size):.1f} ms here, and {wanted}; expected time {taken:.0f} s",
@@ -286,8 +287,7 @@ class Speed:
         dtype = torch.float64 if precision == "64-true" else torch.float32
         model = build_model(options, self.vocab_size, options._target_).to(device, dtype)
         optimizer = build_optimizer(model, self.config.optimizer)
-        shape = (2, self.length, self.config.data.window[1])
-        inputs, targets = torch.randint(self.vocab_size, shape, device=device)
+        inputs, targets = torch.randint(self.vocab_size, (2, self.length, self.config.data.window[1]), device=device)
         seconds: list[float] = []
         until = time.perf_counter() + min(1.0, duration(self.config.budget or "") / 60)
         for taken in plain_steps(model, optimizer, itertools.repeat((inputs, targets, False)), 1.0, precision):
@@ -298,9 +298,7 @@ class Speed:
         return float(np.median(seconds[1:] or seconds))
 
 
-def plain_steps(
-    model: LanguageModel, optimizer: Optimizer, windows: Iterable[Any], clip: float | None, precision: str
-) -> Iterator[float]:
+def plain_steps(model: Any, optimizer: Optimizer, windows: Any, clip: float | None, precision: str) -> Iterator[float]:
     """Yield the seconds of one training step of a plain loop after another; windows: inputs, targets, starts, ..."""
     state, device, started = None, next(model.parameters()).device, time.perf_counter()
     for inputs, targets, starts, *_ in windows:

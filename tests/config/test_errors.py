@@ -131,6 +131,9 @@ ERRORS = [
     {"resume=a rerun=b": "one stored run"},
     # flags
     {"seed=1 --cgf job": "--cfg"},
+    {"-m seed=1,2 --cfg=job": "leave -m out"},
+    {"experiment=null trainer.max_epoch=3": "did you mean trainer.max_epochs?"},
+    {"--config-dir nowhere model=leaky": "--config-dir nowhere: there is no such folder", "": "model=leaky: expected"},
     # a sweep: before job 0
     {
         "-m model=cel,manual": "did you mean cell?",

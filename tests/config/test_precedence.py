@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from src.config.checks import BY_SIZE
-from src.config.compose import compose, to_config
+from src.config.compose import checked_config, compose, to_config
+from src.errors import UserError
 
 OWN = {
     "model/_mine.yaml": "hidden_size: 300\nnum_layers: 3\n",
@@ -110,3 +111,10 @@ def test_what_a_user_chose_is_what_happens(words: str, tmp_path: Path) -> None:
         for part in key.split("."):
             found = getattr(found, part)
         assert found == value, key
+
+
+def test_a_file_of_ones_own_that_would_not_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "sgd.yaml").write_text("name: sgd\nlr: 7.0\n")
+    with pytest.raises(UserError, match=r"optimizer/sgd.yaml: conf/ has an option of this name, which is read in"):
+        checked_config(["--config-dir", str(tmp_path), "optimizer=sgd"])

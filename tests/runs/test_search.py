@@ -92,6 +92,7 @@ def test_ten_trials_survive_a_kill_and_are_finished_by_two_processes(folder: Pat
 def test_the_way_to_a_search_is_told(folder: Path) -> None:
     (line,) = refused_here(cwd=folder, module="src.search")
     assert "small_text, tiny_shakespeare" in line
+    assert "small_text" in refused_here("--config-dir", ".", cwd=folder, module="src.search")[0]
     (line,) = refused_here("search=smalltext", cwd=folder, module="src.search")
     assert line.endswith("did you mean small_text?")
     lines = refused_here(*WORDS, "optimizer.lrr=1", "model.hidden_size=0", cwd=folder, module="src.search")

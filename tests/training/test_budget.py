@@ -145,7 +145,8 @@ def test_the_key_of_a_sweep_is_made_from_the_words_and_the_budget(machine):
     auto, before = composed(), composed()
     before.chosen.remove("data.batch_size")  # as runs of before have it, in windows of 32 streams
     assert run_key(budget.choose(auto, corpus(10**6))[0]) == run_key(auto) == run_key(before)
-    assert run_key(auto) != run_key(composed("data.batch_size=64"))
+    typed = ("data.batch_size=32", "data.batch_size=64", "model.readout_bias=null", "model.dropout_mask=step")
+    assert len({run_key(one) for one in (auto, *map(composed, typed))}) == 5
     assert composed("budget=null").chosen is None
     before = composed("budget=10min", "seed=3")
     before.chosen.remove("trainer.max_steps")  # as runs of before have it, in whole epochs

@@ -71,14 +71,14 @@ def test_it_trains_what_the_command_trains_into_the_same_folder_to_the_bit(words
     [
         ["experiment=tiny_shakespeare", "optimizer=sgd", "seed=3"],
         ["data=pydoc", "model=lstm", "trainer.max_time=00:01:00", "name=a, b=${c}", "experiment=null"],
-        ["--config-dir", "own", "model=mine", "data=text", "data.path=1e3"],
+        ["--config-dir", "my own", "model=mine", "data=text", "data.path=1e3"],
     ],
 )
 def test_the_configuration_is_that_of_the_command(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "my own" / "model").mkdir(parents=True)
     mine = "name: mine\n_target_: mine.RNN\nhidden_size: 77\noptions: {leak: 0.5}\n"
-    (tmp_path / "own" / "model" / "mine.yaml").write_text(mine)
+    (tmp_path / "my own" / "model" / "mine.yaml").write_text(mine)
     composed: list[Config] = []
     compose_and_run("train", Config, composed.append, words, errors_in_config)
     assert to_plain(checked_config(words)) == to_plain(composed[0])
