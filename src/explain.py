@@ -48,10 +48,9 @@ def explain(config: ExplainConfig) -> None:
 def main() -> None:
     """Run the command line."""
     arguments = with_named_runs(sys.argv[1:])
-    if any(word.startswith(("run=", "checkpoint=")) for word in arguments):
-        keys = tuple(f"explain.{key}=" for key in OF_A_RUN)
-        if decided := [word for word in arguments if word.startswith(keys)]:
-            raise UserError(*(f"{word}: a trained network has its own; leave one of the two out" for word in decided))
+    decided = [word for word in arguments if word.startswith(tuple(f"explain.{key}=" for key in OF_A_RUN))]
+    if decided and any(word.startswith(("run=", "checkpoint=")) for word in arguments):
+        raise UserError(*(f"{word}: a trained network has its own; leave one of the two out" for word in decided))
     compose_and_run("explain", ExplainConfig, explain, arguments, errors_in_explain)
 
 

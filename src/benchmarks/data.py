@@ -31,8 +31,7 @@ def run(options: BenchmarkOptions) -> dict[str, Any]:
         os.utime(text, (time.time() - 60,) * 2)  # the checksum of a file that has just changed is not cached
 
         def job(what: str, encoding: str = "characters") -> dict[str, Any]:
-            found: dict[str, Any] = in_own_process(measure, what, text, encoding, *window, folder / "cache")
-            return found
+            return dict(in_own_process(measure, what, text, encoding, *window, folder / "cache"))
 
         encode = {encoding: job("encode", encoding) for encoding in ("characters", "bytes")}
         start, loader, size = job("start"), job("load"), text.stat().st_size

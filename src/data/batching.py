@@ -154,7 +154,7 @@ class LinePlan:
         self.drawn: tuple[int, list[tuple[np.ndarray, int]]] | None = None  # an epoch and its windows
 
     def windows(self, epoch: int) -> list[tuple[np.ndarray, int]]:
-        """Return of each window of an epoch its items, and how many windows of the same items are before it."""
+        """Return, for each window of an epoch, its items and how many windows with them come before it."""
         if self.drawn is None or self.drawn[0] != epoch:
             generator = np.random.default_rng((self.seed, epoch))
             mixed = generator.permutation if self.random else np.asarray

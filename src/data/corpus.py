@@ -88,7 +88,7 @@ class File(NamedTuple):
         return [user_path(root) / self.path, cached] if root else [cached]
 
     def fetch(self, root: str | None) -> Path:
-        """Return where the file is, after a download into the cache if it is nowhere: complete, or not there."""
+        """Return the path of the file; a missing one is downloaded into the cache, completely or not at all."""
         for place in self.places(root):
             if os.path.isfile(place):
                 return place
@@ -389,7 +389,7 @@ def _spans(texts: list[Part], lengths: list[int]) -> tuple[dict[str, list[int]],
 def _missing(
     symbols: Iterable[Piece], spans: dict[str, list[int]], vocabulary: Vocabulary
 ) -> dict[str, tuple[int, int, list[int]]]:
-    """Return of each split that has symbols which the vocabulary lacks: their number, the first's offset, the codes."""
+    """Return, for each split with symbols that the vocabulary lacks: their number, the first offset, the codes."""
     lacks = vocabulary.table == (-1 if vocabulary.unknown_id is None else vocabulary.unknown_id)
     offsets, codes, length = [], [], 0
     for piece in symbols:

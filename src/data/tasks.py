@@ -18,7 +18,7 @@ Two losses bound what a network can do, in nats per target, both exact (`Grammar
     chance   H(q), q(c) = the share of c among all targets: a predictor that knows the task and has read nothing
     optimum  the conditional entropy of a target given all before it: no predictor is better
 
-Of copy and temporal_order they are log(kinds) and log 4, and 0: their targets are uniform, and what was read decides.
+For copy and temporal_order chance is log(kinds) and log 4, the optimum 0: uniform targets, decided by what was read.
 """
 
 from __future__ import annotations
@@ -323,10 +323,10 @@ class TaskPlan:
             return self.split.fixed
         epoch = epoch if self.random else 0
         if self.drawn is None or self.drawn[0] != epoch:
-            # Numpy takes (4, 0, 0) and (4, 0) for the same: as many sequences would be those of val (5: of test)
+            # Numpy treats (4, 0, 0) as (4, 0): an equal number of sequences would repeat val's (5: test's)
             taken = self.seed in (4, 5) and epoch == self.split.seed and len(self.split) == self.split.held_out
-            generator = np.random.default_rng((self.seed, epoch, int(taken)))
-            self.drawn = epoch, self.split.task.draw(generator, len(self.split))
+            words = (self.seed, epoch, int(taken))
+            self.drawn = epoch, self.split.task.draw(np.random.default_rng(words), len(self.split))
         return self.drawn[1]
 
     def cut(self, epoch: int, index: int, columns: slice) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray]:

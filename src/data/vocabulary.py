@@ -91,7 +91,7 @@ class Vocabulary:
         return ids.astype(self.dtype)
 
     def known_form(self, text: str) -> str | None:
-        """Return the normal form of Unicode, NFC or NFD, in which all of a text is in the vocabulary, if it is not."""
+        """Return NFC or NFD, the form in which the vocabulary covers a text that it does not cover as it is."""
         normalised = {form: unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
         known = (form for form, one in normalised.items() if set(codes_of(one, self.kind).tolist()) <= set(self.codes))
         return next(known, None) if self.kind == "characters" else None

@@ -33,7 +33,7 @@ class Reading(NamedTuple):
 
 
 class EvalView:
-    """A run at one moment, and the text that diagnostics read: that of the validation, or of training without one."""
+    """A run at one moment, and the text that diagnostics read: the validation text, or else the training text."""
 
     def __init__(self, trainer: pl.Trainer, module: Any) -> None:
         self.trainer, self.module = trainer, module  # the latter is src.training.module.LanguageModule

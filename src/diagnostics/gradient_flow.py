@@ -88,8 +88,7 @@ def window_deltas(
         z, h = recurrence.run(inputs, state)
         readout = copy.deepcopy(model.readout).to("cpu", h[-1].dtype)
         first = len(inputs) - 1 if last_alone else 0
-        top = torch.cat(h, dim=-1) if reads_all(model.recurrence) else h[-1]
-        logits = readout(top[first:]).flatten(0, 1)
+        logits = readout((torch.cat(h, dim=-1) if reads_all(model.recurrence) else h[-1])[first:]).flatten(0, 1)
         loss = F.cross_entropy(logits, targets[first:].flatten(), reduction="sum", ignore_index=NO_TARGET)
         return list(torch.stack(torch.autograd.grad(loss, z)).unflatten(0, (len(h), len(inputs))))
 
@@ -127,8 +126,8 @@ class GradientFlow(Diagnostic):
     """Draw `gradient/by_lag`, write `gradient/lag_1_percent/layer_<l>`, log where the gradient vanishes or explodes.
 
     The number is the lag at which the gradient has fallen to 1 %; the window's length if it has not fallen so far.
-    Measured without dropout on the second window of the text that is validated on, from the state that the end of the
-    first one leaves; for the loss of the last step alone, for the figure also of all steps.
+    Measured without dropout on the second window of the validation text, from the state after the first window; for
+    the loss of the last step alone, and in the figure also for that of all steps.
     """
 
     name, measures = "gradient_flow", True

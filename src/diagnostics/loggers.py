@@ -3,7 +3,7 @@
 A file of conf/logger/ names the class of a logger (`_target_`) and its arguments; what is null is filled in here.
 The events of TensorBoard and metrics.csv lie in the run's folder, and a resume cuts them back to its checkpoint. wandb
 and mlflow have stores of their own, where nothing can be cut off: a resumed run goes on in the same run of the store,
-whose id is in run.json (`loggers`), and what was made twice is there twice.
+whose id is in run.json (`loggers`), and repeated steps are there twice.
 """
 
 from __future__ import annotations
@@ -156,8 +156,7 @@ def open_loggers(config: Config, folder: Path, known: Mapping[str, Any]) -> tupl
             opened.append(logger)
         except Exception as error:
             close_loggers(opened, "failed")
-            what = first_line(error)
-            raise UserError(f"logger.{name} ({kind.__name__}) cannot be opened: {what}") from error
+            raise UserError(f"logger.{name} ({kind.__name__}) cannot be opened: {first_line(error)}") from error
         kept |= {name: found} if (found := {key: given[key] for key in REMEMBERED if key in given}) else {}
     return opened, kept
 

@@ -102,10 +102,8 @@ def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[
     angles = torch.linspace(0, 2 * math.pi, 200)
     for layer, (plane, sigma_axes) in enumerate(zip(circles, spectra, strict=True)):
         plane.plot(angles.cos(), angles.sin(), color="black", linewidth=0.8)
-        for (values, sigma), colour, name in (
-            (first[layer], drawing.GREY, "before the first step"),
-            (now[layer], drawing.BLUE, "now"),
-        ):
+        both = (first[layer], drawing.GREY, "before the first step"), (now[layer], drawing.BLUE, "now")
+        for (values, sigma), colour, name in both:
             plane.plot(drawing.finite(values.real), drawing.finite(values.imag), ".", markersize=3, color=colour)
             sigma_axes.plot(drawing.finite(sigma), color=colour, label=name)
         radius = float(now[layer][0].abs().max())

@@ -133,17 +133,14 @@ def open_row(folder: Path, name: str, values: Mapping[str, str], shown: Sequence
     from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_START_INFO_TAG
     from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
-    start = {"group_name": name, "start_time_secs": time.time(), "hparams": dict(values)}
-    columns: dict[str, Any] = {"metric_infos": [{"name": {"tag": tag}} for tag in METRICS]}
-    columns["hparam_infos"] = [{"name": key, "type": "DATA_TYPE_STRING", "differs": key in shown} for key in values]
-    summaries = [
-        row_summary(EXPERIMENT_TAG, experiment=columns),
-        row_summary(SESSION_START_INFO_TAG, session_start_info=start),
-    ]
+    row = {"group_name": name, "start_time_secs": time.time(), "hparams": dict(values)}
+    every: dict[str, Any] = {"metric_infos": [{"name": {"tag": tag}} for tag in METRICS]}
+    every["hparam_infos"] = [{"name": key, "type": "DATA_TYPE_STRING", "differs": key in shown} for key in values]
+    both = [row_summary(EXPERIMENT_TAG, experiment=every), row_summary(SESSION_START_INFO_TAG, session_start_info=row)]
     # TensorBoard keeps the first row that it reads: here in the file that it reads first, which a resume replaces
     with (folder / "events.out.tfevents.0.hparams").open("wb") as file:
         writer = RecordWriter(file)
-        for event in (Event(file_version="brain.Event:2"), *(Event(summary=one) for one in summaries)):
+        for event in (Event(file_version="brain.Event:2"), *(Event(summary=one) for one in both)):
             writer.write(event.SerializeToString())
 
 

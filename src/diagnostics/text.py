@@ -1,4 +1,4 @@
-"""The text: what characters cost, by place and position, which are confused, and what the network writes."""
+"""The text: the bits of each character, by text and by window position; confusions; generated samples."""
 
 from __future__ import annotations
 

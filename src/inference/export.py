@@ -83,8 +83,7 @@ def example(model: LanguageModel, batch: int = 2) -> tuple[tuple[Tensor, ...], A
 def check_agreement(model: LanguageModel, run: Callable[..., Any], batch: int = 3) -> float:
     """Return the largest difference of a logit over `STEPS` carried steps; a UserError if it is more than rounding."""
     _, *state = (value.numpy() for value in example(model, batch)[0])
-    vocab_size = len(run(np.zeros(batch, np.int64), *state)[0][0])
-    ids = np.random.default_rng(0).integers(0, vocab_size, (STEPS, batch))
+    ids = np.random.default_rng(0).integers(0, len(run(np.zeros(batch, np.int64), *state)[0][0]), (STEPS, batch))
     with torch.no_grad():
         logits, _ = model(torch.from_numpy(ids), None)
     largest = 0.0

@@ -141,8 +141,7 @@ class CellStepper:
         for (T, U, W, b_ih, b_hh), state in zip(self.layers, self.by_layer, strict=True):
             x = T.take(ids, 0) if len(T) else b_ih  # which is in T
             x = x if below is None else below.dot(U) + x
-            after = self.cell(x, state[0].dot(W) + b_hh, state, self.f, sigmoid)
-            for part, value in zip(state, after, strict=True):
+            for part, value in zip(state, self.cell(x, state[0].dot(W) + b_hh, state, self.f, sigmoid), strict=True):
                 part[:] = value
             below = state[0]
         if self.to_output:

@@ -179,10 +179,8 @@ def load(
         config: Config = from_plain(content["unroll"]["config"])
         vocabulary = Vocabulary.from_plain(content["unroll"]["vocabulary"])
         stored = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
-        if (
-            config.model._target_ in schema.MODEL_CLASSES
-            and config.model.num_layers * config.model.hidden_size**2 > stored
-        ):
+        ours = config.model._target_ in schema.MODEL_CLASSES
+        if ours and config.model.num_layers * config.model.hidden_size**2 > stored:
             sizes = f"model.num_layers={config.model.num_layers} and model.hidden_size={config.model.hidden_size}"
             raise UserError(f"{sizes} need more weights than the {stored:,} bytes in it; use another checkpoint")
         model = built(config.model, vocabulary, dtype, trust)

@@ -51,9 +51,9 @@ def locate(path: str | Path, at: str | None = None) -> Path:
 
 
 def with_named_runs(arguments: Iterable[str]) -> list[str]:
-    """Return a command line in which `run=last` and `run=NAME` are the folder that they mean, which is printed.
+    """Return a command line with `run=last` and `run=NAME` replaced by their folder, which is printed.
 
-    The newest run of all, or of that name, below `runs=`; newest is what was written last. A file or folder of that
+    That is the newest run of all, or of that name, below `runs=`: the one written last. A file or folder of that
     path comes first.
     """
     arguments = list(arguments)

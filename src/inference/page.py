@@ -1,7 +1,7 @@
 """`format=html`: one page that writes and scores text in a browser, by itself; its inference is in page.js.
 
 The weights are rounded to float16. The page holds the model, its symbols, its sizes, its losses and the name of the
-data group; of the training text, its path, the command and the machine it holds nothing.
+data group, but nothing of the training text, its path, the command or the machine.
 """
 
 from __future__ import annotations

@@ -129,8 +129,7 @@ def captured_loop(body: Callable[..., object], buffers: Sequence[Tensor | None])
     try:
         return Loop(body, buffers)
     except RuntimeError as error:
-        why = first_line(error)
-        log.warning("a loop over time could not be captured in a CUDA graph and runs without: %s", why)
+        log.warning("a loop over time could not be captured in a CUDA graph and runs without: %s", first_line(error))
         return None
 
 
@@ -270,8 +269,8 @@ def run_apart(
 ) -> tuple[Tensor, Any]:
     """Run a torch.nn.RNN, LSTM or GRU of one direction layer by layer, in `dtype`; arguments and result as of `rnn`.
 
-    x (time, batch, size) has `size` up to `input`, to which it is padded. A layer's weights are put side by side in the
-    order of cuDNN's own memory, which then takes them as they lie. `layers`, U, W, b_ih, b_hh of each, and the wiring
+    x (time, batch, size) has `size` up to `input`, to which it is padded. A layer's weights are laid out in the
+    order of cuDNN's own memory, which uses them without a copy. `layers`, U, W, b_ih, b_hh of each, and the wiring
     of `window` replace those of `rnn`.
     """
     layers = rnn.all_weights if layers is None else layers

@@ -110,7 +110,7 @@ def linear(x: Tensor, M: Tensor, b: Tensor | None = None) -> Tensor:
     """Return x M^T + b of a whole window in new memory: x (time, batch, k), M (m, k), b (m,)."""
     rows = x.flatten(0, 1)
     if rows.shape[0] >= 1024 and pays_to_pack(M, rows.shape[0]):  # fewer rows do not pay for the packing
-        # oneDNN multiplies by a slice of [U W] as it lies in its reference loop, thousands of times slower
+        # for an uncopied slice of [U W] oneDNN uses its reference loop, thousands of times slower
         packed = torch.ops.mkldnn._reorder_linear_weight(M, rows.shape[0])
         return torch.ops.mkldnn._linear_pointwise(x, packed, b, "none", [None], "")
     share = x.new_empty(*x.shape[:2], M.shape[0])
@@ -280,7 +280,7 @@ def side_by_side(walk: Callable[[slice], None], parts: Sequence[slice]) -> None:
     if len(parts) == 1:
         walk(parts[0])
         return
-    inference = torch.is_inference_mode_enabled()  # it and the gradients' switch belong to a thread
+    inference = torch.is_inference_mode_enabled()  # inference and grad mode are set per thread
 
     def run(part: slice) -> None:
         with torch.inference_mode(inference), torch.no_grad():

@@ -66,7 +66,7 @@ def detached(state: State) -> State:
     return change_parts(state, Tensor.detach)
 
 
-# Keys that not every class has, and the value at which a class may lack them: it does just that
+# Keys that a class may lack, each with the value that describes what such a class does
 NEUTRAL = {"num_layers": 1, "nonlinearity": None, "dropout": 0.0, "init": "torch", "input_scale": 1.0}
 NEUTRAL |= {"interlayer_scale": 1.0, "skip": None, "dropout_mask": "step", "weight_drop": 0.0}
 
@@ -147,6 +147,7 @@ def window_loss(logits: Tensor, targets: Tensor, over_time: str, world_size: int
     Each of several processes has some columns of the batch, and DDP averages their gradients. So each divides by the
     characters of all columns and multiplies by `world_size`: the mean over the processes is the L of a single one.
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a sum in half precision would be rounded
     real = targets != NO_TARGET
     characters = everywhere = real.sum()
     if over_time == "mean" and world_size == 1 and logits.requires_grad:  # training rarely needs each loss

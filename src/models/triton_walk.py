@@ -18,15 +18,13 @@ from torch import Tensor
 @triton.jit(do_not_specialize=["T", "B"])  # else a last, shorter window is compiled for itself
 def walk(  # type: ignore[no-untyped-def]
     x_ptr, h_ptr, M_ptr, start_ptr, T, B, H: tl.constexpr, P: tl.constexpr,
-    BACKWARD: tl.constexpr, RELU: tl.constexpr, REVERSE: tl.constexpr, START: tl.constexpr,
+    BACKWARD: tl.constexpr, RELU: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
     """Turn x_t into h_t, or g_t into delta_t, in place. P is a power of 2, at least H; M lies column by column."""
     b, i, j = tl.program_id(0), tl.arange(0, P), tl.arange(0, P)
     inside = i < H
     M = tl.load(M_ptr + i[:, None] + j[None, :] * H, mask=inside[:, None] & (j < H)[None, :], other=0.0).to(tl.float32)
-    state = tl.zeros((P,), tl.float32)
-    if START:
-        state = tl.load(start_ptr + b * H + i, mask=inside, other=0.0).to(tl.float32)
+    state = tl.load(start_ptr + b * H + i, mask=inside, other=0.0).to(tl.float32)
     at, move = ((T - 1 if REVERSE else 0) * B + b) * H, (-1 if REVERSE else 1) * B * H
     x_next = tl.load(x_ptr + at + i, mask=inside, other=0.0)
     h_next = tl.load(h_ptr + at + i, mask=inside, other=0.0)
@@ -55,8 +53,10 @@ def launch(x: Tensor, M_T: Tensor, start: Tensor | None, h: Tensor | None, relu:
     """
     T, B, H = x.shape
     P = max(16, triton.next_power_of_2(H))
+    # Zeros are given, too: a kernel of its own for them would be compiled where a graph is captured, which fails
+    start = x.new_zeros(B, H) if start is None else start
     with torch.cuda.device_of(x):
         walk[(B,)](
-            x, x if h is None else h, M_T, x if start is None else start, T, B, H, P,
-            h is not None, relu, reverse, start is not None, num_warps={128: 4, 256: 8}.get(P, 1),
+            x, x if h is None else h, M_T, start, T, B, H, P,
+            h is not None, relu, reverse, num_warps={128: 4, 256: 8}.get(P, 1),
         )  # fmt: skip

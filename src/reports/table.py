@@ -103,8 +103,7 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
         _, split, tail = found.split("/", 2)
         found = f"{split}/{tail}"
     monitors = {(run.settings.get("checkpoint.monitor"), run.settings.get("checkpoint.mode")) for run in runs}
-    higher = not {*HIGHER_IS_BETTER}.isdisjoint(found.split("/"))
-    mode = "max" if higher or (found, "max") in monitors else "min"
+    mode = "max" if {*HIGHER_IS_BETTER} & {*found.split("/")} or (found, "max") in monitors else "min"
     return Metric(found, split, at == "best" and found not in RUN_NUMBERS, mode, by_default)
 
 

@@ -111,6 +111,9 @@ class JobRunner:
             config.name = config.run_name
             fit(config, command, folder)
         except BaseException as error:
+            if in_slurm() and type(error).__name__ == "UncompletedJobError":  # submitit, at its last time limit
+                mark_stopped(folder)
+                raise
             stopped = isinstance(error, Interrupted) or bool(RECEIVED) or is_stopping(self.record)
             if not isinstance(error, Exception) and (stopped or in_slurm()):  # else the job itself raised SystemExit
                 raise

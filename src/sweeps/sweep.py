@@ -80,7 +80,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], e
 
 
 def errors_here(configs: Sequence[Config], splits: Sequence[str] = ()) -> list[str]:
-    """Return what the texts, this machine and stored weights say against jobs; torch is imported only where needed."""
+    """Return the errors of jobs with their texts, this machine and stored weights; torch is imported if needed."""
     errors: dict[str, None] = {}
     made: dict[str, Any] = {}
 

@@ -1,7 +1,7 @@
 """Checkpoints: how they are written and read, when, and how a resume cuts a run's growing files back to one.
 
-A checkpoint is plain data, written atomically, and a model by itself. It stores how long the files of curves and lines
-were: a run that was killed has written more of them, which a resume cuts off and writes again.
+A checkpoint is plain data, written atomically, and a model by itself. It stores the lengths of the files of curves and
+lines: a killed run has written more, which a resume cuts off and writes again.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class CheckpointCallback(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the last weights as the best if the validation at the end found them so, and keep the earlier best.
 
-        A run that is extended needs that one. `last.ckpt` is from before this validation, and stays so.
+        An extended run needs the earlier best. `last.ckpt` stays as it was before this validation.
         """
         if self.metrics.closing and self.metrics.improved:
             best = self.folder / "best.ckpt"
@@ -130,8 +130,8 @@ class CheckpointCallback(Callback):
     def save(self, trainer: pl.Trainer, best: bool = False) -> None:
         """Write `last.ckpt`, unless the last step has made the weights non-finite: the next loss ends the run.
 
-        It is written last, because a resume takes from it what the other files hold: the curves, and which step is
-        that of `best.ckpt`. A kill before that is a kill before all of it.
+        It is written last, because it tells a resume what the other files hold: the curves, and the step of
+        `best.ckpt`. A kill before this write undoes the whole save.
         """
         for logger in trainer.loggers:
             logger.save()

@@ -15,8 +15,8 @@ from src.training.checkpoint import CheckpointCallback
 class ResumableEpoch(_TrainingEpochLoop):
     """Lightning's loop over the windows of an epoch, which saves when asked to, and before it is left in the middle.
 
-    There are no hooks after a validation within an epoch, from where a resume is exact: before it, or at the end that
-    Lightning gives to an epoch of which a part is left, a resumed run would not validate, or train the rest twice.
+    Within an epoch a resume is exact only after any validation, where Lightning has no hook: saved before it, a run
+    would not validate; saved at the end that Lightning gives to a partial epoch, it would train the rest twice.
     Nor is it exact while gradients of several windows are summed, or at the last window, which the epoch's end follows.
     """
 

@@ -42,15 +42,16 @@ def available_accelerators() -> dict[str, int]:
 def check_machine(trainer: TrainerConfig) -> None:
     """Raise UserError if `trainer` asks for what this machine lacks, with what would work."""
     here, trainer = available_accelerators(), with_devices(trainer)
-    kind = {"cuda": "gpu"}.get(trainer.accelerator, trainer.accelerator)
-    if kind != "auto" and kind not in here:
+    best = next(kind for kind in ("gpu", "mps", "cpu") if kind in here)
+    kind = {"cuda": "gpu", "auto": best}.get(trainer.accelerator, trainer.accelerator)
+    if kind not in here:
         use = f"use trainer.accelerator={' or '.join(here)}"
         raise UserError(f"trainer.accelerator={trainer.accelerator}, but torch sees none on this machine; {use}")
     devices = int(trainer.devices)
-    most = max(2, here["cpu"]) if kind == "cpu" else here.get(kind, devices)  # two show it on one core too
+    most = max(2, here["cpu"]) if kind == "cpu" else here[kind]  # two show it on one core too
     if devices > most:
         raise UserError(f"trainer.devices={devices}: expected at most {most} on this machine")
-    if trainer.precision.startswith("16") and (kind == "cpu" or "gpu" not in here):
+    if trainer.precision.startswith("16") and kind != "gpu":
         raise UserError(f"trainer.precision={trainer.precision} needs a GPU; on a CPU use bf16-mixed or 32-true")
     if trainer.cuda_graph is True and not uses_cuda(trainer):
         what = "torch sees no CUDA GPU on this machine"
@@ -65,7 +66,7 @@ def uses_cuda(trainer: TrainerConfig) -> bool:
 
 
 def set_up_gpu(trainer: TrainerConfig) -> None:
-    """Make a GPU compute what the configuration says; before CUDA's libraries start, which read the environment once.
+    """Set up the GPU as configured. Call this before CUDA's libraries start: they read the environment only once.
 
     Float32 products are float32, unless trainer.tf32=true: torch's own default is TF32 in cuDNN, and float32 elsewhere.
     """
@@ -74,6 +75,8 @@ def set_up_gpu(trainer: TrainerConfig) -> None:
 
         if trainer.deterministic:  # else torch refuses each product
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if torch.cuda.is_initialized():  # by an earlier run of this process
+            torch.cuda.reset_peak_memory_stats()
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(trainer.tf32)
 
 
@@ -102,7 +105,7 @@ def check_prompt(samples: TextSamplesConfig, vocabulary: Vocabulary) -> None:
 
 
 def check_monitor(config: Config, splits: Container[str]) -> None:
-    """Raise UserError if a metric of `val` was asked for, or is needed to stop early or for plateau, without a val."""
+    """Raise UserError without a val split if a metric of it was asked for, or early stopping or plateau needs it."""
     monitor, data = config.checkpoint.monitor, config.data.name
     needed = config.early_stopping.enabled or config.scheduler.name == "plateau" or data == "hello"
     asked = monitor.startswith("val/") and (needed or monitor != "val/cross_entropy")  # the default of other texts

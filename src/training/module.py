@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,9 +137,7 @@ class LanguageModule(pl.LightningModule):
         self.characters = self.characters + loss.everywhere
         self.nats = self.nats + exact(loss.nats)
 
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Make a step: as a CUDA graph, or as Lightning does; the closure is training_step, zero_grad and backward."""
         if self.window is not None and self.graph is not None:
             if self.graph.step(self.window):
@@ -239,7 +237,7 @@ class LanguageModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file a model, and what makes a resume exact: plain data, gathered from all processes."""
         random: dict[str, Any] = {"cpu": torch.get_rng_state()}  # dropout draws from torch's global generators
-        if torch.cuda.is_available():
+        if self.device.type == "cuda":  # elsewhere asking would begin to use a GPU
             random["cuda"] = torch.cuda.get_rng_state_all()
         random = dict(self.random_state or random)  # no batch since a resume has restored it: that of its checkpoint
         own: dict[str, Any] = {"characters": int(self.characters), "nats": float(self.nats), "random": random}

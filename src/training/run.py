@@ -26,6 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from src.baselines import baselines, basis
+from src.config.checks import graph_refusal
 from src.config.schema import Config, from_plain, key_table, set_value, to_plain
 from src.data.batching import fitted
 from src.data.corpus import Corpus, open_corpus
@@ -82,6 +83,8 @@ def prepare(
         logger_class(name, node)
     seed = machine.drawn_seed() if config.seed is None else config.seed
     config = dataclasses.replace(config, trainer=trainer, seed=seed)
+    if trainer.cuda_graph is True and (refusal := graph_refusal(config)):  # by as many GPUs as there are
+        raise UserError(f"trainer.cuda_graph=true: {refusal}; use trainer.cuda_graph=auto")
     source = source_of(config) if checkpoint is None else None
     start = checkpoint.content["unroll"].get("init_from") if checkpoint else None
     known = source.vocabulary if source else Vocabulary.from_plain(start["vocabulary"]) if start else None
@@ -306,7 +309,7 @@ def finish(record: Record, status: str, prepared: Prepared, built: Built, error:
         status=status, finished=now(), seconds=round(metrics.seconds, 3), steps=trainer.global_step,
         epochs=trainer.fit_loop.epoch_progress.current.completed, characters=int(prepared.module.characters),
         metrics={"final": {**built.scalars.latest, **final}, "best": metrics.best},
-        **({"gpu": gpu} if (gpu := machine.gpu_description()) else {}),
+        **({"gpu": machine.gpu_description()} if machine.uses_cuda(prepared.config.trainer) else {}),
         worse_than_uniform=not bits <= record.entries.get("baselines", {}).get("uniform", math.inf),  # nan too
         error=error,
     )  # fmt: skip

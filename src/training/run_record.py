@@ -50,7 +50,7 @@ def refuse_links(folder: Path) -> None:
     """Raise UserError for a symbolic link in a folder that may be somebody else's: we would write through it."""
     for path in folder.rglob("*"):
         if path.is_symlink():
-            raise UserError(f"{path} is a symbolic link, through which would be written; replace it by a copy")
+            raise UserError(f"{path} is a symbolic link, and writing would follow it; replace it by a copy")
 
 
 class Record:

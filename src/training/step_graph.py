@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Inside, the optimizer may be captured. A fused one does the same outside, where torch warns of the word."""
+    """Inside, the optimizer may be captured. Outside, torch would warn of the flag; a fused one acts the same."""
     groups = [group for group in optimizer.param_groups if "capturable" in group]
     for group in groups:
         group["capturable"] = True
@@ -124,8 +124,7 @@ class StepGraph:
                 self.failed = True
                 if scaler is not None:
                     scaler.update(scale)  # forgets that it has begun a step
-                why = first_line(error)
-                log.warning("a step is not captured in a CUDA graph, the run goes on without: %s", why)
+                log.warning("a step is not captured in a CUDA graph, the run goes on without: %s", first_line(error))
                 return False
         with self.stream():
             self.captured[shape](window)

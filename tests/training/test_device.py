@@ -287,6 +287,8 @@ def test_devices_auto_is_every_gpu_and_on_a_cpu_one_process(monkeypatch):
     }
     assert found == {"cpu": 1, "gpu": 4, "auto": 4}
     assert machine.with_devices(TrainerConfig(devices=3)).devices == 3
+    with pytest.raises(UserError, match=r"trainer.devices=5: expected at most 4"):
+        machine.check_machine(TrainerConfig(accelerator="auto", devices=5))
 
 
 def test_on_a_gpu_a_run_leaves_cores_to_other_runs(composed, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -41,6 +42,9 @@ def test_what_is_padding_costs_nothing_and_counts_for_nothing() -> None:
     targets[2:, 1] = NO_TARGET
     real = targets != NO_TARGET
     each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten().clamp(min=0), reduction="none")
+    half = torch.full((64, 32, 4), 1.0, dtype=torch.bfloat16, requires_grad=True)
+    nats = window_loss(half, torch.zeros(64, 32, dtype=torch.long), "mean").nats
+    assert float(nats) == pytest.approx(2048 * math.log(4), rel=1e-6)  # in half precision it would be 2,832
     for over_time in ("mean", "sum"):
         loss = window_loss(logits, targets, over_time)
         assert torch.allclose(loss.mean(), each[real.flatten()].mean())
