@@ -20,7 +20,7 @@ train: $(VENV)/.installed-run  ## train the tutorial's network: python -m src.tr
 	@$(RUN) -m src.train $(or $(ARGS),seed=2)
 ifndef ARGS
 	@printf '%s\n' "next, in this terminal after   . $(VENV)/bin/activate" \
-	  "  python -m src.train experiment=tiny_shakespeare    # a book, in some minutes" \
+	  "  python -m src.train data=tiny_shakespeare budget=3min    # a book, in three minutes" \
 	  "  python -m src.train data=text data.path=my.txt     # a text of your own (docs/your_own_corpus.md)" \
 	  "  make tensorboard                                   # curves, figures and samples in the browser"
 endif

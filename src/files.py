@@ -1,6 +1,6 @@
 """Files: one atomic write, one lock, one JSON writer. Everything that Unroll writes goes through here.
 
-What a file system may lack (hard links, locks, fsync) is used where it is there and replaced or left out where not.
+What a file system may lack (hard links, locks, fsync) is used where available, else replaced or left out.
 """
 
 from __future__ import annotations

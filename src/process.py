@@ -62,7 +62,7 @@ def heavy_imports() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signal_handlers(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
-    """Inside, handle signals so; at the end, restore all handlers: Lightning leaves Ctrl-C ignored after it."""
+    """Inside, use these handlers; at the end, restore the old ones: Lightning would leave Ctrl-C ignored."""
     before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGUSR1)}
     try:
         set_handlers(handlers)
@@ -106,7 +106,7 @@ def available_cores() -> int:
 
 
 def use_threads(count: int) -> None:
-    """Let torch use `count` threads, and numpy, whose products sample texts and ignore torch's setting."""
+    """Let torch and numpy use `count` threads: numpy's products, used in sampling, ignore torch's."""
     import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 

@@ -77,7 +77,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that `fit` has trained: the folder is all of it, what it holds is read from there."""
+    """A run that `fit` has trained. Everything else about it is read from its folder."""
 
     folder: Path
     status: str  # done, or stopped: trainer.max_time was over

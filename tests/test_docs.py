@@ -78,12 +78,3 @@ def test_both_languages_have_the_same_headings_commands_links_and_numbers(name):
     english, chinese = ((ROOT / f"{name}{end}").read_text(encoding="utf-8") for end in (".md", ".zh.md"))
     assert out_of_step(english, chinese) == []
     assert f"]({Path(name).name}.zh.md)" in english.partition("\n## ")[0]
-
-
-def test_a_number_or_a_command_of_one_language_alone_is_named_with_its_section():
-    english = "# A\n\n    make train  # trains\n\n## B\n\nIt takes 15 epochs.\n"
-    assert out_of_step(english, "# 甲\n\n    make train  # 训练\n\n## 乙\n\n共 15 轮。\n") == []
-    assert out_of_step(english, "# 甲\n\n    make test\n\n## 乙\n\n共 16 轮。\n") == [
-        "'# A': commands only in English ['    make train'], only in Chinese ['    make test']",
-        "'## B': numbers only in English ['15'], only in Chinese ['16']",
-    ]

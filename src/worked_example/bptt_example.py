@@ -30,7 +30,7 @@ from src.models.kernels import split
 from src.models.language_model import LanguageModel
 from src.models.manual import ManualRNN, record_deltas
 
-MOST_STEPS = 12  # are explained: more do not fit side by side. What stands before them in the text gives h_0
+MOST_STEPS = 12  # steps are explained: more do not fit side by side. The text before them gives h_0
 RATE = 0.1  # of the one update that is shown, the tutorial's
 
 
