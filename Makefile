@@ -21,8 +21,8 @@ train: $(VENV)/.installed-run  ## train the tutorial's network: python -m src.tr
 ifndef ARGS
 	@printf '%s\n' "next, in this terminal after   . $(VENV)/bin/activate" \
 	  "  python -m src.train data=tiny_shakespeare budget=3min    # a book, in three minutes" \
-	  "  python -m src.train data=text data.path=my.txt     # a text of your own (docs/your_own_corpus.md)" \
-	  "  make tensorboard                                   # curves, figures and samples in the browser"
+	  "  python -m src.train data=text data.path=my.txt           # a text of your own (docs/your_own_corpus.md)" \
+	  "  make tensorboard                                         # curves, figures and samples in the browser"
 endif
 
 # mypy beside the tests: alone it leaves a core idle

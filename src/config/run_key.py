@@ -22,7 +22,7 @@ def what_matters(config: Config) -> dict[str, Any]:
     chosen = set(config.chosen or ())
     later = {"data": ("batch_size", 32)} if config.budget == "auto" else {"trainer": ("max_steps", -1)}
     if config.budget == "auto" and config.data.batch_size == 32 and "data.batch_size" not in chosen:
-        plain["data"]["batch_size"] = "32"  # as typed: 32 is what is chosen here since before 64 could be
+        plain["data"]["batch_size"] = "32"  # typed; the number 32 is the key of what the budget chooses, 32 or 64
     if config.budget and config.model._target_ in MODEL_CLASSES:  # null as typed: the budget would choose a value
         typed = [key for key in ("dropout_mask", "interlayer_scale", "readout_bias") if f"model.{key}" not in chosen]
         plain["model"] |= {key: plain["model"][key] or "null" for key in typed}

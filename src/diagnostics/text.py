@@ -134,7 +134,7 @@ def sums_by_position(readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
     time = max(len(reading.targets) - reading.lead for reading in readings)
     nats, characters = torch.zeros(2, time, dtype=torch.float64)
     for targets, _, losses, lead in readings:
-        at = (torch.arange(len(targets)) - lead) % time  # what is counted before the window is in windows before it
+        at = (torch.arange(len(targets)) - lead) % time  # the warm-up lies in the windows before it
         nats.index_add_(0, at, losses.double().sum(1))
         characters.index_add_(0, at, (targets >= 0).sum(1).double())
     return nats, characters

@@ -53,7 +53,7 @@ def launch(x: Tensor, M_T: Tensor, start: Tensor | None, h: Tensor | None, relu:
     """
     T, B, H = x.shape
     P = max(16, triton.next_power_of_2(H))
-    # Zeros are given, too: a kernel of its own for them would be compiled where a graph is captured, which fails
+    # Zeros are passed, too: a second kernel without them would be compiled while a graph is captured, which fails
     start = x.new_zeros(B, H) if start is None else start
     with torch.cuda.device_of(x):
         walk[(B,)](

@@ -57,7 +57,7 @@ class LanguageModule(pl.LightningModule):
         self.over_time, self.averages_last_group = config.loss.over_time, config.trainer.average_last_group
         self.optimizer_config = config.optimizer
         self.schedule = Schedule(config.scheduler, run_steps)
-        self.averaged: AveragedModel | None = None  # if so, what is validated, stored and looked at
+        self.averaged: AveragedModel | None = None  # if set, what is validated, stored and looked at
         if decay := config.optimizer.average:
             self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)).requires_grad_(False)
         self.identity = identity
