@@ -35,7 +35,6 @@ from src.sweeps.plan import Job, make_plan
 from src.sweeps.sweep import run_sweep
 
 CURVES = ("step", "characters", "seconds")  # what a figure's x may be beside a key
-FREE = ("hydra", "trainer.threads=")  # words that a study takes, whatever else may change a result
 OPTIONS = {"size": ("full", "quick"), **dict.fromkeys(("smoke", "check", "table"), ("true", "false"))}
 # Of a smoke run: two steps and one window of validation, on the texts of conf/, which need no download
 SMOKE = {"logger": "none", "trainer.max_steps": 2, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 1.0}
@@ -161,7 +160,7 @@ def main() -> None:
     wrong = [f"{k}={v}: expected {' or '.join(OPTIONS[k])}" for k, v in given.items() if v not in OPTIONS[k]]
     known = {folder.name: folder for folder in folders()}
     names, words = [word for word in words if "=" not in word], [word for word in words if "=" in word]
-    abouts = {word: key_table().get(word.partition("=")[0]) for word in words if not word.startswith(FREE)}
+    abouts = {w: key_table().get(w.partition("=")[0]) for w in words if not w.startswith(("hydra", "trainer.threads="))}
     wrong += [
         f"{word}: a study states what its runs are; only keys that change no result are taken here"
         for word, about in abouts.items()

@@ -325,8 +325,7 @@ class TaskPlan:
         if self.drawn is None or self.drawn[0] != epoch:
             # Numpy treats (4, 0, 0) as (4, 0): an equal number of sequences would repeat val's (5: test's)
             taken = self.seed in (4, 5) and epoch == self.split.seed and len(self.split) == self.split.held_out
-            words = (self.seed, epoch, int(taken))
-            self.drawn = epoch, self.split.task.draw(np.random.default_rng(words), len(self.split))
+            self.drawn = epoch, self.split.task.draw(np.random.default_rng((self.seed, epoch, taken)), len(self.split))
         return self.drawn[1]
 
     def cut(self, epoch: int, index: int, columns: slice) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray]:

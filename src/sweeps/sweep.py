@@ -144,7 +144,11 @@ def _launch(plan: Plan, launcher: Launcher, record: SweepRecord, command: list[s
             complain("stopping: running jobs save first; press Ctrl-C again to stop at once")
 
     try:
-        with stop_on_signal(None if launcher.name == "basic" else stop_jobs), progress.shown():
+        stopping = stop_on_signal(None if launcher.name == "basic" else stop_jobs)
+        with stopping, progress.shown(), contextlib.ExitStack() as after:
+            if launcher.name == "submitit_local":  # its processes inherit the mask; our progress thread hears Ctrl-C
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                after.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
             outcomes = launcher.launch([job.overrides for job in plan.to_do], runner)
         for job, outcome in zip(plan.to_do, outcomes, strict=False):
             if error := failure_of(outcome):  # the job could not even write a record: no disk, no permission

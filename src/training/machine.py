@@ -42,8 +42,7 @@ def available_accelerators() -> dict[str, int]:
 def check_machine(trainer: TrainerConfig) -> None:
     """Raise UserError if `trainer` asks for what this machine lacks, with what would work."""
     here, trainer = available_accelerators(), with_devices(trainer)
-    best = next(kind for kind in ("gpu", "mps", "cpu") if kind in here)
-    kind = {"cuda": "gpu", "auto": best}.get(trainer.accelerator, trainer.accelerator)
+    kind = {"cuda": "gpu", "auto": max(here)}.get(trainer.accelerator, trainer.accelerator)  # gpu or mps before cpu
     if kind not in here:
         use = f"use trainer.accelerator={' or '.join(here)}"
         raise UserError(f"trainer.accelerator={trainer.accelerator}, but torch sees none on this machine; {use}")

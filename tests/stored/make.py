@@ -33,7 +33,6 @@ KEYS = (
     "model=manual model.interlayer_scale=1.5 model.init=orthogonal model.single_bias=true loss.over_time=mean "
     "name=named callbacks=none trainer.max_epochs=3,4 checkpoint.every_n_steps=7 scheduler=plateau",
 )
-CONFIGS = "experiment=tutorial", "data=tiny_shakespeare model=lstm optimizer=sgd optimizer.lr=0.002 scheduler=cosine"
 KINDS = "cell", "stacked", "lstm", "gru"
 MODELS = "runs/finished", "exports/weights.safetensors", *(f"models/{kind}.ckpt" for kind in KINDS)
 REPORT = "runs/sweeps", "--metric", "train/cross_entropy", "--compare", "model"

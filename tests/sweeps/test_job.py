@@ -5,8 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+from src.config.hydra_compat import Launcher
 from src.process import signal_handlers
+from src.sweeps.plan import Plan
+from src.sweeps.sweep import Progress, _launch
 
 
 def test_a_closed_terminal_stops_a_process_unless_nohup_started_it() -> None:
@@ -20,3 +26,12 @@ def test_the_handlers_that_a_run_has_left_are_taken_back() -> None:
     with signal_handlers({}):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # as Lightning does after a KeyboardInterrupt
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_processes_of_submitit_never_see_ctrl_c(tmp_path: Path) -> None:
+    asks = [sys.executable, "-c", "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"]
+    seen: list[str] = []
+    launch: Any = lambda *_: [seen.append(subprocess.check_output(asks, text=True))]  # noqa: E731
+    for name in ("submitit_local", "joblib"):
+        _launch(Plan([], []), Launcher(name, {"n_jobs": 1}, launch), SimpleNamespace(path=tmp_path), [], Progress([]))
+    assert seen == ["True\n", "False\n"]
