@@ -19,12 +19,8 @@ class UserError(ValueError):
         return type(self), self.messages
 
 
-class DataError(UserError):
-    """A text, a corpus or its options cannot be used as they are."""
-
-
-class UnknownCharacter(DataError):
-    """Characters that a vocabulary lacks: how many, which ones, and the offset of the first; the remedy may change."""
+class UnknownCharacter(UserError):
+    """Characters that a vocabulary lacks: how many, which ones, and the offset of the first."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(f"{what}; {remedy}")
@@ -32,9 +28,6 @@ class UnknownCharacter(DataError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.what, self.remedy)
-
-    def with_remedy(self, remedy: str) -> UnknownCharacter:
-        return UnknownCharacter(self.what, remedy)
 
 
 class RunFailure(RuntimeError):

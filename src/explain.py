@@ -7,8 +7,8 @@ import sys
 from src.config.compose import compose_and_run
 from src.config.schema import ExplainConfig, errors_in_values
 from src.errors import UserError
-from src.inference.options import locate, with_named_runs
-from src.process import exit_with, heavy_imports, say, write_file
+from src.inference.options import errors_in_inference, with_named_runs
+from src.process import exit_with, heavy_imports, write_file
 
 OF_A_RUN = ("hidden_size", "num_layers", "nonlinearity", "seed")  # what a trained network has already
 
@@ -16,7 +16,7 @@ OF_A_RUN = ("hidden_size", "num_layers", "nonlinearity", "seed")  # what a train
 def errors_in_explain(config: ExplainConfig) -> list[str]:
     """Return all errors, one text each."""
     word, target = config.explain.input, config.explain.target
-    found = list(errors_in_values(config, ExplainConfig))
+    found = errors_in_inference(config) if config.path is not None else list(errors_in_values(config, ExplainConfig))
     if word == "":
         found.append("explain.input is empty: expected the characters that are read; leave it out for hello")
     elif target is None and word is not None and len(word) < 2:
@@ -24,13 +24,6 @@ def errors_in_explain(config: ExplainConfig) -> list[str]:
     elif target is not None and config.path is None and len(word or "hello") != len(target):
         lengths = f"explain.input={word or 'hello'} has {len(word or 'hello')} characters and explain.target={target}"
         found.append(f"{lengths} has {len(target)}; each step needs one target")
-    if config.run is not None and config.checkpoint is not None:
-        found.append("which network? give run=... (the folder of a run) or checkpoint=... (a file), not both")
-    elif config.path is not None:
-        try:
-            locate(config.path, config.at)
-        except UserError as error:
-            found += error.messages
     return found
 
 
@@ -38,11 +31,7 @@ def explain(config: ExplainConfig) -> None:
     """Print or write the page that a checked configuration describes."""
     with heavy_imports():
         from src.worked_example.lesson import lesson_of, render
-    text = render(lesson_of(config), config.explain)
-    if config.output is None:
-        return say(text)
-    write_file(config.output, text)
-    say(f"written: {config.output}\n")
+    write_file(config.output, render(lesson_of(config), config.explain))
 
 
 def main() -> None:

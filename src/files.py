@@ -135,7 +135,7 @@ def remove_leftovers(folder: Path, names: str = "*") -> None:
 
 
 def is_alive(pid: Any) -> bool:
-    """Whether this machine has a process of that number; one that only waits to be reaped is none."""
+    """Whether this machine has a process of that number; a zombie process does not count."""
     try:
         os.kill(int(pid), 0)
         state = Path(f"/proc/{int(pid)}/stat")

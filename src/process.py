@@ -37,7 +37,7 @@ RECEIVED: list[int] = []  # the signals that asked this process to stop, in a ru
 
 @contextlib.contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Inside, import torch and Lightning; the garbage collector never visits their objects, which takes a second."""
+    """Inside, import torch and Lightning; exclude their objects from garbage collection (saves 1 s)."""
     if "lightning.pytorch" in sys.modules:  # a further job in this process: freezing would keep the garbage of the last
         yield
         return
@@ -79,7 +79,7 @@ def set_handlers(handlers: Mapping[signal.Signals, Any]) -> None:
 
 
 def exit_when(gone: Callable[[], bool], grace: float = 0.0) -> None:
-    """In a thread, wait until the process that this one works for is `gone`; save for `grace` seconds, and exit."""
+    """In a thread, wait until the supervising process is `gone`; save for `grace` seconds, and exit."""
 
     def watch() -> None:
         while not gone():
@@ -102,7 +102,11 @@ def threads_for(threads: str, hidden_size: int, share: int = 1) -> int:
 
 def available_cores() -> int:
     """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    with contextlib.suppress(OSError, ValueError):  # ValueError: "max", a container without a limit
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores, -(-int(quota) // int(period)))
+    return cores
 
 
 def use_threads(count: int) -> None:
@@ -203,12 +207,15 @@ def bytes_of(value: str, key: str) -> bytes:
     return content
 
 
-def write_file(path: str, text: str, key: str = "output") -> None:
-    """Write a file that the user named with `key`; UserError if it cannot be written."""
+def write_file(path: str | None, text: str, key: str = "output") -> None:
+    """Write a file that the user named with `key`, and say so; without one print. UserError if it cannot be written."""
+    if path is None:
+        return say(text)
     try:
         write_result(path, text)
     except OSError as error:
         raise UserError(f"{key}={path} cannot be written: {error.strerror}") from error
+    return say(f"written: {path}\n")
 
 
 # Beginnings of Lightning's lines that a user can do nothing about, or that our own lines say.

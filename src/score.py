@@ -12,7 +12,7 @@ from src.data.text_reader import Source, find, read_text
 from src.errors import UserError
 from src.files import user_path
 from src.inference.options import errors_in_score
-from src.process import bytes_of, exit_with, in_json, say, write_file
+from src.process import bytes_of, exit_with, in_json, write_file
 
 if TYPE_CHECKING:
     from src.inference.evaluate import Score
@@ -21,30 +21,27 @@ if TYPE_CHECKING:
 
 def score(config: ScoreConfig, files: list[str]) -> None:
     """Score a text, or all files; `files` has every file= of the command line."""
+    files = files if len(files) > 1 else [config.file or ""]  # of a sweep, this job's
+    if config.text is None and "" in files:
+        raise UserError("file is empty: expected a file, a folder or a glob")
     key, value = ("file", "-" if "-" in files else "") if config.text is None else ("text", config.text)
     given = Source("-" if key == "file" else key, content=bytes_of(value, key))
     trained = load_model(config)
-    from src.inference.evaluate import render
-
-    if config.text is not None:
-        scores = [trained.score(read_text(given, trained.config.data))]
-    else:
-        scores = sorted(score_files(trained, files, given, config.output), key=lambda score: score.bits_per_character)
+    scores = score_files(trained, files if config.text is None else ["-"], given, config.output)
     if config.format == "json":
         plain = [score.to_plain() for score in scores]
         text = in_json(plain[0] if len(plain) == 1 else plain)
     elif config.format == "html":
+        from src.inference.page import render
+
         text = render(scores, f"{trained.config.model.name} on {trained.config.data.name}, {trained.path}")
     else:
         text = table(scores) if len(scores) > 1 else by_character(scores[0])
-    if config.output is None:
-        return say(text)
     write_file(config.output, text)
-    say(f"written: {config.output}\n")
 
 
 def score_files(trained: TrainedModel, files: list[str], given: Source, output: str | None) -> list[Score]:
-    """Score all files that these files, folders and globs name; a UserError has the errors of all of them."""
+    """Score `given` for `-`, and all files that the others name, best first; a UserError has the errors of all."""
     scores: list[Score] = []
     sources: list[Source] = []
     errors: list[str] = []
@@ -62,7 +59,7 @@ def score_files(trained: TrainedModel, files: list[str], given: Source, output: 
             errors += error.messages
     if errors:
         raise UserError(*errors)
-    return scores
+    return sorted(scores, key=lambda score: score.bits_per_character)
 
 
 def table(scores: list[Score]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from src.config.schema import DataConfig
-from src.errors import DataError
+from src.errors import UserError
 
 if TYPE_CHECKING:  # the layout of windows is computed without torch
     from torch import Tensor
@@ -73,10 +73,10 @@ class PairSplit(TextSplit):
 
 
 class Splits(dict[str, TextSplit]):
-    """The splits of a corpus by name; one that it does not have is a DataError with the names of all."""
+    """The splits of a corpus by name; one that it does not have is a UserError with the names of all."""
 
     def __missing__(self, name: str) -> TextSplit:
-        raise DataError(f"this corpus has no split {name!r}; it has {', '.join(self)}")
+        raise UserError(f"this corpus has no split {name!r}; it has {', '.join(self)}")
 
 
 # A plan: how many windows an epoch has (`count`), how many transitions are in none (`dropped`), whether every epoch
@@ -102,14 +102,13 @@ class StreamPlan:
             if size > split.transitions
         ]
         if errors:
-            raise DataError(*errors)
+            raise UserError(*errors)
         self.length = split.transitions // batch_size
         self.dropped = split.transitions - self.length * batch_size
         used = split.ids[: self.length * batch_size + 1]
         # (batch, L + 1) without a copy: the last id of a row, its last target, is also the first id of the next row
         self.rows = np.lib.stride_tricks.sliding_window_view(used, self.length + 1)[:: self.length]
         self.seq_len, self.seed = seq_len, seed
-        self.drawn: tuple[int, int] | None = None  # an epoch and the length of its first window
         self.count, self.firsts = -(-self.length // seq_len), (seq_len, seq_len)
         if offset == "random":
             # A first window of `last` to seq_len steps leaves the count as it is, one of 1 to last - 1 adds a window.
@@ -121,10 +120,9 @@ class StreamPlan:
                 self.firsts, self.count = (1, last - 1), self.count + 1
 
     def first(self, epoch: int) -> int:
-        if self.drawn is None or self.drawn[0] != epoch:
-            low, high = self.firsts
-            self.drawn = (epoch, int(np.random.default_rng((self.seed, epoch)).integers(low, high + 1)))
-        return self.drawn[1]
+        """Return the length of the first window of an epoch."""
+        low, high = self.firsts
+        return int(np.random.default_rng((self.seed, epoch)).integers(low, high + 1))
 
     def cut(self, epoch: int, index: int, columns: slice) -> Cut:
         start = 0 if index == 0 else self.first(epoch) + (index - 1) * self.seq_len
@@ -144,7 +142,7 @@ class LinePlan:
 
     def __init__(self, split: LineSplit, seq_len: int, batch_size: int, offset: str, seed: int) -> None:
         if len(split.starts) == 0:
-            raise DataError(f"{split.name}: a list without items has nothing to predict; use one item a line")
+            raise UserError(f"{split.name}: a list without items has nothing to predict; use one item a line")
         seq_len = min(seq_len, int(split.lengths.max()))  # a longer window would be padding only
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
         self.random, self.seed = offset == "random", seed
@@ -227,7 +225,7 @@ def plan(split: TextSplit, *options: Any) -> StreamPlan | LinePlan | PairPlan:
 class Window(NamedTuple):
     """Ids and next ids (time, batch), int64; a target of -100 is not predicted. `starts`: from a zero state.
 
-    `allowed`, of a task: (time, batch) int64, bit i is set where id i may stand in place of the target.
+    `allowed`, of a task: (time, batch) int64, bit i is set where id i would also be right.
     """
 
     inputs: Tensor
@@ -274,7 +272,7 @@ class Windows:
             batch_size = world_size  # one sequence: every process reads all of it, and only rank 0 learns it
         if batch_size % world_size:
             remedy = f"make data.batch_size a multiple of {world_size}"
-            raise DataError(f"batch_size={batch_size} does not divide among {world_size} processes; {remedy}")
+            raise UserError(f"batch_size={batch_size} does not divide among {world_size} processes; {remedy}")
         share = batch_size // world_size
         self.columns = slice(rank * share, (rank + 1) * share)
         self.idle = isinstance(self.plan, PairPlan) and rank > 0
@@ -329,18 +327,23 @@ class Windows:
             names = ("transitions", "seq_len", "batch_size", "offset", "seed", "windows an epoch")
             parts = zip(names, state["layout"], self.layout, strict=True)
             changed = ", ".join(f"{name} {was} -> {now}" for name, was, now in parts if was != now)
-            raise DataError(f"the checkpoint is from the middle of an epoch of other windows ({changed}); keep them")
+            raise UserError(f"the checkpoint is from the middle of an epoch of other windows ({changed}); keep them")
         self.epoch, self.position, self.restored = int(state["epoch"]), int(state["position"]), True
 
 
-def evaluation_windows(split: TextSplit, seq_len: int, streams: int = 1, warmup: int | None = None) -> Windows:
-    """Return the transitions of a split in at most `streams` columns; one stream, or a warm-up, drops none."""
+def evaluation_windows(
+    split: TextSplit, seq_len: int, streams: int = 1, warmup: int | None = None, seed: int = 0
+) -> Windows:
+    """Return the transitions of a split in at most `streams` columns; one stream, or a warm-up, drops none.
+
+    `seed` draws the training sequences of a task.
+    """
     streams, seq_len = (max(1, min(size, split.transitions)) for size in (streams, seq_len))
-    return Windows(split, seq_len, streams, reset="epoch", warmup=warmup)
+    return Windows(split, seq_len, streams, reset="epoch", warmup=warmup, seed=seed)
 
 
 def fitted(config: DataConfig, train: TextSplit) -> tuple[DataConfig, tuple[str, ...]]:
-    """Return a configuration whose open window sizes fit a short text, and notes; DataError if given ones do not."""
+    """Return a configuration whose open window sizes fit a short text, and notes; UserError if given ones do not."""
     if config.is_task:
         return config, ()
     (seq_len, batch_size), count = config.window, train.transitions
@@ -357,6 +360,6 @@ def fitted(config: DataConfig, train: TextSplit) -> tuple[DataConfig, tuple[str,
             fits = {"seq_len": count // batch_size, "batch_size": count // seq_len}
             largest = " or ".join(f"data.{key}={value}" for key, value in fits.items() if value)
             given = f"data.seq_len={seq_len} x data.batch_size={batch_size}"
-            raise DataError(f"{given}: {size}, too few for one window; the largest that fits: {largest}")
+            raise UserError(f"{given}: {size}, too few for one window; the largest that fits: {largest}")
         notes = (f"windows of data.seq_len={seq_len} x data.batch_size={batch_size}, not {usual}: {size}",)
     return dataclasses.replace(config, seq_len=seq_len, batch_size=batch_size), notes

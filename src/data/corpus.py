@@ -28,7 +28,7 @@ from src.data.batching import BOUNDARY, LineSplit, PairSplit, Splits, TextSplit
 from src.data.tasks import errors_in_task, open_task
 from src.data.text_reader import CLEANED, Facts, Piece, Scan, Source, error_in_path, find, pieces, rules_of, scan
 from src.data.vocabulary import Vocabulary
-from src.errors import DataError, counted, nearest
+from src.errors import UserError, counted, nearest
 from src.files import user_path, write_atomic
 
 SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within the clock's resolution
@@ -125,26 +125,26 @@ def is_list(config: DataConfig) -> bool:
 
 
 def sources(name: str, root: str | None) -> list[Source]:
-    """Return the files of a named corpus. Raises DataError: what to download by hand, and where to put it."""
+    """Return the files of a named corpus. Raises UserError: what to download by hand, and where to put it."""
     files = [REGISTRY[path] for path in CORPORA[name].files]
     try:
         return [file.source(root) for file in files]
-    except DataError:
+    except UserError:
         raise
     except (OSError, ValueError) as error:  # of requests or the disk; of pooch: another checksum
         way = "download {0.address} (sha256 {0.sha256}) by hand and put it at {1}"
         missing = [file for file in files if not any(map(os.path.isfile, file.places(root)))]
         by_hand = [way.format(file, file.places(root)[0]) for file in missing]
         reason = "no connection" if type(error).__name__ in ("ConnectionError", "ConnectTimeout") else error
-        raise DataError("\n".join([f"data={name} cannot be downloaded ({reason})", *by_hand])) from error
+        raise UserError("\n".join([f"data={name} cannot be downloaded ({reason})", *by_hand])) from error
 
 
 def check(sources: list[Source], digests: list[str]) -> None:
-    """Raise DataError if a file does not have the checksum that it is known to have."""
+    """Raise UserError if a file does not have the checksum that it is known to have."""
     for source, digest in zip(sources, digests, strict=True):
         if source.sha256 and digest != source.sha256:
             what = f"{source.name} has sha256 {digest}, expected {source.sha256}: another file, or a damaged one"
-            raise DataError(f"{what}; delete it, and it is downloaded again")
+            raise UserError(f"{what}; delete it, and it is downloaded again")
 
 
 def errors_in_data(config: DataConfig) -> Iterator[str]:
@@ -203,9 +203,7 @@ def errors_in_data(config: DataConfig) -> Iterator[str]:
 def is_codec(name: str) -> bool:
     """Whether Python can read texts in a codec of this name."""
     try:
-        b"a".decode(name)  # bytes, for a codec such as hex is none of texts
-    except UnicodeError:
-        return True  # half a character
+        "a".encode(name)  # a str: hex and the like encode only bytes
     except (LookupError, ValueError):
         return False
     return True
@@ -242,17 +240,17 @@ def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Cor
     """Open the corpus that the `data` group describes, encoded with the `vocabulary` of an earlier run if given."""
     extend = [EXTEND] if config.unknown == "extend" and vocabulary is None else []  # it would add held-out symbols
     if errors := [*errors_in_data(config), *extend]:
-        raise DataError(*errors)
+        raise UserError(*errors)
     if config.name == "hello":
         return _open_pair(config, vocabulary)
     if config.is_task:
         own, splits, record = open_task(config)
         if vocabulary is not None and vocabulary != own:
             what = f"data={config.name} has the symbols {''.join(own.symbols)!r}, and the earlier run has others"
-            raise DataError(f"{what}; use data.kinds of that run, or leave init_from out")
+            raise UserError(f"{what}; use data.kinds of that run, or leave init_from out")
         return Corpus(config.name, own, splits, record, text_reader.hash_of([config.name, record]))
     if vocabulary and (kind := vocabulary.kind) != config.encoding:
-        raise DataError(f"data.encoding={config.encoding}: the vocabulary is of {kind}; set data.encoding={kind}")
+        raise UserError(f"data.encoding={config.encoding}: the vocabulary is of {kind}; set data.encoding={kind}")
     parts = _parts(config)
     files = [source for part in parts for source in part.sources]
     if digests := text_reader.read_cached(text_reader.digests_file([source.stamp() for source in files])):
@@ -264,7 +262,7 @@ def open_corpus(config: DataConfig, vocabulary: Vocabulary | None = None) -> Cor
 
 
 def _parts(config: DataConfig) -> list[Part]:
-    """Return the files of a corpus and the shares that they are cut into. Raises DataError if one is missing."""
+    """Return the files of a corpus and the shares that they are cut into. Raises UserError if one is missing."""
     own, unpack = tuple(map(float, config.split)) if config.split is not None else None, config.encoding != "bytes"
     if config.name in CORPORA:
         files, standard = sources(config.name, config.root), CORPORA[config.name].split
@@ -328,7 +326,7 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
         what = "a web page (HTML), whose tags are learned too; save it as text to have the text alone"
         notes += [f"{counted(pages, 'files')} of the text: {what}"]
     if any(digest in scans[0].digests for one in scans[1:] for digest in one.digests):
-        notes += ["a file to train on is held out too, so the loss on it is no test: see data.val_path, data.test_path"]
+        notes += ["a training file is also held out, so its loss is not a test: see data.val_path, data.test_path"]
     facts = {
         "vocabulary": vocabulary.to_plain(), "length": sum(one.length for one in text_scans), "spans": spans,
         "sizes": [size for one in scans for size in one.sizes], "digests": digests, "notes": notes,
@@ -341,7 +339,7 @@ def _encode(config: DataConfig, parts: list[Part], files: list[Source], given: V
         text_reader.write_ids(stream, symbols(), vocabulary)
         for source, stamp in zip(files, stamps, strict=True):
             if source.stamp() != stamp:
-                raise DataError(f"{source.name} was changed while it was read; start again")
+                raise UserError(f"{source.name} was changed while it was read; start again")
 
     key = _key(config, parts, digests, given)
     return _corpus(config, key, *text_reader.find_or_add_ids(key, write, facts), parts)
@@ -358,7 +356,7 @@ def _draw(parts: list[Part], config: DataConfig) -> tuple[list[Part], list[Scan]
         for name, (low, high) in zip(part.names, itertools.pairwise(edges_of(len(items), part.shares)), strict=True):
             if low == high:
                 what = f"has {len(items):,} items, and with data.split={list(part.shares)} one split has none"
-                raise DataError(f"{part.sources[0].name} {what}; use a longer list or fewer splits")
+                raise UserError(f"{part.sources[0].name} {what}; use a longer list or fewer splits")
             text = b"\n".join([b"", *(items[at] for at in order[low:high]), b""])
             drawn.append(Part((name,), [Source(name, content=text)]))
     return drawn, scans
@@ -380,7 +378,7 @@ def _spans(texts: list[Part], lengths: list[int]) -> tuple[dict[str, list[int]],
             if high - low < 2:
                 need = "it needs one to read and one to predict; use a longer text"
                 what = f"of its {length:,} characters the split {name} gets {high - low}, and {need}"
-                raise DataError(f"{text.sources[0].name} is too short: {what}")
+                raise UserError(f"{text.sources[0].name} is too short: {what}")
         unused += length - edges[-1]
         start += length
     return spans, unused

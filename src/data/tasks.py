@@ -49,7 +49,7 @@ REBER = {0: "B1", 1: "T2 P3", 2: "S2 X4", 3: "T3 V5", 4: "X3 S6", 5: "P4 V6", 6:
 class Drawn(NamedTuple):
     """Sequences side by side: `ids` (steps + 1, count), the first the boundary, after the end boundaries too.
 
-    `allowed` (steps, count) int64 belongs to ids[1:]: bit i is set where the symbol i may stand there; 0: no target.
+    `allowed` (steps, count) int64 belongs to ids[1:]: bit i is set if symbol i is allowed there; 0: no target.
     """
 
     ids: np.ndarray

@@ -16,6 +16,7 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import lzma
 import mmap
 import os
@@ -25,7 +26,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,9 +34,10 @@ import numpy as np
 
 from src.config.schema import DataConfig
 from src.data.vocabulary import Vocabulary, codes_of
-from src.errors import DataError
+from src.errors import UserError
 from src.files import atomic_file, lock, read_json, remove_leftovers, to_json, user_path, write_json
 
+log = logging.getLogger(__name__)
 BLOCK = 1 << 20  # bytes read at once: with 8 MiB, 32 MiB as code points, reading took half as long again
 REMEDIES = "data.errors=replace reads U+FFFD in its place, data.encoding=bytes reads any file as it is"
 CLEANED = ("byte_order_marks", "crlf", "nul", "invalid", "leading_blanks")  # what reading removes or replaces
@@ -53,9 +55,9 @@ KINDS = {  # first bytes of files that are no plain text -> what they are, and t
     **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), ("a text in UTF-16", "add data.codec=utf-16")),
 }
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<(!doctype html|html)\b", re.IGNORECASE)
-MARK = b"unroll ids 3\n\0\0\0"  # the end of a complete file of ids
+MARK = b"unroll ids 4\n\0\0\0"  # the end of a complete file of ids
 Piece = bytes | np.ndarray  # symbols: bytes if each is one symbol (ASCII, or encoding=bytes), else code points (uint32)
-Facts = dict[str, Any]  # what a file of ids says of itself
+Facts = dict[str, Any]  # metadata of a file of ids
 
 
 def rules_of(config: DataConfig) -> dict[str, Any]:
@@ -88,14 +90,14 @@ class Source:
         return zipfile.ZipFile(self.path).open(self.packed) if self.packed else gzip.open(self.path)
 
     def blocks(self, raw: Callable[[bytes], None]) -> Iterator[bytes]:
-        """Yield the bytes in blocks, after `raw(block)`. Raises DataError if the file cannot be read."""
+        """Yield the bytes in blocks, after `raw(block)`. Raises UserError if the file cannot be read."""
         try:
             with self.open() as stream:
                 while block := stream.read(BLOCK):
                     raw(block)
                     yield block
         except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
-            raise DataError(f"{self.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            raise UserError(f"{self.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
     def stamp(self) -> list[Any]:
         """Return path, size, times of change and inode: the content is the same as long as these are."""
@@ -118,7 +120,7 @@ def error_in_path(path: Any, key: str = "data.path") -> str | None:
 
 
 def find(path: str, key: str = "path", unpack: bool = True) -> list[Source]:
-    """Return a file, all files below a folder but hidden ones, or those of a glob, sorted. Raises DataError if none.
+    """Return a file, all files below a folder but hidden ones, or those of a glob, sorted. Raises UserError if none.
 
     `unpack`: a gzip file is the text in it, and a zip archive all files in it but hidden ones.
     """
@@ -138,19 +140,19 @@ def _unpacked(file: Source) -> list[Source]:
             return [file]
         with zipfile.ZipFile(file.path) as archive:
             if any(one.flag_bits & 1 for one in archive.infolist()):
-                raise DataError(f"{file.name} has a password; unpack it, and give the file in it")
+                raise UserError(f"{file.name} has a password; unpack it, and give the file in it")
             if any(one.compress_type not in METHODS for one in archive.infolist()):
-                raise DataError(f"{file.name} is packed in a way that Python cannot read; unpack it first")
+                raise UserError(f"{file.name} is packed in a way that Python cannot read; unpack it first")
             names = sorted(one.filename for one in archive.infolist() if not one.is_dir())
             kind = archive.read("mimetype").decode(errors="replace") if "mimetype" in names else ""
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(f"{file.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     office = {"[Content_Types].xml": "a document of Word, Excel or PowerPoint", "mimetype": "an OpenDocument file"}
     if what := next((what for name, what in office.items() if name in names), None):
-        raise DataError(f"{file.name} is {'an e-book (EPUB)' if 'epub' in kind else what}, not a plain text; {AS_TEXT}")
+        raise UserError(f"{file.name} is {'an e-book (EPUB)' if 'epub' in kind else what}, not a plain text; {AS_TEXT}")
     hidden = re.compile(r"(^|/)(\.|__MACOSX/)")
     if not (texts := [name for name in names if not hidden.search(name)]):
-        raise DataError(f"{file.name} is a zip archive without a file in it; give another")
+        raise UserError(f"{file.name} is a zip archive without a file in it; give another")
     return [dataclasses.replace(file, name=f"{file.name}/{name}", packed=name) for name in texts]
 
 
@@ -159,7 +161,7 @@ def _find(path: str, key: str) -> list[Source]:
     if os.path.isfile(place):  # False if the name is too long, where Path.is_file raises
         return [Source(path, place)]
     if error := error_in_path(path, f"data.{key}"):
-        raise DataError(error)
+        raise UserError(error)
     if os.path.isdir(place):
         inside = (file for file in place.rglob("*") if file.is_file())
         files = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(place).parts)]
@@ -169,7 +171,7 @@ def _find(path: str, key: str) -> list[Source]:
         what = "the folder has no files" if os.path.isdir(place) else "there is no such file or folder, no glob matches"
         if os.path.exists(place) and not os.path.isdir(place):
             what = "it is a pipe or a device, and a text is read several times; copy it into a file"
-        raise DataError(f"data.{key}={path}: {what} (relative paths start at {Path.cwd()})")
+        raise UserError(f"data.{key}={path}: {what} (relative paths start at {Path.cwd()})")
     return [Source(str(file), file) for file in sorted(files)]
 
 
@@ -211,17 +213,17 @@ def read_text(source: Source, config: DataConfig) -> str:
     codec of the model's own text. Of a model of bytes, invalid ones are surrogates.
     """
     config = dataclasses.replace(config, lowercase=False)
-    errors = "strict" if config.codec else config.errors  # replaced, no byte would ask for the codec
+    errors = "strict" if config.codec else config.errors  # replace never fails: codec is not tried
     try:
         try:
             symbols = list(pieces([source], dataclasses.replace(config, codec=None, errors=errors)))
-        except DataError:
+        except UserError:
             if not config.codec:
                 raise
             symbols = list(pieces([source], config))
-    except DataError as error:  # data.errors, which its advice may name, was decided when the model was trained
+    except UserError as error:  # data.errors, which its advice may name, was decided when the model was trained
         what = str(error).partition("; ")[0]
-        raise DataError(f"{what}; the model reads texts as in training: correct this one or give another") from error
+        raise UserError(f"{what}; the model reads texts as in training: correct this one or give another") from error
     if config.encoding == "bytes":
         return b"".join(map(bytes, symbols)).decode("utf-8", "surrogateescape")
     return b"".join(codes_in(piece).astype("<u4").tobytes() for piece in symbols).decode("utf-32-le")
@@ -249,7 +251,7 @@ def _as_utf_8(blocks: Iterable[bytes], config: DataConfig, counts: Counter[str],
             if isinstance(error, UnicodeDecodeError):
                 at = read + len(block) - len(error.object) + error.start
                 where = f"byte {at:,} (0x{error.object[error.start]:02x}) is not in data.codec={codec}"
-            raise DataError(f"{name}: {where}; name the file's own codec, or {REMEDIES}") from None
+            raise UserError(f"{name}: {where}; name the file's own codec, or {REMEDIES}") from None
         read += len(block)
         if config.errors == "replace":
             counts["invalid"] += text.count("\ufffd")
@@ -291,13 +293,13 @@ def _decode(
         text, used = codecs.utf_8_decode(piece, config.errors, last)
     except UnicodeDecodeError as error:
         where = f"invalid UTF-8 (0x{piece[error.start]:02x}) at byte {offset + error.start:,}"
-        raise DataError(f"{name}: {where}; {_likely_codec(piece, error.start)}{REMEDIES}") from None
+        raise UserError(f"{name}: {where}; {_likely_codec(piece, error.start)}{REMEDIES}") from None
     if config.errors == "replace":
         counts["invalid"] += text.count("\ufffd") - piece[:used].count("\ufffd".encode())
         counts["nul"] += text.count("\0")
         text = text.replace("\0", "\ufffd")
     elif (nul := piece[:used].find(0)) >= 0:
-        raise DataError(f"{name}: a NUL byte at byte {offset + nul:,}; {_likely_codec(piece, nul)}{REMEDIES}")
+        raise UserError(f"{name}: a NUL byte at byte {offset + nul:,}; {_likely_codec(piece, nul)}{REMEDIES}")
     if b"\r" in piece:  # searching for a byte is much faster than searching for two characters
         counts["crlf"] += text.count("\r\n")
         text = text.replace("\r\n", "\n")
@@ -306,12 +308,12 @@ def _decode(
 
 
 def _refuse_other_kinds(piece: bytes, name: str) -> None:
-    """Raise DataError for the beginning of a file that is no plain text: what it is, and the way out."""
+    """Raise UserError for the beginning of a file that is no plain text: what it is, and the way out."""
     what, way = next((known for first, known in KINDS.items() if piece.startswith(first)), ("", ""))
     if piece[257:262] == b"ustar":
         what, way = "a tar archive", "unpack it: tar xf FILE"
     if what:
-        raise DataError(f"{name} is {what}, not a plain text in UTF-8; {way}, or data.encoding=bytes reads it as it is")
+        raise UserError(f"{name} is {what}, not a plain text in UTF-8 ({way}); data.encoding=bytes reads it as it is")
 
 
 def _likely_codec(piece: bytes, at: int) -> str:
@@ -337,7 +339,7 @@ def _lower() -> np.ndarray:
 
 @dataclass
 class Scan:
-    """What one reading of a text has found."""
+    """The results of reading a text once."""
 
     digests: list[str]  # sha256 of each source
     sizes: list[int]  # bytes of each source
@@ -412,21 +414,32 @@ def write_ids(stream: BinaryIO, pieces: Iterable[Piece], vocabulary: Vocabulary)
 
 
 def find_ids(key: str) -> tuple[np.ndarray, Facts] | None:
-    """Return ids (length,), memory-mapped and read-only, and facts; None if the cache has no whole file of them.
+    """Return ids (length,), memory-mapped and read-only, and facts; None if the cache has no sound file of them.
 
-    The file is ids, facts as JSON, length of the facts (8 bytes), MARK.
+    The file is ids, facts as JSON, length of the facts (8 bytes), CRC-32 of all that (4 bytes), MARK.
     """
-    tail = 8 + len(MARK)
+    path, tail = ids_file(key), 12 + len(MARK)
     try:
-        with ids_file(key).open("rb") as stream:
+        with path.open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            if not mapped[-tail:].endswith(MARK):
+                return None
+            crc = crc_of(stream, len(mapped) - tail + 8)  # 0.2 s for 100 MB
     except (OSError, ValueError):  # there is none, or it is empty
         return None
-    if not mapped[-tail:].endswith(MARK):
+    size, stored = (int.from_bytes(part, "little") for part in (mapped[-tail:][:8], mapped[-tail:][8:12]))
+    if crc != stored:
+        log.warning("%s: this cached text is damaged (its checksum is wrong); the text is encoded again", path)
+        path.unlink(missing_ok=True)
         return None
-    size = int.from_bytes(mapped[-tail:][:8], "little")
     facts: Facts = json.loads(mapped[-tail - size : -tail])
     return np.frombuffer(mapped, Vocabulary.from_plain(facts["vocabulary"]).dtype, facts["length"]), facts
+
+
+def crc_of(stream: BinaryIO, size: int) -> int:
+    """Return the CRC-32 of the first bytes of a file; read in blocks, since mapped pages would stay in memory."""
+    stream.seek(0)
+    return reduce(lambda crc, at: zlib.crc32(stream.read(min(BLOCK, size - at)), crc), range(0, size, BLOCK), 0)
 
 
 def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -> tuple[np.ndarray, Facts]:
@@ -437,12 +450,13 @@ def find_or_add_ids(key: str, write: Callable[[BinaryIO], None], facts: Facts) -
         with lock(path.with_name("lock"), wait=True):
             if (found := find_ids(key)) is None:
                 remove_leftovers(path.parent)
-                with atomic_file(path) as temporary, temporary.open("wb") as stream:
+                with atomic_file(path) as temporary, temporary.open("w+b") as stream:
                     write(stream)
-                    stream.write(content + len(content).to_bytes(8, "little") + MARK)
+                    stream.write(content + len(content).to_bytes(8, "little"))
+                    stream.write(crc_of(stream, stream.tell()).to_bytes(4, "little") + MARK)
                 found = find_ids(key)
         assert found is not None
         return found
     except OSError as error:
         what = f"the encoded text cannot be written ({error.strerror}); set UNROLL_CACHE to another folder"
-        raise DataError(f"{cache_folder()}: {what}") from error
+        raise UserError(f"{cache_folder()}: {what}") from error

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from src.data.corpus import Corpus, open_corpus
 from src.data.tasks import target_mask
 from src.errors import UnknownCharacter, UserError
 from src.files import read_json, write_json
+from src.inference.generate import NOT_FINITE
 from src.inference.options import run_of
 from src.metrics import Tally, perplexity
 from src.models.language_model import LanguageModel, State, WindowLoss, sequences_right, window_loss
@@ -29,9 +30,6 @@ from src.process import complain
 
 if TYPE_CHECKING:
     from src.inference.load import TrainedModel
-
-LEVELS = 16  # of colour on the page of texts coloured by surprisal
-BITS_PER_LEVEL = 0.75  # so that the darkest begins at 11.25 bits, one in 2,400
 
 
 def losses(model: LanguageModel, windows: Windows) -> Iterator[tuple[WindowLoss, Tensor]]:
@@ -75,7 +73,13 @@ def evaluate_run(
     A split of None is `val`, or `train` if there is no `val`; `changes` are keys of the `data` group that differ from
     the run's; `model` is another implementation for the same weights, whose numbers are under `also`.
     """
-    trained_on = _checksum_of(run_of(trained.path))
+    run = run_of(trained.path)
+    try:
+        record = read_json(run / "run.json") if run else {}
+        trained_on = (record.get("data_provenance") or {}).get("sha256")
+    except (OSError, ValueError, AttributeError) as error:
+        remedy = "restore it, or name a copy of the checkpoint (checkpoint=FILE)"
+        raise UserError(f"{run}/run.json is damaged ({error}); {remedy}") from error
     changed = {key: value for key, value in vars(changes or EvaluationDataConfig()).items() if value is not None}
     if "path" in changed or "paths" in changed:
         changed = {"path": None, "paths": None} | changed
@@ -87,7 +91,7 @@ def evaluate_run(
     # The state is carried through a text, which is one stream; the items of a list may be side by side
     seq_len, batch_size = data.window
     streams = batch_size if isinstance(corpus.splits[split], LineSplit) else 1
-    windows = evaluation_windows(corpus.splits[split], seq_len, streams)
+    windows = evaluation_windows(corpus.splits[split], seq_len, streams, seed=trained.config.seed or 0)
     models = [trained] if other is trained else [trained, other]
     found, *others = [{"model": one.config.model.name, **evaluate(one.model, windows)} for one in models]
     if "by_symbol" in found:
@@ -108,17 +112,6 @@ def evaluate_run(
     }
 
 
-def _checksum_of(run: Path | None) -> str | None:
-    """Return the recorded checksum of a run's text."""
-    if run is None:
-        return None
-    try:
-        return (read_json(run / "run.json").get("data_provenance") or {}).get("sha256")
-    except (OSError, ValueError, AttributeError) as error:
-        remedy = "restore it, or name a copy of the checkpoint (checkpoint=FILE)"
-        raise UserError(f"{run / 'run.json'} is damaged ({error}); {remedy}") from error
-
-
 def keep(trained: TrainedModel, result: dict[str, Any]) -> Path | None:
     """Write evaluation_<split>.json into the run's folder; None: the model is in no run, or the data is not the run's.
 
@@ -129,8 +122,12 @@ def keep(trained: TrainedModel, result: dict[str, Any]) -> Path | None:
     if file and (result["data"] if changed is None else changed):
         complain(f"note: this is not the data that the run was trained on, so {file} was not written")
         return None
-    if file:
-        write_json(file, result)
+    try:
+        if file:
+            write_json(file, result)
+    except OSError as error:  # a folder of somebody else, a full disk: the numbers are right all the same
+        complain(f"note: {file} was not written ({error.strerror})")
+        return None
     return file
 
 
@@ -149,7 +146,7 @@ def own_corpus(trained: TrainedModel, data: DataConfig) -> Corpus:
     except UnknownCharacter as error:
         run = run_of(trained.path) or trained.path
         further = f"train on from it with python -m src.train init_from={run} data.unknown=extend"
-        raise error.with_remedy(f"leave them out of the text, or {further}") from None
+        raise UnknownCharacter(error.what, f"leave them out of the text, or {further}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,16 +212,7 @@ def score_ids(trained: TrainedModel, ids: np.ndarray, name: str) -> Score:
     symbols = [decode([id]) for id in range(len(trained.vocabulary))]
     following = [symbols[id] for text in texts for id in text[1:]]
     total, count = math.fsum(costs[targets]), int(targets.sum())
+    if not math.isfinite(total):
+        raise UserError(f"{name}: {NOT_FINITE}")
     mean = total / count * math.log(2)
     return Score(name, given, following, bits, count, total, mean, total / count, perplexity(mean), correct / count)
-
-
-def render(scores: Sequence[Score], model: str) -> str:
-    """Return one HTML page: a table if there are several texts, then each text coloured, with the bits as titles."""
-    import jinja2
-
-    template = Path(__file__).with_name("surprisal.html").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True).from_string(template)
-    shares = [level / (LEVELS - 1) for level in range(LEVELS)]  # of the darkest colour
-    level_of = lambda bits: min(LEVELS - 1, int(bits / BITS_PER_LEVEL))  # noqa: E731
-    return page.render(scores=scores, model=model, shares=shares, width=BITS_PER_LEVEL, level_of=level_of)

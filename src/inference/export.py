@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,17 +132,6 @@ def export_safetensors(model: LanguageModel, header: dict[str, str]) -> tuple[by
 WRITERS = {"onnx": export_onnx, "torch": export_torch, "safetensors": export_safetensors}
 
 
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Hide the exporters' progress and the warnings of their own deprecations."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def export_to(
     trained: TrainedModel, format: str, output: str | None = None, example: str | None = None
 ) -> tuple[list[Path], float]:
@@ -157,15 +146,21 @@ def export_to(
 
         content, difference = html_page(trained, example)
     else:
-        with silent():
-            texts = {name: to_json(value, ascii=True) for name, value in plain.items()}
-            content, difference = WRITERS[format](trained.model, texts)
+        texts = {name: to_json(value, ascii=True) for name, value in plain.items()}
+        logging.disable(logging.WARNING)  # the exporters log progress and deprecation warnings
+        try:
+            with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+                content, difference = WRITERS[format](trained.model, texts)
+        finally:
+            logging.disable(logging.NOTSET)
     folder = (run_of(trained.path) or trained.path.parent) / "export"
     files = [user_path(output) if output else folder / EXPORTED[format]]
     if format == "safetensors":
         files.append(files[0].with_suffix(".json"))
         if files[1].exists() and "vocabulary" not in files[1].read_text(errors="replace"):
             raise UserError(f"{files[1]} is no file of an export, and would be replaced; name another file: output=...")
+    if not output and (link := next((path for path in (folder, *files) if path.is_symlink()), None)):
+        raise UserError(f"{link} is a symbolic link, in a folder that may be somebody else's; name a file: output=...")
     try:
         files[0].parent.mkdir(exist_ok=True)
         write_result(str(files[0]), content)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from src.inference.load import TrainedModel
 
 PROMPT_WINDOW = 1024  # steps of the prompt read at once: long enough for fast products, small in memory
+NOT_FINITE = "the logits are not finite: the model diverged in training; use an earlier checkpoint"
 BELOW_ONE = 1 - 2.0**-52  # the largest uniform number: u * sum must stay below the sum after rounding
 
 
@@ -44,7 +45,7 @@ def weights_of(logits: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
             weights /= sampling.temperature  # may overflow to -inf, and exp(-inf) = 0 is right
     np.exp(weights, out=weights)
     if sampling.top_k is not None or sampling.top_p is not None:
-        order = np.argsort(-weights, axis=1, kind="stable")
+        order = np.argsort(-logits, axis=1, kind="stable")  # a high temperature makes weights equal
         ranked = np.take_along_axis(weights, order, 1)
         if sampling.top_k is not None:
             ranked[:, sampling.top_k :] = 0
@@ -61,7 +62,7 @@ def draw(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     """Return ids (batch,): of `weights` (batch, vocab) the first with w_0 + ... + w_id > u * sum(w), u in [0, 1)."""
     total = np.cumsum(weights, 1)
     if not (total[:, -1] > 0).all():
-        raise UserError("the logits are not finite: the model diverged in training; use an earlier checkpoint")
+        raise UserError(NOT_FINITE)
     if len(total) == 1:  # of one row a binary search is faster than comparing every symbol
         return np.array([total[0].searchsorted(uniform[0] * total[0, -1], "right")])
     return (total <= (uniform * total[:, -1])[:, None]).sum(1)

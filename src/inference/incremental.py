@@ -102,7 +102,7 @@ def parts_of(state: State) -> tuple[Tensor, ...]:
 
 
 class ForwardStepper:
-    """Any model, by its own forward: the reference for `CellStepper`, and what a recurrence of the user's own gets."""
+    """Any model, by its own forward: the reference for `CellStepper`, and the fallback for a custom recurrence."""
 
     def __init__(self, model: LanguageModel, state: State) -> None:
         self.model, self.state = model, state

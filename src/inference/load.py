@@ -101,7 +101,7 @@ class TrainedModel:
 
     @property
     def start(self) -> str:
-        """What is read if no prompt is given: a line break, a blank, or the first symbol that the model knows."""
+        """The default prompt: a line break, a blank, or the first symbol that the model knows."""
         known = [text for text in ("\n", " ") if ord(text) in self.vocabulary.codes]
         return known[0] if known else self.vocabulary.decode([0])
 
@@ -118,17 +118,17 @@ class TrainedModel:
         try:
             ids = vocabulary.encode(text)
         except UnknownCharacter as error:
-            error.what = error.what.replace("the text", what, 1)
             known = "".join(symbol for symbol in vocabulary.symbols if len(symbol) == 1)
             first = repr(known) if len(known) <= 100 else f"{known[:100]!r} and more"
             remedy = f"leave them out; the model knows {first}"
             if form := vocabulary.known_form(text):  # \u00e9 as one character, or as e and an accent
                 remedy = f"it knows them in the form {form}: give unicodedata.normalize('{form}', text) of Python"
-            raise error.with_remedy(remedy) from None
+            raise UnknownCharacter(error.what.replace("the text", what, 1), remedy) from None
         if vocabulary.unknown_id is not None and (unknown := ids == vocabulary.unknown_id).any():
             codes = np.unique(codes_of(text, vocabulary.kind)[unknown]).tolist()
             lacking = f"{vocabulary.occurrences(codes, int(unknown.sum()))} that the model does not know"
-            log.warning("%s: %s, read as its unknown symbol: %s", what, lacking, vocabulary.names(codes))
+            hint = f"; it knows them in the form {form}" if (form := vocabulary.known_form(text)) else ""
+            log.warning("%s: %s, read as its unknown symbol: %s%s", what, lacking, vocabulary.names(codes), hint)
         return ids
 
     def in_its_case(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""What the commands on a trained model check without it: where its file is, and the options. Imports no torch."""
+"""Checks before a trained model is loaded: its path and the options. Imports no torch."""
 
 from __future__ import annotations
 
@@ -60,8 +60,10 @@ def with_named_runs(arguments: Iterable[str]) -> list[str]:
     runs = next((one.partition("=")[2] for one in arguments if one.startswith("runs=")), "runs")
     for i, (key, _, value) in enumerate(one.partition("=") for one in arguments):
         if key in STORED and (folder := newest_run(value, runs)):
-            if {"-m", "--multirun"}.intersection(arguments):  # run again, the sweep would begin from another run
-                raise UserError(f"{key}={value}: a sweep needs the run's folder: {key}={folder}")
+            in_job = key != "run" and "SLURM_JOB_ID" in os.environ
+            if in_job or {"-m", "--multirun"}.intersection(arguments):  # run again, it would begin from another run
+                what = "a SLURM job" if in_job else "a sweep"
+                raise UserError(f"{key}={value}: {what} needs the run's folder: {key}={folder}")
             complain(f"{key}={value} is {folder}")
             arguments[i] = f"{key}={folder}"
     return arguments
@@ -106,7 +108,7 @@ def newest_below(place: Path) -> str:
     return f"; did you mean {max(records, key=lambda record: record.stat().st_mtime).parent}?"
 
 
-def errors_in_inference(config: schema.InferenceConfig) -> list[str]:
+def errors_in_inference(config: schema.StoredModel) -> list[str]:
     """Return what is wrong with the choice of a model, and every value that its key does not allow, one text each."""
     errors = list(schema.errors_in_values(config, type(config)))
     if (config.run is None) == (config.checkpoint is None):
@@ -146,7 +148,7 @@ def errors_in_score(config: schema.ScoreConfig) -> list[str]:
     """Return what is wrong with the options of `python -m src.score`."""
     errors = errors_in_inference(config)
     if (config.text is None) == (config.file is None):
-        errors.append("what is to be scored? give text=... or file=..., one of them")
+        errors.append("nothing to score: give text=... or file=..., one of them")
     elif "" in (config.text, config.file):
         what = "text" if config.file is None else "file"
         errors.append(f"{what} is empty: expected a text of at least two characters, or a file, a folder or a glob")

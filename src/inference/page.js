@@ -108,7 +108,18 @@ function encode(text) {
 }
 function decoder() {  // symbol by symbol; a character of several bytes comes with its last one
   const utf8 = new TextDecoder("utf-8", {ignoreBOM: true});
-  if (inBytes) return id => id === null ? utf8.decode() : utf8.decode(Uint8Array.of(data.codes[id] ?? 63), {stream: true});
+  let begun = [];  // the bytes of a character that is not whole
+  if (inBytes) return id => {
+    if (id === null) {  // what is left; the decoder goes on as if it had not been asked
+      const rest = utf8.decode();
+      if (rest) utf8.decode(Uint8Array.from(begun), {stream: true});
+      return rest;
+    }
+    const byte = data.codes[id] ?? 63, text = utf8.decode(Uint8Array.of(byte), {stream: true});
+    begun = text ? [] : begun;
+    if (!text || (byte >= 0xC2 && byte < 0xF5)) begun.push(byte);
+    return text;
+  };
   return id => id === null ? "" : String.fromCodePoint(data.codes[id] ?? 0xFFFD);
 }
 
@@ -202,7 +213,7 @@ function frame(now) {
   try {
     while (run.queue.length + run.left && (rate === Infinity || run.credit >= 1) && performance.now() < until) { advance(); run.credit -= 1; }
   } catch (error) { say(error.message); stop(); return; }
-  if (!(run.queue.length + run.left)) { show(run.decode(null), [], false); summary(); return stop(); }
+  if (!(run.queue.length + run.left)) { run.whole = shown.length; show(run.decode(null), [], false); summary(); return stop(); }
   if (shown.length > count) { look(shown.length - 1); summary(); $("text").scrollTop = $("text").scrollHeight; }
   pending = requestAnimationFrame(frame);
 }
@@ -309,7 +320,8 @@ $("more").addEventListener("click", () => {
     const length = number("length", 1, LIMIT);
     if (shown.length + length > 2 * LIMIT) throw Error(`A text ends after ${(2 * LIMIT).toLocaleString("en")} characters.`);
     if (!(run.queue.length + run.left)) run.left = length;
-    run.started = performance.now(); run.steps = 0;
+    for (const {span, bits} of shown.splice(run.whole ?? shown.length)) { span.remove(); run.bits = bits; }  // half a character
+    run.whole = undefined; run.started = performance.now(); run.steps = 0;
     resume();
   } catch (error) { say(error.message); }
 });

@@ -7,7 +7,7 @@ data group, but nothing of the training text, its path, the command or the machi
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
@@ -24,7 +24,7 @@ from src.config.schema import MODEL_CLASSES, SamplingConfig
 from src.data.vocabulary import label
 from src.errors import UserError, counted
 from src.files import to_json
-from src.inference.evaluate import score_ids
+from src.inference.evaluate import Score, score_ids
 from src.inference.generate import start
 from src.inference.incremental import network_of
 from src.inference.load import TrainedModel
@@ -34,6 +34,8 @@ from src.reports.runs import Run, mapping, number, read_run
 HERE = Path(__file__).parent
 MEASURED = 2000  # symbols that the model writes, to measure what rounding costs
 LOSSES = {"train/bits_per_character": "training text", "val/bits_per_character": "validation text"}
+LEVELS = 16  # of colour on the page of texts coloured by surprisal
+BITS_PER_LEVEL = 0.75  # so that the darkest begins at 11.25 bits, one in 2,400
 OWN_TEXTS = {"text": "a text", "lines": "a list"}  # for the names of the data groups that are no name of a text
 
 
@@ -49,7 +51,7 @@ def html_page(trained: TrainedModel, example: str | None = None) -> tuple[str, f
         raise UserError(f"format=html: {what}; use format=onnx or format=torch")
     if config.data.is_task:
         what = f"data={config.data.name} is a generated task, of which only some symbols are targets"
-        raise UserError(f"format=html: {what}, and the page knows texts; use another format")
+        raise UserError(f"format=html: {what}; the page supports texts; use another format")
     if example is not None:
         trained.ids(example, "example")
     rounded = rounded_to_float16(trained)
@@ -136,7 +138,7 @@ def facts_of(
 
 
 def in_script(data: Any) -> Markup:
-    """Return JSON that cannot end the script element that it stands in."""
+    """Return JSON that cannot close its enclosing script element."""
     return Markup(to_json(data).replace("<", "\\u003c"))
 
 
@@ -144,3 +146,9 @@ def template(name: str, folder: Path = HERE) -> Template:
     """Return a template of a folder; it may include files of this one."""
     loader = FileSystemLoader([folder, HERE])
     return Environment(loader=loader, autoescape=True, trim_blocks=True).get_template(name)
+
+
+def render(scores: Sequence[Score], model: str) -> str:
+    """Return one HTML page: a table if there are several texts, then each text coloured, with the bits as titles."""
+    shares = [level / (LEVELS - 1) for level in range(LEVELS)]  # of the darkest colour
+    return template("surprisal.html").render(scores=scores, model=model, shares=shares, width=BITS_PER_LEVEL)

@@ -9,7 +9,7 @@ import pytest
 
 from src.config.schema import DataConfig
 from src.data.corpus import CORPORA, REGISTRY, File, Named, errors_in_data, open_corpus
-from src.errors import DataError
+from src.errors import UserError
 
 # urllib3 leaves the socket of a refused connection to the garbage collector, which `impatient` calls
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -37,12 +37,12 @@ NOWHERE = "http://127.0.0.1:9/input.txt"  # the discard port: the connection is 
 )
 def test_keys_that_do_not_go_together_are_refused(keys, message):
     (error,) = errors_in_data(DataConfig(**keys))
-    with pytest.raises(DataError, match=message):
-        raise DataError(error)
+    with pytest.raises(UserError, match=message):
+        raise UserError(error)
 
 
 def test_all_errors_are_reported_at_once_before_any_file_is_opened():
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         open_corpus(DataConfig("text", split=[2.0], input="x", unknown="extend"))
     assert len(str(caught.value).splitlines()) == 4
 
@@ -120,7 +120,7 @@ def test_a_download_that_breaks_off_is_tried_again_and_one_that_always_does_leav
     open_it()
     assert len(server.asked) == 2
     publish(monkeypatch, f"{server.address}/always_cut", path="play/other.txt")
-    with pytest.raises(DataError, match="cannot be downloaded"):
+    with pytest.raises(UserError, match="cannot be downloaded"):
         open_it()
     assert [place.name for place in files_in(cache / "corpora")] == ["input.txt"]
 
@@ -128,21 +128,21 @@ def test_a_download_that_breaks_off_is_tried_again_and_one_that_always_does_leav
 @pytest.mark.parametrize(("path", "reason"), [("missing", "404"), ("good", f"expected {'0' * 64} but got {SHA256}")])
 def test_a_missing_file_and_another_checksum_are_refused_and_nothing_is_kept(server, monkeypatch, cache, path, reason):
     publish(monkeypatch, f"{server.address}/{path}", "0" * 64)
-    with pytest.raises(DataError, match=reason):
+    with pytest.raises(UserError, match=reason):
         open_it()
     assert files_in(cache) == []
 
 
 def test_without_a_network_two_lines_have_address_checksum_and_place(monkeypatch, tmp_path, cache):
     publish(monkeypatch, NOWHERE)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         open_it()
     place = cache / "corpora" / "play" / "input.txt"
     assert str(caught.value).splitlines() == [
         "data=time_machine cannot be downloaded (no connection)",
         f"download {NOWHERE} (sha256 {SHA256}) by hand and put it at {place}",
     ]
-    with pytest.raises(DataError, match=f"put it at {tmp_path / 'mine' / 'play' / 'input.txt'}"):
+    with pytest.raises(UserError, match=f"put it at {tmp_path / 'mine' / 'play' / 'input.txt'}"):
         open_it(tmp_path / "mine")
 
 
@@ -151,7 +151,7 @@ def test_a_file_with_the_right_name_and_other_content_is_refused(monkeypatch, tm
     (tmp_path / "play").mkdir()
     (tmp_path / "play" / "input.txt").write_bytes(TEXT + b"!")
     for _ in range(2):
-        with pytest.raises(DataError, match=f"expected {SHA256}: another file, or a damaged one"):
+        with pytest.raises(UserError, match=f"expected {SHA256}: another file, or a damaged one"):
             open_it(tmp_path)
 
 

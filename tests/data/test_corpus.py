@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from src.config.schema import DataConfig
 from src.data.corpus import REGISTRY, File, open_corpus
 from src.data.vocabulary import Vocabulary
-from src.errors import DataError, UnknownCharacter
+from src.errors import UnknownCharacter, UserError
 
 
 def text_of(corpus, split):
@@ -75,7 +75,7 @@ def test_hello_is_one_pair_in_the_order_of_the_page():
     misprint = open_corpus(DataConfig("hello", input="hlllo"))
     assert misprint.splits["train"].ids.tolist() == [1, 2, 2, 2, 3]
     assert corpus.key != misprint.key
-    with pytest.raises(DataError, match="no split 'val'; it has train"):
+    with pytest.raises(UserError, match="no split 'val'; it has train"):
         corpus.splits["val"]
 
 
@@ -103,7 +103,7 @@ def test_held_out_texts_of_their_own_leave_the_whole_text_for_training(tmp_path)
     assert text_of(corpus, "test") == "abc t\ufffd\ufffdt"
     assert [file["path"] for file in corpus.provenance["files"]] == [train, val, test]
     assert not any("held out" in note for note in corpus.notes)
-    assert "held out too" in open_corpus(DataConfig("text", path=train, val_path=train)).notes[-1]
+    assert "is also held out" in open_corpus(DataConfig("text", path=train, val_path=train)).notes[-1]
 
 
 def test_several_texts_are_read_as_one_in_the_order_of_the_list(tmp_path):
@@ -111,7 +111,7 @@ def test_several_texts_are_read_as_one_in_the_order_of_the_list(tmp_path):
     corpus = open_corpus(DataConfig("text", paths=paths, split=[1.0]))
     assert text_of(corpus, "train") == "baa\nabb"
     assert [file["path"] for file in corpus.provenance["files"]] == paths
-    with pytest.raises(DataError, match=r"data\.paths=nowhere: "):
+    with pytest.raises(UserError, match=r"data\.paths=nowhere: "):
         open_corpus(DataConfig("text", paths=["nowhere"]))
 
 
@@ -154,7 +154,7 @@ def test_the_vocabulary_is_that_of_the_training_split_alone(tmp_path):
     )
     with pytest.raises(UnknownCharacter, match=r"val has 4 occurrences of 2 .*'c'.*'d'.* offset 2; data.unknown=map"):
         open_corpus(DataConfig("text", path=path, unknown="error"))
-    with pytest.raises(DataError, match=r"data.unknown=extend .* init_from=RUN.*use data.unknown=map or error"):
+    with pytest.raises(UserError, match=r"data.unknown=extend .* init_from=RUN.*use data.unknown=map or error"):
         open_corpus(DataConfig("text", path=path, unknown="extend"))
     assert open_corpus(DataConfig("text", path=write(tmp_path, "u.txt", "ab" * 50))).vocabulary.symbols == ("a", "b")
 
@@ -169,14 +169,14 @@ def test_a_runs_own_vocabulary_reads_another_text(tmp_path):
     assert "2 characters added to the 2 it had" in extended.notes[0]
     mapped = open_corpus(DataConfig("text", path=path), own.with_unknown())
     assert text_of(mapped, "val").endswith("\ufffd\ufffd")
-    with pytest.raises(DataError, match=r"data.encoding=characters: the vocabulary is of bytes"):
+    with pytest.raises(UserError, match=r"data.encoding=characters: the vocabulary is of bytes"):
         open_corpus(DataConfig("text", path=path), Vocabulary((97, 98), "bytes"))
 
 
 def test_a_text_too_short_for_its_splits_is_refused_with_the_arithmetic(tmp_path):
-    with pytest.raises(DataError, match="of its 10 characters the split val gets 1, and it needs one to read and one"):
+    with pytest.raises(UserError, match="of its 10 characters the split val gets 1, and it needs one to read and one"):
         open_corpus(DataConfig("text", path=write(tmp_path, "t.txt", "0123456789")))
-    with pytest.raises(DataError, match="of its 0 characters the split train gets 0"):
+    with pytest.raises(UserError, match="of its 0 characters the split train gets 0"):
         open_corpus(DataConfig("text", path=write(tmp_path, "empty.txt", "")))
 
 

@@ -12,7 +12,7 @@ import pytest
 from src.config.schema import DataConfig
 from src.data import text_reader
 from src.data.corpus import open_corpus
-from src.errors import DataError
+from src.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,9 +76,16 @@ def test_an_entry_that_something_else_has_written_to_is_not_trusted_but_made_aga
     assert entry.read_bytes() == content
 
 
-def test_checksums_of_a_text_that_were_changed_in_the_cache_are_computed_again(text, cache):
+@pytest.mark.parametrize("place", [5, -100, -10])  # an id, the facts, the mark
+def test_a_flipped_byte_in_the_cache_is_noticed_and_the_text_is_encoded_again(text, cache, caplog, place):
     age(text)
-    open_corpus(DataConfig("text", path=str(text)))
+    good = open_corpus(DataConfig("text", path=str(text))).splits["train"].ids.copy()
+    (entry,) = files(cache)
+    content = bytearray(entry.read_bytes())
+    content[place] ^= 1
+    entry.write_bytes(content)
+    np.testing.assert_array_equal(open_corpus(DataConfig("text", path=str(text))).splits["train"].ids, good)
+    assert [str(entry) in message for message in caplog.messages] == ([True] if place != -10 else [])
     (remembered,) = (cache / "remembered").iterdir()
     remembered.write_text(remembered.read_text().replace("1", "2"))
     assert open_corpus(DataConfig("text", path=str(text))).provenance["sha256"] == sha256(text.read_bytes()).hexdigest()
@@ -86,7 +93,7 @@ def test_checksums_of_a_text_that_were_changed_in_the_cache_are_computed_again(t
 
 def test_a_pipe_in_place_of_a_text_is_told_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match=r"data.path=.*pipe: it is a pipe or a device.*copy it into a file"):
+    with pytest.raises(UserError, match=r"data.path=.*pipe: it is a pipe or a device.*copy it into a file"):
         open_corpus(DataConfig("text", path=str(tmp_path / "pipe")))
 
 
@@ -136,7 +143,7 @@ corpus.open_corpus(DataConfig("text", path=sys.argv[1]))
 def test_a_cache_folder_that_cannot_be_written_is_refused_with_the_remedy(text, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("UNROLL_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(DataError, match=r"cannot be written.*set UNROLL_CACHE to another folder"):
+    with pytest.raises(UserError, match=r"cannot be written.*set UNROLL_CACHE to another folder"):
         open_corpus(DataConfig("text", path=str(text)))
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from src.config.schema import DataConfig
 from src.data.batching import IGNORED, Windows
 from src.data.corpus import edges_of, open_corpus
-from src.errors import DataError
+from src.errors import UserError
 
 items = st.lists(st.text(st.sampled_from("abc\u00e9\u4f60"), min_size=1, max_size=12), min_size=10, max_size=40)
 
@@ -67,7 +67,7 @@ def test_empty_lines_are_left_out_and_a_list_too_short_for_its_splits_is_refused
     corpus = corpus_of(tmp_path, ["", " a ", "", "b\r", "c", ""], split=[1.0])
     text = corpus.vocabulary.decode(corpus.splits["train"].ids)
     assert sorted(text.strip("\n").split("\n")) == [" a ", "b", "c"]
-    with pytest.raises(DataError, match=r"2 items, and with data.split=\[0.8, 0.1, 0.1\] one split has none"):
+    with pytest.raises(UserError, match=r"2 items, and with data.split=\[0.8, 0.1, 0.1\] one split has none"):
         corpus_of(tmp_path, ["a", "b"], split=[0.8, 0.1, 0.1])
 
 

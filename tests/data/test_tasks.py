@@ -21,7 +21,7 @@ from src.data.batching import IGNORED, Windows, plan
 from src.data.corpus import open_corpus
 from src.data.tasks import task_of
 from src.errors import UserError
-from src.inference.evaluate import evaluate_run, keep
+from src.inference.evaluate import evaluate, evaluate_run, keep
 from src.inference.load import load
 from src.training.run import fit, resume
 
@@ -168,7 +168,7 @@ def test_epochs_have_fresh_sequences_held_out_ones_stay_and_processes_share_the_
 
 
 SMALL = ["model=manual", "model.hidden_size=8", "data.sequences=40", "data.held_out=20", "data.batch_size=8", "name=t",
-         "logger=none", "data.evaluation_streams=7", "trainer.max_epochs=2"]  # fmt: skip
+         "logger=none", "data.evaluation_streams=7", "trainer.max_epochs=2", "seed=3"]  # fmt: skip
 SHORT = {"copy": "[3]", "temporal_order": "[10,12]", "brackets": "[2,8]", "anbn": "[1,4]", "reber": "[9,14]"}
 
 
@@ -199,6 +199,9 @@ def test_every_task_trains_is_evaluated_on_its_targets_scored_and_sampled(name: 
     assert [mean is None for mean in result["loss_by_position"]] == (~real.any(1)).tolist()
     longer = evaluate_run(model, "test", EvaluationDataConfig(test_length=[20]))
     assert (keep(model, result), keep(model, longer)) == (folder / "evaluation_val.json", None)  # not the run's own
+    own = Windows(open_corpus(model.config.data).splits["train"], 64, 20, reset="epoch", seed=model.config.seed or 0)
+    found = evaluate_run(model, "train")["cross_entropy"]
+    assert found == pytest.approx(evaluate(model.model, own)["cross_entropy"])  # of those it was trained on
     assert len(longer["loss_by_position"]) > len(result["loss_by_position"]) - (name == "anbn")
     item = "".join(model.vocabulary.symbols[i] for i in open_corpus(model.config.data).splits["val"].fixed.ids[1:, 0])
     score = model.score(item.strip("\n"))

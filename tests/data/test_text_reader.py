@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from src.config.schema import DataConfig
 from src.data import text_reader
 from src.data.text_reader import Source, codes_in, find, pieces, read_text, scan
-from src.errors import DataError
+from src.errors import UserError
 
 
 def read(*contents, counts=None, block=None, name="text", **rules):
@@ -74,7 +74,7 @@ def test_first_occurrences_are_where_str_find_finds_them(text, block):
     ],
 )
 def test_what_is_no_text_is_told_with_its_byte_and_both_ways_out(content, message):
-    with pytest.raises(DataError, match=f"file0: {message}.*data.errors=replace.*data.encoding=bytes"):
+    with pytest.raises(UserError, match=f"file0: {message}.*data.errors=replace.*data.encoding=bytes"):
         read(content)
 
 
@@ -97,7 +97,7 @@ ACCENTS = "Le caf\u00e9 \u00e9tait ferm\u00e9 \u00e0 midi ; l\u2019\u00e9t\u00e9
     ],
 )
 def test_a_file_that_is_no_plain_text_in_utf_8_is_named_with_the_way_out(content, message):
-    with pytest.raises(DataError, match=f"file0.*{message}"):
+    with pytest.raises(UserError, match=f"file0.*{message}"):
         read(content)
     if not content.startswith(b"a.txt"):
         read(content, errors="replace")  # as the user asked
@@ -112,9 +112,9 @@ def test_a_text_in_another_codec_reads_as_the_same_text(codec, block):
 
 
 def test_a_byte_that_a_codec_lacks_is_named_with_its_place_and_replaced_where_asked():
-    with pytest.raises(DataError, match=r"file0: byte 5 \(0x81\) is not in data.codec=cp1252"):
+    with pytest.raises(UserError, match=r"file0: byte 5 \(0x81\) is not in data.codec=cp1252"):
         read(b"abcde\x81f", codec="cp1252", block=2)
-    with pytest.raises(DataError, match=r"file0: it is not in data.codec=utf-16 .*BOM"):
+    with pytest.raises(UserError, match=r"file0: it is not in data.codec=utf-16 .*BOM"):
         read("hi".encode("utf-16-le"), codec="utf-16", errors="replace")
     counts = Counter()
     assert read(b"a\x81b", codec="cp1252", errors="replace", counts=counts) == "a\ufffdb"
@@ -136,18 +136,18 @@ def test_gzip_and_zip_files_are_the_texts_in_them_and_documents_are_named(tmp_pa
     for member, what in (("[Content_Types].xml", "a document of Word"), ("mimetype", "an e-book")):
         with zipfile.ZipFile(tmp_path / "x", "w") as archive:
             archive.writestr(member, "application/epub+zip")
-        with pytest.raises(DataError, match=f"x is {what}.*plain text"):
+        with pytest.raises(UserError, match=f"x is {what}.*plain text"):
             find(str(tmp_path / "x"))
     # in the entry of a file: the mark of a password; method 9, Deflate64, of Windows for large files
     for offset, mark, why in ((8, 1, "has a password"), (10, 9, "is packed in a way that Python cannot read")):
         changed = bytearray((tmp_path / "b.zip").read_bytes())
         changed[changed.index(b"PK\1\2") + offset] = mark
         (tmp_path / "x").write_bytes(changed)
-        with pytest.raises(DataError, match=f"x {why}; unpack it"):
+        with pytest.raises(UserError, match=f"x {why}; unpack it"):
             find(str(tmp_path / "x"))
     for name, content in (("x", b"PK\3\4 broken"), ("y", gzip.compress(b"a" * 99)[:-9])):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match=f"{name} cannot be read"):
+        with pytest.raises(UserError, match=f"{name} cannot be read"):
             read_text(*find(str(tmp_path / name)), config)
 
 
@@ -155,7 +155,7 @@ def test_a_trained_model_reads_utf_8_and_else_the_codec_of_its_text():
     for codec, errors in itertools.product(("utf-8", "cp1252"), ("strict", "replace")):
         config = DataConfig("text", codec="cp1252", errors=errors)
         assert read_text(Source("letter", content=ACCENTS.replace("\n", "\r\n").encode(codec)), config) == ACCENTS
-    with pytest.raises(DataError, match=r"a PDF.*the model reads texts as in training"):
+    with pytest.raises(UserError, match=r"a PDF.*the model reads texts as in training"):
         read_text(Source("prompt", content=b"%PDF-1.4"), DataConfig("text"))
 
 
@@ -164,7 +164,7 @@ def test_files_are_joined_by_the_separator_and_never_inside_a_character():
     assert read(b"one", b"two", separator="") == "onetwo"
     assert read(b"a\xc3", b"\xa9b", encoding="bytes", separator="|") == b"a\xc3|\xa9b"
     assert read(b"a", b"b", encoding="bytes", separator="\udcff") == b"a\xffb"  # a lone byte of a command line
-    with pytest.raises(DataError, match="file0: invalid UTF-8"):
+    with pytest.raises(UserError, match="file0: invalid UTF-8"):
         read(b"a\xc3", b"\xa9b", separator="")
 
 
@@ -191,13 +191,13 @@ def test_a_folder_is_all_its_files_in_order_and_a_glob_those_that_match(tmp_path
 
 def test_a_path_without_files_says_where_it_was_looked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"data.path=no.txt: there is no such file.*relative paths start at .*"):
+    with pytest.raises(UserError, match=r"data.path=no.txt: there is no such file.*relative paths start at .*"):
         find("no.txt")
-    with pytest.raises(DataError, match="the folder has no files"):
+    with pytest.raises(UserError, match="the folder has no files"):
         find(".")
-    with pytest.raises(DataError, match=r"data.path=https://x.org/a.txt is an address.*curl"):
+    with pytest.raises(UserError, match=r"data.path=https://x.org/a.txt is an address.*curl"):
         find("https://x.org/a.txt")
-    with pytest.raises(DataError, match=r"data.val_path=\*.md"):
+    with pytest.raises(UserError, match=r"data.val_path=\*.md"):
         find("*.md", "val_path")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from src.config.schema import DataConfig
 from src.data.batching import LineSplit, PairSplit, TextSplit, Windows, evaluation_windows, fitted
 from src.data.corpus import open_corpus
-from src.errors import DataError
+from src.errors import UserError
 
 sizes = st.integers(2, 200)
 steps = st.integers(1, 30)
@@ -145,18 +145,18 @@ def test_nothing_is_drawn_from_torchs_generator():
 def test_a_state_taken_inside_an_epoch_of_other_windows_is_refused():
     windows = Windows(text(100), 5, 4)
     next(iter(windows))
-    with pytest.raises(DataError, match=r"other windows \(seq_len 5 -> 10, windows an epoch 5 -> 3\)"):
+    with pytest.raises(UserError, match=r"other windows \(seq_len 5 -> 10, windows an epoch 5 -> 3\)"):
         Windows(text(100), 10, 4).load_state_dict(windows.state_dict())
     list(windows)
     Windows(text(100), 10, 4).load_state_dict(windows.state_dict())  # between two epochs anything may change
 
 
 def test_too_short_a_text_is_refused_with_the_arithmetic():
-    with pytest.raises(DataError, match="a text of 4 characters has 3 transitions to predict, fewer than batch_size=8"):
+    with pytest.raises(UserError, match="a text of 4 characters has 3 transitions to predict, fewer than batch_size=8"):
         Windows(text(4), 2, 8)
-    with pytest.raises(DataError, match="a text of 9 characters has 8 transitions to predict, fewer than seq_len=64"):
+    with pytest.raises(UserError, match="a text of 9 characters has 8 transitions to predict, fewer than seq_len=64"):
         Windows(text(9), 64, 2)
-    with pytest.raises(DataError, match="batch_size=5 does not divide among 2 processes"):
+    with pytest.raises(UserError, match="batch_size=5 does not divide among 2 processes"):
         Windows(text(100), 5, 5, rank=0, world_size=2)
 
 
@@ -218,7 +218,7 @@ def test_sizes_of_a_window_that_were_left_open_fit_a_short_text(length, given, e
     ],
 )
 def test_sizes_of_a_window_that_were_given_are_refused_where_the_text_is_shorter(given, largest):
-    with pytest.raises(DataError, match=f"89 characters to predict, too few for one window; the {largest}$"):
+    with pytest.raises(UserError, match=f"89 characters to predict, too few for one window; the {largest}$"):
         fitted(sized(**given), text(90))
     items = LineSplit("train", np.zeros(90, np.uint8), 1)
     as_before = DataConfig("text", seq_len=64, batch_size=4)  # stored by a run made before evaluation_warmup

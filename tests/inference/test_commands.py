@@ -147,7 +147,10 @@ def test_a_result_that_cannot_be_written_is_printed_all_the_same(answer, folder,
     with pytest.raises(SystemExit) as ended:
         exit_with(importlib.import_module("src.evaluate").main)
     out, err = capsys.readouterr()
-    assert (ended.value.code, err) == (0, "note: evaluation_val.json was not written (Read-only file system)\n")
+    assert (ended.value.code, err) == (
+        0,
+        f"note: {folder / 'evaluation_val.json'} was not written (Read-only file system)\n",
+    )
     assert "ngram_5" in out
     refused = answer("export", f"run={folder}", "format=safetensors", code=2)
     assert refused.endswith("cannot be written (Read-only file system); name another file: output=...\n")
@@ -227,6 +230,7 @@ MISTAKES = [
     ("score", "run=RUN text=a file=b", "one of them"),
     ("score", "run=RUN text=", "text is empty"),
     ("score", "run=RUN text=e", "one character"),
+    ("score", "run=RUN file= file=RUN/text.txt", "file is empty"),
     ("score", "run=RUN file=nowhere.txt", "file=nowhere.txt"),
     ("score", "run=RUN text=day output=no/where.html", "output=no/where.html"),
     ("score", "run=RUN file=RUN/../bad.txt", "the model reads texts as in training"),
@@ -257,17 +261,21 @@ def test_a_mistake_is_answered_with_reason_and_remedy(answer, beside, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_shows_without_the_model_is_answered_without_torch(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "errors"),
+    [("train model.hiden_size=3 trainer.max_epochs=0", 2), ("sample run=RUN length=0 top_p=7 prompt=", 3)],
+)
+def test_what_shows_without_torch_is_answered_without_it_and_all_at_once(folder, tmp_path, command, errors):
+    entry, *words = command.replace("RUN", str(folder)).split()
     program = (
-        "import sys; sys.argv = ['sample', 'run=' + sys.argv[1], 'length=0', 'top_p=7', 'prompt=']\n"
-        "from src import sample\nfrom src.process import exit_with\n"
-        "try: exit_with(sample.main)\nexcept SystemExit as ended: assert ended.code == 2\n"
-        "assert 'torch' not in sys.modules"
+        f"import sys; from src import {entry}\nfrom src.process import exit_with\n"
+        f"try: exit_with({entry}.main)\nexcept SystemExit as ended: assert ended.code == 2\n"
+        "assert not {'torch', 'lightning', 'matplotlib', 'tensorboard'} & set(sys.modules)"
     )
-    command = [sys.executable, "-c", program, str(folder)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    asked = [sys.executable, "-c", program, *words]
+    done = subprocess.run(asked, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(done.stderr.splitlines()) == 3  # all three at once
+    assert len(done.stderr.splitlines()) == errors
 
 
 @pytest.fixture
@@ -329,3 +337,15 @@ def test_a_folder_of_runs_is_evaluated_in_one_process_and_only_what_is_missing(a
     (several / "runs/rhyme/x/text.txt").unlink()
     lines = answer("evaluate", "run=runs/rhyme", "split=train", code=1).splitlines()
     assert lines == [f"runs/rhyme/x: {several / 'runs/rhyme/x/text.txt'}: there is no such file"] or len(lines) == 1
+
+
+def test_a_page_is_written_into_the_run_and_what_a_page_cannot_do_is_refused(answer, tmp_path):
+    run = fabricate(tmp_path / "run", loud=1.5)
+    words = (f"run={run}", "format=html")
+    printed = answer("export", *words, "example=hey, ho!")
+    assert printed.startswith("rounding the weights to 16 bits: ")
+    assert printed.splitlines()[1] == str(run / "export" / "page.html")
+    assert '"example": "hey, ho!"' in (run / "export/page.html").read_text(encoding="utf-8")
+    assert answer("export", *words, "example=€", code=2).startswith("example has 1 character that the vocabulary of")
+    told = "example=hey stands in a page only: use format=html, or leave it out\n"
+    assert answer("export", f"run={run}", "example=hey", code=2) == told

@@ -14,12 +14,9 @@ import torch
 
 from src import load
 from src.errors import UserError
-from src.export import main
-from src.files import to_json
 from src.inference import page as page_module
 from src.inference.load import TrainedModel
 from src.inference.page import html_page, rounded_to_float16
-from src.process import exit_with
 from tests.fabricated_run import VERSE, fabricate
 
 NAMES = "anna\nbob\nclara\n\ndora\n" * 20
@@ -144,26 +141,6 @@ def test_the_page_holds_no_text_and_no_path_and_says_what_rounding_costs(tmp_pat
     assert [VERSE[at : at + 6] for at in range(len(VERSE) - 6) if VERSE[at : at + 6] in page] == []
     assert 0 < abs(cost) < 0.01
     assert "that it wrote itself" in page
-
-
-def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[Any, str]:
-    monkeypatch.setattr("sys.argv", ["export", *words])
-    with pytest.raises(SystemExit) as ended:
-        exit_with(main)
-    return ended.value.code, "".join(capsys.readouterr())
-
-
-def test_the_command_writes_the_page_into_the_run_and_refuses_what_a_page_cannot_do(tmp_path, monkeypatch, capsys):
-    run = fabricate(tmp_path / "run", loud=1.5)
-    asked = (monkeypatch, capsys, f"run={run}", "format=html")
-    code, printed = answer(*asked, "example=hey, ho!")
-    assert (code, printed.splitlines()[1]) == (0, f"{run / 'export' / 'page.html'}")
-    assert printed.startswith("rounding the weights to 16 bits: ")
-    assert to_json({"example": "hey, ho!"})[1:-1] in (run / "export/page.html").read_text(encoding="utf-8")
-    code, printed = answer(*asked, "example=€")
-    assert (code, printed.startswith("example has 1 character that the vocabulary of")) == (2, True)
-    code, printed = answer(monkeypatch, capsys, f"run={run}", "example=hey")
-    assert (code, printed) == (2, "example=hey stands in a page only: use format=html, or leave it out\n")
 
 
 def test_a_class_of_one_s_own_a_task_and_weights_beyond_float16_are_refused(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from src.config.compose import compose, to_config
 from src.config.hydra_compat import Launcher
 from src.config.schema import Config
+from src.process import available_cores, threads_for
 from src.sweeps.plan import Job
 from src.sweeps.sweep import Progress, errors_here, jobs_per_machine, summary, table
 
@@ -78,7 +78,7 @@ def test_a_failure_is_reported_when_it_is_seen_and_ends_the_sweep_if_that_was_as
         ("basic", {}, 9, 1),
         ("joblib", {"n_jobs": 2}, 9, 2),
         ("joblib", {"n_jobs": 8}, 3, 3),
-        ("joblib", {"n_jobs": -1}, 99, len(os.sched_getaffinity(0))),
+        ("joblib", {"n_jobs": -1}, 99, available_cores()),
         ("submitit_slurm", {}, 9, 1),
     ],
 )
@@ -98,9 +98,7 @@ def test_what_this_machine_lacks_is_told_once_and_before_job_0(monkeypatch: pyte
 
 
 def test_auto_threads_take_the_share_that_the_sweep_has_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from src.process import threads_for
-
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr("src.process.available_cores", lambda: 8)
     monkeypatch.setenv("UNROLL_SIDE_BY_SIDE", "4")
     assert threads_for("auto", 512) == 2
     assert threads_for("auto", 512, share=2) == 1  # two processes of one of four jobs
