@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from src.config.schema import MODEL_CLASSES, NO_RUNS, OUR_LOGGERS, Config, errors_in_values
+from src.config.schema import MODEL_CLASSES, NO_RUNS, OUR_LOGGERS, Config, SchedulerConfig, errors_in_values
 from src.files import user_path
 
 GATED = ("lstm", "gru")
 # Keys of the optimizer group that each optimizer has, beside lr and weight_decay.
 OPTIMIZER_KEYS = {"adam": ("betas", "eps"), "adamw": ("betas", "eps"), "sgd": ("momentum", "nesterov"),
                   "rmsprop": ("alpha", "eps", "momentum")}  # fmt: skip
+SCHEDULER_KEYS = {"cosine": ("final_fraction", "total_steps"), "step": ("step_size", "gamma"),
+                  "plateau": ("factor", "patience")}  # fmt: skip
 
 # Loggers of Lightning's with an extra of ours, which has the package's name
 TRACKERS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
@@ -75,6 +77,8 @@ def errors_in_config(config: Config) -> list[str]:
 
 def errors_if_new(config: Config) -> list[str]:
     """Return what is refused for a new run only: stored older runs are resumed and repeated unchanged."""
+    from src.data.corpus import is_list
+
     checkpoint, clip, errors = config.checkpoint, config.trainer.gradient_clip_val, []
     best = direction(checkpoint.monitor)
     if (checkpoint.mode or best) != best:
@@ -83,6 +87,15 @@ def errors_if_new(config: Config) -> list[str]:
     if config.loss.over_time == "sum" and clip is not None and config.data.input is None:
         why = f"the sum over a window has a gradient data.seq_len={config.data.seq_len} times that of its mean"
         errors.append(f"loss.over_time=sum: {why}; add trainer.gradient_clip_val=null, which is {clip:g}")
+    name = "cosine" if "scheduler.name" in (config.chosen or ()) else config.scheduler.name  # what a budget will choose
+    for scheduler, keys in SCHEDULER_KEYS.items():
+        for key in keys if scheduler != name else ():
+            if (value := getattr(config.scheduler, key)) != getattr(SchedulerConfig, key):
+                errors.append(f"scheduler.{key}={value} is used by scheduler={scheduler} alone, and this is {name}")
+    if checkpoint.monitor == "val/sequences_right" and not config.data.is_task:
+        errors.append(f"checkpoint.monitor=val/sequences_right: only a task has it, not data={config.data.name}")
+    if config.data.split_seed and not is_list(config.data):
+        errors.append(f"data.split_seed={config.data.split_seed} is for lists: a running text is not shuffled")
     return errors
 
 
@@ -109,7 +122,7 @@ def resolve(config: Config) -> Config:
 
 
 def graph_refusal(config: Config) -> str | None:
-    """Return why a training step cannot be one CUDA graph, or None; that there is a GPU is not asked here."""
+    """Return why a training step cannot be one CUDA graph, or None; whether a GPU exists is not checked."""
     trainer = config.trainer
     refusals = {
         f"trainer.accelerator={trainer.accelerator} has no CUDA graphs": trainer.accelerator in ("cpu", "mps"),
@@ -176,7 +189,7 @@ def _combinations(config: Config) -> Iterator[str]:
         )
     for key, value in {"data.noise": config.data.noise, "model.readout_bias": model.readout_bias}.items():
         if value and (config.data.is_task or config.data.input is not None):
-            yield f"{key}={value} is for texts, and data={config.data.name} is none; leave it out"
+            yield f"{key}={value} is for texts only, not data={config.data.name}; leave it out"
     if config.budget and (config.data.is_task or config.data.input is not None):
         yield f"budget={config.budget}: the rule is for texts; with data={config.data.name} set the sizes yourself"
     if config.chosen and not config.budget:

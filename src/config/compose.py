@@ -106,7 +106,7 @@ def _single_run(config_name: str, flags: list[str], overrides: list[str]) -> Any
     """Return the configuration of a single run, composed once; None for a sweep, a flag, a setting of Hydra's own."""
     if flags or any("hydra" in override for override in overrides):
         return None
-    with _hydra_for_a_moment():
+    with _temporary_hydra():
         cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
     if cfg.hydra.mode == RunMode.MULTIRUN or cfg.hydra.job.env_set or cfg.hydra.callbacks:
         return None
@@ -124,7 +124,7 @@ def _checked_overrides(name: str, schema: type, flags: list[str], overrides: lis
     folders = config_folders(flags)[1:]
     wrong_flags += [f"--config-dir {folder}: there is no such folder" for folder in folders if not folder.is_dir()]
     own = (file for folder in folders if folder.resolve() != CONF for file in sorted(folder.glob("*/*.yaml")))
-    hidden = "conf/ has an option of this name, which is read in its place; rename yours"
+    hidden = "conf/ has an option of this name, which is read instead; rename yours"
     wrong_flags += [f"{file}: {hidden}" for file in own if (CONF / file.parent.name / file.name).is_file()]
     overrides = command_line.quote_literals(overrides, schema, sweep=bool({"-m", "--multirun"}.intersection(flags)))
     wrong = command_line.errors_in_overrides(overrides, schema, config_folders(flags))
@@ -180,12 +180,12 @@ def _composed_for_train(overrides: Sequence[str], folders: Sequence[str] = ()) -
     """Return the composed configuration; `folders` are quoted addresses of further config folders."""
     _register_train()
     search = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
-    with _hydra_for_a_moment():
+    with _temporary_hydra():
         return hydra.compose("train", [*overrides, *search], return_hydra_config=True)
 
 
 @contextlib.contextmanager
-def _hydra_for_a_moment() -> Iterator[None]:
+def _temporary_hydra() -> Iterator[None]:
     """Inside, Hydra reads conf/. Afterwards its global state is as it was: a notebook may use Hydra for itself."""
     version = VersionBase.instance()
     before = GlobalHydra.instance().hydra, version.version_base
@@ -251,11 +251,11 @@ def config_folders(flags: list[str]) -> list[Path]:
 def _further_errors(config_name: str, overrides: list[str], check: Check) -> list[str]:
     """Return what is wrong with the configuration that the right overrides alone would make."""
     try:
-        with _hydra_for_a_moment():
+        with _temporary_hydra():
             one_each = [command_line.first_of_several(override) for override in overrides]
-            cfg = hydra.compose(config_name, command_line.without_null_groups(one_each))
-            return check(OmegaConf.to_object(cfg))
-    except COMPOSING:
+            words = command_line.without_null_groups(one_each)
+            return check(to_config(hydra.compose(config_name, words, return_hydra_config=True)))
+    except (*COMPOSING, UserError):
         return []  # it does not compose, because of what is in the list already
 
 
@@ -271,8 +271,12 @@ def _first_lines(error: Exception) -> str:
     if isinstance(error, OmegaConfBaseException):
         return first_line(error)
     if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'(?: requires|$)", lines[0]):
-        key = several[1].partition("=")[0]
+        key, _, values = several[1].partition("=")
+        if key == "logger":
+            return f"{several[1]}: for all of them at once write '{key}=[{values}]'"
         return f"{several[1]}: several values make a sweep: add -m; one value with commas in it: '{key}=\"...\"'"
+    if unknown := re.match(r"Could not override '(.+?)'", lines[0]):
+        return f"{unknown[1]}: no chosen option has this key; name one that has it, or add the key: +{unknown[1]}=..."
     return " ".join(line for line in lines[:2] if "append" not in line and "+" not in line) or lines[0]
 
 

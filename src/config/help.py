@@ -12,12 +12,11 @@ from src.config.schema import key_table
 LINE = re.compile(r"( *)([\w.]+): *((?!#).*?)(?: +# *(.*))?")
 MORE = {
     "train": "resume=RUN goes on with a stored run, rerun=RUN repeats it, trust=CLASS lets it import your class\n",
-    "search": "every other override is one of src.train, for all trials\n",
+    "search": "every other override is one of src.train, for all trials; DIR holds files of search/ alone\n",
     "benchmark": "with benchmark=step, every other override is one of src.train\n",
 }
-FLAGS = """flags:
-  -m, --multirun      a sweep: key=1,2 gives a key several values
-  --cfg job           print the whole configuration, and do nothing
+SWEEP = "  -m, --multirun      a sweep: key=1,2 gives a key several values\n"
+FLAGS = """  --cfg job           print the whole configuration, and do nothing
   --config-dir DIR    options of your own: files in DIR/<group>/
 """
 
@@ -47,7 +46,7 @@ def help_text(name: str, schema: type) -> str:
         default, reason = found.get(key, ("", ""))
         choices = f" ({'|'.join(about.choices)})" if about.choices else ""
         lines.append(f"  {key}={default}".ljust(44) + f" {reason}{choices}".rstrip())
-    return "\n".join(lines) + f"\n\n{MORE.get(name, '')}{FLAGS}"
+    return "\n".join(lines) + f"\n\n{MORE.get(name, '')}flags:\n{SWEEP * (name != 'search')}{FLAGS}"
 
 
 def _in_order(folder: Path, default: str) -> list[Path]:

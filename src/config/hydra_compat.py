@@ -102,16 +102,18 @@ def is_installed(module: str) -> bool:
     return False
 
 
-DEFAULTS, BY_EXPERIMENT, NAMED = 0, 2, 4  # files of the other groups, by who has chosen them
-PLACES = {"data": 1, "experiment": 3, "debug": 5}  # files that set keys of any group
+DEFAULTS, BY_EXPERIMENT, OWN_TEXT, NAMED = 0, 2, 4, 5  # files of the other groups, by where they are chosen
+PLACES = {"data": 1, "experiment": 3, "debug": 6}  # files that set keys of any group
 
 
 def _rank(default: Any, metadata: Mapping[str, Any]) -> int:
     """Return a file's rank in the merge: our `default` options, shared files, a text's suggestions are defaults."""
     group, _, option = (default.config_path or "").partition("/")
+    ours = (CONF / group / f"{option}.yaml").is_file()
     if group in PLACES:
-        return PLACES[group]
-    shared = (option == "default" or option.startswith("_")) and (CONF / group / f"{option}.yaml").is_file()
+        own_text = group == "data" and not ours and group in metadata and metadata[group].external_override
+        return OWN_TEXT if own_text else PLACES[group]
+    shared = (option == "default" or option.startswith("_")) and ours
     if group not in metadata or shared:
         return DEFAULTS
     by = metadata[group]
@@ -225,7 +227,7 @@ class CheckedSweeper(Sweeper):
         for overrides in (job for words in given for job in expand(parser.parse_overrides(words))):
             cfg = loader.load_sweep_config(self.master, overrides)
             if (own := cfg.hydra.sweeper) != self.master.hydra.sweeper and (own.get("params") or own.get("jobs")):
-                lost = "this file is a sweep of its own, whose jobs would be lost; give one such file, and no other"
+                lost = "this file defines a sweep too, and its jobs would be ignored; give only one such file"
                 errors[f"experiment={cfg.hydra.runtime.choices.get('experiment')}: {lost}"] = None
             job = ComposedJob(overrides, self.current.plain(cfg))
             errors |= dict.fromkeys(self.current.check(job.config))

@@ -26,6 +26,10 @@ from src.errors import UserError, nearest, typed
 
 FLAGS_WITH_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p",
                       "--cfg", "-c", "--info", "-i")  # fmt: skip
+VALUES_OF: dict[str, tuple[str, ...]] = dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all"))
+VALUES_OF |= dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"))
+LOGGER_TEXTS = {f"logger.wandb.{key}" for key in ("project", "name", "save_dir", "entity", "group")}
+LOGGER_TEXTS |= {f"logger.mlflow.{key}" for key in ("tracking_uri", "experiment_name", "run_name")}
 FLAGS = ("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r", "--resolve",
          "--shell-completion", "-sc", "--experimental-rerun")  # fmt: skip
 
@@ -44,7 +48,8 @@ def flags_and_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]
 def errors_in_repeats(overrides: Iterable[str]) -> list[str]:
     """Return which keys of a command line have two values, of which Hydra would use the last."""
     first: dict[str, str] = {}
-    twice = [(key, one) for one in overrides if first.setdefault(key := one.partition("=")[0], one) != one]
+    keys = ((one.partition("=")[0].lstrip("+"), one) for one in overrides)
+    twice = [(key, one) for key, one in keys if first.setdefault(key, one) != one]
     several = {"data.path": "; several texts are data.paths=[a.txt,b.txt]"}
     return [f"{key} is given twice: {first[key]} and {one}; leave one out{several.get(key, '')}" for key, one in twice]
 
@@ -55,8 +60,11 @@ def errors_in_flags(flags: list[str]) -> list[str]:
     for argument in rest:
         flag = argument.partition("=")[0]
         if flag in FLAGS_WITH_A_VALUE:
-            if flag == argument and next(rest, None) is None and flag not in ("--info", "-i"):
+            value = argument.partition("=")[2] if flag != argument else next(rest, "")
+            if not value and flag not in ("--info", "-i"):
                 wrong.append(f"{argument}: expected a value after it")
+            elif value and value not in VALUES_OF.get(flag, (value,)):
+                wrong.append(f"{flag} {value}: expected one of {', '.join(VALUES_OF[flag])}")
         elif argument not in FLAGS:
             like = nearest(flag, (*FLAGS, *FLAGS_WITH_A_VALUE)) or "; there are --help, --multirun (-m), --cfg job"
             wrong.append(f"{argument}: there is no such flag{like}")
@@ -75,8 +83,8 @@ def split_literal(argument: str, schema: type = Config) -> tuple[str, str] | Non
 @functools.cache
 def literal_keys(schema: type = Config) -> frozenset[str]:
     """Return the keys of a command whose values are literal: those of free text that are no groups (experiment)."""
-    own = {key for key, about in key_table(schema).items() if about.literal} - groups().keys()
-    return frozenset(own | ({"resume", "rerun"} if schema is Config else set()))
+    free = {key for key, one in key_table(schema).items() if one.type is str and not (one.choices or one.range)}
+    return frozenset(free - groups().keys() | ({"resume", "rerun", *LOGGER_TEXTS} if schema is Config else set()))
 
 
 def quote(value: str) -> str:
@@ -102,7 +110,7 @@ def quote_literals(arguments: Iterable[str], schema: type = Config, sweep: bool 
         if literal := split_literal(argument, schema):
             several = re.fullmatch(r"choice\((.*)\)", value) if sweep else None
             value = _quoted_items(several[1]) if several else _quoted(value)
-            argument = f"{literal[0]}={value}"
+            argument = f"{key if literal[0] in LOGGER_TEXTS else literal[0]}={value}"
         elif about and about.type == list[str] and (items := re.fullmatch(r"\[([^][]*)\]", value)):
             argument = f"{key}=[{_quoted_items(items[1])}]"
         quoted.append(argument)
@@ -226,7 +234,10 @@ def _error(text: str, options: dict[str, list[str]], known: list[str], schema: t
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
-        reason = str(error).splitlines()[0]
+        reason, key = str(error).splitlines()[0], text.partition("=")[0].lstrip("+")
+        free = tuple(f"{group}." for group in ("hydra", *_free(schema)))
+        if key not in (*known, *options) and not key.startswith((*free, "hydra/")):
+            return f"{key}: there is no such key{_nearest_key(key, known, options)}"
         return f"{text}: Hydra cannot parse this value ({reason}); put it in quotes: 'key=\"...\"'"
     key = override.key_or_group
     if key == "hydra/launcher" and not override.is_delete():
@@ -235,6 +246,8 @@ def _error(text: str, options: dict[str, list[str]], known: list[str], schema: t
         return f"{text}: Hydra makes and changes no folders here; runs are written below runs=, in the folder name="
     if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
         return None
+    if override.is_add() and not override.is_force_add() and (key in known or key in groups()):
+        return f"{text}: the key exists already; set it without the plus: {text.lstrip('+')}"
     if key in options:
         several = key in _free(schema)  # options side by side: logger=[tensorboard,wandb]
         required = several or any(one.startswith(f"{key}.") for one in key_table(schema))
@@ -246,19 +259,9 @@ def _error(text: str, options: dict[str, list[str]], known: list[str], schema: t
     group = key.partition(".")[0]
     if group in options and group in _free(schema) and key.count(".") == 1:  # logger.name=csv, of older versions
         return f"{text}: expected {group}=NAME, NAME one of {', '.join(options[group])}, or {group}.NAME.KEY=..."
-    if override.is_add() and not override.is_force_add() and key in known:
-        return f"{text}: the key exists already; set it without the plus: {text.lstrip('+')}"
     if key not in known and not any(key.startswith(f"{free}.") for free in _free(schema)):
         return f"{key}: there is no such key{_nearest_key(key, known, options)}"
     return next(filter(None, (_error_in_value(key, value, schema) for value in _values(override))), None)
-
-
-def several(text: str) -> bool:
-    """Whether an override gives several values, as a sweep's does; False if it cannot be parsed."""
-    try:
-        return OverridesParser.create().parse_override(text).is_sweep_override()
-    except HydraException:
-        return False
 
 
 def first_of_several(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The typed configuration: every key that a user may set, and one table of what is true of each key.
+"""The typed configuration: every key that a user may set, and one table of each key's properties.
 
 Hydra merges the files of conf/ into these classes, so a wrong key or type is refused while composing. Defaults and
 their reasons are in conf/; `MISSING` marks a value that conf/ always gives. What else is known about a key is the
@@ -27,7 +27,7 @@ MISSING: Any = "???"  # OmegaConf's mark of a mandatory value
 
 
 class Range(NamedTuple):
-    """What a value must satisfy, and the words in which an error says so. NaN is in no range."""
+    """A condition on a value, and its text in an error message. NaN is in no range."""
 
     text: str
     holds: Callable[[Any], bool]
@@ -86,7 +86,7 @@ def duration(text: str) -> float:
 
 @dataclass(frozen=True)
 class Key:
-    """What is known about one key of the configuration."""
+    """The properties of one configuration key."""
 
     type: Any
     optional: bool  # null is a value
@@ -95,11 +95,6 @@ class Key:
     affects_result: bool = True  # it can change what a run computes
     may_change: bool = False  # in a resumed run
     added_later: bool = False  # older runs lack it: null means "as before" and is left out of a run's key
-
-    @property
-    def literal(self) -> bool:
-        """Whether every text is a value; then it is taken exactly as typed, outside of Hydra's grammar."""
-        return self.type is str and self.choices is None and self.range is None
 
 
 def setting(default: Any, **known: Any) -> Any:
@@ -259,8 +254,7 @@ class TrainerConfig:
     def windows_an_epoch(self, windows: int) -> int:
         """Return how many windows an epoch has under Lightning's limits; UserError if no validation would ever come."""
         for limit in (self.limit_train_batches, self.overfit_batches or 1.0):
-            share = int(limit) if limit > 1 or isinstance(limit, int) else int(windows * limit)
-            windows = max(1, min(windows, share))
+            windows = limited(windows, limit)
         if 1 < self.val_check_interval > windows:
             every = f"trainer.val_check_interval={self.val_check_interval:g}"
             raise UserError(f"{every}: an epoch has {windows} windows; expected at most as many, or {WINDOWS.text}")
@@ -276,6 +270,11 @@ class TrainerConfig:
         return steps if self.max_steps < 0 else min(steps, self.max_steps)
 
 
+def limited(windows: int, limit: int | float) -> int:
+    """Return how many windows a limit leaves, a share of them or a number; at least one."""
+    return max(1, min(windows, int(limit) if limit > 1 or isinstance(limit, int) else int(windows * limit)))
+
+
 @dataclass
 class SwitchConfig:
     """On or off."""
@@ -285,7 +284,7 @@ class SwitchConfig:
 
 @dataclass
 class DiagnosticConfig(SwitchConfig):
-    """A diagnostic that looks at a run now and then; None: at moments of its own (src/diagnostics/diagnostic.py)."""
+    """A diagnostic that runs every n steps; None: at its default times (src/diagnostics/diagnostic.py)."""
 
     every_n_steps: int | None = setting(None, range=COUNT)
 
@@ -301,7 +300,7 @@ class TextSamplesConfig(DiagnosticConfig):
 
 @dataclass
 class CallbacksConfig:
-    """What watches a run. Each is on or off by `callbacks.<name>.enabled`."""
+    """Callbacks of a run. Each is on or off by `callbacks.<name>.enabled`."""
 
     save_figures: bool = False
     predicted_string: SwitchConfig = field(default_factory=SwitchConfig)

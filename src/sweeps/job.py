@@ -102,7 +102,7 @@ class JobRunner:
                 try:
                     resume(folder, None, config.model._target_)
                     return
-                except Busy:  # resumed by hand, or at its very end: its own
+                except Busy:  # another process holds its lock
                     return
                 except UserError as error:
                     say_line(f"{folder} cannot be resumed and starts again: {error}")

@@ -1,4 +1,4 @@
-"""The plan of a sweep: what each job's folder holds, what the sweep does about it; and the sweep's own record."""
+"""The plan of a sweep: each job's status and action; and the sweep's own record."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Plan:
         runs = {folder for folder in folders if (folder.parent, tuple(record_of(folder).get("overrides", ()))) in new}
         if not runs:
             return None
-        what = f"{counted(len(runs), 'runs')} of these overrides, made when they meant another configuration"
+        what = f"{counted(len(runs), 'runs')} with these overrides but another configuration"
         return f"{what}: left as they are, the jobs train in new folders (one of them: {min(runs)})"
 
 

@@ -47,7 +47,7 @@ def run_sweep(jobs: list[ComposedJob], launcher: Launcher, command: list[str], e
     errors: list[str] = []
     if any(job.config.trainer.processes != 1 for job in jobs):
         # Lightning would start the whole sweep again in each other process
-        errors.append("trainer.devices: a job of a sweep is one process; start a run of several alone, without -m")
+        errors.append("trainer.devices: a sweep job is one process; start a multi-process run without -m")
     if launcher.name == "submitit_slurm" and shutil.which("srun") is None:
         errors.append(f"hydra/launcher={launcher.name}: this machine has no SLURM (no srun); use submitit_local")
     if launcher.name not in OTHER_MACHINES:
@@ -85,7 +85,7 @@ def errors_here(configs: Sequence[Config], splits: Sequence[str] = ()) -> list[s
     made: dict[str, Any] = {}
 
     def attempt(of: object, make: Callable[[], Any]) -> Any:
-        """Return what is made of something, once for all jobs; after an error, which is noted, None."""
+        """Return make(), called once per `of`; after an error, which is recorded, None."""
         if (key := str(of)) not in made:
             made[key] = None
             try:

@@ -1,4 +1,4 @@
-"""Every corpus of conf/data composes to a sound configuration, and trains two steps where its text is at hand."""
+"""Every corpus of conf/data composes to a sound configuration; other tests train on each but data=names."""
 
 from __future__ import annotations
 
@@ -10,36 +10,21 @@ import pytest
 from src.config.checks import errors_in_config
 from src.config.compose import compose, to_config
 from src.config.overrides import groups
-from src.config.schema import Config
 from src.training.run import fit
 from tests.runs.commands import SHARED_DATA
 
-NEED_A_PATH = ("text", "lines")
-EMBEDDED = ("hello", "pydoc")
-IN_THE_FOLDER = ("names",)  # tests/test_studies.py trains on the other three
-TRAINED = (*EMBEDDED, *NEED_A_PATH, *IN_THE_FOLDER)
-
-
-def composed(name: str, folder: Path, *overrides: str) -> Config:
-    (folder / "own.txt").write_text("anna\nbert\ncarl\ndora\nemil\nfrida\n" * 60)
-    path = [f"data.path={folder / 'own.txt'}"] if name in NEED_A_PATH else []
-    config = to_config(compose([f"data={name}", *path, f"name={name}", f"runs={folder / 'runs'}", *overrides]))
-    assert errors_in_config(config) == []
-    assert config.data.name == name
-    assert config.model.readout == ("identity" if name == "hello" else "linear")
-    return config  # type: ignore[no-any-return]
-
 
 def test_a_corpus_composes_with_a_fitting_model(tmp_path: Path) -> None:
-    for name in set(groups()["data"]) - set(TRAINED):
-        composed(name, tmp_path)
+    (tmp_path / "own.txt").write_text("ab\n" * 99)
+    for name in groups()["data"]:
+        path = [f"data.path={tmp_path / 'own.txt'}"] if name in ("text", "lines") else []
+        config = to_config(compose([f"data={name}", *path]))
+        assert errors_in_config(config) == []
+        assert (config.data.name, config.model.readout) == (name, "identity" if name == "hello" else "linear")
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_corpus_at_hand_trains_two_steps(name: str, tmp_path: Path) -> None:
-    small = ["trainer.max_steps=2", "trainer.limit_val_batches=1", "callbacks=none", "logger=none"]
-    config = composed(name, tmp_path, *small, *([f"data.root={SHARED_DATA}"] if name in IN_THE_FOLDER else []))
-    if name in IN_THE_FOLDER and not SHARED_DATA.exists():
-        pytest.skip("the corpora are not beside this checkout (../shared/data)")
-    record = json.loads((fit(config, {"command": "test", "overrides": []}) / "run.json").read_text())
-    assert (record["status"], record["steps"]) == ("done", 2)
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the corpora are not beside this checkout (../shared/data)")
+def test_names_train_two_steps_and_a_share_of_less_than_a_window_validates_on_one(tmp_path: Path) -> None:
+    words = ["data=names", f"data.root={SHARED_DATA}", "trainer.max_steps=2", "trainer.limit_val_batches=0.001"]
+    config = to_config(compose([*words, "callbacks=none", "logger=none", f"runs={tmp_path}"]))
+    assert json.loads((fit(config, {"command": "", "overrides": []}) / "run.json").read_text())["steps"] == 2

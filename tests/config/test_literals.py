@@ -56,7 +56,7 @@ def test_a_key_is_literal_if_any_text_is_a_value_of_it(schema: type) -> None:
 
 
 def test_null_stays_null_and_choice_gives_a_literal_key_several_values_in_a_sweep() -> None:
-    assert quote_literals(["name=null"]) == ["name=null"]
+    assert quote_literals(["name=null", "+logger.wandb.name=1.10"]) == ["name=null", "+logger.wandb.name='1.10'"]
     jobs = quote_literals(["name=choice(1e5, it's, 'a,b',null)", "data.path=a, b"], sweep=True)
     assert jobs == [r"name='1e5','it\'s','a,b',null", "data.path='a, b'"]
     assert errors_in_overrides(jobs, Config) == {}

@@ -93,6 +93,7 @@ CASES: dict[str, dict[str, Any]] = {
     "experiment=tiny_shakespeare model=mine": {"model.hidden_size": 300, "model.input_scale": 3.0},
     f"{TEXT} optimizer=mine trainer=mine": {"optimizer.lr": 0.3, "trainer.max_epochs": 77},
     "experiment=tiny_shakespeare trainer=mine": {"trainer.gradient_clip_val": 9.0, "trainer.precision": "bf16-mixed"},
+    "experiment=tiny_shakespeare data=mine optimizer=sgd": {"trainer.max_epochs": 20, "optimizer.lr": 0.1},
     "trainer=mine debug=fast": {"trainer.max_epochs": 1},
     # an experiment's own keys, then the options that it chooses, then what the text suggests
     "experiment=chosen": {"model.hidden_size": 64, "model.num_layers": 3, "optimizer.lr": 0.1},

@@ -81,7 +81,7 @@ def test_an_experiment_file_is_a_sweep_without_m_and_what_is_done_is_not_run_aga
     assert command("seed=1,2").startswith("4 jobs: 2 done, 2 to do")  # the command replaces the file's values
     with pytest.raises(UserError, match=r"optimizer\.lr=-1"):
         command("optimizer.lr=-1")
-    with pytest.raises(UserError, match=r"^experiment=pairs: this file is a sweep of its own"):
+    with pytest.raises(UserError, match=r"^experiment=pairs: this file defines a sweep too"):
         command("-m", file="pairs,tutorial")
     no_mode, typed = FILE.replace("  mode: MULTIRUN\n", ""), FILE.replace("2}", "x}")
     wrong = {"a:\n\t- 1": "YAML: .*line 2", "seed: 1": "its first line", no_mode: "mode: MULT", typed: "trainer.max"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from src.config.hydra_compat import Launcher
-from src.process import signal_handlers
 from src.sweeps.plan import Plan
 from src.sweeps.sweep import Progress, _launch
 
@@ -19,13 +17,6 @@ def test_a_closed_terminal_stops_a_process_unless_nohup_started_it() -> None:
     asks = [sys.executable, "-c", "from src.process import STOP_SIGNALS; print(len(STOP_SIGNALS))"]
     for command, count in ((asks, "3"), (["nohup", *asks], "2")):
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == count
-
-
-def test_the_handlers_that_a_run_has_left_are_taken_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with signal_handlers({}):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as Lightning does after a KeyboardInterrupt
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_processes_of_submitit_never_see_ctrl_c(tmp_path: Path) -> None:

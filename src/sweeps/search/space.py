@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.checks import errors_in_config
 from src.config.compose import compose, to_config
 from src.config.hydra_compat import RememberingLoader
-from src.config.overrides import CONF, errors_in_overrides, groups, quote_literals, several
+from src.config.overrides import CONF, errors_in_overrides, groups, quote_literals
 from src.config.run_key import what_matters
 from src.config.schema import Config, Parameter, SearchRoot, errors_in_values, flatten, to_plain
 from src.errors import UserError, nearest
@@ -72,7 +73,7 @@ def settings_of(config: Config) -> dict[str, Any]:
 def as_experiment(words: Sequence[str]) -> dict[str, Any]:
     """Return the configuration of these overrides as an experiment: groups, and what differs from them."""
     cfg = compose(words)
-    given = {word.partition("=")[0] for word in words}  # a budget chooses what no word and no file of a word's sets
+    given = {word.partition("=")[0] for word in words}  # a budget sets what no override and no config file sets
     chosen = {group: cfg.hydra.runtime.choices.get(group) for group in groups().keys() & given - {*NOT_IN_BEST}}
     chosen = {group: option for group, option in chosen.items() if option is not None}
     defaults = dict(flatten(to_plain(to_config(compose(f"{group}={option}" for group, option in chosen.items())))))
@@ -118,13 +119,15 @@ def _errors_in_space(space: Space, study: str | None) -> Iterator[str]:
 def check_trials(words: Sequence[str], space: Space) -> None:
     """Check the overrides that all trials share, the conditions, and configurations at the ends of the space."""
     errors: dict[str, None] = {}
-    for given in quote_literals(words):
+    quoted = quote_literals(words)
+    ends = [override(key, value) for key, values in ends_of(space).items() for value in values]
+    wrong = errors_in_overrides([*quoted, *ends], Config)
+    for given in quoted:
         if (key := given.partition("=")[0].lstrip("+")) in space:
             errors[f"{given}: this search varies {key}, so the override would have no effect; leave it out"] = None
-        elif several(given):
+        elif given not in wrong and OverridesParser.create().parse_override(given).is_sweep_override():
             errors[f"{given}: a search gives all its trials one value; vary it by a space in conf/search/"] = None
-    ends = [override(key, value) for key, values in ends_of(space).items() for value in values]
-    errors |= dict.fromkeys(errors_in_overrides([*quote_literals(words), *ends], Config).values())
+    errors |= dict.fromkeys(wrong.values())
     if errors:
         raise UserError(*errors)
     known, master = known_of(words), compose(words)

@@ -117,7 +117,7 @@ def release(study: optuna.Study, folder: Path) -> None:
 
 
 def is_dead(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether nobody trains a trial: its process died, before it could write its own perhaps, or on another machine."""
+    """Whether no process trains a trial: it died, perhaps before recording its id, or on another machine."""
     process, folder = trial.user_attrs.get("process"), trial.user_attrs.get("folder")
     if folder and isinstance(process, dict) and process.get("host") != this_process()["host"]:
         return is_gone({"process": process}, Path(folder))

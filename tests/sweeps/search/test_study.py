@@ -157,7 +157,7 @@ def test_a_trial_that_a_full_disk_has_ended_is_failed_and_not_the_worst(
     study = study_in(tmp_path)
     trial = run_trial(study, next_trial(study, tmp_path, SEARCH), tmp_path, QUICK, {"optimizer.lr": RATE}, {})
     assert trial.state.name == "FAIL"
-    expected = "last.ckpt: No space left on device: 9 bytes are needed, 3 are free; make room, then go on: "
+    expected = "last.ckpt: No space left on device: 9 bytes are needed, 3 are free; free some space, then go on: "
     assert f"RunFailure: {expected}" in trial.user_attrs["note"]
     record = json.loads((tmp_path / "trials/0000/run.json").read_text())
     assert (record["status"], record["error"]["type"]) == ("failed", "OSError")
