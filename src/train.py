@@ -18,7 +18,7 @@ from src.config.checks import errors_in_config
 from src.config.compose import checked_config, compose_and_run, stored_config, take, take_trust, with_sizes_of_source
 from src.config.schema import Config
 from src.errors import UserError
-from src.files import read_json, read_yaml
+from src.files import read_json, read_yaml, user_path
 from src.inference.options import with_named_runs
 from src.process import exit_with, heavy_imports
 from src.training.run_record import run_before
@@ -54,15 +54,15 @@ def train_stored(arguments: Sequence[str]) -> Path | None:
     trust, rest = take_trust(arguments)
     stored, rest = take(("resume", "rerun"), rest)
     if "resume" in stored:
-        return resume(Path(stored["resume"]), rest, trust)
+        return resume(user_path(stored["resume"]), rest, trust)
     if "rerun" in stored:
-        return train(stored_config(Path(stored["rerun"]), rest, trust)[0], arguments)
+        return train(stored_config(user_path(stored["rerun"]), rest, trust)[0], arguments)
     return None
 
 
 def main() -> None:
     """Run the command line."""
-    arguments = with_named_runs(sys.argv[1:])
+    sys.argv[1:] = arguments = with_named_runs(sys.argv[1:])  # also for the processes that Lightning starts
     if train_stored(arguments) is None:
         trust, rest = take_trust(arguments)
 
@@ -80,7 +80,7 @@ class Run:
     """A run that `fit` has trained. Everything else about it is read from its folder."""
 
     folder: Path
-    status: str  # done, or stopped: trainer.max_time was over
+    status: str  # done
     metrics: dict[str, float] = field(repr=False)  # of the last weights, by name: `val/cross_entropy`, ...
 
     @cached_property

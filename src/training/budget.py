@@ -16,6 +16,7 @@ AUTO seconds and times nothing. A text with fewer than FEW examples of each char
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 import time
@@ -49,8 +50,7 @@ WIDTHS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 12
 TIMED = (32, 128, 256, 512, 1024)  # a step is timed at these widths, until one takes longer than SLOW seconds
 SLOW = 0.5
 MOST_EPOCHS = 40  # more of them, or of the next, was no better on 20,000 to 100,000 characters (experiments/budget)
-MOST_PARAMETERS = 3  # a character of the text: a wider network would learn a short text by heart
-SHARE = 0.93  # of the time that is planned for: the rest is for what varies
+SHARE = 0.93  # of the time that is planned for: the rest is a margin
 # Estimates in seconds, not fitted: start and end; the diagnostics at a validation of 256 units, and where they draw
 START, LOOK, FIGURES = 6.0, 0.35, 3.0
 LONG = 400_000  # characters, from which on a window has 64 streams in place of 32
@@ -107,7 +107,6 @@ def choose(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, ...]]:
     if not fixed:
         trainer.max_epochs = math.ceil(steps / an_epoch)
         set_free(config, free, {"trainer.max_steps": steps})
-    use_threads(threads_for(config.trainer.threads, width))
     set_regularisation(config, free, few, corpus)
     return config, described(config, n, few, speed, steps, seconds + time.perf_counter() - started) + notes
 
@@ -121,12 +120,21 @@ def choose_by_size(config: Config, corpus: Corpus) -> tuple[Config, tuple[str, .
     wanted = [w for w in possible if fits(w, n, few) and possible[w] >= max(1, wanted_epochs(w, n, streams, few))]
     width = max(wanted, default=128)
     epochs = max(1, min(possible[width], sparse_epochs(n) if few else MOST_EPOCHS))
-    # Epochs of the width that belongs to this text: a sweep over widths has equal steps
+    if config.trainer.max_steps >= 0:
+        train = corpus.splits["train"]
+        with_data = dataclasses.replace(config, data=fitted(config.data, train)[0])
+        epochs = math.ceil(config.trainer.max_steps / steps_an_epoch(config, windows_of(with_data, train)[0])) or 1
+    # Epochs of the width chosen for this text: a sweep over widths has equal steps
     set_free(config, free, {"model.hidden_size": width, "trainer.max_epochs": epochs})
     set_regularisation(config, free, few, corpus)
     values = dict(flatten(to_plain(config)))
     set_here = ", ".join(f"{key}={values[key]}" for key in config.chosen or () if values[key] is not None)
     return config, (f"by the size of the text (budget=auto): {set_here}",) if set_here else ()
+
+
+def steps_an_epoch(config: Config, windows: int) -> int:
+    """Return the optimizer steps of an epoch of so many windows."""
+    return math.ceil(config.trainer.windows_an_epoch(windows) / config.trainer.accumulate_grad_batches)
 
 
 def set_free(config: Config, free: set[str], values: Mapping[str, Any]) -> None:
@@ -150,15 +158,14 @@ def set_up_layers(config: Config, free: set[str], corpus: Corpus, n: int) -> boo
     own = np.unique(corpus.splits["train"].ids) if config.init_from else corpus.vocabulary  # has those of both texts
     few = config.model.name in IMPLEMENTATIONS and n < FEW * len(own)
     values: dict[str, Any] = {"model.num_layers": 2, "data.batch_size": 64 if n >= LONG else None}
-    values |= {"model.readout_bias": "unigram"}
     if config.model.name in IMPLEMENTATIONS:
         values |= {"model.init": "orthogonal", "model.input_scale": 3.0, "model.interlayer_scale": 1.73}
     if few:
         step_mask = "model.dropout_mask" not in free and config.model.dropout_mask != "window"
         two = step_mask or config.model.skip is not None  # both act between layers
         values |= SPARSE | ({"model.num_layers": 2} if two else {})
-    if config.model.readout == "identity":
-        values.pop("model.readout_bias", None)
+    if config.model.readout != "identity":
+        values["model.readout_bias"] = "unigram"
     set_free(config, free, values)
     if config.model.num_layers == 1 and "model.interlayer_scale" in free:
         config.model.interlayer_scale = None
@@ -179,10 +186,11 @@ def described(config: Config, n: int, few: bool, speed: Speed, steps: int, taken
 
 
 def behind(config: Config, seconds: float) -> str | None:
-    """Return a line about a run that took over a tenth longer than its budget."""
-    if config.budget in (None, "auto") or seconds <= 1.1 * duration(config.budget):
+    """Return a line about a run that took over a tenth longer than its budget; `seconds` are those of training."""
+    if config.budget in (None, "auto") or seconds + START <= 1.1 * duration(config.budget):
         return None
-    return f"budget={config.budget}, and it took {seconds:.0f} s: the machine was slower, or other keys ask for more"
+    took = f"budget={config.budget}, and it took about {seconds + START:.0f} s"
+    return f"{took}: the machine was slower, or other keys take more"
 
 
 def wanted_epochs(width: int, n: int, streams: int, few: bool = False) -> float:
@@ -208,8 +216,8 @@ def sparse_epochs(n: int) -> int:
 
 
 def fits(width: int, n: int, few: bool) -> bool:
-    """Whether two layers of this width, or the one of SPARSE, would not learn n characters by heart."""
-    return width in (128, 256)[: 1 + (n >= 250_000)] if few else 3 * width**2 <= MOST_PARAMETERS * n
+    """Whether n characters are enough for two layers (at most 3 weights a character) or the layer of SPARSE."""
+    return width in (128, 256)[: 1 + (n >= 250_000)] if few else width**2 <= n
 
 
 def learning_rate(width: int) -> float:
@@ -218,7 +226,7 @@ def learning_rate(width: int) -> float:
 
 
 def dropout(config: Config, vocab_size: int, n: int) -> float:
-    """Return the dropout between layers against learning n characters by heart."""
+    """Return the dropout between layers that limits overfitting n characters."""
     if config.model.num_layers == 1 and config.model.dropout_mask != "window":
         return 0.0
     model = build_model(config.model, vocab_size, config.model._target_)
@@ -256,8 +264,7 @@ class Speed:
     def __init__(self, config: Config, corpus: Corpus, widths: Sequence[int]) -> None:
         self.config, self.vocab_size = config, len(corpus.vocabulary)
         self.windows, self.length = windows_of(config, corpus.splits["train"])
-        taken = config.trainer.windows_an_epoch(self.windows)
-        self.steps_an_epoch = math.ceil(taken / config.trainer.accumulate_grad_batches)
+        self.steps_an_epoch = steps_an_epoch(config, self.windows)
         self.on_gpu = config.trainer.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
         self.known: dict[int, float] = {}
         for width in widths:

@@ -6,6 +6,7 @@ lines: a killed run has written more, which a resume cuts off and writes again.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -153,7 +154,7 @@ class CheckpointCallback(Callback):
         self.lengths = dict(state_dict.get("lengths", {}))
 
     def is_due(self, step: int) -> bool:
-        """Whether the cadence asks for a checkpoint; `StopOnSignal` asks this for all processes together."""
+        """Whether a checkpoint is due by steps or minutes; `StopOnSignal` combines all processes."""
         steps, minutes = self.config.every_n_steps, self.config.every_n_minutes
         by_steps = bool(steps) and step % (steps or 1) == 0 and step != self.last_step
         return by_steps or (minutes is not None and time.monotonic() - self.last_save > 60 * minutes)
@@ -171,9 +172,11 @@ def restore_files(folder: Path, checkpoint: Checkpoint | None) -> None:
         (checkpoints / EARLIER_BEST).replace(checkpoints / "best.ckpt")
     best, path = checkpoint and checkpoint.state("metrics").get("best"), checkpoints / "best.ckpt"
     if best is None:
-        path.unlink(missing_ok=True)
-    elif (step_of(path) or -1) < best["step"]:  # damaged; of a later step it will be written again
-        log.warning("%s is missing or not of the best step, %d: the next best replaces it", path, best["step"])
+        return path.unlink(missing_ok=True)
+    with contextlib.suppress(UserError):  # missing or damaged
+        if read_checkpoint(path)["global_step"] >= best["step"]:  # of a later step it will be written again
+            return
+    log.warning("%s is missing or not of the best step, %d: the next best replaces it", path, best["step"])
 
 
 def lengths(folder: Path) -> dict[str, int]:
@@ -194,13 +197,5 @@ def truncate_logs(folder: Path, to: Mapping[str, int]) -> None:
     for name, length in to.items():
         left = (folder / name).stat().st_size if (folder / name).exists() else 0
         if left < length:
-            message = "%s has lost its end: the last %d of %d bytes are missing; the run goes on without them"
+            message = "%s is cut short: the last %d of %d bytes are missing; the run goes on without them"
             log.warning(message, folder / name, length - left, length)
-
-
-def step_of(path: Path) -> int | None:
-    """Return the step of a checkpoint; None if it is missing or damaged."""
-    try:
-        return int(read_checkpoint(path)["global_step"])
-    except UserError:
-        return None

@@ -17,7 +17,7 @@ class ResumableEpoch(_TrainingEpochLoop):
 
     Within an epoch a resume is exact only after any validation, where Lightning has no hook: saved before it, a run
     would not validate; saved at the end that Lightning gives to a partial epoch, it would train the rest twice.
-    Nor is it exact while gradients of several windows are summed, or at the last window, which the epoch's end follows.
+    It is not exact while gradients of several windows are summed, or at the last window of an epoch.
     """
 
     checkpoints: CheckpointCallback | None = None
@@ -48,7 +48,6 @@ class RunToTheEnd(_FitLoop):
     closing: Callable[[], bool]
 
     def run(self) -> None:
-        """Run as Lightning does if a step is left."""
         self.setup_data()
         if self.skip and self.trainer.global_step > 0:
             epochs = self.epoch_progress.total
@@ -58,6 +57,10 @@ class RunToTheEnd(_FitLoop):
         else:
             super().run()
 
+    def _iteration_based_training(self) -> bool:
+        # Lightning's: max_steps >= 0, by which a run resumed between two epochs would count the first of them twice
+        return not self.epoch_loop.batch_progress.is_last_batch
+
     def advance(self) -> None:
         """Run an epoch; if it was left within, the run ends here, without the end of the epoch."""
         super().advance()
@@ -65,7 +68,6 @@ class RunToTheEnd(_FitLoop):
             raise StopIteration
 
     def on_run_end(self) -> None:
-        """Validate the last weights if that was not done."""
         if self.closing():
             self.epoch_loop.val_loop.restarting = False
             self.trainer.validating = True

@@ -40,7 +40,7 @@ def available_accelerators() -> dict[str, int]:
 
 
 def check_machine(trainer: TrainerConfig) -> None:
-    """Raise UserError if `trainer` asks for what this machine lacks, with what would work."""
+    """Raise UserError with a remedy if this machine lacks what `trainer` needs."""
     here, trainer = available_accelerators(), with_devices(trainer)
     kind = {"cuda": "gpu", "auto": max(here)}.get(trainer.accelerator, trainer.accelerator)  # gpu or mps before cpu
     if kind not in here:
@@ -104,7 +104,7 @@ def check_prompt(samples: TextSamplesConfig, vocabulary: Vocabulary) -> None:
 
 
 def check_monitor(config: Config, splits: Container[str]) -> None:
-    """Raise UserError without a val split if a metric of it was asked for, or early stopping or plateau needs it."""
+    """Raise UserError if there is no val split and the monitor, early stopping or plateau needs it."""
     monitor, data = config.checkpoint.monitor, config.data.name
     needed = config.early_stopping.enabled or config.scheduler.name == "plateau" or data == "hello"
     asked = monitor.startswith("val/") and (needed or monitor != "val/cross_entropy")  # the default of other texts
@@ -114,14 +114,15 @@ def check_monitor(config: Config, splits: Container[str]) -> None:
 
 
 def check_validation_comes(config: Config, windows: int) -> None:
-    """Raise UserError if plateau or early stopping would wait for a validation in vain; `windows` are in an epoch."""
+    """Raise UserError if plateau or early stopping would never get a validation; `windows` are in an epoch."""
     trainer, every, monitor = config.trainer, config.trainer.val_check_interval, config.checkpoint.monitor
     waits = ["early_stopping.enabled=true"] * config.early_stopping.enabled
     waits += ["scheduler=plateau"] * (config.scheduler.name == "plateau")
     first = int(every) if isinstance(every, int) or every > 1 else max(1, int(windows * every))
-    first += (trainer.check_val_every_n_epoch - 1) * windows
-    steps = trainer.run_steps(math.ceil(windows / trainer.accumulate_grad_batches))
-    if waits and monitor.startswith("val/") and math.ceil(first / trainer.accumulate_grad_batches) > steps:
+    an_epoch, first = (math.ceil(count / trainer.accumulate_grad_batches) for count in (windows, first))
+    first += (trainer.check_val_every_n_epoch - 1) * an_epoch
+    steps = trainer.run_steps(an_epoch)
+    if waits and monitor.startswith("val/") and first > steps:
         remedy = "validate more often (trainer.check_val_every_n_epoch, trainer.val_check_interval) or train longer"
         raise UserError(f"{waits[0]} waits for {monitor}, and no validation comes in {steps} steps: {remedy}")
 
@@ -143,7 +144,7 @@ def with_devices(trainer: TrainerConfig) -> TrainerConfig:
     if trainer.devices != "auto":
         return trainer
     here = available_accelerators()
-    on_gpu = trainer.accelerator in ("gpu", "cuda", "auto") and not under_torchrun()  # which says itself how many
+    on_gpu = trainer.accelerator in ("gpu", "cuda", "auto") and not under_torchrun()  # it sets the number
     return dataclasses.replace(trainer, devices=here.get("gpu", 1) if on_gpu else 1)
 
 
@@ -162,6 +163,11 @@ def join(trainer: TrainerConfig) -> TrainerConfig:
     else:
         os.environ[PARENT] = str(os.getpid())
     if not under_torchrun():
+        tasks = int(os.environ.get("SLURM_NTASKS", trainer.processes))
+        by_srun = os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")  # as Lightning has it
+        if by_srun and tasks != trainer.processes and max(rank() + 1, trainer.processes) > 1:
+            asked = f"trainer.devices x trainer.num_nodes is {trainer.processes}"
+            raise UserError(f"SLURM has {tasks} tasks, and {asked}; use srun -n {trainer.processes}")
         return trainer
     started, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if trainer.processes not in (1, started):
@@ -194,5 +200,5 @@ def reduced(trainer: pl.Trainer, how: str, *numbers: float) -> list[float]:
 
 
 def peer_is_gone(error: BaseException) -> bool:
-    """Whether an error means no more than that another process of the run has died."""
+    """Whether an error only means that another process of the run has died."""
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in PEER_IS_GONE)

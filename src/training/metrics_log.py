@@ -71,11 +71,11 @@ class MetricsLog(Callback):
         self.best: dict[str, Any] | None = None
         self.final: dict[str, float] = {}
         self.improved = False  # by the last line
-        self.started = time.perf_counter()  # on a clock that stands still between a stop and a resume
+        self.started = time.perf_counter()  # excludes the time between a stop and a resume
         self.mark = (0.0, 0)  # nats and characters at the last line
         self.epoch = 0  # of the last window; Lightning's is the next one once an epoch has ended
         self.window: dict[str, float] = {}  # its loss and accuracy at the last checkpoint, if no step is left after it
-        self.closing = False  # at the end: nothing follows from a line, which is cut off if the run is extended
+        self.closing = False  # at the end: a line affects no schedule or stop; extending the run removes it
 
     @property
     def seconds(self) -> float:
@@ -86,7 +86,7 @@ class MetricsLog(Callback):
         self.epoch = trainer.current_epoch
 
     def note_window(self, trainer: pl.Trainer) -> None:
-        """Note for a checkpoint what the next line says of the last window."""
+        """Keep the last window's loss and accuracy for a checkpoint."""
         module = trainer.lightning_module
         assert isinstance(module, LanguageModule)
         if module.outcome is not None:
@@ -111,7 +111,6 @@ class MetricsLog(Callback):
             self._write(trainer, pl_module, metrics)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write a line if there was no validation."""
         if not validates_this_epoch(trainer):
             self._write(trainer, pl_module, {})
 

@@ -1,4 +1,4 @@
-"""What Lightning trains: the module, with the state carried from window to window, its windows, and the optimizer.
+"""The Lightning module, with the state carried from window to window, its windows, and the optimizer.
 
 On a GPU nothing between two written steps waits for it: windows are copied from pinned memory while it works, sums stay
 on it, and a nan is looked for where numbers are read anyway.
@@ -7,7 +7,6 @@ on it, and a nan is looked for where numbers are read anyway.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from src.config.checks import graph_refusal
 from src.config.schema import Config, DataConfig, OptimizerConfig, SchedulerConfig
-from src.data.batching import Window, Windows, evaluation_windows
+from src.data.batching import TextSplit, Window, Windows, evaluation_windows
 from src.data.corpus import Corpus
 from src.errors import RunFailure
 from src.metrics import Tally
@@ -54,8 +53,6 @@ class LanguageModule(pl.LightningModule):
     def __init__(self, model: LanguageModel, config: Config, run_steps: int, identity: Mapping[str, Any]) -> None:
         super().__init__()
         self.model, self.config = model, config
-        self.over_time, self.averages_last_group = config.loss.over_time, config.trainer.average_last_group
-        self.optimizer_config = config.optimizer
         self.schedule = Schedule(config.scheduler, run_steps)
         self.averaged: AveragedModel | None = None  # if set, what is validated, stored and looked at
         if decay := config.optimizer.average:
@@ -84,13 +81,13 @@ class LanguageModule(pl.LightningModule):
         asked = self.config.trainer.cuda_graph
         if self.device.type != "cuda" or asked is False or self.trainer.world_size > 1 or graph_refusal(self.config):
             return None
-        from src.training.step_graph import StepGraph  # a reader of a run on a CPU never comes here
+        from src.training.step_graph import StepGraph  # imported on a GPU only
 
         return StepGraph(self, demanded=asked is True)
 
     @property
     def scaler(self) -> torch.amp.GradScaler | None:
-        """What scales the loss under 16-mixed."""
+        """The loss scaler of 16-mixed."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def reading_waits(self) -> bool:
@@ -101,19 +98,17 @@ class LanguageModule(pl.LightningModule):
         """Set the learning rate of the step; after a resume also the generators: nothing else draws from here on."""
         if self.random_state is not None:
             torch.set_rng_state(self.random_state["cpu"])
-            if "cuda" in self.random_state and torch.cuda.is_available():
-                # the run may have had more or fewer GPUs in sight: each one that it had and that is here
-                for device, state in enumerate(self.random_state["cuda"][: torch.cuda.device_count()]):
-                    torch.cuda.set_rng_state(state, device)
+            if "cuda" in self.random_state:  # the run may have had more or fewer GPUs in sight than are here
+                torch.cuda.set_rng_state_all(self.random_state["cuda"][: torch.cuda.device_count()])
             self.random_state = None
         first = batch_idx % self.trainer.accumulate_grad_batches == 0  # of a step
         if self.averaged is not None and first:  # not after the step: a checkpoint may have been written between
             self.averaged.update_parameters(self.model)
         factor = self.schedule.factor(self.trainer.global_step)
         for group in self.trainer.optimizers[0].param_groups:
-            lr = factor * rate_of(group, self.optimizer_config)
+            lr = factor * rate_of(group, self.config.optimizer)
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)  # in its place, where a graph reads it
+                group["lr"].fill_(lr)  # in place: a CUDA graph reads it
             else:
                 group["lr"] = lr
         self.window = batch if self.graph is not None and self.graph.takes(batch) else None
@@ -123,12 +118,12 @@ class LanguageModule(pl.LightningModule):
             return self.outcome.minimised
         loss, self.states["train"] = self.window_loss(batch, None if batch.starts else self.states["train"])
         self.count_window(loss)
-        return loss.minimised * self._share(batch_idx) if self.averages_last_group else loss.minimised
+        return loss.minimised * self._share(batch_idx) if self.config.trainer.average_last_group else loss.minimised
 
     def window_loss(self, batch: Window, state: State) -> tuple[WindowLoss, State]:
         """Return the losses of a window of training from a state, and the state after it."""
         logits, state = self.model(batch.inputs, state)
-        return window_loss(logits, batch.targets, self.over_time, self.trainer.world_size), detached(state)
+        return window_loss(logits, batch.targets, self.config.loss.over_time, self.trainer.world_size), detached(state)
 
     def count_window(self, loss: WindowLoss) -> None:
         """Keep what a step has computed, and add it to the sums of the run."""
@@ -212,7 +207,7 @@ class LanguageModule(pl.LightningModule):
             raise RunFailure(f"{what} is {value.item()} at step {self.trainer.global_step}; {saved}{before} {remedy}")
 
     def configure_optimizers(self) -> Optimizer:
-        return build_optimizer(self, self.optimizer_config)
+        return build_optimizer(self, self.config.optimizer)
 
     def on_validation_epoch_start(self) -> None:
         self.states["val"] = None
@@ -239,7 +234,7 @@ class LanguageModule(pl.LightningModule):
         random: dict[str, Any] = {"cpu": torch.get_rng_state()}  # dropout draws from torch's global generators
         if self.device.type == "cuda":  # elsewhere asking would begin to use a GPU
             random["cuda"] = torch.cuda.get_rng_state_all()
-        random = dict(self.random_state or random)  # no batch since a resume has restored it: that of its checkpoint
+        random = dict(self.random_state or random)  # not restored yet: still that of the checkpoint
         own: dict[str, Any] = {"characters": int(self.characters), "nats": float(self.nats), "random": random}
         own["clipped_steps"] = float(self.clipped_steps)
         own["states"] = {stage: change_parts(state, Tensor.cpu) for stage, state in self.states.items()}
@@ -272,7 +267,7 @@ class LanguageModule(pl.LightningModule):
         checkpoint["state_dict"] = self.exchanged(checkpoint["state_dict"])
         self.schedule.load_state_dict(progress["schedule"])
         for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
-            group |= optimizer_form(self.optimizer_config.name, device, group["lr"])  # the run may come from another
+            group |= optimizer_form(self.config.optimizer.name, device, group["lr"])  # the run may come from another
 
 
 class TextData(pl.LightningDataModule):
@@ -291,10 +286,12 @@ class TextData(pl.LightningDataModule):
         return Windows(train, *config.window, rank=rank, world_size=world_size, **how)
 
     def val_windows(self, warms: bool = True) -> Windows | None:
-        """Return the windows of a validation (or without its warm-up), the same in every process; None without val."""
+        """Return the windows of a validation, or without a warm-up at least two whole ones; None without val."""
         val, config = self.corpus.splits.get("val"), self.config
-        warmup = config.evaluation_warmup if warms else config.evaluation_warmup and 0
-        return None if val is None else evaluation_windows(val, config.window[0], config.evaluation_streams, warmup)
+        seq_len, streams, warmup = config.window[0], config.evaluation_streams, config.evaluation_warmup
+        if not warms and type(val) is TextSplit:
+            streams, warmup = min(streams, max(1, val.transitions // (2 * seq_len))), warmup and 0
+        return None if val is None else evaluation_windows(val, seq_len, streams, warmup)
 
     def described(self) -> dict[str, dict[str, int]]:
         """Return for the run's record the streams of all processes, and what an epoch without a limit scores."""
@@ -334,9 +331,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
     The weights are in groups by their learning rate and weight decay; the first group has the rate `lr`.
     """
-    keys = dataclasses.asdict(config)
     apart = ("name", "decay", "average", "recurrent_lr")
-    given = {key: value for key, value in keys.items() if key not in apart and value is not None}
+    given = {key: value for key, value in vars(config).items() if key not in apart and value is not None}
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from src.baselines import baselines, basis
 from src.config.checks import graph_refusal
-from src.config.schema import Config, from_plain, key_table, set_value, to_plain
+from src.config.schema import Config, from_plain, key_table, limited, set_value, to_plain
 from src.data.batching import fitted
 from src.data.corpus import Corpus, open_corpus
 from src.data.vocabulary import Vocabulary
@@ -38,7 +38,7 @@ from src.errors import RunFailure, UserError, typed
 from src.files import NO_FOLDER, disk_full, read_yaml, write_atomic
 from src.inference.load import FORMAT, TrainedModel, check_weights, implementation_config, load
 from src.models.convert import Layer, convert_, read_layers, write_layers
-from src.models.gated import Gated
+from src.models.gated import GRU, LSTM
 from src.models.kernels import multiplies_bf16
 from src.models.language_model import LanguageModel, build_model
 from src.process import in_notebook, logging_to, signal_handlers, threads_for, use_threads
@@ -115,13 +115,14 @@ def prepare(
     if checkpoint and trainer.threads == "auto":
         threads = checkpoint.progress["threads"]  # with another number sums have other last digits
     elif trainer.threads == "auto" and machine.uses_cuda(trainer):
-        threads = min(threads, 4)  # for figures alone; runs side by side with all cores each would hardly go on
+        threads = min(threads, 4)  # for figures only; with all cores each, runs side by side would slow down
     use_threads(threads)
     torch.manual_seed(seed)
     model = build_model(config.model, size, trust)  # nothing draws from torch's generator before it
+    model.double() if trainer.precision.startswith("64") else None  # before weights of init_from would be rounded
     if config.model.readout_bias == "unigram":  # replaced by the weights of a checkpoint or of init_from
         counts = np.bincount(corpus.splits["train"].ids, minlength=size) + 1
-        model.readout.bias.data = torch.from_numpy(np.log(counts / counts.sum())).float()
+        model.readout.bias.data = torch.from_numpy(np.log(counts / counts.sum())).to(next(model.parameters()).dtype)
     if rank() > 0:
         torch.manual_seed(seed + rank())  # dropout must not repeat itself in another process's columns
     if source:
@@ -161,8 +162,8 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
             known = record.entries.get("loggers", {})
             loggers, record.entries["loggers"] = open_loggers(prepared.config, record.folder, known)
         except UserError as error:
-            if checkpoint is None:  # else run.json is as it was before this start
-                record.update(status="failed", finished=now(), error={"type": "UserError", "message": str(error)})
+            status = "stopped" if checkpoint else "failed"  # which a sweep goes on with, or archives
+            record.update(status=status, finished=now(), error={"type": "UserError", "message": str(error)})
             raise
     built = build_trainer(prepared.config, record.folder, prepared.corpus, prepared.steps_an_epoch, loggers)
     built.trainer.callbacks.extend(also)  # type: ignore[attr-defined]
@@ -185,8 +186,7 @@ def train(prepared: Prepared, record: Record, checkpoint: Checkpoint | None, als
     return record.folder
 
 
-@dataclasses.dataclass
-class Built:
+class Built(NamedTuple):
     """A trainer, and those of its callbacks that a run itself uses."""
 
     trainer: pl.Trainer
@@ -209,9 +209,9 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, an_epoch: int, l
         callbacks.append(PredictedString(corpus.vocabulary.decode))
     others = vars(config.callbacks).keys() - {"save_figures", "predicted_string"}
     if any(getattr(config.callbacks, name).enabled for name in others):
-        callbacks += build_diagnostics(config, folder, corpus, metrics)
-        # A line of metrics.jsonl has what the diagnostics have measured, and the row of HParams what the last line has
-        callbacks.sort(key=lambda one: isinstance(one, MetricsLog) + 2 * isinstance(one, HParams))
+        callbacks += build_diagnostics(config, folder, metrics)
+        # Diagnostics run first: step times exclude them; metrics.jsonl, then HParams, include their numbers
+        callbacks.sort(key=lambda one: isinstance(one, ScalarLogger | MetricsLog) + 2 * isinstance(one, HParams))
     if keys.profile:
         from src.diagnostics.diagnostic import ProfilerCallback
 
@@ -222,8 +222,8 @@ def build_trainer(config: Config, folder: Path, corpus: Corpus, an_epoch: int, l
     given = {key: value for key, value in vars(keys).items() if key not in OURS}
     if uses_cuda(keys) and keys.processes > 1:  # NCCL between the GPUs; what the processes agree on goes by gloo
         given["strategy"] = DDPStrategy(process_group_backend="cpu:gloo,cuda:nccl")
-    if "val" not in corpus.splits:
-        given["limit_val_batches"] = 0
+    val = TextData(corpus, config.data, 0).val_windows()
+    given["limit_val_batches"] = 0 if val is None else limited(len(val), keys.limit_val_batches)
     trainer = pl.Trainer(
         **given, callbacks=callbacks, logger=list(loggers), plugins=[AtomicCheckpointIO()], default_root_dir=folder,
         log_every_n_steps=1,  # Lightning's own cadence; ours is that of `ScalarLogger`
@@ -238,13 +238,13 @@ def say_start(record: Record, corpus: Corpus) -> None:
     """Log what is trained, and the baselines to compare with."""
     known = record.entries
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in corpus.splits.items())
-    data = f"{known['data']} ({known['vocab_size']} characters to tell apart; {sizes})"
+    data = f"{known['data']} (vocabulary of {known['vocab_size']}; {sizes})"
     model = f"{known['parameters']:,} parameters, seed {known['seed']}, in {record.folder}"
     floors = {name.replace("ngram_5", "5-gram"): bits * LN2 for name, bits in known["baselines"].items()}
     baselines = ", ".join(f"{name} {nats:.3f}" for name, nats in floors.items())
     partial = f" ({known['baselines_basis']})" if known.get("baselines_basis") else ""
-    to_beat = f"to beat, in nats per character, as all losses below: {baselines}{partial}"
-    for line in (f"{known['model']} on {data}: {model}", *corpus.notes, to_beat):
+    shown = f"baselines (nats per character, as all losses below): {baselines}{partial}"
+    for line in (f"{known['model']} on {data}: {model}", *corpus.notes, shown):
         log.info("%s", line)
 
 
@@ -256,7 +256,8 @@ def say_end(record: Record, config: Config) -> None:
     alone, worse = not known.keys() & {"key", "trial"} and config.data.name != "hello", known["worse_than_uniform"]
     lowest = best.get("val/cross_entropy", math.inf)
     if math.isfinite(lowest):
-        name, rival = ("counted 5-gram", nats["ngram_5"]) if "ngram_5" in nats else ("uniform guess", nats["uniform"])
+        names = {"ngram_5": "counted 5-gram", "chance": "level of chance", "uniform": "uniform guess"}
+        name, rival = next((name, nats[key]) for key, name in names.items() if key in nats)
         side = f"{abs(lowest - rival):.2f} {'above' if lowest > rival else 'below'} the {name} ({rival:.3f})"
         way = "rerun" if config.scheduler.name == "cosine" else "resume"  # after a cosine's end the rate is 0
         again = " ".join(f"trainer.{key}={2 * value}" for key, value in config.trainer.limits.items())
@@ -268,7 +269,11 @@ def say_end(record: Record, config: Config) -> None:
     if worse:
         end = last.get("val/cross_entropy", last.get("train/cross_entropy", math.nan))
         diverged = not end < 1.1 * nats["uniform"] or lowest < nats["uniform"]
-        remedy = "diverged; try a smaller optimizer.lr or trainer.gradient_clip_val=1" if diverged else "hardly begun"
+        remedy = (
+            "diverged; try a smaller optimizer.lr or trainer.gradient_clip_val=1"
+            if diverged
+            else "hardly begun; train longer"
+        )
         what = f"the loss at the end, {end:.4f}, is worse than a uniform guess, {nats['uniform']:.3f}"
         log.warning("%s: the run has %s", what, remedy)
     elif alone:
@@ -292,12 +297,12 @@ def _ended_by(error: BaseException, prepared: Prepared, record: Record, built: B
     if gone:
         raise RunFailure(f"another process of the run has died; to go on: {again}") from error
     if full:
-        raise RunFailure(f"{full.filename}: {full.strerror}; make room, then go on: {again}") from error
+        raise RunFailure(f"{full.filename}: {full.strerror}; free some space, then go on: {again}") from error
     if stopped:
         saved = (folder / "checkpoints" / "last.ckpt").exists()
-        way = "to go on" if saved else "no checkpoint was written, so this begins anew"
+        way = "to go on" if saved else "no checkpoint was written, so it starts again"
         log.info("stopped at step %d; %s: %s", record.entries["steps"], way, again)
-    if not (isinstance(error, Interrupted) and error.signum is None):  # the time that was given is no error
+    if not (isinstance(error, Interrupted) and error.signum is None):  # a pruned trial is no error
         raise error
 
 
@@ -336,7 +341,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
 
 
 def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | None = None) -> Path:
-    """Go on with a run in its folder; one that is done and asked for no more is left as it is.
+    """Resume a run in its folder; a finished run without new limits is left unchanged.
 
     `changes` are dotted keys with `may_change`, and their values; `trust` as in `prepare`. Raises Interrupted as `fit`.
     """
@@ -348,7 +353,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | 
     if odd := [file for file in folder.glob("metrics.*") if not file.is_file()]:
         raise UserError(f"{odd[0]} is a folder, a pipe or a device, not a file; remove it to go on")
     free = [key for key, about in key_table().items() if about.may_change]
-    if refused := [key for key in changes if not any(key == one or one.startswith(f"{key}.") for one in free)]:
+    if refused := [key for key in changes if not any(f"{key}.".startswith(f"{one}.") for one in free)]:
         way = "to start a new one from its weights: init_from=RUN"
         raise UserError(*(f"{key} cannot change in a run that goes on; {way} {key}=..." for key in refused))
     for key, value in changes.items():
@@ -360,6 +365,8 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | 
         if done and not changes:
             log.info("%s is done; to go on: %s %s (or max_time)", folder, shlex.quote(f"resume={folder}"), longer)
             return folder
+        if done and checkpoint is None:
+            raise UserError(f"{folder} is done and has no last.ckpt to go on from; to train it anew: rerun={folder}")
         prepared = prepare(config, checkpoint, trust, new="baselines" not in record.entries)
         check_text(prepared, record, checkpoint)
         if checkpoint:
@@ -377,7 +384,7 @@ def resume(folder: Path, changes: Mapping[str, Any] | None = None, trust: str | 
 
 
 def check_text(prepared: Prepared, record: Record, checkpoint: Checkpoint | None) -> None:
-    """Raise UserError for another text than the run had; before its first checkpoint the record says which that is."""
+    """Raise UserError if the text has changed; before the first checkpoint it is compared with the record."""
     known = record.entries.get("data_provenance", {})  # without a key: data=hello and the tasks, which cannot change
     stored = checkpoint.content["unroll"] if checkpoint else {"corpus": known.get("key")}
     for what in ("vocabulary", "corpus"):
@@ -405,8 +412,6 @@ def check_goes_on(prepared: Prepared, checkpoint: Checkpoint) -> None:
 
 def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, changes: Mapping[str, Any]) -> None:
     """Set the files of a run back to its checkpoint, and write into the record that it goes on."""
-    restore_files(record.folder, checkpoint)
-    write_config(record.folder, prepared.config)
     step, changed = 0, "".join(f"; {key} is now {typed(value)}" for key, value in changes.items())
     if checkpoint:
         step, config, horizon = checkpoint.step, prepared.config, checkpoint.progress["schedule"]["total_steps"]
@@ -418,7 +423,9 @@ def set_back(record: Record, prepared: Prepared, checkpoint: Checkpoint | None, 
     before = {key: record.entries.get(key) for key in ("status", "started", "process", "git")}
     resumed = [{"from_step": step, "at": now(), "changes": changes, "before": before}]
     record.entries |= provenance() | {"started": before["started"], "status": "running", "error": None}
-    record.entries["resumed"] = record.entries.get("resumed", []) + resumed
+    record.update(resumed=record.entries.get("resumed", []) + resumed)  # before files change: it is not done now
+    restore_files(record.folder, checkpoint)
+    write_config(record.folder, prepared.config)
     log.info("going on from %s at step %d%s", checkpoint.path.name if checkpoint else "the start", step, changed)
 
 
@@ -438,7 +445,7 @@ def source_of(config: Config) -> TrainedModel | None:
 
 
 def start_from(model: LanguageModel, source: TrainedModel, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Make a new model, in place, compute what `source` does; return the entry for run.json."""
+    """Copy the weights of `source` into a new model; return the entry for run.json."""
     known, old = len(source.vocabulary), source.model.to(next(model.parameters()).dtype)
     if known == len(vocabulary):
         convert_(model, old)
@@ -460,7 +467,7 @@ def _extend_recurrence(into: nn.Module, source: nn.Module) -> None:
     def extended(known: Tensor, drawn: Tensor) -> Tensor:
         return torch.cat([known, drawn[:, known.size(1) :]], dim=1) if known.dim() > 1 else known
 
-    if isinstance(into, Gated):
+    if isinstance(into, GRU | LSTM):
         drawn = into.state_dict()
         into.load_state_dict({name: extended(known, drawn[name]) for name, known in source.state_dict().items()})
         return

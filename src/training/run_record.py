@@ -33,7 +33,7 @@ def new_folder(parent: Path) -> Path:
 
 
 class Busy(UserError):
-    """A run is in the hands of another process."""
+    """Another process is training the run."""
 
 
 @contextlib.contextmanager

@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(SystemExit):
-    """A signal (None: the end of `trainer.max_time`) has stopped the run, and its state is saved."""
+    """A signal (None: the pruning of a trial) has stopped the run, and its state is saved."""
 
     def __init__(self, signum: int | None) -> None:
-        super().__init__(0 if signum is None else 128 + signum)  # as a shell counts; 0: the time ended as planned
+        super().__init__(0 if signum is None else 128 + signum)  # as a shell counts
         self.signum = signum
 
 

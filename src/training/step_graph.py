@@ -78,7 +78,7 @@ class Captured:
         self.loss = dataclasses.replace(loss, minimised=loss.minimised.detach())
 
     def __call__(self, window: Window) -> None:
-        """Make the step that this window asks for, and tell the module what came out."""
+        """Run the step of this window, and pass its results to the module."""
         module, before = self.module, self.module.states["train"]
         self.inputs.copy_(window.inputs)
         self.targets.copy_(window.targets)
@@ -130,8 +130,6 @@ class StepGraph:
             self.captured[shape](window)
         return True
 
-    @contextlib.contextmanager
-    def stream(self) -> Iterator[None]:
+    def stream(self) -> contextlib.AbstractContextManager[None]:
         """Every step of the run is made on the stream of the captures."""
-        with cuda.side_stream(torch.device(self.module.device)):
-            yield
+        return cuda.side_stream(self.module.device)

@@ -261,12 +261,12 @@ def test_the_figure_of_the_two_paths_is_the_one_in_the_docs_and_its_parts_add_up
 def test_all_errors_are_reported_at_once():
     wrong = ExplainOptions("ha", "ohlol", 80, 7, "tanh", -1, "long", "txt")
     assert errors_in_explain(ExplainConfig("runs/none", "x.ckpt", explain=wrong)) == [
+        "which model? give run=... (the folder of a run) or checkpoint=... (a file), one of them",
         "explain.hidden_size=80: expected 1 to 8",
         "explain.num_layers=7: expected 1 to 6",
         f"explain.seed=-1: expected at least 0 and at most {2**64 - 1}",
         "explain.level=long: expected one of short, full",
         "explain.format=txt: expected one of text, markdown, html, svg; did you mean text?",
-        "which network? give run=... (the folder of a run) or checkpoint=... (a file), not both",
     ]
     assert errors_in_explain(asked(input="ha", target="ohlol")) == [
         "explain.input=ha has 2 characters and explain.target=ohlol has 5; each step needs one target"

@@ -36,7 +36,7 @@ def test_every_cell_runs_and_shows_the_kind_of_output_that_is_stored(tmp_path, m
     found, printed = outputs(notebook)
     assert found == stored
     units = (
-        {line.split(":")[0] for line in "".join(one).splitlines() if "to beat" in line} for one in (shown, printed)
+        {line.split(":")[0] for line in "".join(one).splitlines() if "baselines (" in line} for one in (shown, printed)
     )
     assert next(units) == next(units) != set()
     everything = "\n".join(printed)

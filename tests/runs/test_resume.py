@@ -191,9 +191,17 @@ def test_a_word_that_is_wrong_for_a_stored_run_changes_nothing_of_it(uninterrupt
         ("trainer.max_epochs=2", "3 or more"),
         ("trainer.max_time=soon", "HH:MM:SS"),
         ("logger.name=tensorbord", "tensorboard"),
+        ("seed=1", "seed cannot change"),
+        ("data.encoding=bytes", "data.encoding cannot change"),
     ):
         (message,) = refused_here(f"resume={folder}", word, f"data.path={uninterrupted / 'text.txt'}", cwd=tmp_path)
         assert right in message
+    for name in ("last.ckpt", "previous.ckpt"):
+        (folder / "checkpoints" / name).unlink()
+    words = ("trainer.max_epochs=9", f"data.path={uninterrupted / 'text.txt'}")
+    (message,) = refused_here(f"resume={folder}", *words, cwd=tmp_path)
+    assert "is done and has no last.ckpt" in message
+    assert (folder / "checkpoints" / "best.ckpt").exists()
     assert {file: (folder / file).read_bytes() for file in before} == before
 
 

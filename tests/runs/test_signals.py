@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs.commands import environment, only_run, refused, refused_here, run, server, start, wait_until
+from tests.runs.commands import environment, only_run, refused, run, server, start, wait_until
 from tests.runs.test_resume import UNWATCHED as WORDS
 
 pytestmark = pytest.mark.slow
@@ -102,13 +102,3 @@ def test_validating_more_often_leaves_the_trained_weights_bit_identical(text: Pa
         last = only_run(folder) / "checkpoints" / "last.ckpt"
         weights.append(torch.load(last, weights_only=True)["state_dict"])
     assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
-
-
-def test_what_must_not_change_is_refused(text: Path) -> None:
-    run(*WORDS, "trainer.max_epochs=1", cwd=text)
-    folder = only_run(text)
-    for word in ("model.hidden_size=9", "data.seq_len=8", "seed=1", "optimizer.lr=0.5", "data.encoding=bytes"):
-        (message,) = refused_here(f"resume={folder}", word, cwd=text)
-        assert message.startswith(f"{word.partition('=')[0]} cannot change")
-    (text / "text.txt").write_text("another text altogether, of other letters. " * 60)
-    assert "the text has changed" in " ".join(refused_here(f"resume={folder}", "trainer.max_epochs=2", cwd=text))

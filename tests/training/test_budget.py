@@ -101,6 +101,11 @@ def test_auto_goes_by_the_size_of_the_text_and_asks_no_clock(monkeypatch):
     assert (lstm.model.num_layers, lstm.model.readout_bias) == (2, "unigram")
     own, _ = budget.choose(composed("model.hidden_size=64", "optimizer.lr=0.1"), corpus(1_000_000))
     assert (own.model.hidden_size, own.optimizer.lr, own.trainer.max_epochs) == (64, 0.1, 9)
+    few, _ = budget.choose(composed("trainer.max_steps=300"), corpus(60_000))  # 60 windows an epoch
+    assert (few.trainer.max_epochs, few.model.dropout) == (5, 0.0)
+    whole = composed("budget=10min")
+    late = [budget.behind(whole, seconds) for seconds in (654, 655)]
+    assert (late[0], late[1].split(":")[0]) == (None, "budget=10min, and it took about 661 s")
 
 
 def test_a_part_of_an_epoch_will_do_and_a_time_too_short_for_it_is_refused_with_one_that_is_not(machine):

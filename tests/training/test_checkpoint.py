@@ -56,10 +56,9 @@ def test_logs_that_are_shorter_than_a_checkpoint_remembers_are_cut_to_whole_line
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st')
     truncate_logs(tmp_path, {"metrics.jsonl": 24, "metrics.csv": 9})
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
-    said = [record.getMessage().partition("has lost ")[2] for record in caplog.records]
+    said = [record.getMessage().partition("is cut short: ")[2] for record in caplog.records]
     assert said == [
-        f"its end: the last {n} of {n if n == 9 else 24} bytes are missing; the run goes on without them"
-        for n in (12, 9)
+        f"the last {n} of {n if n == 9 else 24} bytes are missing; the run goes on without them" for n in (12, 9)
     ]
 
 

@@ -164,3 +164,12 @@ def test_the_average_of_the_weights_is_what_is_validated_and_stored(config: Conf
     assert 1e-3 < (stored["state_dict"]["averaged.module.readout.weight"] - expected).abs().max() < 0.1
     known = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["val/cross_entropy"]
     assert evaluate_run(load(folder, at="last"), "val")["cross_entropy"] == pytest.approx(known, abs=1e-5)
+
+
+def test_lightning_has_the_private_names_that_lightning_compat_uses() -> None:
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False)
+    epoch = ("_batches_that_stepped", "_skip_next_val", "_should_accumulate", "_num_ready_batches_reached")
+    names = {trainer.fit_loop: ("_iteration_based_training",), trainer.fit_loop.epoch_loop: epoch}
+    names |= {trainer._signal_connector: ("received_sigterm",)}
+    missing = [name for one, needed in names.items() for name in needed if not hasattr(one, name)]
+    assert missing == [], "Lightning has changed: see src/training/lightning_compat.py"

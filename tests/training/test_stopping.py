@@ -97,4 +97,5 @@ def test_signals_are_heard_before_training_begins_a_second_ctrl_c_leaves_at_once
         with pytest.raises(Interrupted) as end:
             signal.raise_signal(signal.SIGINT)
         assert end.value.code == 130
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as Lightning does after a KeyboardInterrupt
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
