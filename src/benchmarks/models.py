@@ -20,7 +20,7 @@ from src.data.vocabulary import Vocabulary
 from src.errors import counted
 from src.inference.generate import decoded, generate_ids
 from src.inference.incremental import parts_of
-from src.models.cuda import WARM_UP, capture, card_of, cudnn_algorithm, layer_plan, side_stream
+from src.models.cuda import WARM_UP, capture, cudnn_algorithm, layer_plan, side_stream
 from src.models.kernels import Affine
 from src.models.language_model import LanguageModel, State, build_model, change_parts, detached
 from src.process import threads_for, use_threads
@@ -145,11 +145,12 @@ def cudnn_of(name: str, size: Size, device: str) -> str | None:
     kinds = {"stacked": "rnn", "lstm": "lstm", "gru": "gru"}
     if device != "cuda" or name not in kinds:
         return None
-    dtype, card, sizes = HALF.get(precision, torch.float32), card_of(torch.device(device)), size[:2]
-    plan = layer_plan(kinds[name], dtype, sizes[0], size.vocab_size, size.batch_size, sizes[1],
-                      autocast=precision in HALF, dropout=False)  # fmt: skip
-    layers, entry = (1, sizes[0] if sizes[1] > 1 else plan.input) if plan.apart else (sizes[1], size.vocab_size)
-    both = [cudnn_algorithm(kinds[name], dtype, sizes[0], entry, size.batch_size, layers, forward, card)
+    dtype, sizes, gpu = HALF.get(precision, torch.float32), size[:2], torch.cuda.get_device_properties(device)
+    apart, padded = layer_plan(kinds[name], dtype, sizes[0], size.vocab_size, size.batch_size, sizes[1],
+                               autocast=precision in HALF, dropout=False)  # fmt: skip
+    layers, entry = (1, sizes[0] if sizes[1] > 1 else padded) if apart else (sizes[1], size.vocab_size)
+    both = [cudnn_algorithm(kinds[name], dtype, sizes[0], entry, size.batch_size, layers, forward,
+                            (gpu.major, gpu.minor), gpu.multi_processor_count)
             for forward in (True, False)]  # fmt: skip
     return " ".join(dict.fromkeys(algorithm.removeprefix("PERSIST_STATIC_") for algorithm in both))
 
@@ -166,7 +167,7 @@ def gradient_error(name: str, size: Size, device: str = "cpu") -> float:
 
 
 def sizes_of(options: BenchmarkOptions) -> list[Size]:
-    """Return the five sizes, or the one that is asked for; keys that are not given are those of the first size."""
+    """Return the five sizes, or the given one; missing keys are those of the first size."""
     values = {key: getattr(options, key) for key in ("hidden_size", "num_layers", "seq_len", "batch_size")}
     given = {key: value for key, value in values.items() if value is not None}
     sizes = [SIZES[0]._replace(**given)] if given else SIZES

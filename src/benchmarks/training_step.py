@@ -28,7 +28,7 @@ KINDS: dict[str, Callable[[list[float]], float]] = {"min": min, "median": statis
 
 
 def run(overrides: Sequence[str], steps: int) -> dict[str, Any]:
-    """Time at least `steps` steps of each and return milliseconds, as plain data; the overrides change the run."""
+    """Time about `steps` steps of each and return milliseconds, as plain data; the overrides change the run."""
     overrides = [*OVERRIDES, *overrides]
     if wrong := errors_in_overrides(quote_literals(overrides), Config):
         raise UserError(*wrong.values())

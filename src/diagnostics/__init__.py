@@ -1,4 +1,4 @@
-"""What watches a run: diagnostics, each beside the figure that it draws."""
+"""Diagnostics of a run, each next to the figure that it draws."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 from src.config.schema import Config
-from src.data.corpus import Corpus
 
 
-def build_diagnostics(config: Config, folder: Path, corpus: Corpus, metrics: Any) -> list[Callback]:
+def build_diagnostics(config: Config, folder: Path, metrics: Any) -> list[Callback]:
     """Return the diagnostics that are switched on for the run in `folder`; without a logger those that measure."""
     # Imported here, since a run without diagnostics needs none of them.
     from src.diagnostics.diagnostic import Diagnostic, Diagnostics
@@ -24,12 +23,10 @@ def build_diagnostics(config: Config, folder: Path, corpus: Corpus, metrics: Any
     seen = bool(config.logger) or callbacks.save_figures
     kinds: tuple[type[Diagnostic], ...] = (
         RecurrentScalars, RecurrentMatrix, GradientFlow, LossByPosition, HiddenStates, Surprisal, Confusions,
-        InputVectors,
+        InputVectors, TextSamples,
     )  # fmt: skip
     options = {kind: getattr(callbacks, kind.name) for kind in kinds}
     parts = [kind(option) for kind, option in options.items() if option.enabled and (seen or kind.measures)]
-    if callbacks.text_samples.enabled and seen:
-        parts.append(TextSamples(callbacks.text_samples, corpus))
     found: list[Callback] = [Diagnostics(parts, callbacks.save_figures)] if parts else []
     found += [Layout()] if callbacks.layout.enabled and seen else []
     found += [HParams(config, folder, metrics)] if callbacks.hparams.enabled and seen else []

@@ -1,4 +1,4 @@
-"""Diagnostics: they look at a run at certain moments and change nothing of it."""
+"""Diagnostics: measure a run at given steps without changing it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from src.config.schema import DiagnosticConfig
+from src.config.schema import DiagnosticConfig, limited
 from src.data.batching import Window, Windows, evaluation_windows
 from src.diagnostics.drawing import png, styled
 from src.diagnostics.loggers import log_figure, take_figures, write_scalars, writers
@@ -70,9 +70,8 @@ class EvalView:
     def readings(self, most: int, carry: bool = True) -> list[Reading]:
         """Read the validation's first windows, about `most` characters, from a carried state or always from zeros."""
         windows, found, state, characters = self.windows(warms=carry), [], None, 0
-        limit = self.trainer.limit_val_batches if self.split == "val" else 0
-        count = int(limit * len(windows)) if isinstance(limit, float) else limit
-        for index in range(min(count or len(windows), len(windows))):
+        limit = self.module.config.trainer.limit_val_batches if self.split == "val" else 1.0
+        for index in range(limited(len(windows), limit)):
             window, lead = windows.window(0, index), getattr(windows.plan, "warmup", 0) * (index == 0)
             loss, state = self.read(window, state if carry and not window.starts else None)
             found.append(Reading(window.targets, loss.logits.argmax(-1).cpu(), loss.losses.cpu(), lead))
@@ -97,7 +96,7 @@ def undisturbed(module: torch.nn.Module) -> Iterator[None]:
 
 
 class Diagnostic:
-    """One thing to see of a run; `Diagnostics` calls `look` at every moment and `draw` at some."""
+    """One diagnostic of a run; `Diagnostics` calls `look` at every moment and `draw` at some."""
 
     name = ""  # callbacks.<name>, and the key of its state in a checkpoint
     measures = False  # `look` returns numbers, which metrics.jsonl gets even if nobody sees a figure
@@ -201,7 +200,7 @@ class Diagnostics(Callback):
         return {part.name: part.state_dict() for part in self.parts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them; one that was switched on since starts anew, one that was switched off is forgotten."""
+        """Restore them; one enabled since starts anew, a disabled one is dropped."""
         for part in self.parts:
             stored = state_dict.get(part.name, {})
             for key in part.state_dict().keys() & stored.keys():

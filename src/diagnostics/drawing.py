@@ -39,7 +39,7 @@ FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", 
 
 
 def styled() -> AbstractContextManager[None]:
-    """Return a context in which figures are drawn in our style; afterwards matplotlib's settings are a user's again."""
+    """Return a context in which figures are drawn in our style; afterwards matplotlib's settings are restored."""
     from matplotlib import rc_context
 
     return rc_context(STYLE | {"font.family": fonts()})  # type: ignore[arg-type]  # its keys are literals
@@ -95,11 +95,11 @@ def whole_numbers(axes: Axes, which: str = "x", most: int = 5) -> None:
 
 def log_scale(axis: Any) -> None:
     """Put a few ticks of plain text on a logarithmic axis: the usual ones are many formulas, and slow to draw."""
-    from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     low, high = axis.get_view_interval()  # over many decades LogLocator has no ticks but powers of ten
     axis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0), numticks=6))
-    axis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(math.inf, math.inf)))
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 
 

@@ -21,7 +21,7 @@ from src.models.language_model import NO_TARGET, LanguageModel, reads_all
 
 log = logging.getLogger(__name__)
 FALLEN = 0.01  # of what arrives at the last step: the usual mark of how far a gradient reaches
-VANISHED = 1e-3  # of what arrives at the last step: nothing that one step of an optimizer would notice
+VANISHED = 1e-3  # of what arrives at the last step: negligible in one optimizer step
 EXPLODED = 10.0
 STREAMS = 8  # columns of the window that is measured: the means over them hardly move any more
 WARM_UP = 16  # steps read before it from a zero state, so that the window starts as windows do in training
@@ -126,7 +126,7 @@ class GradientFlow(Diagnostic):
     """Draw `gradient/by_lag`, write `gradient/lag_1_percent/layer_<l>`, log where the gradient vanishes or explodes.
 
     The number is the lag at which the gradient has fallen to 1 %; the window's length if it has not fallen so far.
-    Measured without dropout on the second window of the validation text, from the state after the first window; for
+    Measured without dropout on the second window of the validation text, from the state after the end of the first; for
     the loss of the last step alone, and in the figure also for that of all steps.
     """
 
@@ -144,10 +144,13 @@ class GradientFlow(Diagnostic):
         return plain(view) is not None
 
     def look(self, view: EvalView) -> dict[str, float]:
+        now = measured(view, last_alone=True).flip(1)
+        if self.lags and self.lags[-1].shape != now.shape:  # of an earlier version, in shorter windows
+            self.steps, self.lags = [], []
         if len(self.steps) >= MOST_POINTS:
             self.steps, self.lags = self.steps[::2], self.lags[::2]
         self.steps.append(view.step)
-        self.lags.append(measured(view, last_alone=True).flip(1))
+        self.lags.append(now)
         for kind, sentence in verdicts(self.lags[-1]).items():
             if kind not in self.said:
                 self.said.append(kind)
@@ -190,9 +193,10 @@ def gradient_by_lag(steps: Sequence[int], lags: Tensor, window: Tensor, footnote
     marker = "o" if time == 1 else None  # one point makes no line
     for layer in range(layers):
         colour = drawing.COLOURS[layer % len(drawing.COLOURS)]
-        now.plot(values[-1, layer], color=colour, marker=marker, label=f"layer {layer}")
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": ("-", "--", "-.")[layer % 3]}
+        now.plot(values[-1, layer], label=f"layer {layer}", **look)
         now.plot(values[0, layer], color=colour, linewidth=0.7, linestyle=":")
-        whole.plot(range(1, time + 1), drawing.positive(window[layer]), color=colour, marker=marker)
+        whole.plot(range(1, time + 1), drawing.positive(window[layer]), **look)
     now.set(title=f"The last step's error (dotted: at step {steps[0]:,})", xlabel="lag k, steps back")
     now.set(ylabel="|dL_T / dz_(T-k)|")
     whole.set(title="The errors of all steps", xlabel="step t of the window", ylabel="|delta_t| = |dL / dz_t|")

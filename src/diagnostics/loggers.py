@@ -1,4 +1,4 @@
-"""Where curves, figures, texts and the configuration of a run go: Lightning's loggers, one or several at once.
+"""Writes a run's curves, figures, texts and configuration to Lightning's loggers, one or several at once.
 
 A file of conf/logger/ names the class of a logger (`_target_`) and its arguments; what is null is filled in here.
 The events of TensorBoard and metrics.csv lie in the run's folder, and a resume cuts them back to its checkpoint. wandb
@@ -174,7 +174,7 @@ def _defaults(kind: type[Logger], config: Config, folder: Path) -> dict[str, Any
 
 
 def close_loggers(loggers: Sequence[Logger], status: str) -> None:
-    """Tell the stores how the run ended; one that cannot be reached now is reported, and the run is as it is."""
+    """Tell the stores how the run ended; a failure is only logged."""
     for logger in loggers:
         try:
             if isinstance(logger, WandbLogger):

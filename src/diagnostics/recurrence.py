@@ -14,14 +14,14 @@ from src.data.vocabulary import label
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView
 from src.diagnostics.gradient_flow import PlainRecurrence, plain, widened
-from src.models.gated import Gated
+from src.models.gated import GRU, LSTM
 from src.models.language_model import State
 
 LIMIT = 0.99  # of |h|; beyond it f' = 1 - h^2 is below 0.02, and hardly any gradient passes
 SQUARINGS = 14  # W^16384: what the norm adds to the radius has shrunk to its 8192nd root
 SHOWN = 72  # characters below the heat map: as many as can be read at 800 pixels
 COUNTED = 256  # characters whose states make the histograms
-MOST_UNITS = 64  # rows of a map that can still be told apart
+MOST_UNITS = 64  # rows of a map that remain distinguishable
 
 
 def spectrum(W: Tensor) -> list[Tensor]:
@@ -74,10 +74,10 @@ class RecurrentScalars(Diagnostic):
 
 
 class RecurrentMatrix(Diagnostic):
-    """Draw `recurrent/eigenvalues`: now, and in grey as it was before the first step."""
+    """Draw `recurrent/eigenvalues`: now, and in grey as it was when first drawn."""
 
     name = "recurrent_matrix"
-    draws_at_start = True  # where an initialisation puts them is half of what there is to see
+    draws_at_start = True  # it shows where the initialisation puts the eigenvalues
     kept = ("first",)
 
     def __init__(self, config: DiagnosticConfig) -> None:
@@ -94,7 +94,7 @@ class RecurrentMatrix(Diagnostic):
 
 
 def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[Sequence[Tensor]]) -> Any:
-    """Draw the `spectrum` of each layer's W, in grey that at the start: eigenvalues, unit circle, singular values."""
+    """Draw the `spectrum` of each layer's W, in grey the first: eigenvalues, unit circle, singular values."""
     rows = drawing.in_rows(len(now))
     sizes = 3 + 2.5 * len(rows), [count for count in rows for _ in range(2)], [1.9, 1.0] * len(rows)
     figure, grid = drawing.page(f"The recurrent matrix W, after {step:,} steps", *sizes)
@@ -102,7 +102,7 @@ def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[
     angles = torch.linspace(0, 2 * math.pi, 200)
     for layer, (plane, sigma_axes) in enumerate(zip(circles, spectra, strict=True)):
         plane.plot(angles.cos(), angles.sin(), color="black", linewidth=0.8)
-        both = (first[layer], drawing.GREY, "before the first step"), (now[layer], drawing.BLUE, "now")
+        both = (first[layer], drawing.GREY, "when first drawn"), (now[layer], drawing.BLUE, "now")
         for (values, sigma), colour, name in both:
             plane.plot(drawing.finite(values.real), drawing.finite(values.imag), ".", markersize=3, color=colour)
             sigma_axes.plot(drawing.finite(sigma), color=colour, label=name)
@@ -122,7 +122,7 @@ class InputVectors(Diagnostic):
     name = "input_vectors"
 
     def applies_to(self, view: EvalView) -> bool:
-        return isinstance(view.model.recurrence, Gated) or plain(view) is not None
+        return isinstance(view.model.recurrence, GRU | LSTM) or plain(view) is not None
 
     def draw(self, view: EvalView) -> dict[str, Any]:
         gated, recurrence = view.model.recurrence, plain(view)

@@ -46,7 +46,7 @@ METRICS = tuple(dict.fromkeys([
 
 
 class Layout(Callback):
-    """Tell the page Custom Scalars what to draw together: train against val, with the baselines."""
+    """Define the charts of the page Custom Scalars: train against val, with the baselines."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Once per run, before its first step; one run is enough for a whole folder of runs."""

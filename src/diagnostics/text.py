@@ -15,7 +15,6 @@ from torch import Tensor
 
 from src.config.schema import SamplingConfig, TextSamplesConfig
 from src.data.batching import LineSplit, PairSplit
-from src.data.corpus import Corpus
 from src.diagnostics import drawing
 from src.diagnostics.diagnostic import Diagnostic, EvalView, Reading
 from src.diagnostics.loggers import log_text, take_figures
@@ -48,7 +47,7 @@ class Surprisal(Diagnostic):
 
 
 def surprisal(step: int, text: Sequence[str], nats: Tensor, source: str) -> Any:
-    """Draw the symbols of a text (time,) from `source`, each on the colour of what it cost, nats (time,)."""
+    """Draw the symbols of a text (time,) from `source`, each coloured by its loss, nats (time,)."""
     bits = nats.double() * drawing.NAT
     rows = max(3, -(-len(text) // COLUMNS))  # fewer have no room for the colour bar
     cells = np.full(rows * COLUMNS, math.nan)
@@ -171,12 +170,12 @@ class TextSamples(Diagnostic):
 
     name = "text_samples"
 
-    def __init__(self, config: TextSamplesConfig, corpus: Corpus) -> None:
+    def __init__(self, config: TextSamplesConfig) -> None:
         super().__init__(config)
-        self.config, self.corpus = config, corpus
+        self.config = config
 
     def applies_to(self, view: EvalView) -> bool:
-        return not isinstance(self.corpus.splits["train"], PairSplit)  # it does not predict the next character
+        return not isinstance(view.data.corpus.splits["train"], PairSplit)  # it does not predict the next character
 
     def look(self, view: EvalView) -> dict[str, float]:
         if view.step == 0 or not take_figures(view.trainer):
@@ -187,18 +186,18 @@ class TextSamples(Diagnostic):
             model = copy.deepcopy(model).cpu().float()  # characters one by one are fastest on a CPU
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # of a network that diverges
-                written = {temperature: self._sample(model, temperature) for temperature in self.config.temperatures}
+                texts = [self._sample(view, model, temperature) for temperature in self.config.temperatures]
         except UserError:
             log.info("at step %d there are no samples: the logits are not finite", view.step)
             return {}
-        for temperature, text in written.items():
+        for temperature, text in zip(self.config.temperatures, texts, strict=True):
             tag, whole = f"samples/temperature_{float(temperature)}", f"{self.config.prompt or ''}{text}"
             log_text(view.trainer, tag, whole, view.step)
         return {}
 
-    def _sample(self, model: LanguageModel, temperature: float) -> str:
+    def _sample(self, view: EvalView, model: LanguageModel, temperature: float) -> str:
         """Return a text of `length` characters; UserError if the network has diverged."""
-        split, vocabulary = self.corpus.splits["train"], self.corpus.vocabulary
+        split, vocabulary = view.data.corpus.splits["train"], view.data.corpus.vocabulary
         boundary = split.boundary if isinstance(split, LineSplit) else None  # each item begins from a zero state
         if self.config.prompt:
             start = vocabulary.encode(self.config.prompt)

@@ -75,14 +75,9 @@ class CellRNN(nn.Module):
 def as_features(inputs: Tensor, input_size: int, dtype: torch.dtype) -> Tensor:
     """Return features (time, batch, input): ids (time, batch) become one-hot vectors. ValueError for another shape."""
     if not inputs.is_floating_point() and inputs.dim() == 2:
-        return one_hot(inputs, input_size, dtype)
+        # Not F.one_hot, which may read the values to check them, and synchronise with the GPU
+        return (inputs.unsqueeze(-1) == torch.arange(input_size, device=inputs.device)).to(dtype)
     if inputs.dim() == 3 and inputs.size(-1) == input_size:
         return inputs
     expected = f"expected (time, batch) integer ids or (time, batch, {input_size}) features"
     raise ValueError(f"inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; {expected}")
-
-
-def one_hot(ids: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    """Return the one-hot vectors of `ids` (any shape) along a new last axis."""
-    # Not F.one_hot, which may read the values to check them, and a GPU would be waited for
-    return (ids.unsqueeze(-1) == torch.arange(size, device=ids.device)).to(dtype)

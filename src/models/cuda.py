@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from src.errors import first_line
 from src.models.layers import WiredWindow, Wiring
 
 WARM_UP = 3  # calls before a capture, in which libraries allocate what they keep
-MOST_UNITS = 256  # of a layer in one kernel: above, W does not fit into a processor
+MOST_UNITS = 256  # of a layer in one kernel: above, W does not fit into one SM
 SHORT = 8  # steps; a loop of fewer is not worth a graph
 MOST_GRAPHS = 16  # captured loops that are kept, those used last
 log = logging.getLogger(__name__)
@@ -206,45 +206,23 @@ SMALL = {"rnn": (384, 256), "lstm": (192, 128), "gru": (192, 128)}  # the larges
 TILE = 128  # PERSIST_STATIC wants H and the input's size to be multiples of it
 
 
-class Card(NamedTuple):
-    """What torch's rules ask of a GPU: its compute capability, and the number of its multiprocessors."""
-
-    capability: tuple[int, int] = (9, 0)
-    processors: int = 132
-
-
-H100 = Card()
-
-
-def card_of(device: torch.device) -> Card:
-    """Return the card of a CUDA device."""
-    properties = torch.cuda.get_device_properties(device)
-    return Card((properties.major, properties.minor), properties.multi_processor_count)
-
-
 def cudnn_algorithm(
-    kind: str, dtype: torch.dtype, hidden: int, input: int, batch: int, layers: int, forward: bool, card: Card = H100
-) -> str:
+    kind: str, dtype: torch.dtype, hidden: int, input: int, batch: int, layers: int, forward: bool,
+    capability: tuple[int, int] = (9, 0), processors: int = 132,  # an H100's
+) -> str:  # fmt: skip
     """Return the algorithm that torch asks cuDNN for: `kind` is rnn, lstm or gru; one direction, nothing packed."""
-    if dtype is not torch.float64 and hidden <= SMALL[kind][0 if forward else 1] and card.capability >= (6, 0):
+    if dtype is not torch.float64 and hidden <= SMALL[kind][0 if forward else 1] and capability >= (6, 0):
         return SMALL_H
     fits = layers == 1 and hidden <= 1024 and hidden % TILE == 0 and input % TILE == 0
     fits &= batch % 8 == 0 and batch <= 128 and kind != "gru" and (kind == "lstm" or batch < 96 or hidden < 896)
-    modern = card.capability >= (8, 0) and card.capability[1] != 6 and card.processors >= 98
+    modern = capability >= (8, 0) and capability[1] != 6 and processors >= 98
     return STATIC if dtype is torch.float16 and fits and modern else STANDARD
-
-
-class LayerPlan(NamedTuple):
-    """How the layers are called: each one apart, with an input padded to `input` of the first layer."""
-
-    apart: bool
-    input: int
 
 
 def layer_plan(
     kind: str, dtype: torch.dtype, hidden: int, input: int, batch: int, layers: int, *, autocast: bool, dropout: bool
-) -> LayerPlan:
-    """Return the plan, a pure function of sizes and precision.
+) -> tuple[bool, int]:
+    """Return whether each layer is called apart, and the size that x is padded to: of sizes and precision alone.
 
     The layers are called one by one
     - under autocast: torch's wrapper of cuDNN computes in float16 there, also if bfloat16 is asked for;
@@ -255,7 +233,7 @@ def layer_plan(
     padded = -(-input // TILE) * TILE
     both = (cudnn_algorithm(kind, dtype, hidden, padded, batch, 1, forward) for forward in (True, False))
     static = all(algorithm == STATIC for algorithm in both)
-    return LayerPlan(autocast or static or (dropout and layers > 1), padded if static else input)
+    return autocast or static or (dropout and layers > 1), padded if static else input
 
 
 def run_apart(
@@ -305,7 +283,7 @@ def run_cudnn(rnn: nn.RNNBase, x: Tensor, state: Any, autocast: torch.dtype | No
     dtype = autocast or rnn.all_weights[0][0].dtype
     sizes = rnn.hidden_size, x.size(-1), x.size(1), rnn.num_layers
     kind, dropout = rnn.mode.partition("_")[0].lower(), bool(rnn.dropout) and rnn.training  # rnn, lstm or gru
-    plan = layer_plan(kind, dtype, *sizes, autocast=autocast is not None, dropout=dropout)
-    if plan.apart:
-        return run_apart(rnn, x, state, plan.input, dtype)
+    apart, padded = layer_plan(kind, dtype, *sizes, autocast=autocast is not None, dropout=dropout)
+    if apart:
+        return run_apart(rnn, x, state, padded, dtype)
     return cast("tuple[Tensor, Any]", rnn(x, state))

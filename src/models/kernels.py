@@ -4,7 +4,7 @@
     h_t = f(z_t)                                   `Activation`
     delta_t = f'(z_t) * (g_t + W^T delta_{t+1})    `Affine` with M = W, then torch's tanh_backward, threshold_backward
 
-Which form is taken depends on sizes, dtype, device and the number of threads, never on a clock: equal runs stay equal.
+Which form is taken depends on sizes, dtype, device and the number of threads, never on timing, so runs are repeatable.
 
 What is private of torch (written for 2.13; tests/parity/test_bptt.py fails by name when one of them changes):
 
@@ -141,7 +141,7 @@ class Activation:
     """z_t -> h_t = f(z_t), written into step t of hidden (time, batch, hidden); `twice`: tanh, from 2 z_t."""
 
     def __init__(self, nonlinearity: str, hidden: Tensor, twice: bool = False) -> None:
-        self.relu, self.twice, self.minus_one = nonlinearity == "relu", twice, hidden.new_tensor(-1.0)
+        self.relu, self.twice, self.minus_one = nonlinearity == "relu", twice, hidden.new_full((), -1.0)
         by_numpy = not self.relu and not twice and in_main_memory(hidden)  # with AVX-512 12 us, torch's tanh 86
         self.numpy = by_numpy and hidden.dtype in (torch.float32, torch.float64)
         self.steps: Sequence[Any] = list(hidden.numpy()) if self.numpy else hidden.unbind(0)
@@ -168,7 +168,7 @@ class Activation:
 
 
 def on_gpu(tensor: Tensor) -> bool:
-    """Whether a tensor has its numbers on a CUDA GPU, and is no subclass."""
+    """Whether a plain Tensor (no subclass) is on a CUDA device."""
     return type(tensor) is Tensor and tensor.is_cuda
 
 
@@ -255,7 +255,7 @@ def shares(hidden: Tensor) -> list[slice]:
     """Return the columns of hidden (time, batch, hidden) for each thread: all in one where a step is too small.
 
     The streams of a batch are independent, so each thread goes through the whole window with its own streams, and none
-    waits for another; torch's threads wait at the end of every operation. Small steps lose to Python's lock.
+    waits for another; torch's threads wait at the end of every operation. For small steps the GIL dominates.
     """
     steps, batch, size = hidden.shape
     threads = min(torch.get_num_threads(), batch // LEAST_COLUMNS)
@@ -311,7 +311,7 @@ def workers(count: int) -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=workers.cache_clear)  # threads stay behind in the parent
+    os.register_at_fork(after_in_child=workers.cache_clear)  # threads do not survive a fork
 
 
 @np.errstate(all="ignore")  # as in torch, a number that underflows is zero, whatever the caller's np.seterr

@@ -66,7 +66,7 @@ def detached(state: State) -> State:
     return change_parts(state, Tensor.detach)
 
 
-# Keys that a class may lack, each with the value that describes what such a class does
+# Keys that a class may lack, each with the value that has no effect
 NEUTRAL = {"num_layers": 1, "nonlinearity": None, "dropout": 0.0, "init": "torch", "input_scale": 1.0}
 NEUTRAL |= {"interlayer_scale": 1.0, "skip": None, "dropout_mask": "step", "weight_drop": 0.0}
 

@@ -1,4 +1,4 @@
-"""What all recurrences share: how their layers are connected, what training drops, and how the weights start.
+"""What all recurrences share: layer connections, dropout and weight initialisation.
 
     h_t^l = f(U^l h_t^{l-1} + S^l x_t + W^l h_{t-1}^l + b^l)      skip=input: layers l > 1 read the characters too
     o_t   = V [h_t^1; ...; h_t^L] + c                             skip=output: the readout reads all layers
@@ -63,7 +63,7 @@ class Wiring:
         """Draw the masks of a window; `recurrent` are the W of all layers and directions."""
         masks = None
         if training and self.weight_drop:
-            recurrent = [F.dropout(W, self.weight_drop) for W in recurrent]
+            recurrent = [F.dropout(W.contiguous(), self.weight_drop) for W in recurrent]
         if training and self.dropout != self.step_dropout:
             whole = recurrent[0].new_ones(batch, self.hidden_size * directions)
             masks = [F.dropout(whole, self.dropout) for _ in range(self.num_layers)]
@@ -80,7 +80,7 @@ class WiredWindow:
     training: bool
 
     def above(self, layer: int, hidden: Tensor) -> Tensor:
-        """Return what the layer above `layer` gets of its h."""
+        """Return h of `layer` after dropout."""
         if self.masks is not None:
             return hidden * self.masks[layer].to(hidden.dtype)
         return F.dropout(hidden, self.wiring.step_dropout, self.training) if self.wiring.step_dropout else hidden

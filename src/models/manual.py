@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,7 +18,6 @@ from src.models.layers import Wiring, initialise_
 ARGUMENTS = (
     "input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "batch_first", "dropout", "bidirectional"
 )  # fmt: skip
-FREE = ("batch_first", "dropout")  # the weights fit whatever these are
 NAMES = ("weight", "bias"), ("weight_reverse", "bias_reverse")
 
 
@@ -94,8 +93,10 @@ class ManualRNN(nn.Module):
         """Draw all weights: what `torch.nn.RNN` draws from the same seed, then `init` and both scales."""
         for weight, bias in self.directions():
             sizes = weight.shape[1] - self.hidden_size, self.hidden_size
-            drawn = nn.RNNCell(*sizes, bias=self.bias, device=weight.device, dtype=weight.dtype)
-            _assign(weight, bias, list(drawn.parameters()))
+            U, W, *biases = nn.RNNCell(*sizes, bias=self.bias, device=weight.device, dtype=weight.dtype).parameters()
+            weight.copy_(torch.cat([U, W], dim=1))
+            if bias is not None:
+                bias.copy_(biases[0] + biases[1])
         for i, (weight, bias) in enumerate(self.directions()):
             directions = len(self.directions()) // self.num_layers
             below = 0 if i < directions else directions * self.hidden_size
@@ -149,19 +150,19 @@ class ManualRNN(nn.Module):
         """Copy the weights of a `torch.nn.RNN` of the same arguments in, b = b_ih + b_hh, and return self."""
         if not isinstance(rnn, nn.RNN):
             raise TypeError(f"load_torch_rnn takes a torch.nn.RNN, got {type(rnn).__name__}")
-        compared = [name for name in (*ARGUMENTS, "skip") if name not in FREE]
+        compared = [name for name in (*ARGUMENTS, "skip") if name not in ("batch_first", "dropout")]  # may differ
         theirs, ours = ({name: getattr(one, name, None) for name in compared} for one in (rnn, self))
         if theirs != ours:
             raise ValueError(f"this torch.nn.RNN has {theirs}, here {ours}; build a ManualRNN with the same arguments")
-        with torch.no_grad():
-            for (weight, bias), layer in zip(self.directions(), rnn.all_weights, strict=True):
-                _assign(weight, bias, layer)
+        self.load_state_dict(rnn.state_dict())  # see _from_torch_names
         return self
 
     def to_torch_rnn(self) -> nn.RNN:
         """Return an equal `torch.nn.RNN`: b in b_ih, zeros in b_hh; same mode, dtype, device, requires_grad."""
         if self.skip is not None:
             raise ValueError(f"torch.nn.RNN has no skip connections, and this network has skip={self.skip}")
+        if self.training and (self.wiring.weight_drop or self.dropout != self.wiring.step_dropout):
+            raise ValueError("torch.nn.RNN trains without weight_drop and dropout_mask=window; call eval() first")
         first = self.directions()[0][0]
         arguments = {name: getattr(self, name) for name in ARGUMENTS}
         meta = nn.RNN(**arguments, device="meta", dtype=first.dtype)  # draws nothing from torch's generator
@@ -207,14 +208,6 @@ def _from_torch_names(module: nn.Module, weights: dict[str, Any], prefix: str, *
                 weights[f"{prefix}layers.{layer}.{weight_name}"] = torch.cat(found[:2], dim=1)
             if len(found) == 4:
                 weights[f"{prefix}layers.{layer}.{bias_name}"] = found[2] + found[3]
-
-
-def _assign(weight: Tensor, bias: Tensor | None, layer: Sequence[Tensor]) -> None:
-    """Set weight = [U W], b = b_ih + b_hh in place, from torch's parameters of a layer."""
-    U, W, *biases = layer
-    weight.copy_(torch.cat([U, W], dim=1))
-    if bias is not None:
-        bias.copy_(torch.stack(biases).sum(0))
 
 
 def time_first(

@@ -15,7 +15,7 @@ import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
 
-@triton.jit(do_not_specialize=["T", "B"])  # else a last, shorter window is compiled for itself
+@triton.jit(do_not_specialize=["T", "B"])  # else a shorter last window triggers a recompile
 def walk(  # type: ignore[no-untyped-def]
     x_ptr, h_ptr, M_ptr, start_ptr, T, B, H: tl.constexpr, P: tl.constexpr,
     BACKWARD: tl.constexpr, RELU: tl.constexpr, REVERSE: tl.constexpr,
@@ -30,7 +30,7 @@ def walk(  # type: ignore[no-untyped-def]
     h_next = tl.load(h_ptr + at + i, mask=inside, other=0.0)
     for step in range(T):
         x, h = x_next.to(tl.float32), h_next.to(tl.float32)
-        there = inside & (step + 1 < T)  # the next step's numbers are on their way while this one computes
+        there = inside & (step + 1 < T)  # prefetch the next step's inputs while this step computes
         x_next = tl.load(x_ptr + at + move + i, mask=there, other=0.0)
         if BACKWARD:
             h_next = tl.load(h_ptr + at + move + i, mask=there, other=0.0)

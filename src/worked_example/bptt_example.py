@@ -8,7 +8,7 @@
     dL/dU^l = sum_t delta_t^l (h_t^{l-1})^T    dL/dW^l = sum_t delta_t^l (h_{t-1}^l)^T    dL/db^l = sum_t delta_t^l
     dL/dV = sum_t (yhat_t - y_t) (h_t^L)^T     dL/dc = sum_t (yhat_t - y_t)
 
-h_0 is zero, or what the network has kept of an earlier part of the text; readout=identity means V = I, c = 0.
+h_0 is zero, or the state after an earlier part of the text; readout=identity means V = I, c = 0.
 `differences` compares all of it with autograd and the fast path. Indices of layers and steps count from 0; names of
 numbers (`dU^1`) count from 1, as the equations do.
 """
@@ -157,12 +157,6 @@ def compute(p: Problem, last_alone: bool = False) -> Numbers:
         gradients |= {"dV": error.T @ h[-1], "dc": error.sum(0)}
     forward = (inputs, states, from_below, from_before, z, h, o, yhat, losses)
     return Numbers(*forward, error, above, later, slope, delta, gradients)
-
-
-def sums_from_the_last(left: Tensor, right: Tensor | None = None) -> Tensor:
-    """Return (time, ...), entry t the sum over the steps t .. T of `left`, or of its outer products with `right`."""
-    terms = left if right is None else left[:, :, None] * right[:, None, :]
-    return terms.flip(0).cumsum(0).flip(0)
 
 
 def by_autograd(p: Problem) -> dict[str, Tensor]:

@@ -153,7 +153,7 @@ Sum = tuple[Iterable[float | Tensor], Iterable[float | Tensor], float | Tensor] 
 
 
 def best(candidates: Iterable[int], sums: Callable[[int], list[Sum]], digits: int) -> int:
-    """Return the first candidate, of those whose sums of products are most nearly right as they are printed."""
+    """Return the first candidate with the smallest rounding error in its printed sums."""
 
     def error(found: Sum) -> float:
         total = sum(float(number(a, digits)) * float(number(b, digits)) for a, b in zip(*found[:2], strict=True))
@@ -186,8 +186,8 @@ MORE = (
 )
 PAGE_INPUT = (
     'Error in the page: the input. The page means to read "hello", which over e h l o is [1, 0, 2, 2, 3]; its script '
-    'has x_data = [1, 2, 2, 2, 3], which spells "hlllo". (python -m src.explain explain.input=hlllo follows the '
-    "misprint, and so does experiment=tutorial.)"
+    'has x_data = [1, 2, 2, 2, 3], which spells "hlllo". (python -m src.explain explain.input=hlllo '
+    "explain.target=ohlol follows the misprint, and so does experiment=tutorial.)"
 )
 
 
@@ -377,18 +377,18 @@ class Page:
             dU, dW, db, delta, before = (self.of(letter, l) for letter in ("dU", "dW", "db", "delta_t", "h_{t-1}"))
             terms = f"{dU} = sum_t {delta} ({self.of('h_t', l - 1)})^T{' ' * 10}{dW} = sum_t {delta} ({before})^T"
             blocks.append(Code(f"{terms}\n{db} = sum_t {delta}"))
-            d = n.delta[l][:, u]
-            factors = {dU: (d, n.below[l][:, self.below(l)]), dW: (d, n.before[l][:, u]), db: (d,)}
-            blocks += [self.partial_sums(factors), *(self.entry_of_dU() if l == 0 else [])]
+            d = n.delta[l][:, u, None]
+            each = {dU: d * n.below[l][:, None, self.below(l)], dW: d * n.before[l][:, None, u], db: d}
+            blocks += [self.partial_sums(each), *(self.entry_of_dU() if l == 0 else [])]
         if not (self.full and self.p.has_readout):
             return blocks
-        e, h = n.error[:, self.symbols], self.of("h_t", self.top)
+        e, h = n.error[:, self.symbols, None], self.of("h_t", self.top)
         blocks.append(Code(f"dV = sum_t (yhat_t - y_t) ({h})^T          dc = sum_t (yhat_t - y_t)"))
-        return [*blocks, self.partial_sums({"dV": (e, n.h[-1][:, self.units[-1]]), "dc": (e,)})]
+        return [*blocks, self.partial_sums({"dV": e * n.h[-1][:, None, self.units[-1]], "dc": e})]
 
-    def partial_sums(self, factors: dict[str, tuple[Tensor, ...]]) -> Table:
+    def partial_sums(self, terms: dict[str, Tensor]) -> Table:
         """Return the sums from step T down to step t, for t = T, ..., 1, with a gap between; or the complete ones."""
-        sums = {name: bptt.sums_from_the_last(*both) for name, both in factors.items()}
+        sums = {name: each.flip(0).cumsum(0).flip(0) for name, each in terms.items()}
         rows: list[list[str]] = []
         for t in reversed(self.steps if self.full else (0,)):
             cells = zip(*(matrix(partial[t]) for partial in sums.values()), strict=True)

@@ -139,7 +139,7 @@ const state = {language: (navigator.language || "en").startsWith("zh") ? "zh" : 
 let net, n, base, start;
 const active = () => state.hovered || state.pinned;
 const low = k => String(k).replace(/\d/g, digit => "₀₁₂₃₄₅₆₇₈₉"[digit]);
-const tag = (letter, l) => net.layers > 1 ? `${letter}${"¹²³⁴⁵⁶"[l]}` : letter;
+const tag = (letter, l) => net.layers > 1 ? `${letter}${"¹²³⁴⁵⁶⁷⁸⁹"[l]}` : letter;
 const fixed = (x, digits) => { const text = x.toFixed(digits); return (Number(text) ? text : text.replace("-", "")).replace("-", "−"); };
 const pageOf = () => Array.from({length: Math.min(PER_PAGE, net.H - state.page * PER_PAGE)}, (_, i) => state.page * PER_PAGE + i);
 

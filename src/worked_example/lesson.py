@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 @dataclass
 class Lesson:
-    """A problem and its story: what is read and predicted, and where the weights come from."""
+    """A problem, its input and target text, and the source of its weights."""
 
     problem: Problem
     input: str  # what is read in the steps that are explained, visible
@@ -89,7 +89,7 @@ def training_command(options: ExplainOptions, symbols: str, word: str, target: s
 
 
 def render(lesson: Lesson, options: ExplainOptions) -> str:
-    """Return the lesson in the form that was asked for."""
+    """Return the lesson in the chosen format."""
     if options.format in ("html", "svg"):
         return as_html(lesson, options) if options.format == "html" else as_svg(lesson)
     blocks = page(lesson, options.level == "full")
@@ -137,7 +137,7 @@ def as_svg(lesson: Lesson) -> str:
     cut = "" if len(units) == len(p.b[l]) else f", units {', '.join(f'{i + 1}' for i in units)}"
     parts = {"above": above, "later": later, "both": above + later}
     return template("two_paths.svg.jinja", HERE).render(
-        title=f"The two paths of the error to h₁{'¹²³⁴⁵⁶'[l] if len(p.W) > 1 else ''}",
+        title=f"The two paths of the error to h₁{'¹²³⁴⁵⁶⁷⁸⁹'[l] if len(p.W) > 1 else ''}",
         about=f"“{lesson.input}” → “{lesson.target}”, {weights}{cut}; L = Σ Lₜ = {number(n.losses.sum(), 4)}",
         layers=len(p.W), focus=l + 1, steps=steps, more=len(p.x) > steps, readout=p.has_readout,
         losses=[number(loss) for loss in n.losses], read=[p.symbols[int(x_t.argmax())] for x_t in p.x],

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
 
-from src.config.schema import Config, DataConfig, DiagnosticConfig, TextSamplesConfig, to_plain
+from src.config.schema import Config, DataConfig, DiagnosticConfig, TextSamplesConfig, TrainerConfig, to_plain
 from src.data.batching import LineSplit, TextSplit, Window
 from src.data.vocabulary import Vocabulary
 from src.diagnostics import text
@@ -75,16 +75,25 @@ def test_the_passage_of_a_text_is_its_beginning_and_of_a_list_its_items_without_
 def test_the_warm_up_of_a_validation_is_read_for_a_carried_state_alone_and_takes_no_place_in_its_window():
     corpus = SimpleNamespace(splits={"val": TextSplit("val", np.arange(400) % 5)}, vocabulary=Vocabulary.of("a"))
     data = TextData(corpus, DataConfig("text", seq_len=8, evaluation_streams=4, evaluation_warmup=16), 0)
-    one = {"precision_plugin": SimpleNamespace(forward_context=contextlib.nullcontext), "limit_val_batches": 1.0}
-    model = lambda ids, state: (torch.zeros(*ids.shape, 5), state)  # noqa: E731
+    one = {"precision_plugin": SimpleNamespace(forward_context=contextlib.nullcontext)}
+    fresh: list[bool] = []
+
+    def model(ids, state):
+        fresh.append(state is None)
+        return torch.zeros(*ids.shape, 5), ids
+
     trainer = SimpleNamespace(datamodule=data, global_step=1, loggers=[], **one)
-    view = EvalView(trainer, SimpleNamespace(model=model, averaged=None, device="cpu"))
+    config = SimpleNamespace(trainer=TrainerConfig())
+    view = EvalView(trainer, SimpleNamespace(model=model, averaged=None, device="cpu", config=config))
     for carry, first in ((True, 24), (False, 8)):
         found = view.readings(10**4, carry)
         assert [len(reading.targets) for reading in found] == [first, *[8] * 11, 4]
         nats, characters = text.sums_by_position(found)
         assert (len(nats), characters.sum()) == (8, 399)  # each of the text once
+        assert fresh[-13:] == [True, *[not carry] * 12]
     assert len(view.windows().window(0, 0).inputs) == 8  # what the gradient is measured in
+    short = TextData(corpus, DataConfig("text", seq_len=64, evaluation_streams=20, evaluation_warmup=16), 0)
+    assert len(short.val_windows(warms=False).window(0, 1).inputs) == 64  # in 20 streams they would have 19 steps
 
 
 def test_a_sample_is_written_for_each_store_that_takes_texts(monkeypatch):
@@ -92,7 +101,7 @@ def test_a_sample_is_written_for_each_store_that_takes_texts(monkeypatch):
     monkeypatch.setattr(text, "log_text", lambda *given: written.append(given[1]))
     monkeypatch.setattr(text.TextSamples, "_sample", lambda *_: "a")
     model = SimpleNamespace(parameters=lambda: iter([torch.zeros(1)]))
-    part = text.TextSamples(TextSamplesConfig(temperatures=[0.5]), SimpleNamespace())
+    part = text.TextSamples(TextSamplesConfig(temperatures=[0.5]))
     for logger in (MLFlowLogger, WandbLogger, CSVLogger):  # the last takes numbers alone
         trainer = SimpleNamespace(loggers=[logger.__new__(logger)])
         part.look(SimpleNamespace(step=1, trainer=trainer, writers=[], model=model))

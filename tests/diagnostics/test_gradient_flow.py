@@ -1,13 +1,12 @@
 """Gradients by lag against the written-out recursion, and the powers of r that a linear network must show."""
 
-import copy
 import math
 
 import pytest
 import torch
 
 from src.config.schema import ModelConfig
-from src.diagnostics.gradient_flow import PlainRecurrence, sizes, verdict, verdicts, window_deltas
+from src.diagnostics.gradient_flow import FALLEN, PlainRecurrence, lag_of, sizes, verdict, verdicts, window_deltas
 from src.models.convert import convert_
 from src.models.gated import GRU
 from src.models.language_model import LanguageModel, build_model
@@ -65,14 +64,6 @@ def test_in_its_linear_regime_a_network_with_w_r_times_orthogonal_shows_r_to_the
     assert lags == pytest.approx(expected, rel=0.01)
 
 
-def test_a_look_changes_nothing_of_the_model():
-    model = network("manual")
-    before = copy.deepcopy(model.state_dict())
-    window_deltas(model, *window(), state_of(model), last_alone=False)
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
 def test_a_step_without_a_target_sends_no_error_back():
     model = network("manual")
     inputs, targets = window()
@@ -100,6 +91,7 @@ def test_a_gated_model_is_refused_verdicts():
 )
 def test_a_gradient_vanishes_explodes_or_does_neither(curve, expected):
     assert verdict(curve) == expected
+    assert lag_of(0.5 ** torch.arange(20.0), FALLEN) == 7  # 2^-6 > 0.01 > 2^-7
 
 
 def test_a_verdict_names_the_layer_and_the_lag():

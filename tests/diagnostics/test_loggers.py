@@ -141,14 +141,16 @@ def test_a_wrong_logger_is_refused_before_there_is_a_folder(tmp_path: Path, monk
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="the extra mlflow is not installed")
 def test_a_store_that_cannot_be_reached_is_one_line_and_a_failed_run(tmp_path: Path) -> None:
-    (line,) = refused("logger=mlflow", "logger.mlflow.tracking_uri=nonsense://x", cwd=tmp_path)
-    assert "logger.mlflow (MLFlowLogger) cannot be opened" in line
-    record = json.loads((only_run(tmp_path) / "run.json").read_text())
-    assert (record["status"], record["error"]["type"]) == ("failed", UserError.__name__)
-
-
-def test_a_resumed_run_may_get_other_loggers(tmp_path: Path) -> None:
+    unreachable = ("logger=mlflow", "logger.mlflow.tracking_uri=nonsense://x")
     run("logger=none", "callbacks=none", "trainer.max_epochs=1", cwd=tmp_path)
-    run(f"resume={only_run(tmp_path)}", "logger=[csv,tensorboard]", "trainer.max_epochs=2", cwd=tmp_path)
-    assert (only_run(tmp_path) / "metrics.csv").exists()
-    assert list(only_run(tmp_path).glob("events.out.tfevents.*"))
+    folder, longer = only_run(tmp_path), "trainer.max_epochs=2"
+    for words in ((f"resume={folder}", longer), (f"runs={tmp_path / 'new'}",)):
+        (line,) = refused(*words, *unreachable, cwd=tmp_path)
+        assert "logger.mlflow (MLFlowLogger) cannot be opened" in line
+    for one, status in ((folder, "stopped"), (only_run(tmp_path / "new"), "failed")):
+        record = json.loads((one / "run.json").read_text())
+        assert (record["status"], record["error"]["type"]) == (status, UserError.__name__)
+    run(f"resume={folder}", "logger=[csv,tensorboard]", cwd=tmp_path)  # to the length that was asked for
+    assert json.loads((folder / "run.json").read_text())["epochs"] == 2
+    assert (folder / "metrics.csv").exists()
+    assert list(folder.glob("events.out.tfevents.*"))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from src.models import cuda, kernels
 from src.models.bptt import recurrence, reference
-from src.models.cuda import SMALL_H, STANDARD, STATIC, Card, LayerPlan, cudnn_algorithm, layer_plan, run_apart
+from src.models.cuda import SMALL_H, STANDARD, STATIC, cudnn_algorithm, layer_plan, run_apart
 from tests.fake_graph import Captures
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
@@ -38,18 +38,18 @@ def test_the_algorithm_is_the_one_that_torchs_rules_give():
         ("gru", F16, 768, 128, 128, 1): (STANDARD, STANDARD),
     }.items():
         assert tuple(cudnn_algorithm(*sizes, forward) for forward in (True, False)) == expected, sizes
-    for card in (Card((8, 6), 108), Card((8, 0), 56), Card((7, 5), 132)):
-        assert cudnn_algorithm("rnn", F16, 512, 128, 64, 1, True, card) == STANDARD, card
+    for card in (((8, 6), 108), ((8, 0), 56), ((7, 5), 132)):
+        assert cudnn_algorithm("rnn", F16, 512, 128, 64, 1, True, *card) == STANDARD, card
 
 
 def test_the_layers_are_called_apart_where_that_is_faster_or_exact():
     plain = {"autocast": False, "dropout": False}
-    assert layer_plan("rnn", F32, 448, 65, 64, 2, **plain) == LayerPlan(False, 65)
-    assert layer_plan("rnn", F32, 448, 65, 64, 2, autocast=False, dropout=True) == LayerPlan(True, 65)
-    assert layer_plan("rnn", F16, 640, 65, 64, 2, autocast=True, dropout=True) == LayerPlan(True, 128)
-    assert layer_plan("rnn", F16, 640, 130, 64, 2, **plain) == LayerPlan(True, 256)
-    assert layer_plan("rnn", BF16, 640, 65, 64, 2, autocast=True, dropout=False) == LayerPlan(True, 65)
-    assert layer_plan("rnn", F16, 384, 65, 64, 2, **plain) == LayerPlan(False, 65)  # SMALL_H forward: no mixture
+    assert layer_plan("rnn", F32, 448, 65, 64, 2, **plain) == (False, 65)
+    assert layer_plan("rnn", F32, 448, 65, 64, 2, autocast=False, dropout=True) == (True, 65)
+    assert layer_plan("rnn", F16, 640, 65, 64, 2, autocast=True, dropout=True) == (True, 128)
+    assert layer_plan("rnn", F16, 640, 130, 64, 2, **plain) == (True, 256)
+    assert layer_plan("rnn", BF16, 640, 65, 64, 2, autocast=True, dropout=False) == (True, 65)
+    assert layer_plan("rnn", F16, 384, 65, 64, 2, **plain) == (False, 65)  # SMALL_H forward: no mixture
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
