@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from src.errors import UserError
 from src.files import user_path, write_result
-from src.process import complain, exit_with, say
+from src.process import exit_with, say
 
 FORMATS = {
     "csv": "the table as CSV",
@@ -49,23 +49,20 @@ def parser() -> Parser:
     add("--last", type=int, metavar="N", help="only the N runs that were started last")
     add("--ignore", metavar="KEY", action="append", default=[], help="a setting that makes no row; repeatable")
     for kind, about in FORMATS.items():
-        add(f"--{kind}", metavar="FILE", help=f"write {about} (- for standard output)")
+        add(
+            f"--{kind}", metavar="FILE", nargs="?", const="-", help=f"write {about} (no FILE, or -: to standard output)"
+        )
     add("--figures", metavar="DIR", help="write curves by steps, characters, seconds and final values: png, svg, pdf")
     return made
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the report; return the exit code: 0, or 2 after a user's error, which goes to stderr."""
-    try:
-        say(report(list(sys.argv[1:] if arguments is None else arguments)))
-    except UserError as error:
-        complain(*error.messages)
-        return 2
-    return 0
+def main() -> None:
+    """Run the command line."""
+    say(report(sys.argv[1:]))
 
 
 def report(arguments: Sequence[str]) -> str:
-    """Write the files that were asked for and return what goes to standard output."""
+    """Write the requested files; return the text for standard output."""
     options = parser().parse_intermixed_args(arguments)  # options may come between paths
     while len(options.compare) > 1 and os.path.isdir(options.compare[-1]):  # `--compare model runs`
         options.paths.append(options.compare.pop())
@@ -106,4 +103,4 @@ def report(arguments: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    exit_with(lambda: sys.exit(main()))
+    exit_with(main)

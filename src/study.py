@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.config.checks import errors_in_config
 from src.config.compose import compose_and_run
 from src.config.hydra_compat import CONF, ComposedJob, Launcher, expand
-from src.config.overrides import in_file, keys, quote, quote_literals
+from src.config.overrides import errors_in_repeats, in_file, keys, quote, quote_literals
 from src.config.schema import METRICS, TASKS, Config, Study, errors_in_values, flatten, key_table, to_plain
 from src.errors import UserError, counted, first_line, nearest
 from src.files import parse_yaml, read_text, user_path
@@ -40,6 +40,7 @@ OPTIONS = {"size": ("full", "quick"), **dict.fromkeys(("smoke", "check", "table"
 SMOKE = {"logger": "none", "trainer.max_steps": 2, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 1.0}
 SMOKE |= {"trainer.check_val_every_n_epoch": 1, "trainer.threads": 1, "trainer.precision": "32-true"}
 SMOKE_TASK = {"data.sequences": 64, "data.held_out": 32}
+OF_A_TEXT = [f"data.{key}" for key in ("root", "paths", "val_path", "test_path", "codec", "input", "target", "symbols")]
 SMOKE_TEXT = {"data": "text", "data.path": quote(str(CONF)), "data.split": [0.96, 0.02, 0.02], "budget": "auto"}
 
 
@@ -104,8 +105,8 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
         if not chosen:
             raise UserError(f"{folder / 'study.yaml'}: no run of the grid is in the part quick: {study.quick}")
         if size != "smoke" and (pooled := pooled_over(study, chosen)):
-            cell = "a cell would hold several runs of one seed, which differ in"
-            raise UserError(f"{folder / 'study.yaml'}: {cell} {', '.join(pooled)}; add what differs to rows")
+            cell = "a cell, or a point of the figure, would hold several runs of one seed, which differ in"
+            raise UserError(f"{folder / 'study.yaml'}: {cell} {', '.join(pooled)}; add what differs to rows or lines")
         return run_sweep(chosen, launcher, sys.argv[1:], "src.study", *study.evaluate)
 
     code = 0
@@ -117,15 +118,20 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
 
 
 def pooled_over(study: Study, jobs: list[ComposedJob]) -> list[str]:
-    """Return the keys in which runs of one seed, row and column differ: a mean over them would be none over seeds."""
+    """Return the keys in which runs of one seed, and one cell or point of the figure, differ: their mean is none."""
     from src.reports.runs import Settings, settings_of
     from src.reports.table import affects_result, columns_of
 
-    cells: dict[tuple[Any, ...], list[Settings]] = {}
-    for settings in (settings_of(to_plain(job.config)) for job in jobs):
-        cell = tuple(settings.get(key) for key in ("seed", *study.rows, study.columns or ""))
-        cells.setdefault(cell, []).append({key: value for key, value in settings.items() if affects_result(key)})
-    return [*dict.fromkeys(key for runs in cells.values() for key in columns_of(runs))]
+    spec, found = study.figure, dict[str, None]()
+    shown = [(*spec.lines, spec.panels, *({x} - {*CURVES})) for x in spec.x]
+    every = [settings_of(to_plain(job.config)) for job in jobs]
+    for place in ((*study.rows, study.columns), *shown):
+        cells: dict[tuple[Any, ...], list[Settings]] = {}
+        for settings in every:
+            cell = tuple(settings.get(key or "") for key in ("seed", *place))
+            cells.setdefault(cell, []).append({key: value for key, value in settings.items() if affects_result(key)})
+        found |= dict.fromkeys(key for runs in cells.values() for key in columns_of(runs))
+    return [*found]
 
 
 def shrunk(job: list[str]) -> list[str]:
@@ -133,7 +139,7 @@ def shrunk(job: list[str]) -> list[str]:
     words = {word.partition("=")[0]: word for word in job}
     small = SMOKE | (SMOKE_TASK if words.get("data", "").partition("=")[2] in TASKS else SMOKE_TEXT)
     words |= {key: f"{key}={value}" for key, value in small.items()}
-    return [word for key, word in words.items() if key != "data.root"]
+    return [word for key, word in words.items() if key not in OF_A_TEXT]
 
 
 def evaluate_runs(study: Study, jobs: list[Job]) -> None:
@@ -157,12 +163,13 @@ def main() -> None:
         return say(f"{__doc__}\n")
     given = dict(word.partition("=")[::2] for word in sys.argv[1:] if word.partition("=")[0] in OPTIONS)
     words = [word for word in sys.argv[1:] if word.partition("=")[0] not in OPTIONS]
-    wrong = [f"{k}={v}: expected {' or '.join(OPTIONS[k])}" for k, v in given.items() if v not in OPTIONS[k]]
+    wrong = errors_in_repeats(sys.argv[1:])
+    wrong += [f"{k}={v}: expected {' or '.join(OPTIONS[k])}" for k, v in given.items() if v not in OPTIONS[k]]
     known = {folder.name: folder for folder in folders()}
     names, words = [word for word in words if "=" not in word], [word for word in words if "=" in word]
     abouts = {w: key_table().get(w.partition("=")[0]) for w in words if not w.startswith(("hydra", "trainer.threads="))}
     wrong += [
-        f"{word}: a study states what its runs are; only keys that change no result are taken here"
+        f"{word}: study.yaml defines the runs; only keys that change no result are allowed here"
         for word, about in abouts.items()
         if about is None or about.affects_result or word.startswith("experiment=")
     ]

@@ -15,8 +15,9 @@ import pytest
 from src import study
 from src.config.schema import Study, StudyFigure
 from src.errors import UserError
-from src.reports.results import csv_of, draw, table
+from src.reports.results import csv_of, draw, table, write
 from src.reports.runs import Run
+from tests.reports.fabricated import fabricate
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(file.parent.name for file in (ROOT / "experiments").glob("*/study.yaml"))
@@ -129,6 +130,7 @@ def test_one_file_is_a_study_whose_results_are_checked_and_a_smaller_size_replac
         ("rows: [model.h", "rows: [m.h", ["own"], "no key m.hidden_size; did you mean model.hidden_size"),
         ("", "", ["wn"], "there is no experiments/wn/study.yaml; did you mean own"),
         ("", "", ["own", "size=small"], "size=small: expected full or quick"),
+        ("", "", ["own", "size=quick", "size=full"], "size is given twice"),
         ("", "", ["own", "optimizer.lr=1"], "only keys that change no result"),
         ("", "", ["own", "experiment=tutorial"], "only keys that change no result"),
         ("quick: {seed: 0}", "quick: {seed: 9}", ["own", "size=quick"], "no run of the grid is in the part"),
@@ -173,6 +175,18 @@ def test_a_run_that_went_on_has_the_commits_of_all_its_starts_and_unequal_networ
     for sizes, shown in ((("7", "7"), "| 7 "), (("6", "8"), "| 7 ± 1 ")):
         frame = pd.DataFrame({"status": "done", "parameters": sizes})
         assert shown in table(Study(metric=["parameters"]), frame)
+
+
+def test_a_study_of_failed_runs_is_written_and_levels_of_val_stand_on_its_panel_alone(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    fabricate(tmp_path / "a", status="failed", record={"versions": {"torch": "2", "python": "3"}})
+    study_of_one = Study(question="?", metric=["evaluation/val/cross_entropy"])
+    write(study_of_one, tmp_path / "own", "full", [tmp_path / "a"])
+    assert "| failed" in (tmp_path / "own" / "README.md").read_text()
+    values = {"val/loss": "1", "train/loss": "1", "baseline unigram": "1"}
+    frame = pd.DataFrame({"model": ["cell"], "status": "done", **values})
+    both = StudyFigure(x=["model"], y=["train/loss", "val/loss"])
+    panels = draw(Study(metric=["val/loss"], figure=both), frame, []).axes
+    assert ["unigram 1" in [text.get_text() for text in axes.texts] for axes in panels] == [False, True]
 
 
 @pytest.mark.parametrize(("low", "high", "ticks"), [(0.3, 1, "0.3 0.4 0.6 1"), (0.93, 1.02, "0.94 0.96 0.98 1 1.02")])

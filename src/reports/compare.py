@@ -23,7 +23,7 @@ from src.reports.table import DETAILS, Metric, Table, affects_result, differing,
 
 SIGNIFICANT = 0.05
 NAMED_AT_MOST = 6  # settings at which a difference has the other sign; of more their number
-ALL_PAIRS_UP_TO = 6  # up to this many values each is compared with each, more with the best only
+INTERACTIONS_UP_TO = 6  # up to this many values each pair may depend on each, of more those with the first
 # Implementations of one equation differ in the last digits of float32, perhaps always to the same side: a difference
 # beyond this many digits means nothing, whatever its p.
 SAME_DIGITS = 6
@@ -114,7 +114,7 @@ def compare(table: Table, key: str, metric: Metric) -> tuple[list[Comparison], l
     ranked = sorted(sides, key=lambda value: metric.sort_key(float(sides[value]["#"].mean())))
     items: list[Comparison] = []
     paired: set[str] = set()
-    for first, second in _pairs(ranked):
+    for first, second in combinations(ranked, 2):
         one, two = sides[first], sides[second]
         items.append(Comparison(show(one[key].iloc[0]), show(two[key].iloc[0])))
         paired |= _compare(items[-1], [one, two], [key], others)
@@ -166,8 +166,8 @@ def _opposite(means: pd.Series[float], keys: Sequence[str], mean: float) -> tupl
 
 
 def _pairs(values: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Return each value with each, of many only the first with each."""
-    return [pair for pair in combinations(values, 2) if len(values) <= ALL_PAIRS_UP_TO or pair[0] is values[0]]
+    """Return each value with each, of many only the first with each: in no order that depends on the results."""
+    return [pair for pair in combinations(values, 2) if len(values) <= INTERACTIONS_UP_TO or pair[0] is values[0]]
 
 
 def _adjust(items: Sequence[Comparison]) -> None:

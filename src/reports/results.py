@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from tabulate import tabulate  # type: ignore[import-untyped]
 
 from src.config.schema import Study
@@ -27,12 +28,16 @@ from src.reports.table import Metric, affects_result, baselines, differing, shor
 
 BEGIN, END = "<!-- results: made by python -m src.study {} -->", "<!-- end of results -->"
 MARKERS, GREY = "osD^vPX*", "#595959"
+HOW_TO_READ = (
+    "Means over the seeds, with their range (bars, bands); a curve ends where the first of its seeds does.\n"
+    "Grey lines: published values, and baselines where they lie within a panel."
+)
 
 
 def write(study: Study, folder: Path, size: str, folders: Sequence[Path]) -> str:
     """Write results.csv, the figure and the table of README.md into a folder; return what was written, in words."""
     runs = [read_run(path) for path in folders]
-    known = {name for run in runs for name in run.numbers}
+    known = {name for run in runs if run.status == "done" for name in run.numbers}
     if missing := [name for name in (*study.metric, *study.figure.y) if known and name not in known]:
         raise UserError(*(f"metric {name}: no run has it{nearest(name, known)}" for name in missing))
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +128,7 @@ def block(study: Study, folder: Path, frame: pd.DataFrame) -> str:
         beaten += [f"{str(head).removeprefix('baseline ')} {' to '.join(ends)}"] if len(values) else []
     parts += [f"To compare: {', '.join(beaten)}."] * bool(beaten)
     parts += [f"Published: {one.name} **{one.value:g}** ({one.source})." for one in study.published]
-    parts += [f"![{study.question}](figure.png)"] * bool(study.figure.x and done)
+    parts += [f"![{study.question}](figure.png)\n\n{HOW_TO_READ}"] * bool(study.figure.x and done)
     return "\n\n".join([BEGIN.format(name), *parts, END])
 
 
@@ -151,7 +156,7 @@ def _cell(some: pd.DataFrame, metric: str, study: Study) -> str:
     if study.success is not None and metric == study.metric[0]:
         return f"{sum(value >= study.success for value in values)}/{n}" if n else ""
     if not values:
-        return ", ".join(some.status.unique())
+        return ", ".join(status for status in some.status.unique() if status != "done")
     found, digits = summarise(values), 0 if metric in COSTS else study.digits
     spread = "" if found.sd is None or (metric == "parameters" and not found.sd) else f" ± {found.sd:,.{digits}f}"
     return f"{found.mean:,.{digits}f}{spread}{'' if len(values) == n else f' ({len(values)} of {n} runs)'}"
@@ -191,7 +196,7 @@ def draw(study: Study, frame: pd.DataFrame, runs: Sequence[Run]) -> Figure:
 
 
 def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: str, y: str, order: list[Any]) -> str:
-    """Draw curves over training with their range over seeds, or points over a key with one sd; return what y is."""
+    """Draw curves over training or points over a key, with their range over seeds; return what y is."""
     keys, share = study.figure.lines, study.success is not None and y == study.metric[0] and x not in X_AXES
     for values, some in own.groupby(keys, sort=False) if keys else [((), own)]:
         place = order.index(values)
@@ -208,21 +213,25 @@ def _panel(axes: Axes, study: Study, own: pd.DataFrame, runs: Sequence[Run], x: 
         points = []
         for value, at in some.groupby("at"):
             if share:
-                points.append((value, sum(one >= (study.success or 0) for one in _values(at, y)) / len(at), 0.0))
+                points.append((value, sum(one >= (study.success or 0) for one in _values(at, y)) / len(at), 0.0, 0.0))
             elif found := _values(at, y):
-                points.append((value, summarise(found).mean, summarise(found).sd or 0.0))
+                mean = summarise(found).mean
+                points.append((value, mean, mean - min(found), max(found) - mean))
         if points:
-            at_x, means, spreads = zip(*points, strict=True)
-            axes.errorbar(at_x, means, spreads, label=label, capsize=2, **look)
-    same, (low, high) = y.rpartition("/")[2] == study.metric[0].rpartition("/")[2] and not share, axes.get_ylim()
+            at_x, means, *reach = zip(*points, strict=True)
+            axes.errorbar(at_x, means, reach, label=label, capsize=2, **look)
+    same, (low, high) = y.split("/")[-2:] == study.metric[0].split("/")[-2:] and not share, axes.get_ylim()
+    marks = [(one.name, one.value, "--") for one in study.published if same]
     for head in (head for head in own if same and str(head).startswith("baseline ")):
         levels = {float(value) for value in own[head] if value}
         if len(levels) == 1 and low <= (level := levels.pop()) <= high:
-            axes.axhline(level, color=GREY, linewidth=1, linestyle=":", label=str(head).removeprefix("baseline "))
-    for one in study.published if same else ():
-        axes.axhline(one.value, color=GREY, linewidth=1, linestyle="--")
-        axes.annotate(f"{one.name} {one.value:g}", (0.02, one.value), xycoords=("axes fraction", "data"), color=GREY,
-                      xytext=(0, 2), textcoords="offset points", fontsize="small")  # fmt: skip
+            marks.append((str(head).removeprefix("baseline "), level, ":"))
+    marks.sort(key=lambda mark: mark[1])
+    for i, (name, level, dashes) in enumerate(marks):  # labels of near lines alternate between two places
+        axes.axhline(level, color=GREY, linewidth=1, linestyle=dashes, zorder=1)
+        axes.annotate(f"{name} {level:.5g}", (0.02 + 0.45 * (i % 2), level), xycoords=("axes fraction", "data"),
+                      color=GREY, xytext=(0, 2), textcoords="offset points", fontsize="small", zorder=1,
+                      path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
     return f"share of seeds, {y} ≥ {study.success:g}" if share else y
 
 

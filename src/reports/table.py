@@ -31,11 +31,11 @@ UNITS = {
     "sequences_right": "share of sequences",
 }  # fmt: skip
 HIGHER_IS_BETTER = ("accuracy", "sequences_right", "characters_per_second", "lag_1_percent")
-# Names of whole choices: what they bring along (an experiment's sizes, a model's options) follows from them.
+# Configuration groups: what they set (an experiment's sizes, a model's options) follows from them.
 CHOICES = ("experiment", "data", "model", "optimizer", "scheduler")
-# What `model` and `data` stand for; shown only where nothing else differs.
+# Class of `model`, checksum of `data`: shown only if nothing else differs.
 DETAILS = ("model._target_", "data.sha256")
-# Why a run is in no mean. Failures first: somebody has to act on them.
+# Why a run is not counted. Failures first: they need action.
 REASONS = ("failed", "unreadable", "not finite", "interrupted", "stopped", "pruned", "running", "no value", "repeated")
 
 Identity = frozenset[tuple[str, Value]]
@@ -99,6 +99,7 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
         hint = nearest(name, names) or f"; known: {', '.join(names)}"
         raise UserError(f"no run has a metric {name}{hint}{how}")
     found = found or DEFAULTS[0]
+    at, found = ("best", found.removeprefix("best/")) if found.startswith("best/") else (at, found)
     if found.startswith("evaluation/"):
         _, split, tail = found.split("/", 2)
         found = f"{split}/{tail}"
@@ -108,7 +109,7 @@ def resolve_metric(name: str | None, split: str | None, at: str | None, runs: Se
 
 
 def baselines(metric: Metric, run: Run) -> dict[str, float]:
-    """Return what to beat in the metric's unit, by the name that a reader sees (`5-gram`).
+    """Return the baselines in the metric's unit, by the name that a reader sees (`5-gram`).
 
     Measured on `val` (an evaluation's: on its split); only the uniform guess is the same on every split.
     """

@@ -8,6 +8,7 @@ import sys
 import pytest
 from fabricated import fabricate
 
+from src.process import exit_with
 from src.report import main
 from tests.runs.commands import environment
 
@@ -18,8 +19,10 @@ def call(sweep, monkeypatch, capsys):
     monkeypatch.chdir(sweep)
 
     def called(*arguments):
-        code = main(list(arguments))
-        return code, *capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["report", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            exit_with(main)
+        return ended.value.code, *capsys.readouterr()
 
     return called
 
@@ -75,7 +78,7 @@ def test_evaluations_of_a_split_are_reported_and_nothing_that_was_read_is_change
 )
 def test_nothing_is_imported_that_is_not_used(sweep, arguments, code, imported):
     program = (
-        f"import sys\nfrom src.report import main\ntry: code = main({arguments!r})\n"
+        f"import sys\nfrom src.report import main\nsys.argv[1:] = {arguments!r}\ntry: code = main() or 0\n"
         "except SystemExit as end: code = end.code\n"
         "heavy = 'torch hydra omegaconf lightning tensorboard matplotlib numpy pandas scipy jinja2'.split()\n"
         "print(code, sorted({*heavy} & set(sys.modules)), file=sys.stderr)"

@@ -128,6 +128,9 @@ def test_several_comparisons_allow_for_their_number(tmp_path):
     assert [f"{one.first} {one.second}" for one in items] == ["cell stacked", "cell manual", "stacked manual"]
     assert all(one.tests == 3 and one.p_holm >= one.difference.p for one in items)
     assert "p (Holm)" in to_text(content)
+    for name, seed in itertools.product("abcd", range(3)):  # of seven, the best is chosen from 21 pairs
+        fabricate(tmp_path / f"{name}{seed}", 2 + ord(name) + seed / 100, seed=seed, model=name)
+    assert [one.tests for one in compared(tmp_path)[1]] == [21] * 21
 
 
 @pytest.mark.parametrize(

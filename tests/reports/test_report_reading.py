@@ -87,6 +87,9 @@ def test_the_best_value_stands_beside_the_final_one_and_can_be_asked_for(tmp_pat
     # another metric at the best checkpoint is read from the line of its step
     (row,) = runs_of(*report_of(tmp_path, Metric("val/bits_per_character", at_best=True)).tables)
     assert row.summary.mean == pytest.approx(1.4 / math.log(2))
+    for at in (None, "best"):
+        named = resolve_metric("best/val/cross_entropy", None, at, find_runs([str(tmp_path)]))
+        assert named == Metric("val/cross_entropy", at_best=True)
 
 
 def test_evaluations_are_compared_on_their_split(tmp_path):

@@ -11,15 +11,6 @@ from src import load
 
 FOLDER = Path("/tmp/stored")  # in the checkpoints this stays; in text files it becomes ROOT
 QUIET = "callbacks=none", "trainer.threads=1"
-TEXT = "data=text", f"data.path={FOLDER}/text.txt", "data.seq_len=16", "data.batch_size=4", "optimizer.lr=0.02"
-# All that a checkpoint restores: dropout, random offsets, a carried state, a schedule, and callbacks with a state
-LONG = (
-    *TEXT, *QUIET, "model=manual", "model.num_layers=2", "model.hidden_size=8", "model.dropout=0.1",
-    "data.offset=random", "data.reset=never", "scheduler=cosine", "scheduler.total_steps=400", "trainer.max_epochs=3",
-    "trainer.val_check_interval=0.4", "trainer.log_every_n_steps=10", "checkpoint.every_n_steps=5",
-    "early_stopping.enabled=true", "early_stopping.patience=50", "logger=csv", "callbacks.layout.enabled=true",
-    "callbacks.hparams.enabled=true", "callbacks.recurrent_scalars.enabled=true",
-)  # fmt: skip
 SWEEP = "-m", *QUIET, "logger=none", "trainer.max_epochs=3", "name=stored", "model=cell,lstm,gru"
 SEARCH = "--config-dir", "conf", "search=stored"
 KEYS = (
