@@ -91,11 +91,11 @@ def errors_if_new(config: Config) -> list[str]:
     for scheduler, keys in SCHEDULER_KEYS.items():
         for key in keys if scheduler != name else ():
             if (value := getattr(config.scheduler, key)) != getattr(SchedulerConfig, key):
-                errors.append(f"scheduler.{key}={value} is used by scheduler={scheduler} alone, and this is {name}")
+                errors.append(f"scheduler.{key}={value} is not used by scheduler={name}; use {scheduler} or omit it")
     if checkpoint.monitor == "val/sequences_right" and not config.data.is_task:
-        errors.append(f"checkpoint.monitor=val/sequences_right: only a task has it, not data={config.data.name}")
+        errors.append(f"checkpoint.monitor=val/sequences_right: data={config.data.name} has none; use val/accuracy")
     if config.data.split_seed and not is_list(config.data):
-        errors.append(f"data.split_seed={config.data.split_seed} is for lists: a running text is not shuffled")
+        errors.append(f"data.split_seed={config.data.split_seed} is for lists, and this is a running text; omit it")
     return errors
 
 

@@ -103,8 +103,8 @@ ERRORS = [
     {"logger=csv,tensorboard": "write 'logger=[csv,tensorboard]'"},
     {
         "data=pydoc data.split_seed=1": "is for lists",
-        "scheduler.gamma=0.5": "by scheduler=step alone, and this is none",
-        "checkpoint.monitor=val/sequences_right": "only a task has it, not data=pydoc",
+        "scheduler.gamma=0.5": "not used by scheduler=none; use step",
+        "checkpoint.monitor=val/sequences_right": "data=pydoc has none; use val/acc",
     },
     {
         "data=text data.path=https://example.org/a.txt": "curl -L",
