@@ -118,7 +118,7 @@ def run_study(study: Study, folder: Path, size: str, words: list[str]) -> tuple[
 
 
 def pooled_over(study: Study, jobs: list[ComposedJob]) -> list[str]:
-    """Return the keys in which runs of one seed, and one cell or point of the figure, differ: their mean is none."""
+    """Return the keys that differ among the runs of one seed in a cell or a point: no mean over seeds is possible."""
     from src.reports.runs import Settings, settings_of
     from src.reports.table import affects_result, columns_of
 

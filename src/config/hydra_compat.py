@@ -65,7 +65,6 @@ LAUNCHERS = {
 # At import, so that it holds in a launcher's workers too: they unpickle classes of this module before they compose.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
-
 hydra_main: Any = importlib.import_module("hydra.main")  # `hydra.main` itself is the function
 
 

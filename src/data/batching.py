@@ -109,6 +109,7 @@ class StreamPlan:
         # (batch, L + 1) without a copy: the last id of a row, its last target, is also the first id of the next row
         self.rows = np.lib.stride_tricks.sliding_window_view(used, self.length + 1)[:: self.length]
         self.seq_len, self.seed = seq_len, seed
+        self.drawn: tuple[int, int] | None = None  # an epoch and the length of its first window
         self.count, self.firsts = -(-self.length // seq_len), (seq_len, seq_len)
         if offset == "random":
             # A first window of `last` to seq_len steps leaves the count as it is, one of 1 to last - 1 adds a window.
@@ -120,9 +121,10 @@ class StreamPlan:
                 self.firsts, self.count = (1, last - 1), self.count + 1
 
     def first(self, epoch: int) -> int:
-        """Return the length of the first window of an epoch."""
-        low, high = self.firsts
-        return int(np.random.default_rng((self.seed, epoch)).integers(low, high + 1))
+        if self.drawn is None or self.drawn[0] != epoch:
+            low, high = self.firsts
+            self.drawn = (epoch, int(np.random.default_rng((self.seed, epoch)).integers(low, high + 1)))
+        return self.drawn[1]
 
     def cut(self, epoch: int, index: int, columns: slice) -> Cut:
         start = 0 if index == 0 else self.first(epoch) + (index - 1) * self.seq_len

@@ -94,7 +94,7 @@ class RecurrentMatrix(Diagnostic):
 
 
 def spectrum_figure(step: int, now: Sequence[Sequence[Tensor]], first: Sequence[Sequence[Tensor]]) -> Any:
-    """Draw the `spectrum` of each layer's W, in grey the first: eigenvalues, unit circle, singular values."""
+    """Draw the `spectrum` of each layer's W, and in grey the first one: eigenvalues, singular values."""
     rows = drawing.in_rows(len(now))
     sizes = 3 + 2.5 * len(rows), [count for count in rows for _ in range(2)], [1.9, 1.0] * len(rows)
     figure, grid = drawing.page(f"The recurrent matrix W, after {step:,} steps", *sizes)

@@ -23,7 +23,7 @@ from src.reports.table import DETAILS, Metric, Table, affects_result, differing,
 
 SIGNIFICANT = 0.05
 NAMED_AT_MOST = 6  # settings at which a difference has the other sign; of more their number
-INTERACTIONS_UP_TO = 6  # up to this many values each pair may depend on each, of more those with the first
+INTERACTIONS_UP_TO = 6  # of more values, only pairs with the first one enter the interactions
 # Implementations of one equation differ in the last digits of float32, perhaps always to the same side: a difference
 # beyond this many digits means nothing, whatever its p.
 SAME_DIGITS = 6

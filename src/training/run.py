@@ -119,7 +119,8 @@ def prepare(
     use_threads(threads)
     torch.manual_seed(seed)
     model = build_model(config.model, size, trust)  # nothing draws from torch's generator before it
-    model.double() if trainer.precision.startswith("64") else None  # before weights of init_from would be rounded
+    if trainer.precision.startswith("64"):
+        model.double()  # before weights of init_from are copied, which would be rounded
     if config.model.readout_bias == "unigram":  # replaced by the weights of a checkpoint or of init_from
         counts = np.bincount(corpus.splits["train"].ids, minlength=size) + 1
         model.readout.bias.data = torch.from_numpy(np.log(counts / counts.sum())).to(next(model.parameters()).dtype)
